@@ -1,0 +1,1 @@
+"""EDGE. This host: reservations and the Node view on disk, other plugins, the log."""
