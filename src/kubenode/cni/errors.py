@@ -1,0 +1,57 @@
+"""The one error type that crosses a plugin's boundary, and the number of every cause.
+
+Codes below 100 are the specification's (SPEC.md, "Error"); from 100 they are ours, one per cause. `docs/reference/errors.md` explains
+each to an operator.
+"""
+
+from __future__ import annotations
+
+INCOMPATIBLE_VERSION = 1
+UNKNOWN_CONTAINER = 3
+INVALID_ENVIRONMENT = 4
+IO_FAILURE = 5
+UNDECODABLE = 6
+INVALID_NETWORK_CONFIG = 7
+TRY_AGAIN_LATER = 11
+NOT_AVAILABLE = 50
+
+INTERNAL = 100
+KUBECONFIG = 101
+UNAUTHORIZED = 102
+FORBIDDEN = 103
+NODE_NOT_FOUND = 104
+MACHINE_ID_AMBIGUOUS = 105
+NODE_INVALID = 106
+ANNOTATION_MISSING = 107
+ANNOTATION_INVALID = 108
+NO_FAMILY_LEFT = 109
+RANGE_FULL = 110
+DUPLICATE_ALLOCATION = 111
+REQUESTED_ADDRESS = 112
+DELEGATE_MISSING = 113
+DELEGATE_FAILED = 114
+CONFIG_FILE = 115
+NOT_RESERVED = 116
+
+
+class CNIError(Exception):
+    """What a plugin answers instead of a result (SPEC.md, "Error").
+
+    `msg` names the thing that is wrong and its value; `details` says what to do about it.
+    """
+
+    def __init__(self, code: int, msg: str, details: str = "") -> None:
+        super().__init__(msg)
+        self.code = code
+        self.msg = msg
+        self.details = details
+
+    def __str__(self) -> str:
+        return f"{self.msg} ({self.details})" if self.details else self.msg
+
+    def as_object(self, cni_version: str) -> dict[str, str | int]:
+        """Return the error object for a configuration of this version."""
+        error: dict[str, str | int] = {"cniVersion": cni_version, "code": self.code, "msg": self.msg}
+        if self.details:
+            error["details"] = self.details
+        return error

@@ -1,0 +1,79 @@
+"""The network configuration that comes on stdin (SPEC.md, "Section 1"). Keys of no concern to us stay as they are."""
+
+from __future__ import annotations
+
+from kubenode.cni import versions
+from kubenode.cni.errors import INVALID_NETWORK_CONFIG, UNDECODABLE, CNIError
+from kubenode.cni.jsontext import JSONTextError, loads
+from kubenode.cni.record import NamedTuple
+from kubenode.cni.request import is_name
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kubenode.cni.jsontext import JSON
+
+
+class NetConf(NamedTuple):
+    """A network configuration; `raw` is all of it."""
+
+    cni_version: str
+    name: str
+    ipam: dict[str, JSON]
+    raw: dict[str, JSON]
+
+    def with_ipam(self, ipam: dict[str, JSON]) -> dict[str, JSON]:
+        """Return the complete configuration with another `ipam`, as a delegate is to get it."""
+        return {**self.raw, "ipam": ipam}
+
+
+def decode(stdin: bytes) -> dict[str, JSON]:
+    """Read the JSON object on stdin. Raises CNIError 6."""
+    try:
+        raw = loads(stdin)
+    except JSONTextError as error:
+        raise CNIError(UNDECODABLE, f"error decoding the network configuration on stdin: {error}", "stdin must be one JSON object") from None
+    if not isinstance(raw, dict):
+        raise CNIError(UNDECODABLE, f"the network configuration on stdin is a JSON {json_type(raw)}", "stdin must be one JSON object")
+    return raw
+
+
+def cni_version(raw: dict[str, JSON]) -> str:
+    """Return the configuration's version; a missing or empty one means 0.1.0, as libcni has it. Raises CNIError 7."""
+    version = raw.get("cniVersion") or versions.OLDEST
+    if not isinstance(version, str):
+        raise CNIError(INVALID_NETWORK_CONFIG, f"cniVersion is a JSON {json_type(version)}", 'cniVersion is a string such as "1.0.0"')
+    return version
+
+
+def parse(raw: dict[str, JSON]) -> NetConf:
+    """Validate what every command needs. Raises CNIError 7 with all issues at once."""
+    issues = []
+    name, ipam = raw.get("name"), raw.get("ipam")
+    if not name:
+        issues.append("missing network name")
+    elif not isinstance(name, str) or not is_name(name):
+        issues.append(f"invalid characters found in network name {name!r}")
+    if ipam is None:
+        issues.append("missing ipam")
+    elif not isinstance(ipam, dict):
+        issues.append(f"ipam is a JSON {json_type(ipam)}")
+    if issues:
+        raise invalid(issues)
+    assert isinstance(name, str) and isinstance(ipam, dict)  # noqa: S101, PT018 -- for the type checker
+    return NetConf(cni_version(raw), name, ipam, raw)
+
+
+def invalid(issues: list[str]) -> CNIError:
+    """Make the error for a configuration with these issues."""
+    return CNIError(INVALID_NETWORK_CONFIG, "; ".join(issues), "correct the network configuration (/etc/cni/net.d or NetworkAttachmentDefinition)")
+
+
+def json_type(value: JSON) -> str:
+    """Name the type of a JSON value as the JSON specification does."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, (int, float)):
+        return "number"
+    return {str: "string", list: "array", dict: "object"}[type(value)]

@@ -1,0 +1,85 @@
+"""A request: what the runtime says in the environment (SPEC.md, "Parameters"). Parsed once, here."""
+
+from __future__ import annotations
+
+from kubenode.cni.errors import INVALID_ENVIRONMENT, CNIError
+from kubenode.cni.record import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+REQUIRED = {
+    "ADD": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"),
+    "DEL": ("CNI_CONTAINERID", "CNI_IFNAME"),
+    "CHECK": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"),
+    "GC": (),
+    "STATUS": (),
+    "VERSION": (),
+}
+
+ALPHANUMERIC = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
+NAME_CHARACTERS = ALPHANUMERIC | frozenset("_.-")
+IFNAME_LENGTH = 15  # the kernel's IFNAMSIZ, less the closing zero
+
+
+class Request(NamedTuple):
+    """One call of a plugin. What the command does not need is "" where the runtime left it out."""
+
+    command: str
+    container_id: str
+    netns: str
+    ifname: str
+    args: str
+    path: tuple[str, ...]
+
+    @property
+    def pod_args(self) -> dict[str, str]:
+        """CNI_ARGS as a mapping. Raises CNIError 4; so only ADD and CHECK may ask."""
+        pairs: dict[str, str] = {}
+        for pair in self.args.split(";"):
+            key, equals, value = pair.partition("=")
+            if equals and key:
+                pairs[key] = value
+            elif pair.strip():
+                raise CNIError(INVALID_ENVIRONMENT, f"CNI_ARGS: invalid pair {pair!r}", "CNI_ARGS is KEY=VALUE pairs with semicolons between")
+        return pairs
+
+
+def is_name(text: str) -> bool:
+    """Say whether a text may be a container ID or a network name, and so a file name: [A-Za-z0-9][A-Za-z0-9_.-]*."""
+    return bool(text) and text[0] in ALPHANUMERIC and NAME_CHARACTERS.issuperset(text)
+
+
+def parse(environ: Mapping[str, str]) -> Request:
+    """Read a request from the environment. Raises CNIError 4, which names each variable that is missing or wrong."""
+    command = environ.get("CNI_COMMAND", "")
+    if command not in REQUIRED:
+        raise CNIError(
+            INVALID_ENVIRONMENT,
+            f"unknown CNI_COMMAND: {command}" if command else "required env variables [CNI_COMMAND] missing",
+            f"CNI_COMMAND must be one of {', '.join(REQUIRED)}",
+        )
+    if missing := [name for name in REQUIRED[command] if not environ.get(name)]:
+        raise CNIError(INVALID_ENVIRONMENT, f"required env variables [{','.join(missing)}] missing", f"CNI_COMMAND is {command}")
+
+    container_id, ifname = environ.get("CNI_CONTAINERID", ""), environ.get("CNI_IFNAME", "")
+    wrong = []
+    if "CNI_CONTAINERID" in REQUIRED[command] and not is_name(container_id):
+        wrong.append(f"CNI_CONTAINERID {container_id!r}: invalid characters in containerID")
+    if "CNI_IFNAME" in REQUIRED[command] and (problem := _ifname_problem(ifname)):
+        wrong.append(f"CNI_IFNAME {ifname!r}: {problem}")
+    if wrong:
+        raise CNIError(INVALID_ENVIRONMENT, "; ".join(wrong), "the container runtime must send valid names")
+    path = tuple(directory for directory in environ.get("CNI_PATH", "").split(":") if directory)
+    return Request(command, container_id, environ.get("CNI_NETNS", ""), ifname, environ.get("CNI_ARGS", ""), path)
+
+
+def _ifname_problem(ifname: str) -> str:
+    if len(ifname.encode(errors="surrogateescape")) > IFNAME_LENGTH:
+        return f"interface name is too long, more than {IFNAME_LENGTH} bytes"
+    if ifname in {".", ".."}:
+        return "interface name is . or .."
+    if any(character in "/:" or character.isspace() for character in ifname):
+        return "interface name contains / or : or whitespace characters"
+    return ""

@@ -1,0 +1,68 @@
+"""The result of ADD, and its shape in each version of the specification (SPEC.md, "Section 5", and its older versions)."""
+
+from __future__ import annotations
+
+from kubenode.cni.errors import INTERNAL, CNIError
+from kubenode.cni.record import NamedTuple
+from kubenode.cni.versions import at_least
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kubenode.cni.jsontext import JSON
+
+
+class IPConfig(NamedTuple):
+    """One address for a pod: `address` with its prefix length ("10.1.2.3/24"), and the gateway, as text."""
+
+    version: int
+    address: str
+    gateway: str
+
+
+class Result(NamedTuple):
+    """What an IPAM plugin gives: addresses, routes and DNS settings. It has no interfaces ("Delegated plugins (IPAM)")."""
+
+    ips: tuple[IPConfig, ...]
+    routes: tuple[dict[str, JSON], ...] = ()
+    dns: dict[str, JSON] = {}  # noqa: RUF012 -- a record's default, never written to
+
+    def render(self, cni_version: str) -> dict[str, JSON]:
+        """Return the result in the shape of a supported version, as host-local prints it."""
+        if at_least(cni_version, "1.0.0"):
+            return _without_empty(self._since_030(cni_version, with_family=False))
+        if at_least(cni_version, "0.3.0"):
+            return self._since_030(cni_version, with_family=True)
+        return self._before_030(cni_version)
+
+    def _since_030(self, cni_version: str, *, with_family: bool) -> dict[str, JSON]:
+        result: dict[str, JSON] = {"cniVersion": cni_version}
+        family = (lambda ip: {"version": str(ip.version)}) if with_family else (lambda _: {})
+        result["ips"] = [{**family(ip), "address": ip.address, "gateway": ip.gateway} for ip in self.ips]
+        if self.routes:
+            result["routes"] = list(self.routes)
+        result["dns"] = self.dns
+        return result
+
+    def _before_030(self, cni_version: str) -> dict[str, JSON]:
+        """One address a family; a route belongs to the family of its destination and has no keys but dst and gw."""
+        if not self.ips:
+            raise CNIError(INTERNAL, "cannot convert: no valid IP addresses")
+        result: dict[str, JSON] = {"cniVersion": cni_version}
+        for key, version in (("ip4", 4), ("ip6", 6)):
+            ip = next((ip for ip in self.ips if ip.version == version), None)
+            if ip is None:
+                continue
+            result[key] = {"ip": ip.address, "gateway": ip.gateway}
+            routes = [
+                {name: route[name] for name in ("dst", "gw") if route.get(name)}
+                for route in self.routes
+                if (":" in route["dst"]) == (version == 6)  # noqa: PLR2004 -- the IP version
+            ]
+            if routes:
+                result[key]["routes"] = routes
+        result["dns"] = self.dns
+        return result
+
+
+def _without_empty(result: dict[str, JSON]) -> dict[str, JSON]:
+    return {key: value for key, value in result.items() if key != "dns" or value}

@@ -1,0 +1,32 @@
+"""The versions of the specification, and what came with which (SPEC.md, "Version")."""
+
+from __future__ import annotations
+
+from kubenode.cni.errors import INCOMPATIBLE_VERSION, CNIError
+
+SUPPORTED = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
+OLDEST, LATEST = SUPPORTED[0], SUPPORTED[-1]
+
+SINCE = {"CHECK": "0.4.0", "STATUS": "1.1.0", "GC": "1.1.0"}  # the commands that are not in every version
+
+
+def at_least(version: str, other: str) -> bool:
+    """Say whether a supported version is as new as another."""
+    return SUPPORTED.index(version) >= SUPPORTED.index(other)
+
+
+def require(version: str, command: str) -> None:
+    """Raise CNIError 1 where this version is unknown or does not have this command."""
+    if version not in SUPPORTED:
+        raise CNIError(INCOMPATIBLE_VERSION, f'incompatible CNI version "{version}"', f"cniVersion must be one of {', '.join(SUPPORTED)}")
+    if command in SINCE and not at_least(version, SINCE[command]):
+        raise CNIError(
+            INCOMPATIBLE_VERSION,
+            f"config version {version} does not allow {command}",
+            f"{command} needs cniVersion {SINCE[command]} or newer",
+        )
+
+
+def answer(asked: str) -> dict[str, str | list[str]]:
+    """Return the result of VERSION: the version that was asked for, and all that are supported."""
+    return {"cniVersion": asked, "supportedVersions": list(SUPPORTED)}
