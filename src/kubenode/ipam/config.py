@@ -1,0 +1,152 @@
+"""host-local's configuration schema (its `config.go`): range sets, requested addresses, routes, with its order and messages."""
+
+from __future__ import annotations
+
+from kubenode.cni.errors import INVALID_ENVIRONMENT, CNIError
+from kubenode.cni.netconf import invalid, json_type
+from kubenode.cni.record import NamedTuple
+from kubenode.cni.versions import at_least
+from kubenode.ipam.address import Address, parse_address
+from kubenode.ipam.ranges import Range, RangeError, RangeSet, Subnet, check_overlap, make_range, make_set, parse_subnet
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from kubenode.cni.jsontext import JSON
+    from kubenode.cni.netconf import NetConf
+
+NUMBERS_OF_ROUTE = ("mtu", "advmss", "priority", "table", "scope")
+ALWAYS_SHOWN = frozenset(["table", "scope"])  # 0 says something for these; for the others it is the same as nothing
+
+
+class IPAMConfig(NamedTuple):
+    """A validated configuration."""
+
+    sets: tuple[RangeSet, ...]
+    requested: tuple[Address, ...]
+    routes: tuple[dict[str, JSON], ...]
+    resolv_conf: str
+    exclude: tuple[Subnet, ...]
+
+
+def load(netconf: NetConf, args: Mapping[str, str]) -> IPAMConfig:
+    """Read the configuration of an ADD; `args` are those of CNI_ARGS. Raises CNIError 7, or 4 for CNI_ARGS."""
+    ipam = netconf.ipam
+    try:
+        sets = _range_sets(netconf)
+        routes = tuple(_route(route) for route in _array(ipam, "routes"))
+        exclude = tuple(_exclusion(text) for text in _array(ipam, "exclude"))
+    except RangeError as error:
+        raise invalid([str(error)]) from None
+    if not sets:
+        raise invalid(["no IP ranges specified"])
+    versions = [range_set.version for range_set in sets]
+    if len(set(versions)) < len(versions) and not at_least(netconf.cni_version, "0.3.0"):
+        raise invalid([f"CNI version {netconf.cni_version} does not support more than 1 address per family"])
+    resolv_conf = ipam.get("resolvConf") or ""
+    if not isinstance(resolv_conf, str):
+        raise invalid([f"resolvConf is a JSON {json_type(resolv_conf)}, not a string"])
+    return IPAMConfig(sets, _requested(netconf, args), routes, resolv_conf, exclude)
+
+
+def _range_sets(netconf: NetConf) -> tuple[RangeSet, ...]:
+    """All range sets in host-local's order: of the runtime, the inline range, `ranges`."""
+    ipam = netconf.ipam
+    found: list[JSON] = list(_array(_object(netconf.raw, "runtimeConfig"), "ipRanges"))
+    if ipam.get("subnet"):
+        found.append([ipam])
+    found += _array(ipam, "ranges")
+    sets = []
+    for index, ranges in enumerate(found):
+        if not isinstance(ranges, list):
+            raise RangeError(f"invalid range set {index}: a JSON {json_type(ranges)}, not an array of ranges")
+        try:
+            sets.append(make_set(index, [_range(value) for value in ranges]))
+        except RangeError as error:
+            raise RangeError(f"invalid range set {index}: {error}") from None
+    check_overlap(sets)
+    return tuple(sets)
+
+
+def _range(value: JSON) -> Range:
+    if not isinstance(value, dict):
+        raise RangeError(f"a range is a JSON {json_type(value)}, not an object")
+    subnet = value.get("subnet")
+    if not isinstance(subnet, str):
+        raise RangeError(f"subnet is a JSON {json_type(subnet)}, not a string" if subnet is not None else "a range without subnet")
+    return make_range(parse_subnet(subnet), *[_optional_address(value, key) for key in ("rangeStart", "rangeEnd", "gateway")])
+
+
+def _optional_address(value: Mapping[str, JSON], key: str) -> Address | None:
+    return _address(value[key], key) if value.get(key) not in {None, ""} else None
+
+
+def _address(text: JSON, where: str) -> Address:
+    address = parse_address(text) if isinstance(text, str) else None
+    if address is None:
+        raise RangeError(f"{where}: invalid IP address {text if isinstance(text, str) else json_type(text)}")
+    return address
+
+
+def _requested(netconf: NetConf, args: Mapping[str, str]) -> tuple[Address, ...]:
+    """What was asked for; a prefix length is of no meaning. Where `args` says it, CNI_ARGS is ignored (CONVENTIONS.md)."""
+    texts = list(_array(_object(_object(netconf.raw, "args"), "cni"), "ips"))
+    if not texts and args.get("IP"):
+        address = parse_address(args["IP"].partition("/")[0])
+        if address is None:
+            raise CNIError(INVALID_ENVIRONMENT, f"CNI_ARGS: invalid IP address {args['IP']}", "IP is one address to give to the pod")
+        texts = [str(address)]
+    texts += _array(_object(netconf.raw, "runtimeConfig"), "ips")
+    try:
+        return tuple(_address(text.partition("/")[0] if isinstance(text, str) else text, "requested ips") for text in texts)
+    except RangeError as error:
+        raise invalid([str(error)]) from None
+
+
+def _route(value: JSON) -> dict[str, JSON]:
+    if not isinstance(value, dict) or not isinstance(value.get("dst"), str):
+        raise RangeError("a route is an object with dst, a string in CIDR notation")
+    text, slash, prefix = value["dst"].partition("/")
+    dst = parse_address(text)
+    if dst is None or not slash or not prefix.isascii() or not prefix.isdecimal():
+        raise RangeError(f"route: invalid CIDR address: {value['dst']}")
+    route: dict[str, JSON] = {"dst": f"{dst}/{int(prefix)}"}
+    if gateway := _optional_address(value, "gw"):
+        route["gw"] = str(gateway)
+    for key in NUMBERS_OF_ROUTE:
+        number = value.get(key)
+        if number is not None and (not isinstance(number, int) or isinstance(number, bool)):
+            raise RangeError(f"route {value['dst']}: {key} is a JSON {json_type(number)}, not a number")
+        if number or (number is not None and key in ALWAYS_SHOWN):
+            route[key] = number
+    return route
+
+
+def _exclusion(value: JSON) -> Subnet:
+    """Read an address or a CIDR that is never handed out; unlike a subnet it may be a single address."""
+    text, slash, prefix_text = value.partition("/") if isinstance(value, str) else ("", "", "")
+    address = parse_address(text)
+    bits = 128 if ":" in text else 32
+    if address is None or (slash and not (prefix_text.isascii() and prefix_text.isdecimal() and int(prefix_text) <= bits)):
+        raise RangeError(f"exclude: {value!r} is neither an address nor a CIDR")
+    host_bits = bits - int(prefix_text) if slash else 0
+    return Subnet(address.version, address.number >> host_bits << host_bits, bits - host_bits)
+
+
+def _array(parent: Mapping[str, JSON], key: str) -> list[JSON]:
+    value = parent.get(key)
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise invalid([f"{key} is a JSON {json_type(value)}, not an array"])
+    return value
+
+
+def _object(parent: Mapping[str, JSON], key: str) -> dict[str, JSON]:
+    value = parent.get(key)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise invalid([f"{key} is a JSON {json_type(value)}, not an object"])
+    return value

@@ -1,0 +1,39 @@
+"""Who gets which address family."""
+
+from __future__ import annotations
+
+from kubenode.cni.errors import NO_FAMILY_LEFT, CNIError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+
+def select(available: Iterable[int], namespace: str, limits: Mapping[int, Sequence[str] | None]) -> frozenset[int]:
+    """Return the families (4, 6) of which a pod of this namespace gets an address.
+
+    `limits` has the namespaces that get a family, as names or globs; None: everybody; empty: nobody. Raises CNIError where no family is
+    left: a pod without any address is of no use, and the runtime would start it nonetheless.
+    """
+    have = frozenset(available)
+    chosen = frozenset(family for family in have if _is_member(namespace, limits.get(family)))
+    if not chosen:
+        families = " and ".join(f"IPv{family}" for family in sorted(have))
+        raise CNIError(
+            NO_FAMILY_LEFT,
+            f"no address for a pod in namespace {namespace!r}: the subnets are {families}, kept for other namespaces",
+            "; ".join(f"ipv{family}-namespaces is [{', '.join(limits.get(family) or ())}]" for family in sorted(have))
+            + ": add the namespace there, or give the node subnets of the other family",
+        )
+    return chosen
+
+
+def _is_member(namespace: str, patterns: Sequence[str] | None) -> bool:
+    if patterns is None or namespace in patterns:
+        return True
+    globs = [pattern for pattern in patterns if not {"*", "?", "["}.isdisjoint(pattern)]
+    if not globs:
+        return False
+    from fnmatch import fnmatchcase  # imports re; only those who use globs pay for it
+
+    return any(fnmatchcase(namespace, pattern) for pattern in globs)

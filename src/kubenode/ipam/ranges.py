@@ -1,0 +1,132 @@
+"""Subnets, ranges and range sets, with host-local's defaults, checks and messages (its `range.go` and `range_set.go`)."""
+
+from __future__ import annotations
+
+from kubenode.cni.record import NamedTuple
+from kubenode.ipam.address import BITS, DIGITS, MAPPED, Address, parse_address
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MINIMUM_HOST_BITS = 2  # network, gateway, broadcast and one to give
+
+
+class RangeError(ValueError):
+    """A subnet, range or range set that cannot be used; the message is for the operator."""
+
+
+class Subnet(NamedTuple):
+    """A network in CIDR notation."""
+
+    version: int
+    number: int
+    prefix: int
+
+    @property
+    def last(self) -> int:
+        return self.number | (1 << BITS[self.version] - self.prefix) - 1
+
+    def __str__(self) -> str:
+        return f"{Address(self.version, self.number)}/{self.prefix}"
+
+    def __contains__(self, address: object) -> bool:
+        return isinstance(address, Address) and address.version == self.version and self.number <= address.number <= self.last
+
+    def overlaps(self, other: Subnet) -> bool:
+        return self.version == other.version and self.number <= other.last and other.number <= self.last
+
+
+class Range(NamedTuple):
+    """The addresses from `start` to `end` of a subnet, both inclusive, but for its gateway."""
+
+    subnet: Subnet
+    start: int
+    end: int
+    gateway: Address
+
+    def __str__(self) -> str:
+        return f"{Address(self.subnet.version, self.start)}-{Address(self.subnet.version, self.end)}"
+
+    def __contains__(self, address: object) -> bool:
+        return isinstance(address, Address) and address.version == self.subnet.version and self.start <= address.number <= self.end
+
+    def overlaps(self, other: Range) -> bool:
+        return self.subnet.version == other.subnet.version and self.start <= other.end and other.start <= self.end
+
+
+class RangeSet(NamedTuple):
+    """Ranges of one family of which a pod gets one address. `id` is the N of `last_reserved_ip.N`."""
+
+    id: int
+    ranges: tuple[Range, ...]
+
+    @property
+    def version(self) -> int:
+        return self.ranges[0].subnet.version
+
+    def __str__(self) -> str:
+        return ",".join(str(r) for r in self.ranges)
+
+    def range_of(self, address: Address) -> Range | None:
+        return next((r for r in self.ranges if address in r), None)
+
+
+def parse_subnet(text: str) -> Subnet:
+    """Read CIDR notation of a network to allocate from. Raises RangeError."""
+    address_text, slash, prefix_text = text.partition("/")
+    address = parse_address(address_text)
+    if address is None or not slash or not prefix_text or not DIGITS.issuperset(prefix_text) or len(prefix_text) > len("128"):
+        raise RangeError(f"invalid CIDR address: {text}")
+    written_as, prefix = 6 if ":" in address_text else 4, int(prefix_text)
+    if prefix > BITS[written_as]:
+        raise RangeError(f"invalid CIDR address: {text}")
+    if written_as != address.version:
+        raise RangeError(f"IPNet IP and Mask version mismatch: {text} is an IPv4-mapped IPv6 network ({Address(6, MAPPED)}/96); write it as IPv4")
+    network = address.number >> BITS[written_as] - prefix << BITS[written_as] - prefix
+    subnet = Subnet(address.version, network, prefix)
+    if prefix > BITS[written_as] - MINIMUM_HOST_BITS:
+        raise RangeError(f"Network {address}/{prefix} too small to allocate from")
+    if address.number != network:
+        raise RangeError(
+            f"Network has host bits set. For a subnet mask of length {prefix} the network address is {Address(address.version, network)}"
+        )
+    return subnet
+
+
+def make_range(subnet: Subnet, start: Address | None = None, end: Address | None = None, gateway: Address | None = None) -> Range:
+    """Fill in what is left out, as host-local does: from the first address to the last, and the gateway is the first.
+
+    IPv4 loses its broadcast address; IPv6 has none. Raises RangeError.
+    """
+    first = Address(subnet.version, subnet.number + 1)
+    last = Address(subnet.version, subnet.last - (1 if subnet.version == 4 else 0))  # noqa: PLR2004 -- the IP version
+    start_, end_ = start or first, end or last
+    if start_ not in subnet or (end and end in subnet and start_.number > end.number):
+        raise RangeError(f"RangeStart {start_} not in network {subnet}")
+    if end_ not in subnet:
+        raise RangeError(f"RangeEnd {end_} not in network {subnet}")
+    return Range(subnet, start_.number, end_.number, gateway or first)
+
+
+def make_set(set_id: int, ranges: Iterable[Range]) -> RangeSet:
+    """Put ranges together. Raises RangeError where it is empty, of two families, or where ranges overlap."""
+    found = tuple(ranges)
+    if not found:
+        raise RangeError("empty range set")
+    if len({r.subnet.version for r in found}) > 1:
+        raise RangeError("mixed address families")
+    for index, one in enumerate(found):
+        for other in found[index + 1 :]:
+            if one.overlaps(other):
+                raise RangeError(f"subnets {one} and {other} overlap")
+    return RangeSet(set_id, found)
+
+
+def check_overlap(sets: Iterable[RangeSet]) -> None:
+    """Raise RangeError where two range sets have an address in common."""
+    found = list(sets)
+    for i, one in enumerate(found):
+        for j, other in enumerate(found[i + 1 :], i + 1):
+            if any(a.overlaps(b) for a in one.ranges for b in other.ranges):
+                raise RangeError(f"range set {i} overlaps with {j}")

@@ -1,0 +1,58 @@
+"""What the allocator needs of a store of reservations. `host.datadir.DiskStore` is the one on disk."""
+
+from __future__ import annotations
+
+from kubenode.cni.record import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+    from typing import Protocol
+
+    from kubenode.ipam.address import Address
+
+    class Store(Protocol):
+        """Reservations of one network. Everything but `lock` may only be called with the lock held."""
+
+        def lock(self) -> AbstractContextManager[None]:
+            """Keep every other process out of this network's reservations."""
+
+        def reservations(self) -> Iterator[Reservation]:
+            """Iterate over all that is reserved, in no order."""
+
+        def reserve(self, address: Address, attachment: Attachment) -> bool:
+            """Reserve an address; False where it is taken."""
+
+        def release(self, reservation: Reservation) -> None:
+            """Make an address free again; it need not be reserved any more."""
+
+        def last_reserved(self, set_id: int) -> Address | None:
+            """Return the address that was last reserved of a range set."""
+
+        def set_last_reserved(self, set_id: int, address: Address) -> None:
+            """Note the address that was last reserved of a range set."""
+
+
+class Attachment(NamedTuple):
+    """An interface of a container: what an address is reserved for."""
+
+    container_id: str
+    ifname: str
+
+
+class Reservation(NamedTuple):
+    """A file of the store. No `attachment`: the file is empty, so somebody died between making and writing it.
+
+    An attachment without `ifname` was written by a host-local before 0.8.0.
+    """
+
+    name: str
+    address: Address | None
+    attachment: Attachment | None
+
+    def belongs_to(self, attachment: Attachment) -> bool:
+        return self.attachment == attachment
+
+    def is_old_and_belongs_to(self, container_id: str) -> bool:
+        return self.attachment == (container_id, "")
