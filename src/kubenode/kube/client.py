@@ -1,0 +1,110 @@
+"""The API server as the plugins need it: one Node by its name, or all of them. A cold path: importing this takes longer than a warm ADD."""
+
+from __future__ import annotations
+
+import queue
+import re
+import threading
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import httpx2
+import msgspec
+from lightkube.config.kubeconfig import KubeConfig
+from lightkube.config.models import Cluster, User
+from lightkube.core.client import Client
+from lightkube.generic_resource import create_global_resource
+
+from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
+from kubenode.kube.refusal import RefusedError
+from kubenode.kube.sources import SERVICE_ACCOUNT, connection
+from kubenode.kube.transport import Transport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+T = TypeVar("T")
+
+NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")  # RFC 1123, which the API server requires of a Node's name
+PAGE = 500  # Nodes in one answer to a LIST, as kubectl asks for them
+Node = create_global_resource("", "v1", "Node", "nodes")  # a dict as the API server sent it; lightkube's typed one drops unknown keys
+
+
+class ApiServer:
+    """The API server that a kubeconfig names. Each single wait ends after `timeout` seconds; `within` bounds the whole."""
+
+    def __init__(self, kubeconfig: str | None, environ: Mapping[str, str], timeout: float, service_account: str = SERVICE_ACCOUNT) -> None:
+        found = connection(kubeconfig, environ, service_account)
+        self._server = found.cluster.server
+        # The transport does TLS and credentials; `insecure` keeps lightkube from loading certificates that nothing would use.
+        self._client = Client(
+            KubeConfig.from_one(cluster=Cluster(server=self._server, insecure=True), user=User()),
+            timeout=httpx2.Timeout(timeout),
+            trust_env=False,
+            transport=Transport(found, environ, timeout),
+        )
+
+    def node(self, name: str) -> dict[str, Any] | None:
+        """Return the Node as the API server says it, None if there is none of that name."""
+        if not NAME.fullmatch(name):
+            return None  # none can be called so, and lightkube would make other requests of `../x` and `x?y`
+        try:
+            node: dict[str, Any] = dict(self._client.get(Node, name))
+        except RefusedError as refused:
+            if refused.status == HTTPStatus.NOT_FOUND and refused.reason == "NotFound":
+                return None
+            raise
+        except (msgspec.MsgspecError, TypeError, ValueError) as error:
+            raise self._no_node(error) from error
+        if node.get("kind") != "Node":
+            raise self._no_node(f"a {node.get('kind')}")
+        return node
+
+    def nodes(self) -> Iterator[dict[str, Any]]:
+        """Yield every Node once, in pages. Where a page has expired (410) the list is asked for again, once."""
+        seen: set[object] = set()
+        for last_try in (False, True):
+            try:
+                for node in self._client.list(Node, chunk_size=PAGE):
+                    name = (node.get("metadata") or {}).get("name")
+                    if name not in seen:
+                        seen.add(name)
+                        yield dict(node)
+            except RefusedError as refused:
+                if refused.status != HTTPStatus.GONE or last_try:
+                    raise
+            except (msgspec.MsgspecError, TypeError, ValueError, AttributeError) as error:
+                raise self._no_node(error) from error
+            else:
+                return
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _no_node(self, what: object) -> CNIError:
+        advice = "does something between answer in its place?"
+        return CNIError(TRY_AGAIN_LATER, f"API server {self._server} sent something other than a Node: {what}", advice)
+
+
+def within(seconds: float, function: Callable[[], T]) -> T:
+    """Call `function` in a thread of its own and give up after `seconds`.
+
+    Nothing else bounds them all: name resolution, a server that sends a byte now and then, a credential plugin that hangs.
+    """
+    outcome: queue.SimpleQueue[tuple[T, None] | tuple[None, BaseException]] = queue.SimpleQueue()
+
+    def call() -> None:
+        try:
+            outcome.put((function(), None))
+        except BaseException as error:  # noqa: BLE001 (raised again where it was asked for)
+            outcome.put((None, error))
+
+    threading.Thread(target=call, daemon=True).start()
+    try:
+        result, error = outcome.get(timeout=seconds)
+    except queue.Empty:
+        problem = f"the API server could not be asked within {seconds:g} s"
+        raise CNIError(TRY_AGAIN_LATER, problem, "the name server, the network or a credential plugin is slow") from None
+    if error is not None:
+        raise error
+    return result  # type: ignore[return-value]

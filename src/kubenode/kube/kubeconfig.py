@@ -1,0 +1,240 @@
+"""What a kubeconfig says: which API server, and who we are there. Records, and the rules by which one entry is read.
+
+Matches client-go's `tools/clientcmd`: the same keys, and what kubectl refuses is refused here. Where the files lie is `sources`' business.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from kubenode.cni.errors import KUBECONFIG, CNIError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+EXEC_API_VERSIONS = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
+EXEC_EXTENSION = "client.authentication.k8s.io/exec"  # the cluster's own message to exec plugins
+NEVER_GUESS = ("auth-provider", "as", "as-uid", "as-groups", "as-user-extra")  # leaving them out would make us somebody else
+
+
+class Pem(NamedTuple):
+    """A certificate or key: `data` where the kubeconfig holds it itself, else the file `path`, read when it is needed."""
+
+    label: str
+    path: str
+    data: bytes | None = None
+
+
+class Cluster(NamedTuple):
+    server: str
+    certificate_authority: Pem | None = None
+    insecure: bool = False
+    tls_server_name: str | None = None
+    proxy_url: str | None = None
+    exec_config: Any = None
+
+
+class ExecPlugin(NamedTuple):
+    """A program that prints credentials (the `exec` of a user)."""
+
+    api_version: str
+    command: str
+    args: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+    install_hint: str | None = None
+    provide_cluster_info: bool = False
+
+
+class User(NamedTuple):
+    certificate: Pem | None = None
+    key: Pem | None = None
+    token: str | None = None
+    token_file: str | None = None
+    username: str | None = None
+    password: str | None = None
+    exec: ExecPlugin | None = None
+
+
+class Connection(NamedTuple):
+    """One API server, one identity there, and where they stand written."""
+
+    origin: str
+    cluster: Cluster
+    user: User
+
+
+def broken(file: str, problem: str, details: str = "correct the file, or name another one as ipam.kubeconfig") -> CNIError:
+    return CNIError(KUBECONFIG, f"kubeconfig {file}: {problem}", details)
+
+
+class Entry(NamedTuple):
+    """A mapping of a kubeconfig and where it stands; hands out its values, or a CNIError that names the file and the key."""
+
+    file: str
+    title: str
+    values: Mapping[str, Any]
+
+    def error(self, problem: str) -> CNIError:
+        return broken(self.file, f"{self.title}: {problem}" if self.title else problem)
+
+    def text(self, key: str) -> str | None:
+        """Return the text of `key`; None where it is absent or empty, as Go has no difference there."""
+        value = self.values.get(key)
+        if value is None or value == "":
+            return None
+        if not isinstance(value, str):
+            # Not the value: it may be a password.
+            raise self.error(f"{key} must be text, not {type(value).__name__}: put it in quotes")
+        return value
+
+    def needed(self, key: str) -> str:
+        value = self.text(key)
+        if value is None:
+            raise self.error(f"{key} is missing")
+        return value
+
+    def flag(self, key: str) -> bool:
+        value = self.values.get(key)
+        if value is None:
+            return False
+        if not isinstance(value, bool):
+            raise self.error(f"{key} must be true or false")
+        return value
+
+    def items(self, key: str) -> list[Any]:
+        value = self.values.get(key)
+        if value is None:
+            return []
+        if not isinstance(value, list):
+            raise self.error(f"{key} must be a list")
+        return value
+
+    def inside(self, values: Any, title: str) -> Entry:
+        """Return an entry for a mapping that lies in this one; an absent one is empty."""
+        if values is None:
+            values = {}
+        if not isinstance(values, dict):
+            raise self.error(f"{title} must be a mapping")
+        return Entry(self.file, f"{self.title}: {title}" if self.title else title, values)
+
+    def path(self, key: str) -> str | None:
+        """Return the path of `key`; relative ones start where the kubeconfig lies."""
+        import os
+
+        value = self.text(key)
+        return None if value is None else os.path.join(os.path.dirname(self.file), value)
+
+    def pem(self, key: str) -> Pem | None:
+        import base64
+
+        path, data = self.path(key), self.text(f"{key}-data")
+        if path is not None and data is not None:
+            raise self.error(f"{key} and {key}-data are both there: keep one")
+        if data is None:
+            return None if path is None else Pem(key, path)
+        try:
+            decoded = base64.b64decode("".join(data.split()), validate=True)
+        except ValueError as error:
+            raise self.error(f"{key}-data is not base64: {error}") from None
+        return Pem(f"{key}-data", self.file, decoded)
+
+
+def cluster(entry: Entry) -> Cluster:
+    certificate_authority, insecure = entry.pem("certificate-authority"), entry.flag("insecure-skip-tls-verify")
+    if insecure and certificate_authority is not None:
+        raise entry.error(f"insecure-skip-tls-verify and {certificate_authority.label} exclude each other")
+    return Cluster(
+        server=_url(entry, with_tls=insecure or certificate_authority is not None),
+        certificate_authority=certificate_authority,
+        insecure=insecure,
+        tls_server_name=entry.text("tls-server-name"),
+        proxy_url=_proxy_url(entry),
+        exec_config=_exec_config(entry),
+    )
+
+
+def user(entry: Entry) -> User:
+    for key in NEVER_GUESS:
+        if entry.values.get(key):
+            raise entry.error(f"{key} is not supported: use a token, tokenFile, a client certificate or exec")
+    record = User(
+        certificate=entry.pem("client-certificate"),
+        key=entry.pem("client-key"),
+        token=entry.text("token"),
+        token_file=entry.path("tokenFile"),
+        username=entry.text("username"),
+        password=entry.text("password"),
+        exec=_exec(entry.inside(entry.values["exec"], "exec")) if entry.values.get("exec") else None,
+    )
+    if record.certificate is not None and record.key is None:
+        raise entry.error("client-certificate needs a client-key or client-key-data")
+    if record.token is not None and (record.username is not None or record.password is not None):
+        raise entry.error("token and username/password exclude each other")
+    return record
+
+
+def _url(entry: Entry, *, with_tls: bool) -> str:
+    server = entry.needed("server")
+    if "://" not in server:
+        server = f"{'https' if with_tls else 'http'}://{server}"  # what client-go makes of HOST:PORT
+    if not _is_web(server):
+        raise entry.error(f"server {server!r} is not an http or https URL")
+    return server
+
+
+def _proxy_url(entry: Entry) -> str | None:
+    url = entry.text("proxy-url")
+    if url is not None and not _is_web(url):
+        raise entry.error("proxy-url is not an http or https URL (socks5 is not supported)")
+    return url
+
+
+def _is_web(url: str) -> bool:
+    """Tell whether the URL is one of http or https that a request can be sent to; not only Python's own parser has to think so."""
+    from urllib.parse import urlsplit
+
+    if not url.isascii() or not url.isprintable() or " " in url:
+        return False
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        return False
+
+
+def _exec_config(entry: Entry) -> Any:
+    for item in entry.items("extensions"):
+        extension = entry.inside(item, "extensions")
+        if extension.values.get("name") == EXEC_EXTENSION:
+            return extension.values.get("extension")
+    return None
+
+
+def _exec(entry: Entry) -> ExecPlugin:
+    import os
+
+    api_version, command = entry.needed("apiVersion"), entry.needed("command")
+    if api_version not in EXEC_API_VERSIONS:
+        raise entry.error(f"apiVersion {api_version!r} is not one of {', '.join(EXEC_API_VERSIONS)}")
+    mode = entry.text("interactiveMode") or "IfAvailable"
+    if mode not in ("Never", "IfAvailable"):
+        raise entry.error(f"interactiveMode {mode!r}: a CNI plugin has no terminal, only Never and IfAvailable can work")
+    args = entry.items("args")
+    if not all(isinstance(arg, str) and "\0" not in arg for arg in (*args, command)):
+        raise entry.error("args must be a list of texts: put numbers in quotes")
+    variables = [entry.inside(item, "env") for item in entry.items("env")]
+    return ExecPlugin(
+        api_version=api_version,
+        command=os.path.join(os.path.dirname(entry.file), command) if "/" in command else command,
+        args=tuple(args),
+        env=tuple((_variable(variable), variable.text("value") or "") for variable in variables),
+        install_hint=entry.text("installHint"),
+        provide_cluster_info=entry.flag("provideClusterInfo"),
+    )
+
+
+def _variable(entry: Entry) -> str:
+    name = entry.needed("name")
+    if "=" in name or "\0" in name or "\0" in (entry.text("value") or ""):
+        raise entry.error("name or value cannot stand in an environment")
+    return name

@@ -1,0 +1,55 @@
+"""PURE. What an API server's refusal means to an operator: an HTTP status and body turned into one CNIError."""
+
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+
+from kubenode.cni import jsontext
+from kubenode.cni.errors import FORBIDDEN, KUBECONFIG, NODE_INVALID, TRY_AGAIN_LATER, UNAUTHORIZED, CNIError
+
+PASSING = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.GONE, HTTPStatus.TOO_MANY_REQUESTS)  # 410: the list has expired under us
+LONGEST = 300  # characters of an answer that are worth showing
+DENIED = re.compile(r'cannot (?P<verb>\w+) resource "(?P<resource>[^"]*)" in API group "(?P<group>[^"]*)"')
+
+
+class RefusedError(CNIError):
+    """The API server answered, but not with what was asked for."""
+
+    def __init__(self, code: int, msg: str, details: str, status: int, reason: str) -> None:
+        super().__init__(code, msg, details)
+        self.status = status
+        self.reason = reason
+
+
+def refusal(server: str, origin: str, status: int, body: bytes) -> RefusedError:
+    """Return the error for an answer other than 200; `origin` says whose credentials were used."""
+    said = _status_object(body)
+    message = said.get("message") or " ".join(body[:LONGEST].decode(errors="replace").split()) or "no text"
+    code, details = KUBECONFIG, f"is {server} a Kubernetes API server? It is what the kubeconfig says"
+    if status == HTTPStatus.UNAUTHORIZED:
+        code, details = UNAUTHORIZED, f"asked as {origin}: has its token or certificate expired, or is it another cluster's?"
+    elif status == HTTPStatus.FORBIDDEN:
+        code, details = FORBIDDEN, _needed_rule(message)
+    elif status in PASSING or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        code, details = TRY_AGAIN_LATER, "the API server is overloaded, starting or failing; the runtime will ask again"
+    elif said:
+        code, details = NODE_INVALID, "the API server understood the request and refused it"
+    return RefusedError(code, f"API server {server} answered {status}: {message}", details, status, said.get("reason", ""))
+
+
+def _status_object(body: bytes) -> dict[str, str]:
+    """Return the texts of a `v1.Status`, or nothing: proxies and load balancers answer with HTML."""
+    try:
+        said = jsontext.loads(body)
+    except jsontext.JSONTextError:
+        return {}
+    if not isinstance(said, dict) or said.get("kind") != "Status":
+        return {}
+    return {key: value for key, value in said.items() if isinstance(value, str)}
+
+
+def _needed_rule(message: str) -> str:
+    denied = DENIED.search(message)
+    group, resource, verb = denied.group("group", "resource", "verb") if denied else ("", "nodes", "get")
+    return f'bind that user to a ClusterRole with the rule {{apiGroups: ["{group}"], resources: ["{resource}"], verbs: ["{verb}"]}}'

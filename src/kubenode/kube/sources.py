@@ -1,0 +1,144 @@
+"""Where the connection to the API server stands written: the places in their order, and several kubeconfigs merged into one.
+
+Matches client-go's loading rules, but a kubeconfig that somebody names always wins over the service account.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from kubenode.cni.errors import KUBECONFIG, CNIError
+from kubenode.kube.kubeconfig import Cluster, Connection, Entry, Pem, User, broken, cluster, user
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
+LARGEST = 8 << 20  # bytes; a kubeconfig of this size is a mistake, such as a device
+
+
+def connection(kubeconfig: str | None, environ: Mapping[str, str], service_account: str = SERVICE_ACCOUNT) -> Connection:
+    """Return the connection from the first place that has one: `kubeconfig`, $KUBECONFIG, the service account, ~/.kube/config."""
+    if kubeconfig:
+        return _selected([_load(_without_tilde(kubeconfig, environ))])
+    if paths := list(dict.fromkeys(filter(None, environ.get("KUBECONFIG", "").split(os.pathsep)))):
+        there = [path for path in paths if os.path.exists(path)]
+        # With none of them there, somebody still meant them: going on to another identity would be a surprise.
+        return _selected([_load(path) for path in there or paths[:1]])
+    if found := _in_cluster(environ, service_account):
+        return found
+    home = _home(environ)
+    default = os.path.join(home, ".kube", "config") if home else ""
+    if default and os.path.exists(default):
+        return _selected([_load(default)])
+    raise CNIError(
+        KUBECONFIG,
+        "no kubeconfig found",
+        "looked at ipam.kubeconfig (not set), $KUBECONFIG (not set), the service account "
+        f"(KUBERNETES_SERVICE_HOST, KUBERNETES_SERVICE_PORT and {service_account}/token: not all there), "
+        f"{default or '~/.kube/config'} ({'not there' if default else 'no home directory'}): name one as ipam.kubeconfig",
+    )
+
+
+class _File(NamedTuple):
+    path: str
+    current_context: str | None
+    clusters: dict[str, Entry]
+    users: dict[str, Entry]
+    contexts: dict[str, Entry]
+
+
+def _selected(files: list[_File]) -> Connection:
+    """Follow the current context. The first file that sets it, or that has an entry of a name, wins."""
+    names = ":".join(file.path for file in files)
+    current = next((file.current_context for file in files if file.current_context), None)
+    if current is None:
+        raise broken(names, "no current-context")
+    context = next((file.contexts[current] for file in files if current in file.contexts), None)
+    if context is None:
+        raise broken(names, f"current-context {current!r} is not among the contexts")
+    cluster_name, user_name = context.needed("cluster"), context.needed("user")
+    cluster_entry = next((file.clusters[cluster_name] for file in files if cluster_name in file.clusters), None)
+    if cluster_entry is None:
+        raise broken(names, f"context {current!r} names cluster {cluster_name!r}, which is not there")
+    user_entry = next((file.users[user_name] for file in files if user_name in file.users), None)
+    if user_entry is None:
+        raise broken(names, f"context {current!r} names user {user_name!r}, which is not there")
+    return Connection(f"user {user_name!r} of kubeconfig {user_entry.file}", cluster(cluster_entry), user(user_entry))
+
+
+def _load(path: str) -> _File:
+    root = Entry(path, "", _mapping(path))
+    return _File(
+        path,
+        root.text("current-context"),
+        _named(root, "clusters", "cluster"),
+        _named(root, "users", "user"),
+        _named(root, "contexts", "context"),
+    )
+
+
+def _named(root: Entry, plural: str, singular: str) -> dict[str, Entry]:
+    entries: dict[str, Entry] = {}
+    for position, item in enumerate(root.items(plural)):
+        named = root.inside(item, f"{plural}[{position}]")
+        name = named.needed("name")
+        if name in entries:
+            raise root.error(f"{plural} has two entries named {name!r}")
+        entries[name] = root.inside(named.values.get(singular), f"{singular} {name!r}")
+    return entries
+
+
+def _mapping(path: str) -> dict[str, Any]:
+    import yaml
+
+    try:
+        with open(path, "rb") as file:
+            content = file.read(LARGEST + 1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise broken(path, f"cannot be read: {reason}") from None
+    if len(content) > LARGEST:
+        raise broken(path, f"larger than {LARGEST} bytes, so it is no kubeconfig")
+    try:
+        values = yaml.load(content, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 (both are safe)
+    except yaml.MarkedYAMLError as error:
+        line = f" (line {error.problem_mark.line + 1})" if error.problem_mark else ""
+        raise broken(path, f"not YAML: {error.problem}{line}") from None
+    except Exception as error:  # noqa: BLE001 (PyYAML lets through whatever int(), float(), date() and dicts raise on a scalar)
+        raise broken(path, f"not YAML: {type(error).__name__}: {' '.join(str(error).split())}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise broken(path, f"not a kubeconfig: a mapping is expected, not {type(values).__name__}")
+    return values
+
+
+def _in_cluster(environ: Mapping[str, str], service_account: str) -> Connection | None:
+    host, port = environ.get("KUBERNETES_SERVICE_HOST"), environ.get("KUBERNETES_SERVICE_PORT")
+    token_file = os.path.join(service_account, "token")
+    if not (host and port and os.path.exists(token_file)):
+        return None
+    entry = Entry(token_file, "service account", {"server": f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"})
+    authority = Pem("certificate-authority", os.path.join(service_account, "ca.crt"))
+    server: Cluster = cluster(entry)._replace(certificate_authority=authority)
+    return Connection(f"service account {service_account}", server, User(token_file=token_file))
+
+
+def _without_tilde(path: str, environ: Mapping[str, str]) -> str:
+    if path == "~" or path.startswith("~/"):
+        return (_home(environ) or "~") + path[1:]
+    return path
+
+
+def _home(environ: Mapping[str, str]) -> str | None:
+    """Return the home directory; a runtime often starts plugins without HOME."""
+    if home := environ.get("HOME"):
+        return home
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:
+        return None

@@ -1,0 +1,188 @@
+"""A small HTTPS server on loopback, for what a real API server cannot be made to do, and an HTTP proxy that says what went through it."""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+import struct
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+from authority import Authority
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    Step = Callable[["Handler"], None]
+
+
+class Seen(NamedTuple):
+    """A request as it arrived."""
+
+    path: str
+    headers: dict[str, str]
+
+
+class StandInApiServer:
+    """Answers each request by the next step of `script`, and with `{}` after the last. Steps are made by the functions below."""
+
+    def __init__(self, directory: Path, *script: Step, names: tuple[str, ...] = ("127.0.0.1",)) -> None:
+        self.authority = Authority()
+        self.script = list(script)
+        self.requests: list[Seen] = []
+        self.server_names: list[str | None] = []
+        self.ended = threading.Event()
+        pair = self.authority.server(*names)
+        pem = directory / "stand-in.pem"
+        pem.write_bytes(pair.certificate + pair.key)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(pem)
+        context.sni_callback = lambda _socket, name, _context: self.server_names.append(name)
+        self._server = _Server(("127.0.0.1", 0), Handler)
+        self._server.stand_in = self
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
+        self.port = self._server.server_address[1]
+        self.url = f"https://127.0.0.1:{self.port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ended.set()
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    stand_in: StandInApiServer
+
+    def handle_error(self, *_: object) -> None:
+        """Stay quiet: clients that hang up are what the tests are about."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def do_GET(self) -> None:
+        stand_in = self.server.stand_in
+        stand_in.requests.append(Seen(self.path, dict(self.headers)))
+        step = stand_in.script.pop(0) if stand_in.script else answer({})
+        step(self)
+
+    def log_message(self, *_: object) -> None:
+        """Stay quiet."""
+
+
+def answer(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Step:
+    """Answer with JSON, or with bytes as they are."""
+
+    def step(handler: Handler) -> None:
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        handler.send_response(status)
+        for name, value in {"Content-Type": "application/json", "Content-Length": str(len(content)), **(headers or {})}.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        handler.wfile.write(content)
+
+    return step
+
+
+def refuse(status: int, message: str = "no", reason: str = "", **headers: str) -> Step:
+    """Answer with the Status object of an API server; `headers` with _ for -."""
+    body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message, "reason": reason, "code": status}
+    return answer(body, status, {name.replace("_", "-"): value for name, value in headers.items()})
+
+
+def stall(handler: Handler) -> None:
+    """Never answer."""
+    handler.server.stand_in.ended.wait()
+    handler.close_connection = True
+
+
+def trickle(handler: Handler) -> None:
+    """Answer with a byte now and then, without end."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", "1000000")
+    handler.end_headers()
+    while not handler.server.stand_in.ended.wait(0.05):
+        handler.wfile.write(b" ")
+    handler.close_connection = True
+
+
+def reset(handler: Handler) -> None:
+    """Reset the connection instead of answering."""
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    handler.close_connection = True
+
+
+def half(handler: Handler) -> None:
+    """Promise more than what comes."""
+    handler.send_response(200)
+    handler.send_header("Content-Type", "application/json")
+    handler.send_header("Content-Length", "100")
+    handler.end_headers()
+    handler.wfile.write(b'{"kind": "Node", "metada')
+    handler.close_connection = True
+
+
+def node(name: str) -> dict[str, Any]:
+    """Return a Node that is enough to be told from others."""
+    return {"kind": "Node", "apiVersion": "v1", "metadata": {"name": name}}
+
+
+def page(names: list[str], more: str = "") -> Step:
+    """Answer with one page of a list; `more` is the token of the next."""
+    items = [{"metadata": {"name": name}} for name in names]
+    return answer({"kind": "NodeList", "apiVersion": "v1", "metadata": {"continue": more}, "items": items})
+
+
+class StandInProxy:
+    """An HTTP proxy that knows only CONNECT."""
+
+    def __init__(self) -> None:
+        self.targets: list[str] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:  # closed
+                return
+            threading.Thread(target=self._connect, args=(client,), daemon=True).start()
+
+    def _connect(self, client: socket.socket) -> None:
+        request = client.recv(65536).decode()
+        method, target, _ = request.split(" ", 2)
+        assert method == "CONNECT"
+        self.targets.append(target)
+        host, _, port = target.rpartition(":")
+        upstream = socket.create_connection((host, int(port)))
+        client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        threading.Thread(target=_pump, args=(upstream, client), daemon=True).start()
+        _pump(client, upstream)
+
+
+def _pump(source: socket.socket, sink: socket.socket) -> None:
+    try:
+        while data := source.recv(65536):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass
