@@ -1,0 +1,63 @@
+"""What an ADD said of its pod, in the run directory: it tells `status` whose an address is, and a DEL where the reservation lies.
+
+One file an attachment, `attachments/NETWORK:CONTAINERID:IFNAME`; none of the three can have a colon.
+"""
+
+from __future__ import annotations
+
+import os
+
+from kubenode.cni.jsontext import JSONTextError, dumps, loads
+from kubenode.host import files
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from kubenode.ipam.store import Attachment
+
+
+class Attachments:
+    """The records of one network. Raises OSError where the disk does."""
+
+    def __init__(self, run_dir: str, network: str) -> None:
+        self._directory = os.path.join(run_dir, "attachments")
+        self._network = network
+
+    def _path(self, attachment: Attachment) -> str:
+        return os.path.join(self._directory, f"{self._network}:{attachment.container_id}:{attachment.ifname}")
+
+    def write(self, attachment: Attachment, record: dict[str, Any]) -> None:
+        content = dumps({"network": self._network, "containerID": attachment.container_id, "ifname": attachment.ifname, **record})
+        try:
+            files.replace(self._path(attachment), content.encode())
+        except FileNotFoundError:
+            os.makedirs(self._directory, 0o700, exist_ok=True)
+            files.replace(self._path(attachment), content.encode())
+
+    def read(self, attachment: Attachment) -> dict[str, Any]:
+        """Return a record; empty where there is none that can be read, as a DEL must go on without."""
+        try:
+            record = loads(files.read(self._path(attachment)))
+        except (OSError, JSONTextError):
+            return {}
+        return record if isinstance(record, dict) else {}
+
+    def remove(self, attachment: Attachment) -> None:
+        try:
+            os.unlink(self._path(attachment))
+        except FileNotFoundError:
+            pass
+
+    def names(self) -> Iterator[tuple[str, str]]:
+        """Iterate over container ID and interface name of every record of this network."""
+        try:
+            listing = os.listdir(self._directory)
+        except FileNotFoundError:
+            return
+        for name in listing:
+            network, _, rest = name.partition(":")
+            container_id, colon, ifname = rest.partition(":")
+            if network == self._network and colon:
+                yield container_id, ifname

@@ -1,0 +1,109 @@
+"""Reservations on disk, byte for byte as host-local keeps them (its `backend/disk`), so that either can go on from the other.
+
+`DATA_DIR/NETWORK/` has a file for each address, with the container ID, CR LF and the interface name in it; `last_reserved_ip.N`; and
+`lock`, under flock(2) while anything else here is read or written.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+from kubenode.host import files
+from kubenode.ipam.address import parse_address
+from kubenode.ipam.store import Attachment, Reservation
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+    from kubenode.ipam.address import Address
+
+DEFAULT_DATA_DIR = "/var/lib/cni/networks"
+LOCK = "lock"
+LAST_RESERVED = "last_reserved_ip."
+
+
+class DiskStore:
+    """The reservations of one network. Raises OSError where the disk does."""
+
+    def __init__(self, data_dir: str, network: str) -> None:
+        self.directory = os.path.join(data_dir or DEFAULT_DATA_DIR, network)
+
+    def lock(self) -> _Lock:
+        return _Lock(self.directory)
+
+    def reservations(self) -> Iterator[Reservation]:
+        with os.scandir(self.directory) as entries:
+            for entry in entries:
+                # What is not a plain file is nobody's reservation, and keeps its name: a link is never followed.
+                if entry.name != LOCK and not entry.name.startswith(LAST_RESERVED) and entry.is_file(follow_symlinks=False):
+                    yield Reservation(entry.name, parse_address(entry.name), _owner(files.read(entry.path)))
+
+    def reserve(self, address: Address, attachment: Attachment) -> bool:
+        path = os.path.join(self.directory, str(address))
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except FileExistsError:
+            return False
+        try:
+            files.write_all(fd, f"{attachment.container_id}\r\n{attachment.ifname}".encode())
+        except BaseException:
+            os.unlink(path)
+            raise
+        finally:
+            os.close(fd)
+        return True
+
+    def release(self, reservation: Reservation) -> None:
+        try:
+            os.unlink(os.path.join(self.directory, reservation.name))
+        except FileNotFoundError:
+            pass
+
+    def last_reserved(self, set_id: int) -> Address | None:
+        try:
+            return parse_address(files.read(os.path.join(self.directory, f"{LAST_RESERVED}{set_id}")).decode("latin-1"))
+        except FileNotFoundError:
+            return None
+
+    def set_last_reserved(self, set_id: int, address: Address) -> None:
+        # In place, as host-local does: a temporary file could stay behind here, and a torn text only costs one turn of the round robin.
+        path = os.path.join(self.directory, f"{LAST_RESERVED}{set_id}")
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            files.write_all(fd, str(address).encode())
+        finally:
+            os.close(fd)
+
+
+class _Lock:
+    """The directory's lock, for a `with`. Makes the directory where there is none, as host-local does."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        self._fd = -1
+
+    def __enter__(self) -> None:
+        path = os.path.join(self._directory, LOCK)
+        flags = os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            self._fd = os.open(path, flags, 0o750)
+        except FileNotFoundError:
+            os.makedirs(self._directory, 0o755, exist_ok=True)
+            self._fd = os.open(path, flags, 0o750)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        os.close(self._fd)  # and with it goes the lock
+
+
+def _owner(content: bytes) -> Attachment | None:
+    text = content.decode(errors="surrogateescape").strip()
+    container_id, _, ifname = text.partition("\r\n")
+    return Attachment(container_id, ifname) if text else None

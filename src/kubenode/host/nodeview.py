@@ -1,0 +1,138 @@
+"""The Node as last seen: one file for all plugins of this host, and the only cache.
+
+A Node manifest with a mark of when it was fetched. Without the mark a person wrote it: it always serves and is never replaced. Of many
+plugins that need a new one, one asks; the others wait and take its answer, also when that is an error.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+
+from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
+from kubenode.cni.jsontext import JSONTextError, dumps, loads
+from kubenode.cni.record import NamedTuple
+from kubenode.host import files
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, TypeVar
+
+    from kubenode.host.log import Log
+
+    T = TypeVar("T")
+    Manifest = dict[str, Any]
+
+MARK = "kube-node.nordix.org/view"
+DEFAULT_RUN_DIR = "/run/kube-node"
+ASK_AGAIN = 1.0  # seconds until a view that lacks what is wanted is worth another request
+RETRY_AFTER = 30.0  # seconds for which an old view serves after a request has failed
+
+
+class View(NamedTuple):
+    """A Node manifest, and when it was fetched, in seconds since 1970; None: written by hand."""
+
+    manifest: dict[str, Any]
+    fetched: float | None
+
+    def age(self) -> float:
+        """Seconds since it was fetched; a clock that was set back makes it old."""
+        if self.fetched is None:
+            return 0.0
+        age = time.time() - self.fetched
+        return age if age >= 0 else float("inf")
+
+
+class _NotRenewedError(CNIError):
+    """There is no newer view, and an old one to go on with."""
+
+
+class NodeView:
+    """The view's file in the run directory. `decode` reads a manifest from text; `owner` is who writes it."""
+
+    def __init__(self, run_dir: str, decode: Callable[[bytes, str], Manifest], owner: str, log: Log) -> None:
+        self.path = os.path.join(run_dir, "node.json")
+        self._lock_path = os.path.join(run_dir, "node.lock")
+        self._decode = decode
+        self._owner = owner
+        self._log = log
+
+    def read(self) -> View | None:
+        """Return the view, of whatever age. Raises CNIError where its file cannot be used, OSError where not read."""
+        try:
+            text = files.read(self.path)
+        except FileNotFoundError:
+            return None
+        manifest = self._decode(text, self.path)
+        mark = manifest.get(MARK)
+        fetched = mark.get("fetched") if isinstance(mark, dict) else None
+        return View(manifest, float(fetched) if isinstance(fetched, (int, float)) else None)
+
+    def get(self, select: Callable[[Manifest], T], fetch: Callable[[], Manifest], refresh_after: float) -> T:
+        """Return what `select` finds in the view; ask for a new one where that is needed. Raises what either raises."""
+        view = self.read()
+        if view is None:
+            return select(self._renewed(view, fetch))
+        try:
+            selected = select(view.manifest)
+        except CNIError as error:
+            # What is wanted may be there by now: an operator annotates the Node and looks whether the pod starts.
+            if view.fetched is None or view.age() < ASK_AGAIN:
+                raise
+            try:
+                manifest = self._renewed(view, fetch)
+            except CNIError as second:
+                raise CNIError(error.code, error.msg, f"{error.details}; as last seen, and now: {second.msg}") from None
+            return select(manifest)
+        if view.fetched is None or view.age() < refresh_after:
+            return selected
+        try:
+            return select(self._renewed(view, fetch, may_wait=False))
+        except _NotRenewedError as error:
+            self._log.warning("the Node view could not be renewed, the old one serves", error=str(error), age=round(view.age()))
+            return selected
+
+    def _renewed(self, seen: View | None, fetch: Callable[[], Manifest], *, may_wait: bool = True) -> Manifest:
+        """Ask, or take the answer of who asks at this moment. Raises CNIError; _NotRenewedError where waiting was not wanted."""
+        started = time.time()
+        os.makedirs(os.path.dirname(self.path), 0o755, exist_ok=True)
+        lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | (0 if may_wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                raise _NotRenewedError(TRY_AGAIN_LATER, "another plugin is asking") from None
+            view = self.read()
+            if view is not None and view != seen:
+                return view.manifest
+            if failure := _failure_since(lock, started - (0 if may_wait else RETRY_AFTER)):
+                raise failure if may_wait else _NotRenewedError(failure.code, failure.msg)
+            try:
+                return self._fetch(lock, fetch)
+            except CNIError as error:
+                raise error if may_wait else _NotRenewedError(error.code, error.msg, error.details) from None
+        finally:
+            os.close(lock)
+
+    def _fetch(self, lock: int, fetch: Callable[[], Manifest]) -> Manifest:
+        """Ask, and leave the answer for those who wait: the view, or in the lock file the error."""
+        try:
+            manifest = fetch()
+        except CNIError as error:
+            os.pwrite(lock, dumps({"at": time.time(), "code": error.code, "msg": error.msg, "details": error.details}).encode() + b"\n", 0)
+            raise
+        os.ftruncate(lock, 0)
+        mark = {"fetched": time.time(), "by": f"{self._owner} pid {os.getpid()}"}
+        files.replace(self.path, dumps({**manifest, MARK: mark}).encode() + b"\n")
+        return manifest
+
+
+def _failure_since(lock: int, since: float) -> CNIError | None:
+    line = os.pread(lock, 65536, 0).partition(b"\n")[0]
+    try:
+        failure = loads(line) if line else {"at": 0}
+    except JSONTextError:
+        return None
+    return CNIError(failure["code"], failure["msg"], failure["details"]) if failure["at"] >= since else None
