@@ -1,0 +1,131 @@
+"""The embedded allocator as commands: addresses from a host-local configuration, over host-local's files."""
+
+from __future__ import annotations
+
+from kubenode.cni.errors import NOT_AVAILABLE, NOT_RESERVED, UNKNOWN_CONTAINER, CNIError
+from kubenode.cni.netconf import NetConf, invalid
+from kubenode.cni.result import IPConfig, Result
+from kubenode.host import files
+from kubenode.host.datadir import DiskStore
+from kubenode.ipam import allocator, config
+from kubenode.ipam.address import parse_address
+from kubenode.ipam.store import Attachment
+from kubenode.plugins.skel import answer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from kubenode.cni.request import Request
+    from kubenode.plugins.skel import Call
+
+BOTH = frozenset([4, 6])
+
+
+def cmd_add(call: Call, families: Collection[int] = BOTH) -> bytes:
+    """Reserve one address of each range set of these families."""
+    conf = config.load(call.netconf, call.request.pod_args)
+    dns = _dns(conf.resolv_conf)
+    sets = [range_set for range_set in conf.sets if range_set.version in families]
+    given = allocator.allocate(_store(call.netconf), sets, owner(call.request), conf.requested, conf.exclude)
+    ips = tuple(
+        IPConfig(a.address.version, f"{a.address}/{a.range.subnet.prefix}", str(a.range.gateway)) for a in given
+    )
+    call.log.info("addresses given", ips=[ip.address for ip in ips])
+    return answer(Result(ips, conf.routes, dns).render(call.netconf.cni_version))
+
+
+def cmd_del(call: Call) -> bytes:
+    """Release what is reserved for the attachment; nothing is a success too (SPEC.md, "DEL")."""
+    released = allocator.release(_store(call.netconf), owner(call.request))
+    call.log.info("addresses released", ips=[entry.name for entry in released])
+    return b""
+
+
+def cmd_check(call: Call) -> bytes:
+    """Compare what is reserved with what the runtime believes (SPEC.md, "CHECK")."""
+    attachment = owner(call.request)
+    mine = {entry.address for entry in allocator.find(_store(call.netconf), attachment)}
+    if not mine:
+        raise CNIError(
+            UNKNOWN_CONTAINER,
+            f"Failed to find address added by container {attachment.container_id}",
+            f"nothing is reserved for its interface {attachment.ifname}: the pod must be created anew",
+        )
+    if missing := [text for text in _previous_addresses(call.netconf) if parse_address(text.partition("/")[0]) not in mine]:
+        raise CNIError(
+            NOT_RESERVED,
+            f"{', '.join(missing)} not reserved for container {attachment.container_id}",
+            f"reserved for its interface {attachment.ifname}: {', '.join(sorted(map(str, mine)))}; the pod must be created anew",
+        )
+    return b""
+
+
+def cmd_gc(call: Call) -> bytes:
+    """Release what is not in `cni.dev/valid-attachments`. No such key: nothing; an empty list: everything."""
+    valid = valid_attachments(call.netconf)
+    if valid is not None:
+        released = allocator.collect(_store(call.netconf), valid)
+        call.log.info("stale addresses released", ips=[entry.name for entry in released])
+    return b""
+
+
+def cmd_status(call: Call, families: Collection[int] = BOTH) -> bytes:
+    """Raise CNIError 50 where an ADD would find no address (SPEC.md, "STATUS")."""
+    conf = config.load(call.netconf, {})
+    for usage in allocator.usage(_store(call.netconf), conf.sets, conf.exclude):
+        if usage.range_set.version in families and usage.used >= usage.total:
+            raise CNIError(
+                NOT_AVAILABLE,
+                f"network {call.netconf.name} has no free address in range set {usage.range_set}: {usage.used} of {usage.total} are reserved",
+                "delete pods of this node, or give it another subnet",
+            )
+    return b""
+
+
+COMMANDS = {"ADD": cmd_add, "DEL": cmd_del, "CHECK": cmd_check, "GC": cmd_gc, "STATUS": cmd_status}
+
+
+def owner(request: Request) -> Attachment:
+    """Return the attachment that a request is for."""
+    return Attachment(request.container_id, request.ifname)
+
+
+def data_dir(netconf: NetConf) -> str:
+    """Return the configured data directory, "" for the default. Raises CNIError 7."""
+    configured = netconf.ipam.get("dataDir") or ""
+    if not isinstance(configured, str) or "\0" in configured:
+        raise invalid([f"dataDir {configured!r} is not a path"])
+    return configured
+
+
+def valid_attachments(netconf: NetConf) -> set[Attachment] | None:
+    """Return the attachments that GC is to keep; None where the runtime did not say."""
+    listed = netconf.raw.get("cni.dev/valid-attachments")
+    if listed is None:
+        return None
+    if not isinstance(listed, list) or not all(isinstance(item, dict) and isinstance(item.get("containerID"), str) for item in listed):
+        raise invalid(["cni.dev/valid-attachments is not a list of objects with containerID and ifname"])
+    return {Attachment(item["containerID"], str(item.get("ifname", ""))) for item in listed}
+
+
+def _store(netconf: NetConf) -> DiskStore:
+    return DiskStore(data_dir(netconf), netconf.name)
+
+
+def _dns(resolv_conf: str) -> dict[str, object]:
+    if not resolv_conf:
+        return {}
+    from kubenode.ipam import resolvconf  # few configurations have it
+
+    return resolvconf.parse(files.read(resolv_conf).decode(errors="replace"))
+
+
+def _previous_addresses(netconf: NetConf) -> list[str]:
+    """Return the addresses of `prevResult`, in any version's shape."""
+    previous = netconf.raw.get("prevResult")
+    if not isinstance(previous, dict):
+        return []
+    ips = [ip.get("address") for ip in previous.get("ips") or [] if isinstance(ip, dict)]
+    old = [previous[key].get("ip") for key in ("ip4", "ip6") if isinstance(previous.get(key), dict)]
+    return [text for text in ips + old if isinstance(text, str)]

@@ -1,0 +1,74 @@
+"""What happens around a command: environment and stdin in, an exit code and stdout out, whatever goes wrong between.
+
+The order is libcni's: environment, stdin, network configuration, version, command. Nothing here or below ends the process.
+"""
+
+from __future__ import annotations
+
+from kubenode.cni import netconf, request, versions
+from kubenode.cni.errors import INTERNAL, IO_FAILURE, CNIError
+from kubenode.cni.jsontext import dumps
+from kubenode.cni.netconf import NetConf
+from kubenode.cni.record import NamedTuple
+from kubenode.cni.request import Request
+from kubenode.host.log import Log
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    Command = Callable[["Call"], bytes]
+
+
+class Call(NamedTuple):
+    """One call of a plugin, parsed."""
+
+    request: Request
+    netconf: NetConf
+    environ: Mapping[str, str]
+    log: Log
+
+
+def run(commands: Mapping[str, Command], environ: Mapping[str, str], stdin: bytes, log: Log) -> tuple[int, bytes]:
+    """Carry out one call: return its exit code and what belongs on stdout. Raises nothing but what ends a process."""
+    cni_version = versions.LATEST
+    try:
+        asked = request.parse(environ)
+        if asked.command == "VERSION":
+            # Old runtimes send nothing here.
+            raw = netconf.decode(stdin) if stdin.strip() else {}
+            return 0, answer(versions.answer(netconf.cni_version(raw) if raw.get("cniVersion") else versions.LATEST))
+        raw = netconf.decode(stdin)
+        cni_version = netconf.cni_version(raw)
+        conf = netconf.parse(raw)
+        versions.require(cni_version, asked.command)
+        log.bind(command=asked.command, network=conf.name, containerID=asked.container_id, ifname=asked.ifname)
+        return 0, commands[asked.command](Call(asked, conf, environ, log))
+    except CNIError as error:
+        log.error(error.msg, code=error.code, details=error.details)
+        return 1, answer(error.as_object(cni_version))
+    except OSError as error:
+        failure = CNIError(IO_FAILURE, f"{error.strerror or error}: {error.filename}" if error.filename else str(error), _advice(error))
+        log.error(failure.msg, code=failure.code)
+        return 1, answer(failure.as_object(cni_version))
+    except Exception as error:  # noqa: BLE001 -- the runtime needs an error object, also for our own faults
+        import traceback  # only ever needed here
+
+        log.error("internal error", error=repr(error), traceback=traceback.format_exc())
+        return 1, answer(CNIError(INTERNAL, f"internal error: {error!r}", "a fault in the plugin: please report it with its log").as_object(cni_version))
+
+
+def answer(value: Mapping[str, object]) -> bytes:
+    """Return a result or an error object as it goes to stdout."""
+    return dumps(value).encode() + b"\n"
+
+
+def _advice(error: OSError) -> str:
+    import errno
+
+    return {
+        errno.ENOSPC: "the disk is full: make room, or set dataDir to another",
+        errno.EROFS: "the file system is read-only: set dataDir to a directory that can be written",
+        errno.EACCES: "no permission: the plugin runs as root in a cluster",
+        errno.ENOTDIR: "there is a file where a directory should be: remove it, or set dataDir to another",
+    }.get(error.errno or 0, "check dataDir and /run/kube-node")
