@@ -1,0 +1,87 @@
+"""What every test may use, and where the machine's own state ends: no test sees or changes it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from apiserver import api_server
+from podnet import PodNet, ping_command
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+__all__ = ["api_server"]
+
+ROOT = Path(__file__).resolve().parent.parent
+NO_SKIP = os.environ.get("KUBE_NODE_NO_SKIP") == "1"
+
+
+def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    # An expected failure is reported as skipped, too.
+    if NO_SKIP and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"{reason}\nKUBE_NODE_NO_SKIP=1 makes this a failure: here everything that a test needs has to be present."
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    _refuse_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    _refuse_skip(report)
+    return report
+
+
+@pytest.fixture(autouse=True)
+def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the directory that stands for /run/kube-node, empty; the environment says so and says nothing of a cluster."""
+    for name in list(os.environ):
+        if name.startswith(("CNI_", "KUBERNETES_")) and name != "CNI_TEST_PATH":
+            monkeypatch.delenv(name)
+    for name in ("KUBECONFIG", "NODE_NAME", "NODE_ANNOTATION_CFG"):
+        monkeypatch.delenv(name, raising=False)
+    directory = tmp_path / "run"
+    directory.mkdir()
+    monkeypatch.setenv("KUBE_NODE_RUN_DIR", str(directory))
+    return directory
+
+
+@pytest.fixture(scope="session")
+def cni_bin() -> Path:
+    """Return the directory with the reference plugins."""
+    if "CNI_TEST_PATH" not in os.environ:
+        pytest.skip("set CNI_TEST_PATH to a directory with the reference CNI plugins (bridge, host-local, ...)")
+    return Path(os.environ["CNI_TEST_PATH"])
+
+
+@pytest.fixture(scope="session")
+def binaries(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a directory with what `./build.sh binaries` makes; KUBE_NODE_BINARIES names one that is there already."""
+    if made := os.environ.get("KUBE_NODE_BINARIES"):
+        return Path(made)
+    output = tmp_path_factory.mktemp("binaries") / "bin"
+    subprocess.run([sys.executable, ROOT / "packaging/binaries.py", f"--output={output}", "--version=1.2.3-test"], check=True)
+    return output
+
+
+@pytest.fixture
+def podnet(cni_bin: Path, tmp_path: Path) -> Iterator[PodNet]:
+    """Return a place where the reference plugins connect network namespaces; all of it is gone after the test."""
+    if os.geteuid() != 0 or shutil.which("ip") is None:
+        pytest.skip("network namespaces need root and the ip command (Debian: iproute2)")
+    if not ping_command():
+        pytest.skip("no ping command (Debian: iputils-ping)")
+    with PodNet(cni_bin, tmp_path) as net:
+        yield net
