@@ -30,7 +30,7 @@ import sys
 from posixpath import dirname, realpath
 
 sys.path.insert(0, dirname(realpath(__file__)) + "/{LIBRARY}")
-from kubenode.plugins.launcher import {{function}}
+from kubenode.launcher import {{function}}
 
 {{function}}()
 """

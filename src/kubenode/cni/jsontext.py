@@ -1,14 +1,15 @@
 """JSON text to values and back, without importing `json`.
 
-`json` imports `re`, which costs as much time as starting the interpreter, and a plugin is started for every pod. The C scanner and
-encoder behind `json` are used directly; where an interpreter lacks them, `json` does the work.
+`json` imports `re`, which costs as much time as starting the interpreter, and a plugin is started for every pod. CPython's C scanner and
+encoder, which `json` is a wrapper of, are used directly.
 """
 
 from __future__ import annotations
 
+from _json import encode_basestring_ascii, make_encoder, make_scanner
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
     JSON = Any  # what JSON text can say: dict, list, str, int, float, bool, None
@@ -38,17 +39,9 @@ class _Context:
     parse_float = staticmethod(_finite)
     parse_int = int
     parse_constant = staticmethod(_no_constant)
-    memo: dict[str, str] = {}
 
 
-def _scanner() -> Callable[[str, int], tuple[JSON, int]]:
-    try:
-        from _json import make_scanner
-    except ImportError:
-        from json.scanner import py_make_scanner as make_scanner  # type: ignore[attr-defined,no-redef,unused-ignore]
-    return make_scanner(_Context())  # type: ignore[no-any-return,unused-ignore]
-
-
+NO_OPTIONS = (False, False, False)  # sorted keys, skipped keys, NaN
 BLANKS = " \t\n\r"  # RFC 8259, section 2
 
 
@@ -58,7 +51,7 @@ def loads(text: str | bytes) -> JSON:
         if isinstance(text, bytes):
             text = text.decode()
         begin = len(text) - len(text.lstrip(BLANKS))
-        value, end = _scanner()(text, begin)
+        value, end = make_scanner(_Context())(text, begin)  # type: ignore[arg-type]
     except StopIteration as stop:
         raise JSONTextError(f"no value at character {stop.value}") from None
     except RecursionError:
@@ -76,13 +69,7 @@ def loads(text: str | bytes) -> JSON:
 
 def dumps(value: JSON) -> str:
     """Format a value as one line of ASCII JSON text, keys in the order in which they stand."""
-    try:
-        from _json import c_make_encoder, encode_basestring_ascii
-    except ImportError:
-        import json
-
-        return json.dumps(value, allow_nan=False)
-    encode = c_make_encoder(None, _refuse, encode_basestring_ascii, None, ": ", ", ", False, False, False)
+    encode = make_encoder(None, _refuse, encode_basestring_ascii, None, ": ", ", ", *NO_OPTIONS)
     return "".join(encode(value, 0))
 
 

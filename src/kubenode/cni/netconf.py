@@ -31,7 +31,9 @@ def decode(stdin: bytes) -> dict[str, JSON]:
     try:
         raw = loads(stdin)
     except JSONTextError as error:
-        raise CNIError(UNDECODABLE, f"error decoding the network configuration on stdin: {error}", "stdin must be one JSON object") from None
+        raise CNIError(
+            UNDECODABLE, f"error decoding the network configuration on stdin: {error}", "stdin must be one JSON object"
+        ) from None
     if not isinstance(raw, dict):
         raise CNIError(UNDECODABLE, f"the network configuration on stdin is a JSON {json_type(raw)}", "stdin must be one JSON object")
     return raw
@@ -65,7 +67,9 @@ def parse(raw: dict[str, JSON]) -> NetConf:
 
 def invalid(issues: list[str]) -> CNIError:
     """Make the error for a configuration with these issues."""
-    return CNIError(INVALID_NETWORK_CONFIG, "; ".join(issues), "correct the network configuration (/etc/cni/net.d or NetworkAttachmentDefinition)")
+    return CNIError(
+        INVALID_NETWORK_CONFIG, "; ".join(issues), "correct the network configuration (/etc/cni/net.d or NetworkAttachmentDefinition)"
+    )
 
 
 def json_type(value: JSON) -> str:
@@ -76,4 +80,5 @@ def json_type(value: JSON) -> str:
         return "boolean"
     if isinstance(value, (int, float)):
         return "number"
-    return {str: "string", list: "array", dict: "object"}[type(value)]
+    names: dict[type, str] = {str: "string", list: "array", dict: "object"}
+    return names[type(value)]

@@ -42,7 +42,9 @@ class Request(NamedTuple):
             if equals and key:
                 pairs[key] = value
             elif pair.strip():
-                raise CNIError(INVALID_ENVIRONMENT, f"CNI_ARGS: invalid pair {pair!r}", "CNI_ARGS is KEY=VALUE pairs with semicolons between")
+                raise CNIError(
+                    INVALID_ENVIRONMENT, f"CNI_ARGS: invalid pair {pair!r}", "CNI_ARGS is KEY=VALUE pairs with semicolons between"
+                )
         return pairs
 
 

@@ -36,8 +36,9 @@ class Result(NamedTuple):
 
     def _since_030(self, cni_version: str, *, with_family: bool) -> dict[str, JSON]:
         result: dict[str, JSON] = {"cniVersion": cni_version}
-        family = (lambda ip: {"version": str(ip.version)}) if with_family else (lambda _: {})
-        result["ips"] = [{**family(ip), "address": ip.address, "gateway": ip.gateway} for ip in self.ips]
+        result["ips"] = [
+            {**({"version": str(ip.version)} if with_family else {}), "address": ip.address, "gateway": ip.gateway} for ip in self.ips
+        ]
         if self.routes:
             result["routes"] = list(self.routes)
         result["dns"] = self.dns

@@ -1,4 +1,4 @@
-"""What an ADD said of its pod, in the run directory: it tells `status` whose an address is, and a DEL where the reservation lies.
+"""What an ADD said of its pod, in the run directory: it tells `status` whose an address is, and DEL, CHECK and GC what was asked for.
 
 One file an attachment, `attachments/NETWORK:CONTAINERID:IFNAME`; none of the three can have a colon.
 """
@@ -9,13 +9,12 @@ import os
 
 from kubenode.cni.jsontext import JSONTextError, dumps, loads
 from kubenode.host import files
+from kubenode.ipam.store import Attachment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
-
-    from kubenode.ipam.store import Attachment
 
 
 class Attachments:
@@ -47,11 +46,11 @@ class Attachments:
     def remove(self, attachment: Attachment) -> None:
         try:
             os.unlink(self._path(attachment))
-        except FileNotFoundError:
+        except OSError:  # none there; or one that the next boot takes away
             pass
 
-    def names(self) -> Iterator[tuple[str, str]]:
-        """Iterate over container ID and interface name of every record of this network."""
+    def all(self) -> Iterator[Attachment]:
+        """Iterate over what this network has records of."""
         try:
             listing = os.listdir(self._directory)
         except FileNotFoundError:
@@ -59,5 +58,5 @@ class Attachments:
         for name in listing:
             network, _, rest = name.partition(":")
             container_id, colon, ifname = rest.partition(":")
-            if network == self._network and colon:
-                yield container_id, ifname
+            if network == self._network and colon and not ifname.endswith(files.TEMPORARY):
+                yield Attachment(container_id, ifname)

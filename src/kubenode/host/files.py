@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import os
 
+TEMPORARY = ".tmp"  # how a name ends under which nothing is to be read yet
+
 
 def read(path: str) -> bytes:
     """Return a file's content. Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        content = b""
-        while chunk := os.read(fd, 65536):
-            content += chunk
-        return content
+        return read_all(fd)
     finally:
         os.close(fd)
+
+
+def read_all(fd: int, limit: int | None = None) -> bytes:
+    """Read until the end, or until there is more than `limit` bytes. Raises OSError."""
+    content = b""
+    while chunk := os.read(fd, 65536):
+        content += chunk
+        if limit is not None and len(content) > limit:
+            break
+    return content
 
 
 def write_all(fd: int, content: bytes) -> None:
@@ -25,7 +34,7 @@ def write_all(fd: int, content: bytes) -> None:
 
 def replace(path: str, content: bytes, *, durable: bool = False) -> None:
     """Write a file of mode 0600 by a temporary name and rename. Raises OSError, and then nothing is left behind."""
-    temporary = f"{path}.{os.getpid()}.tmp"
+    temporary = f"{path}.{os.getpid()}{TEMPORARY}"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         try:

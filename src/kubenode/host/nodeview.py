@@ -132,7 +132,7 @@ class NodeView:
 def _failure_since(lock: int, since: float) -> CNIError | None:
     line = os.pread(lock, 65536, 0).partition(b"\n")[0]
     try:
-        failure = loads(line) if line else {"at": 0}
-    except JSONTextError:
+        failure = loads(line) if line else None
+    except JSONTextError:  # torn: its writer died
         return None
-    return CNIError(failure["code"], failure["msg"], failure["details"]) if failure["at"] >= since else None
+    return CNIError(failure["code"], failure["msg"], failure["details"]) if failure and failure["at"] >= since else None

@@ -62,7 +62,13 @@ def _parse_ipv4(text: str) -> int | None:
         return None
     number = 0
     for octet in octets:
-        if not octet or len(octet) > OCTET_DIGITS or not DIGITS.issuperset(octet) or (octet[0] == "0" and octet != "0") or int(octet) > OCTET_MAX:
+        if (
+            not octet
+            or len(octet) > OCTET_DIGITS
+            or not DIGITS.issuperset(octet)
+            or (octet[0] == "0" and octet != "0")
+            or int(octet) > OCTET_MAX
+        ):
             return None
         number = number << 8 | int(octet)
     return number

@@ -9,14 +9,13 @@ from __future__ import annotations
 from kubenode.cni.errors import DUPLICATE_ALLOCATION, RANGE_FULL, REQUESTED_ADDRESS, CNIError
 from kubenode.cni.record import NamedTuple
 from kubenode.ipam.address import Address
-from kubenode.ipam.ranges import Range, RangeSet
 from kubenode.ipam.store import Attachment, Reservation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
-    from kubenode.ipam.ranges import Subnet
+    from kubenode.ipam.ranges import Range, RangeSet, Subnet
     from kubenode.ipam.store import Store
 
     Exclusions = Collection[Subnet]
@@ -55,15 +54,10 @@ def allocate(
                     wanted.pop(request, None)  # type: ignore[arg-type]
                     if request is None:
                         _refuse_duplicate(found, range_set, attachment)
-                    given.append(_reserve(store, range_set, attachment, request, taken, exclude))
+                    given.append(_reserve(store, range_set, attachment, request, taken=taken, exclude=exclude))
                 except CNIError as error:
                     raise CNIError(error.code, f"failed to allocate for range {range_set.id}: {error.msg}", error.details) from None
-            if wanted:
-                raise CNIError(
-                    REQUESTED_ADDRESS,
-                    f"failed to allocate all requested IPs: {' '.join(map(str, wanted))}",
-                    "each requested address must lie in a range set of its own: " + "; ".join(map(str, sets)),
-                )
+            _refuse_leftovers(wanted, sets)
             for allocation in given:
                 store.set_last_reserved(allocation.range_set.id, allocation.address)
         except BaseException:  # all or nothing, also when the deadline's signal comes in between
@@ -96,11 +90,7 @@ def collect(store: Store, valid: Collection[Attachment]) -> list[Reservation]:
         return owner in valid if owner.ifname else owner.container_id in containers
 
     with store.lock():
-        stale = [
-            entry
-            for entry in store.reservations()
-            if entry.address and (entry.attachment is None or not _is_valid(entry.attachment))
-        ]
+        stale = [entry for entry in store.reservations() if entry.address and (entry.attachment is None or not _is_valid(entry.attachment))]
         for entry in stale:
             store.release(entry)
         return stale
@@ -131,7 +121,7 @@ def _heal(store: Store, found: Iterable[Reservation]) -> None:
 
 
 def _refuse_duplicate(found: Iterable[Reservation], range_set: RangeSet, attachment: Attachment) -> None:
-    """A runtime must not ADD twice without a DEL between (SPEC.md, "ADD")."""
+    """Raise CNIError for a second ADD without a DEL between, which the specification forbids (SPEC.md, "ADD")."""
     for entry in found:
         mine = entry.belongs_to(attachment) or entry.is_old_and_belongs_to(attachment.container_id)
         if mine and entry.address and range_set.range_of(entry.address):
@@ -142,8 +132,17 @@ def _refuse_duplicate(found: Iterable[Reservation], range_set: RangeSet, attachm
             )
 
 
+def _refuse_leftovers(wanted: Iterable[Address], sets: Sequence[RangeSet]) -> None:
+    if left := " ".join(map(str, wanted)):
+        raise CNIError(
+            REQUESTED_ADDRESS,
+            f"failed to allocate all requested IPs: {left}",
+            "each requested address must lie in a range set of its own: " + "; ".join(map(str, sets)),
+        )
+
+
 def _reserve(
-    store: Store, range_set: RangeSet, attachment: Attachment, request: Address | None, taken: set[Address], exclude: Exclusions
+    store: Store, range_set: RangeSet, attachment: Attachment, request: Address | None, *, taken: set[Address], exclude: Exclusions
 ) -> Allocation:
     if request is not None:
         return _reserve_requested(store, range_set, attachment, request, exclude)
@@ -154,7 +153,9 @@ def _reserve(
             if address not in taken and store.reserve(address, attachment):
                 return Allocation(range_set, range_, address)
             number += 1
-    raise CNIError(RANGE_FULL, f"no IP addresses available in range set: {range_set}", "delete pods of this node, or give it another subnet")
+    raise CNIError(
+        RANGE_FULL, f"no IP addresses available in range set: {range_set}", "delete pods of this node, or give it another subnet"
+    )
 
 
 def _reserve_requested(store: Store, range_set: RangeSet, attachment: Attachment, address: Address, exclude: Exclusions) -> Allocation:
@@ -162,7 +163,7 @@ def _reserve_requested(store: Store, range_set: RangeSet, attachment: Attachment
     assert range_ is not None  # noqa: S101 -- the caller has looked
     if address == range_.gateway:
         raise CNIError(REQUESTED_ADDRESS, f"requested ip {address} is subnet's gateway", f"request another address of {range_}")
-    if any(address in subnet for subnet in exclude):
+    if any(subnet.holds(address) for subnet in exclude):
         raise CNIError(REQUESTED_ADDRESS, f"requested ip {address} is excluded", "the network configuration's exclude has it")
     if not store.reserve(address, attachment):
         raise CNIError(
@@ -194,7 +195,7 @@ def _segments(range_: Range, exclude: Exclusions) -> Iterator[tuple[int, int]]:
     """Cut the gateway and the exclusions out of a range: first and last number of each piece, in order."""
     version = range_.subnet.version
     holes = sorted((subnet.number, subnet.last) for subnet in exclude if subnet.version == version)
-    if range_.gateway in range_:
+    if range_.holds(range_.gateway):
         holes = sorted([*holes, (range_.gateway.number, range_.gateway.number)])
     start = range_.start
     for first, last in holes:

@@ -90,7 +90,7 @@ def _address(text: JSON, where: str) -> Address:
 
 
 def _requested(netconf: NetConf, args: Mapping[str, str]) -> tuple[Address, ...]:
-    """What was asked for; a prefix length is of no meaning. Where `args` says it, CNI_ARGS is ignored (CONVENTIONS.md)."""
+    """Return what was asked for; a prefix length is of no meaning. Where `args` says it, CNI_ARGS is ignored (CONVENTIONS.md)."""
     texts = list(_array(_object(_object(netconf.raw, "args"), "cni"), "ips"))
     if not texts and args.get("IP"):
         address = parse_address(args["IP"].partition("/")[0])

@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 
+BOTH = frozenset([4, 6])
+
+
 def select(available: Iterable[int], namespace: str, limits: Mapping[int, Sequence[str] | None]) -> frozenset[int]:
     """Return the families (4, 6) of which a pod of this namespace gets an address.
 

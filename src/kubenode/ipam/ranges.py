@@ -30,8 +30,8 @@ class Subnet(NamedTuple):
     def __str__(self) -> str:
         return f"{Address(self.version, self.number)}/{self.prefix}"
 
-    def __contains__(self, address: object) -> bool:
-        return isinstance(address, Address) and address.version == self.version and self.number <= address.number <= self.last
+    def holds(self, address: Address) -> bool:
+        return address.version == self.version and self.number <= address.number <= self.last
 
     def overlaps(self, other: Subnet) -> bool:
         return self.version == other.version and self.number <= other.last and other.number <= self.last
@@ -48,8 +48,8 @@ class Range(NamedTuple):
     def __str__(self) -> str:
         return f"{Address(self.subnet.version, self.start)}-{Address(self.subnet.version, self.end)}"
 
-    def __contains__(self, address: object) -> bool:
-        return isinstance(address, Address) and address.version == self.subnet.version and self.start <= address.number <= self.end
+    def holds(self, address: Address) -> bool:
+        return address.version == self.subnet.version and self.start <= address.number <= self.end
 
     def overlaps(self, other: Range) -> bool:
         return self.subnet.version == other.subnet.version and self.start <= other.end and other.start <= self.end
@@ -69,7 +69,7 @@ class RangeSet(NamedTuple):
         return ",".join(str(r) for r in self.ranges)
 
     def range_of(self, address: Address) -> Range | None:
-        return next((r for r in self.ranges if address in r), None)
+        return next((r for r in self.ranges if r.holds(address)), None)
 
 
 def parse_subnet(text: str) -> Subnet:
@@ -82,7 +82,9 @@ def parse_subnet(text: str) -> Subnet:
     if prefix > BITS[written_as]:
         raise RangeError(f"invalid CIDR address: {text}")
     if written_as != address.version:
-        raise RangeError(f"IPNet IP and Mask version mismatch: {text} is an IPv4-mapped IPv6 network ({Address(6, MAPPED)}/96); write it as IPv4")
+        raise RangeError(
+            f"IPNet IP and Mask version mismatch: {text} is an IPv4-mapped IPv6 network ({Address(6, MAPPED)}/96); write it as IPv4"
+        )
     network = address.number >> BITS[written_as] - prefix << BITS[written_as] - prefix
     subnet = Subnet(address.version, network, prefix)
     if prefix > BITS[written_as] - MINIMUM_HOST_BITS:
@@ -102,9 +104,9 @@ def make_range(subnet: Subnet, start: Address | None = None, end: Address | None
     first = Address(subnet.version, subnet.number + 1)
     last = Address(subnet.version, subnet.last - (1 if subnet.version == 4 else 0))  # noqa: PLR2004 -- the IP version
     start_, end_ = start or first, end or last
-    if start_ not in subnet or (end and end in subnet and start_.number > end.number):
+    if not subnet.holds(start_) or (end and subnet.holds(end) and start_.number > end.number):
         raise RangeError(f"RangeStart {start_} not in network {subnet}")
-    if end_ not in subnet:
+    if not subnet.holds(end_):
         raise RangeError(f"RangeEnd {end_} not in network {subnet}")
     return Range(subnet, start_.number, end_.number, gateway or first)
 

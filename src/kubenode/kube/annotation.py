@@ -40,18 +40,18 @@ def _quote_keys(text: str) -> Iterator[str]:
     index = 0
     while index < len(text):
         end = _token_end(text, index)
-        token = text[index:end]
-        if token == "{":
+        word = text[index:end]
+        if word == "{":
             depth += 1
-        elif token == "}":
+        elif word == "}":
             depth -= 1
             if depth < 0:
                 raise AnnotationTextError(f"a closing brace too many before {text[end : end + 20]!r}")
-        if token[0] in KEY_START and text[end:].lstrip(" \t\r\n").startswith(":"):
-            token = f'"{token}"'
-        elif token[0] in KEY_START and token not in LITERALS:
-            raise AnnotationTextError(f"{token!r} is neither a key nor a JSON value")
-        yield token
+        if word[0] in KEY_START and text[end:].lstrip(" \t\r\n").startswith(":"):
+            word = f'"{word}"'
+        elif word[0] in KEY_START and word not in LITERALS:
+            raise AnnotationTextError(f"{word!r} is neither a key nor a JSON value")
+        yield word
         index = end
 
 

@@ -1,10 +1,14 @@
-"""Who gives the addresses once the ranges are known: the embedded allocator, or another IPAM plugin over the same files."""
+"""Who gives the addresses once the ranges are known: the embedded allocator, or another IPAM plugin over the same files.
+
+ADD asks it with the ranges that were found. DEL, CHECK and GC ask it with those that the ADD had: they never look at the Node.
+"""
 
 from __future__ import annotations
 
-from kubenode.cni.errors import CNIError
+from kubenode.cni.errors import DELEGATE_MISSING, DUPLICATE_ALLOCATION, INVALID_NETWORK_CONFIG, NOT_AVAILABLE, CNIError
 from kubenode.cni.record import NamedTuple
-from kubenode.plugins import host_local
+from kubenode.ipam.families import BOTH
+from kubenode.plugins import attached, host_local
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,8 +19,8 @@ if TYPE_CHECKING:
 
 EMBEDDED = "embedded"
 HOST_LOCAL = "host-local"
-# Commands that need no range still need a valid one in the configuration: host-local validates it. It releases by container, so these
-# (RFC 5737, RFC 3849) are never looked at.
+NO_CONNECTIVITY = 51  # the specification's other error of STATUS, which a delegate may give
+# Where nothing is known of an ADD: host-local wants valid ranges also of commands that look at none (RFC 5737, RFC 3849).
 ANY_RANGES: list[JSON] = [[{"subnet": "192.0.2.0/24"}], [{"subnet": "2001:db8::/64"}]]
 
 
@@ -28,64 +32,109 @@ class Delegate(NamedTuple):
 
     @property
     def keeps_our_files(self) -> bool:
-        return self.type in {EMBEDDED, HOST_LOCAL}
+        return self.type == HOST_LOCAL
 
 
 def choose(call: Call, name: str, *, needs_embedded: bool = False) -> Delegate:
     """Return the delegate of this name, which may be a path; "" for host-local where it is, else embedded. Raises CNIError."""
-    from os.path import basename
-
     if name == EMBEDDED or (not name and (needs_embedded or not call.request.path)):
-        return Delegate(EMBEDDED, "")
-    from kubenode.host import delegate  # brings subprocess
+        return Delegate(HOST_LOCAL, "")
+    from kubenode.host import delegate  # not on the way that has to be fast
 
     if not name:
-        executable = delegate.find(HOST_LOCAL, call.request.path)
-        return Delegate(HOST_LOCAL, executable) if executable else Delegate(EMBEDDED, "")
-    return Delegate(basename(name), delegate.require(name, call.request.path))
+        return Delegate(HOST_LOCAL, delegate.find(HOST_LOCAL, call.request.path) or "")
+    return Delegate(name.rpartition("/")[2], delegate.require(name, call.request.path))
 
 
-def add(call: Call, to: Delegate, ipam: Mapping[str, JSON], families: Collection[int] = host_local.BOTH) -> bytes:
-    """Get addresses with this `ipam`, and return the result as it goes to stdout. Raises CNIError, and then nothing stays reserved."""
-    handed_on = _with_ipam(call, to, ipam)
-    if not to.executable:
-        return host_local.cmd_add(handed_on, families)
+def choose_for_release(call: Call, name: str) -> Delegate:
+    """Do the same for a command that can do without host-local. Raises CNIError where another plugin is missing."""
     try:
-        return _run(handed_on, to)
-    except CNIError:
-        # SPEC.md, "Delegated Plugin Execution Procedure": a failed ADD is followed by a DEL.
-        try:
-            _run(handed_on, to, command="DEL")
-        except CNIError as error:
-            call.log.warning("DEL after the failed ADD failed too", delegate=to.executable, error=str(error))
+        return choose(call, name)
+    except CNIError as error:
+        if error.code != DELEGATE_MISSING or name.rpartition("/")[2] != HOST_LOCAL:
+            raise
+        return Delegate(HOST_LOCAL, "")
+
+
+def add(call: Call, to: Delegate, ipam: Mapping[str, JSON], families: Collection[int] = BOTH) -> bytes:
+    """Get addresses with this `ipam`, and return the result as it goes to stdout. Raises CNIError, and then nothing stays reserved."""
+    given_on = _with_ipam(call, to, ipam)
+    attached.note(call, given_on.netconf.ipam)
+    try:
+        return _run(given_on, to) if to.executable else host_local.cmd_add(given_on, families)
+    except (CNIError, OSError) as error:
+        if to.executable:
+            _undo(given_on, to)
+        if to.executable or not isinstance(error, CNIError) or error.code != DUPLICATE_ALLOCATION:
+            attached.forget(call)  # a duplicate's earlier ADD is still good
         raise
 
 
 def delete(call: Call, to: Delegate, ipam: Mapping[str, JSON]) -> bytes:
     """Release what the attachment has. host-local's files can be released without host-local."""
-    handed_on = _with_ipam(call, to, ipam)
-    if not to.executable:
-        return host_local.cmd_del(handed_on)
-    try:
-        return _run(handed_on, to)
-    except CNIError as error:
-        if not to.keeps_our_files:
-            raise
-        call.log.warning("the delegate's DEL failed; releasing without it", delegate=to.executable, error=str(error))
-        return host_local.cmd_del(handed_on)
-
-
-def other(call: Call, to: Delegate, ipam: Mapping[str, JSON], families: Collection[int] = host_local.BOTH) -> bytes:
-    """Hand on CHECK, GC or STATUS."""
-    handed_on = _with_ipam(call, to, ipam)
+    given_on = _with_ipam(call, to, attached.handed_on(call) or {"ranges": ANY_RANGES, **ipam})
     if to.executable:
-        return _run(handed_on, to)
-    command = call.request.command
-    return host_local.cmd_status(handed_on, families) if command == "STATUS" else host_local.COMMANDS[command](handed_on)
+        try:
+            _run(given_on, to)
+        except CNIError as error:
+            if not to.keeps_our_files:
+                raise
+            call.log.warning("the delegate's DEL failed; releasing without it", delegate=to.executable, error=str(error))
+            host_local.cmd_del(given_on)
+    else:
+        host_local.cmd_del(given_on)
+    attached.forget(call)
+    return b""
+
+
+def check(call: Call, to: Delegate, ipam: Mapping[str, JSON]) -> bytes:
+    """Let the delegate check, and compare with what the runtime believes, which host-local does not."""
+    return _both(_with_ipam(call, to, attached.handed_on(call) or {"ranges": ANY_RANGES, **ipam}), to)
+
+
+def collect(call: Call, to: Delegate, ipam: Mapping[str, JSON]) -> bytes:
+    """Release what is stale (SPEC.md, "GC"), in each data directory that this network has had. host-local itself never does."""
+    known = {str(known.get("dataDir")): known for known in [{"ranges": ANY_RANGES, **ipam}, *attached.all_handed_on(call)]}
+    for one in known.values():
+        _both(_with_ipam(call, to, one), to)
+    valid = host_local.valid_attachments(call.netconf)
+    if valid is not None:
+        attached.forget_all_but(call, valid)
+    return b""
+
+
+def status(call: Call, to: Delegate, ipam: Mapping[str, JSON], families: Collection[int] = BOTH) -> bytes:
+    """Raise CNIError where an ADD would fail now."""
+    given_on = _with_ipam(call, to, ipam)
+    if to.executable:
+        _run(given_on, to)
+    return host_local.cmd_status(given_on, families) if to.keeps_our_files else b""
+
+
+def not_available(error: CNIError) -> CNIError:
+    """Turn what an ADD would fail with into an answer to STATUS (SPEC.md, "STATUS")."""
+    if error.code in {INVALID_NETWORK_CONFIG, NOT_AVAILABLE, NO_CONNECTIVITY}:
+        return error
+    return CNIError(NOT_AVAILABLE, error.msg, error.details)
+
+
+def _both(call: Call, to: Delegate) -> bytes:
+    """Run the delegate, and the embedded command where the files are ours, too."""
+    if to.executable:
+        _run(call, to)
+    return host_local.COMMANDS[call.request.command](call) if to.keeps_our_files else b""
+
+
+def _undo(call: Call, to: Delegate) -> None:
+    """Follow a failed ADD by a DEL (SPEC.md, "Delegated Plugin Execution Procedure")."""
+    try:
+        _run(call, to, command="DEL")
+    except CNIError as error:
+        call.log.warning("DEL after the failed ADD failed too", delegate=to.executable, error=str(error))
 
 
 def _with_ipam(call: Call, to: Delegate, ipam: Mapping[str, JSON]) -> Call:
-    complete = {**ipam, "type": to.type if to.executable else HOST_LOCAL}
+    complete = {**ipam, "type": to.type}
     return call._replace(netconf=call.netconf._replace(ipam=complete, raw=call.netconf.with_ipam(complete)))
 
 

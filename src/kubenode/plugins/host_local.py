@@ -9,6 +9,7 @@ from kubenode.host import files
 from kubenode.host.datadir import DiskStore
 from kubenode.ipam import allocator, config
 from kubenode.ipam.address import parse_address
+from kubenode.ipam.families import BOTH
 from kubenode.ipam.store import Attachment
 from kubenode.plugins.skel import answer
 
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from kubenode.cni.request import Request
     from kubenode.plugins.skel import Call
 
-BOTH = frozenset([4, 6])
-
 
 def cmd_add(call: Call, families: Collection[int] = BOTH) -> bytes:
     """Reserve one address of each range set of these families."""
@@ -28,9 +27,7 @@ def cmd_add(call: Call, families: Collection[int] = BOTH) -> bytes:
     dns = _dns(conf.resolv_conf)
     sets = [range_set for range_set in conf.sets if range_set.version in families]
     given = allocator.allocate(_store(call.netconf), sets, owner(call.request), conf.requested, conf.exclude)
-    ips = tuple(
-        IPConfig(a.address.version, f"{a.address}/{a.range.subnet.prefix}", str(a.range.gateway)) for a in given
-    )
+    ips = tuple(IPConfig(a.address.version, f"{a.address}/{a.range.subnet.prefix}", str(a.range.gateway)) for a in given)
     call.log.info("addresses given", ips=[ip.address for ip in ips])
     return answer(Result(ips, conf.routes, dns).render(call.netconf.cni_version))
 
@@ -77,7 +74,7 @@ def cmd_status(call: Call, families: Collection[int] = BOTH) -> bytes:
         if usage.range_set.version in families and usage.used >= usage.total:
             raise CNIError(
                 NOT_AVAILABLE,
-                f"network {call.netconf.name} has no free address in range set {usage.range_set}: {usage.used} of {usage.total} are reserved",
+                f"network {call.netconf.name} has no free address in range set {usage.range_set}: all {usage.total} are reserved",
                 "delete pods of this node, or give it another subnet",
             )
     return b""

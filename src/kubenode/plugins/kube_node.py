@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from kubenode.cni.errors import NOT_AVAILABLE, CNIError
+from kubenode.cni.errors import CNIError
 from kubenode.cni.record import NamedTuple
 from kubenode.ipam import families
 from kubenode.kube import node
-from kubenode.plugins import attached, delegation, nodes
-from kubenode.plugins.options import Options
-from kubenode.plugins.skel import Call
+from kubenode.plugins import delegation, nodes, options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,44 +15,77 @@ if TYPE_CHECKING:
     from kubenode.cni.jsontext import JSON
     from kubenode.ipam.ranges import Subnet
     from kubenode.kube.node import Node
+    from kubenode.plugins.skel import Call
 
-OWN_KEYS = frozenset(
-    ["kubeconfig", "annotation", "ipv4-namespaces", "ipv6-namespaces", "delegate", "nodeFile", "refreshAfter", "logfile", "loglevel"]
-)
+
+def cmd_add(call: Call) -> bytes:
+    """Give the pod an address of each family that its namespace gets."""
+    conf = KubeNodeConf.read(call).validated()
+    subnets = nodes.select(conf.common.node, conf.subnets_of, call.environ, call.log)
+    have = frozenset(subnet.version for subnet in subnets)
+    wanted = families.select(have, call.request.pod_args.get("K8S_POD_NAMESPACE", ""), conf.limits)
+    # host-local numbers its round robin by position: left alone with one family of two, it would start anew each time.
+    to = delegation.choose(call, conf.common.delegate, needs_embedded=conf.common.excludes or wanted != have)
+    return delegation.add(call, to, conf.ipam(subnets, wanted if to.executable else have), wanted)
+
+
+def cmd_del(call: Call) -> bytes:
+    """Release what the pod has. Neither the Node nor the rest of the configuration need be right for that."""
+    conf = KubeNodeConf.read(call)
+    return delegation.delete(call, delegation.choose_for_release(call, conf.common.delegate), conf.others)
+
+
+def cmd_check(call: Call) -> bytes:
+    """Look whether the pod's addresses are still reserved for it."""
+    conf = KubeNodeConf.read(call)
+    return delegation.check(call, delegation.choose_for_release(call, conf.common.delegate), conf.others)
+
+
+def cmd_gc(call: Call) -> bytes:
+    """Release what no living pod has."""
+    conf = KubeNodeConf.read(call)
+    return delegation.collect(call, delegation.choose_for_release(call, conf.common.delegate), conf.others)
+
+
+def cmd_status(call: Call) -> bytes:
+    """Raise CNIError 50 where an ADD would fail now: no subnets, no delegate, or no address left of a family that every pod gets."""
+    try:
+        conf = KubeNodeConf.read(call).validated()
+        subnets = nodes.select(conf.common.node, conf.subnets_of, call.environ, call.log)
+        to = delegation.choose(call, conf.common.delegate, needs_embedded=conf.common.excludes)
+        needed = [family for family, namespaces in conf.limits.items() if namespaces is None]
+        return delegation.status(call, to, conf.ipam(subnets, families.BOTH), needed)
+    except CNIError as error:
+        raise delegation.not_available(error) from None
+
+
+COMMANDS = {"ADD": cmd_add, "DEL": cmd_del, "CHECK": cmd_check, "GC": cmd_gc, "STATUS": cmd_status}
 
 
 class KubeNodeConf(NamedTuple):
-    """The keys of `ipam` that are kube-node's."""
+    """The keys of `ipam` that are kube-node's, the others, and what is wrong with any."""
 
-    node: nodes.NodeOptions
-    annotation: str
-    limits: dict[int, list[str] | None]
-    delegate: str
-    excludes: bool
-    rest: dict[str, JSON]
+    common: options.Common
+    limits: dict[int, tuple[str, ...] | None]
+    others: dict[str, JSON]
+    issues: list[str]
 
     @classmethod
-    def parse(cls, call: Call) -> KubeNodeConf:
-        """Read the configuration. Raises CNIError 7 with all issues at once."""
-        options = Options(call.netconf.ipam)
-        call.log.configure(options.text("logfile"), options.level("loglevel"))
-        conf = cls(
-            nodes.NodeOptions(
-                options.text("kubeconfig"), options.text("nodeFile"), options.seconds("refreshAfter", default=nodes.REFRESH_AFTER)
-            ),
-            options.text("annotation", may_be_empty=False),
-            {4: options.names("ipv4-namespaces"), 6: options.names("ipv6-namespaces")},
-            options.text("delegate", may_be_empty=False),
-            bool(call.netconf.ipam.get("exclude")),
-            {key: value for key, value in call.netconf.ipam.items() if key not in OWN_KEYS},
-        )
-        if conf.excludes and conf.delegate not in {"", delegation.EMBEDDED}:
-            options.issue(f"exclude is not known to the delegate {conf.delegate}")
-        options.raise_issues()
-        return conf
+    def read(cls, call: Call) -> KubeNodeConf:
+        source = options.Options(call.netconf.ipam)
+        common = options.common(call, source)
+        limits = {4: source.names("ipv4-namespaces"), 6: source.names("ipv6-namespaces")}
+        others = source.others()
+        issues = [f"kube-node takes the subnets from the Node; remove {key}" for key in ("ranges", "subnet") if others.pop(key, None)]
+        return cls(common, limits, others, [*source.issues, *issues])
+
+    def validated(self) -> KubeNodeConf:
+        """Raise CNIError 7 with all issues at once, if there are any."""
+        options.raise_issues(self.issues)
+        return self
 
     def subnets_of(self, own: Node) -> tuple[Subnet, ...]:
-        return node.annotated_subnets(own, self.annotation) if self.annotation else node.pod_subnets(own)
+        return node.annotated_subnets(own, self.common.annotation) if self.common.annotation else node.pod_subnets(own)
 
     def ipam(self, subnets: Iterable[Subnet], wanted: Collection[int]) -> dict[str, JSON]:
         """Return the `ipam` for who gives the addresses: one range set a family, in the order in which the Node has them."""
@@ -62,24 +93,4 @@ class KubeNodeConf(NamedTuple):
         for subnet in subnets:
             if subnet.version in wanted:
                 by_family.setdefault(subnet.version, []).append({"subnet": str(subnet)})
-        return {**self.rest, "ranges": list(by_family.values())}
-
-
-def cmd_add(call: Call) -> bytes:
-    """Give the pod an address of each family that its namespace gets."""
-    conf = KubeNodeConf.parse(call)
-    to = delegation.choose(call, conf.delegate, needs_embedded=conf.excludes)
-    subnets = nodes.select(conf.node, conf.subnets_of, call.environ, call.log)
-    wanted = families.select({s.version for s in subnets}, call.request.pod_args.get("K8S_POD_NAMESPACE", ""), conf.limits)
-    attached.note(call)
-    # The embedded allocator gets both families and is told which: a range set's number, and so its round robin, stays the family's.
-    ipam = conf.ipam(subnets, wanted if to.executable else families.BOTH)
-    return delegation.add(call, to, ipam, wanted)
-
-
-def cmd_del(call: Call) -> bytes:
-    """Release what the pod has. Neither the Node nor the rest of the configuration need be right for that."""
-    ipam = _ipam_without_asking(call)
-    result = delegation.delete(call, delegation.choose_for_release(call, call.netconf.ipam.get("delegate")), ipam)
-    attached.forget(call)
-    return result
+        return {**self.others, "ranges": list(by_family.values())}

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 REFRESH_AFTER = 300.0  # seconds
-API_TIMEOUT = 10.0  # seconds for all requests of one call; the runtime waits for the rest of its pods too
+API_TIMEOUT = 10.0  # seconds for all that has to do with the API server in one call
+WAIT_TIMEOUT = 8.0  # seconds for each single wait of these, so that a credential plugin that hangs ends before its caller
 
 
 class NodeOptions(NamedTuple):
@@ -40,25 +41,31 @@ def select(options: NodeOptions, choose: Callable[[Node], T], environ: Mapping[s
     """Return what `choose` finds in our Node, from the freshest source that answers. Raises CNIError."""
     if options.node_file:
         return choose(_from_file(options.node_file))
-    view = _view(environ, log)
-    return view.get(lambda manifest: choose(node.parse(manifest, view.path)), lambda: _ask(options, view, environ), options.refresh_after)
+    view = NodeView(run_dir(environ), node.decode, f"kube-node {VERSION}", log)
+
+    def renew() -> dict[str, Any]:
+        seen = view.read()
+        return node.reduce(fetch(options.kubeconfig, environ, guesses=(node.parse(seen.manifest, view.path).name,) if seen else ()))
+
+    return view.get(lambda manifest: choose(node.parse(manifest, view.path)), renew, options.refresh_after)
 
 
-def select_known(options: NodeOptions, choose: Callable[[Node], T], environ: Mapping[str, str], log: Log) -> T | None:
-    """Return what `choose` finds in what is on this host, of any age; None where it finds nothing. Never asks an API server."""
-    try:
-        if options.node_file:
-            return choose(_from_file(options.node_file))
-        view = _view(environ, log)
-        known = view.read()
-        return choose(node.parse(known.manifest, view.path)) if known else None
-    except (CNIError, OSError) as error:
-        log.debug("no Node is known", error=str(error))
-        return None
+def fetch(kubeconfig: str, environ: Mapping[str, str], name: str = "", guesses: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return our own Node, or the one of this name, as the API server has it now. Raises CNIError; ends within API_TIMEOUT."""
+    from kubenode.kube import client  # brings lightkube and TLS: a hundred times what an ADD costs
+    from kubenode.kube.identity import Identity, own_node
 
+    given, source = (name, "the command line") if name else identity.given_name(environ, run_dir(environ))
+    myself = Identity(given, source, tuple(dict.fromkeys([*guesses, identity.host_name()])), identity.machine_id())
 
-def _view(environ: Mapping[str, str], log: Log) -> NodeView:
-    return NodeView(run_dir(environ), node.decode, f"kube-node {VERSION}", log)
+    def ask() -> dict[str, Any]:
+        server = client.ApiServer(kubeconfig or None, environ, WAIT_TIMEOUT)
+        try:
+            return own_node(server, myself)
+        finally:
+            server.close()
+
+    return client.within(API_TIMEOUT, ask)
 
 
 def _from_file(path: str) -> Node:
@@ -67,16 +74,3 @@ def _from_file(path: str) -> Node:
     except OSError as error:
         raise CNIError(NODE_INVALID, f"nodeFile {path}: {error.strerror}", "write a Node manifest there, or remove nodeFile") from None
     return node.parse(node.decode(text, path), path)
-
-
-def _ask(options: NodeOptions, view: NodeView, environ: Mapping[str, str]) -> dict[str, Any]:
-    from kubenode.kube import client  # brings lightkube and TLS: a hundred times what an ADD costs
-    from kubenode.kube.identity import Identity, own_node
-
-    name, source = identity.given_name(environ, run_dir(environ))
-    known = view.read()
-    seen_as = [node.parse(known.manifest, view.path).name] if known else []
-    myself = Identity(name, source, tuple(dict.fromkeys([*seen_as, identity.host_name()])), identity.machine_id())
-    return client.within(
-        API_TIMEOUT, lambda: node.reduce(own_node(client.ApiServer(options.kubeconfig or None, environ, API_TIMEOUT), myself))
-    )

@@ -8,14 +8,15 @@ from __future__ import annotations
 from kubenode.cni import netconf, request, versions
 from kubenode.cni.errors import INTERNAL, IO_FAILURE, CNIError
 from kubenode.cni.jsontext import dumps
-from kubenode.cni.netconf import NetConf
 from kubenode.cni.record import NamedTuple
-from kubenode.cni.request import Request
-from kubenode.host.log import Log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from kubenode.cni.netconf import NetConf
+    from kubenode.cni.request import Request
+    from kubenode.host.log import Log
 
     Command = Callable[["Call"], bytes]
 
@@ -55,7 +56,9 @@ def run(commands: Mapping[str, Command], environ: Mapping[str, str], stdin: byte
         import traceback  # only ever needed here
 
         log.error("internal error", error=repr(error), traceback=traceback.format_exc())
-        return 1, answer(CNIError(INTERNAL, f"internal error: {error!r}", "a fault in the plugin: please report it with its log").as_object(cni_version))
+        return 1, answer(
+            CNIError(INTERNAL, f"internal error: {error!r}", "a fault in the plugin: please report it with its log").as_object(cni_version)
+        )
 
 
 def answer(value: Mapping[str, object]) -> bytes:

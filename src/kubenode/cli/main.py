@@ -1,0 +1,55 @@
+"""`kube-node` as a person runs it. Each command is a module of its own, imported when it is called."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+import click
+
+from kubenode.cni.errors import CNIError
+from kubenode.version import VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+COMMANDS = {"try": "try_"}  # command to module; its function is called `command`
+
+
+class Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 -- click's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 -- click's signature
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"kubenode.cli.{COMMANDS[cmd_name]}").command
+        return command
+
+
+@click.group(cls=Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(VERSION, "--version", "-version", "-V", message="%(version)s")
+@click.pass_context
+def kube_node(context: click.Context) -> None:
+    """Addresses for pods, taken from the Kubernetes Node object.
+
+    As a CNI plugin it is run by the container runtime, with CNI_COMMAND set and a network configuration on standard input.
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code."""
+    try:
+        result = kube_node.main(arguments, prog_name="kube-node", standalone_mode=False)
+    except click.Abort:
+        click.echo("interrupted", err=True)
+        return 130
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except CNIError as error:
+        click.echo(f"Error: {error.msg}" + (f"\n{error.details}" if error.details else ""), err=True)
+        return 1
+    return result if isinstance(result, int) else 0

@@ -1,0 +1,77 @@
+"""`node-annotation` as a person runs it: to see what the plugin sees. Errors are CNI error objects on standard output, like its own."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kubenode.cni import versions
+from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
+from kubenode.kube import node
+from kubenode.plugins import nodes
+from kubenode.plugins.node_annotation import config_file
+from kubenode.version import VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(VERSION, "--version", message="%(version)s")
+def node_annotation() -> None:
+    """Give pods addresses by a host-local configuration that an annotation on the Node holds: a CNI IPAM plugin.
+
+    Without a command it is the plugin. /etc/cni/node-annotation.conf, or the file that $NODE_ANNOTATION_CFG names, is a JSON object with
+    kubeconfig, nextipam and log.
+    """
+
+
+@node_annotation.command()
+@click.pass_obj
+def ipam(act: Callable[[], None]) -> None:
+    """Act as the plugin; without CNI_COMMAND, print the configuration that would be handed on. The default."""
+    act()
+
+
+@node_annotation.command(name="my_node")
+def my_node() -> None:
+    """Print the own Node object."""
+    click.echo(json.dumps(_node(""), indent=2))
+
+
+@node_annotation.command(name="get_annotation")
+@click.option("--node", "name", default="", metavar="NODE", help="Of this Node instead of the own one.")
+@click.argument("annotation")
+def get_annotation(name: str, annotation: str) -> None:
+    """Print the value of an annotation on the Node object."""
+    click.echo(node.annotation(node.parse(_node(name), "the API server's answer"), annotation))
+
+
+@node_annotation.command(name="error_quit")
+@click.argument("message", nargs=-1, metavar="[MSG]")
+def error_quit(message: Sequence[str]) -> None:
+    """Print a CNI error object and fail: to see what a runtime makes of it."""
+    raise CNIError(TRY_AGAIN_LATER, f"FAILED: {' '.join(message) or 'node-annotation'}")
+
+
+def main(act: Callable[[], None], arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code; `act` is what the plugin does."""
+    try:
+        node_annotation.main(arguments, prog_name="node-annotation", standalone_mode=False, obj=act)
+    except click.Abort:
+        click.echo("interrupted", err=True)
+        return 130
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except CNIError as error:
+        click.echo(json.dumps(error.as_object(versions.LATEST), indent=2))
+        return 1
+    return 0
+
+
+def _node(name: str) -> dict[str, Any]:
+    return nodes.fetch(config_file(os.environ).get("kubeconfig", ""), os.environ, name)

@@ -1,0 +1,149 @@
+"""`kube-node try`: the main job without a cluster. Two pods get addresses out of a Node manifest and ping each other."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from kubenode.cli import pods
+from kubenode.cni.errors import DELEGATE_MISSING, NODE_INVALID, CNIError
+from kubenode.kube import node
+
+NETWORK = "try"
+NAMES = ("pod-1", "pod-2")
+
+
+class Pod(NamedTuple):
+    """A pod as shown: its addresses with prefix length, how long its ADD took, and who answered it after how long, in ms."""
+
+    name: str
+    addresses: list[str]
+    gateways: list[str]
+    add_ms: float
+    pings: dict[str, float]
+
+
+class Trial:
+    """A network of its own, in a directory of its own; all of it is gone at the end."""
+
+    def __init__(self, node_file: str, scratch: str) -> None:
+        self.data_dir = Path(scratch, "networks")
+        self.bridge = f"kntry{os.getpid() % 10**8}"
+        plugin = shutil.which("kube-node", path=os.path.dirname(os.path.abspath(sys.argv[0]))) or shutil.which("kube-node")
+        if plugin is None:
+            raise CNIError(DELEGATE_MISSING, "kube-node is not found beside this program", "run it as it was installed")
+        self.plugin = os.path.abspath(plugin)
+        self.environ = {
+            **{key: value for key, value in os.environ.items() if not key.startswith("CNI_")},
+            "KUBE_NODE_RUN_DIR": str(Path(scratch, "run")),
+            "CNI_PATH": os.path.dirname(self.plugin),
+            "CNI_ARGS": "IgnoreUnknown=1;K8S_POD_NAMESPACE=default",
+        }
+        self.netconf = {
+            "cniVersion": "1.0.0",
+            "name": NETWORK,
+            "type": "bridge",
+            "bridge": self.bridge,
+            "ipam": {"type": "kube-node", "nodeFile": node_file, "dataDir": str(self.data_dir), "delegate": "embedded"},
+        }
+
+    def with_bridge(self) -> list[Pod]:
+        """Connect two network namespaces by the bridge plugin and let each ping the other."""
+        bridge = pods.find_bridge(os.environ.get("CNI_PATH", ""))
+        assert bridge  # noqa: S101 -- why_not() has looked
+        with ExitStack() as stack:
+            stack.callback(subprocess.run, ["ip", "link", "del", self.bridge], capture_output=True, check=False)
+            caller = pods.Plugin(bridge, self.netconf, self.environ)
+            found = []
+            for name in NAMES:
+                netns = f"{self.bridge}-{name}"
+                pods.ip("netns", "add", netns)
+                stack.callback(pods.ip, "netns", "del", netns)
+                found.append(self._add(caller, stack, name, f"/var/run/netns/{netns}"))
+            for one, other in (found, reversed(found)):
+                for address in other.addresses:
+                    bare = address.partition("/")[0]
+                    one.pings[bare] = pods.ping(f"{self.bridge}-{one.name}", bare)
+        return found
+
+    def alone(self) -> list[Pod]:
+        """Ask for two pods' addresses; there are no pods."""
+        with ExitStack() as stack:
+            caller = pods.Plugin(self.plugin, self.netconf, self.environ)
+            return [self._add(caller, stack, name, f"/var/run/netns/{name}") for name in NAMES]
+
+    def left(self) -> list[str]:
+        """Return what is still reserved."""
+        own = ("lock", "last_reserved_ip.")
+        return sorted(file.name for file in (self.data_dir / NETWORK).iterdir() if not file.name.startswith(own))
+
+    def _add(self, caller: pods.Plugin, stack: ExitStack, name: str, netns: str) -> Pod:
+        stack.callback(caller.call, "DEL", name, netns)
+        begin = time.perf_counter()
+        ips: list[dict[str, Any]] = caller.call("ADD", name, netns)["ips"]
+        return Pod(name, [ip["address"] for ip in ips], [ip["gateway"] for ip in ips], (time.perf_counter() - begin) * 1000, {})
+
+
+@click.command("try")
+@click.option(
+    "--node", "node_file", type=click.Path(dir_okay=False), help="A Node manifest, YAML or JSON, instead of the built-in example."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def command(node_file: str | None, *, as_json: bool) -> int:
+    """Give two pods addresses from a Node manifest, here and now; no cluster is needed.
+
+    As root, with the reference bridge plugin on this machine, the pods are network namespaces that ping each other. Else only the addresses
+    are asked for. Afterwards all is as before.
+    """
+    console = Console(stderr=True, highlight=False)
+    manifest = os.path.abspath(node_file or str(files("kubenode.cli").joinpath("node.yaml")))
+    reason = pods.why_not()
+    console.print(f"Node manifest  {manifest}", f"Subnets        {_subnets(manifest)}", sep="\n", soft_wrap=True)
+    with tempfile.TemporaryDirectory(prefix="kube-node-try.") as scratch:
+        trial = Trial(manifest, scratch)
+        with console.status("making pods and letting them ping each other"):
+            found = trial.alone() if reason else trial.with_bridge()
+        left = trial.left()
+    if as_json:
+        shown = {"pods": [pod._asdict() for pod in found], "stillReserved": left, "onlyAddresses": reason}
+        click.echo(json.dumps(shown, indent=2))
+    else:
+        Console(highlight=False).print(_table(found, reason))
+    if reason:
+        console.print(f"Only addresses, no pods: {reason}.", soft_wrap=True)
+    console.print("Pods, bridge and reservations are gone again." if not left else f"Still reserved: {', '.join(left)}")
+    return 1 if left else 0
+
+
+def _subnets(manifest: str) -> str:
+    try:
+        text = Path(manifest).read_bytes()
+    except OSError as error:
+        raise CNIError(NODE_INVALID, f"{manifest}: {error.strerror}", "name a file with a Node manifest") from None
+    return ", ".join(str(subnet) for subnet in node.pod_subnets(node.parse(node.decode(text, manifest), manifest)))
+
+
+def _table(found: list[Pod], reason: str) -> Table:
+    table = Table(caption="ping: how long the other pod waited for the address's answer")
+    for heading in ("pod", "address", "gateway", "ADD", "ping"):
+        table.add_column(heading, no_wrap=True)
+    for pod in found:
+        pings = {address: ms for other in found for address, ms in other.pings.items()}
+        answers = ["-" if reason else f"{pings[address.partition('/')[0]]:.2f} ms" for address in pod.addresses]
+        table.add_row(
+            pod.name, "\n".join(pod.addresses), "\n".join(pod.gateways), f"{pod.add_ms:.0f} ms", "\n".join(answers), end_section=True
+        )
+    return table

@@ -1,0 +1,96 @@
+"""The executables: standard input, the deadline, standard output, the exit code. Without CNI_COMMAND, or with arguments, the command line.
+
+What an ADD with a warm Node view imports is imported here; the rest where it is needed.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from _signal import ITIMER_REAL, SIGALRM, setitimer, signal  # type: ignore[import-not-found] # `signal` imports enum
+
+from kubenode.cni import versions
+from kubenode.cni.errors import IO_FAILURE, TRY_AGAIN_LATER, UNDECODABLE, CNIError
+from kubenode.host import files
+from kubenode.host.log import Log
+from kubenode.plugins import skel
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import NoReturn
+
+    from kubenode.plugins.skel import Command
+
+DEADLINE = 13.0  # seconds for all that a call does; a runtime's patience and ours are 15
+LAST_WORDS = 1.5  # seconds more for what follows, such as the DEL after a delegate's failed ADD
+STDIN_LIMIT = 4 << 20  # bytes
+
+
+def kube_node() -> NoReturn:
+    """Run as kube-node: a plugin where CNI_COMMAND is set and there is no argument, else the command line."""
+    if sys.argv[1:] or not os.environ.get("CNI_COMMAND"):
+        from kubenode.cli.main import main
+
+        sys.exit(main())
+    from kubenode.plugins import kube_node as plugin
+
+    _run("kube-node", plugin.COMMANDS, os.environ)
+
+
+def node_annotation() -> NoReturn:
+    """Run as node-annotation: a plugin unless there is an argument. Without CNI_COMMAND it prints what it would hand on."""
+    if sys.argv[1:]:
+        from kubenode.cli.node_annotation import main
+
+        sys.exit(main(_ipam))
+    _ipam()
+
+
+def _ipam() -> NoReturn:
+    from kubenode.plugins import node_annotation as plugin
+
+    if os.environ.get("CNI_COMMAND"):
+        _run("node-annotation", plugin.COMMANDS, os.environ)
+    _run("node-annotation", plugin.DRY_RUN, {**os.environ, **plugin.NO_CONTAINER})
+
+
+def _run(name: str, commands: Mapping[str, Command], environ: Mapping[str, str]) -> NoReturn:
+    gc.disable()  # the process ends before there is garbage worth collecting
+    log = Log(name)
+    try:
+        signal(SIGALRM, _end)
+        setitimer(ITIMER_REAL, DEADLINE, LAST_WORDS)
+        exit_code, stdout = skel.run(commands, environ, _stdin(), log)
+        setitimer(ITIMER_REAL, 0)
+    except CNIError as error:  # of stdin; or the deadline again, while something was being answered
+        setitimer(ITIMER_REAL, 0)
+        exit_code, stdout = 1, skel.answer(error.as_object(versions.LATEST))
+    try:
+        files.write_all(1, stdout)
+    except OSError as error:
+        log.error("nobody reads the answer", error=str(error))
+        exit_code = 1
+    sys.stderr.flush()
+    os._exit(exit_code)  # what the interpreter would tidy up goes with the process
+
+
+def _stdin() -> bytes:
+    try:
+        if os.isatty(0):
+            return b""  # a person tries VERSION, or waits for the error
+        stdin = files.read_all(0, STDIN_LIMIT)
+    except OSError as error:
+        raise CNIError(IO_FAILURE, f"cannot read stdin: {error.strerror}", "stdin must be one JSON object") from None
+    if len(stdin) > STDIN_LIMIT:
+        raise CNIError(UNDECODABLE, f"stdin has more than {STDIN_LIMIT} bytes", "stdin must be one network configuration")
+    return stdin
+
+
+def _end(_signal: int, _frame: object) -> NoReturn:
+    raise CNIError(
+        TRY_AGAIN_LATER,
+        f"not done within {DEADLINE:g} s",
+        "the API server, a delegate, or who holds the lock in dataDir or /run/kube-node is slow; the runtime tries again",
+    )

@@ -1,0 +1,137 @@
+"""node-annotation: addresses by a host-local configuration that an annotation on the Node holds.
+
+The annotation and the configuration file are data; nothing of them is ever evaluated.
+"""
+
+from __future__ import annotations
+
+from kubenode.cni.errors import ANNOTATION_INVALID, CONFIG_FILE, CNIError
+from kubenode.cni.jsontext import JSONTextError, dumps, loads
+from kubenode.cni.record import NamedTuple
+from kubenode.host import files
+from kubenode.kube import annotation, node
+from kubenode.plugins import delegation, nodes, options
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from kubenode.cni.jsontext import JSON
+    from kubenode.kube.node import Node
+    from kubenode.plugins.skel import Call
+
+CONFIG_PATH = "/etc/cni/node-annotation.conf"
+NO_CONTAINER = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "none", "CNI_NETNS": "none", "CNI_IFNAME": "none"}
+
+
+def cmd_add(call: Call) -> bytes:
+    """Give the pod addresses as the annotation says."""
+    conf = NodeAnnotationConf.read(call).validated()
+    ipam = nodes.select(conf.common.node, conf.ipam_of, call.environ, call.log)
+    return delegation.add(call, delegation.choose(call, conf.delegate, needs_embedded="exclude" in ipam), ipam)
+
+
+def cmd_del(call: Call) -> bytes:
+    """Release what the pod has, as it was given; the annotation may have changed or gone."""
+    conf = NodeAnnotationConf.read(call)
+    return delegation.delete(call, delegation.choose_for_release(call, conf.delegate), conf.others)
+
+
+def cmd_check(call: Call) -> bytes:
+    """Look whether the pod's addresses are still reserved for it."""
+    conf = NodeAnnotationConf.read(call)
+    return delegation.check(call, delegation.choose_for_release(call, conf.delegate), conf.others)
+
+
+def cmd_gc(call: Call) -> bytes:
+    """Release what no living pod has."""
+    conf = NodeAnnotationConf.read(call)
+    return delegation.collect(call, delegation.choose_for_release(call, conf.delegate), conf.others)
+
+
+def cmd_status(call: Call) -> bytes:
+    """Raise CNIError 50 where an ADD would fail now."""
+    try:
+        conf = NodeAnnotationConf.read(call).validated()
+        ipam = nodes.select(conf.common.node, conf.ipam_of, call.environ, call.log)
+        return delegation.status(call, delegation.choose(call, conf.delegate, needs_embedded="exclude" in ipam), ipam)
+    except CNIError as error:
+        raise delegation.not_available(error) from None
+
+
+def cmd_show(call: Call) -> bytes:
+    """Print the configuration that an ADD would hand on."""
+    conf = NodeAnnotationConf.read(call).validated()
+    ipam = nodes.select(conf.common.node, conf.ipam_of, call.environ, call.log)
+    kind = (conf.delegate or delegation.HOST_LOCAL).rpartition("/")[2]
+    return dumps(call.netconf.with_ipam({"type": kind, **ipam})).encode() + b"\n"
+
+
+COMMANDS = {"ADD": cmd_add, "DEL": cmd_del, "CHECK": cmd_check, "GC": cmd_gc, "STATUS": cmd_status}
+DRY_RUN = {"ADD": cmd_show}
+
+
+class NodeAnnotationConf(NamedTuple):
+    """The keys of `ipam` that are node-annotation's, what the file says, the other keys, and what is wrong with any."""
+
+    common: options.Common
+    delegate: str
+    others: dict[str, JSON]
+    issues: list[str]
+    broken_file: CNIError | None
+
+    @classmethod
+    def read(cls, call: Call) -> NodeAnnotationConf:
+        broken_file = None
+        try:
+            file = config_file(call.environ)
+        except CNIError as error:  # it must not keep an address from being released
+            file, broken_file = {}, error
+        source = options.Options({"kubeconfig": file.get("kubeconfig"), "logfile": file.get("log"), **call.netconf.ipam})
+        common = options.common(call, source)
+        if not common.annotation:
+            source.issues.append("node-annotation needs annotation, the key of an annotation on the Node")
+        return cls(common, common.delegate or file.get("nextipam", ""), source.others(), source.issues, broken_file)
+
+    def validated(self) -> NodeAnnotationConf:
+        """Raise CNIError where the file is broken, or 7 with all issues at once."""
+        if self.broken_file:
+            raise self.broken_file
+        options.raise_issues(self.issues)
+        return self
+
+    def ipam_of(self, own: Node) -> dict[str, JSON]:
+        """Return the `ipam` for who gives the addresses: the annotation's keys, and ours where it has none. Raises CNIError."""
+        text = node.annotation(own, self.common.annotation)
+        try:
+            said = annotation.parse(text)
+        except annotation.AnnotationTextError as error:
+            raise CNIError(
+                ANNOTATION_INVALID,
+                f"annotation {self.common.annotation} of Node {own.name}: {error}",
+                'it must be the inside of host-local\'s ipam object, such as ranges: [[{"subnet": "172.16.5.0/24"}]]',
+            ) from None
+        said.pop("type", None)  # who runs next is the node's business
+        return {**self.others, **said}
+
+
+def config_file(environ: Mapping[str, str]) -> dict[str, str]:
+    """Read `kubeconfig`, `nextipam` and `log` from the configuration file. Raises CNIError, which names it."""
+    path = environ.get("NODE_ANNOTATION_CFG") or CONFIG_PATH
+    try:
+        content = loads(files.read(path))
+    except FileNotFoundError:
+        if path == CONFIG_PATH:
+            return {}
+        raise CNIError(CONFIG_FILE, f"there is no file {path}", "NODE_ANNOTATION_CFG names it; write it, or unset the variable") from None
+    except OSError as error:
+        raise CNIError(CONFIG_FILE, f"cannot read {path}: {error.strerror}", "make it readable, or remove it") from None
+    except JSONTextError as error:
+        raise CNIError(CONFIG_FILE, f"{path} is not JSON: {error}", 'such as {"kubeconfig": "/etc/kubernetes/kubeconfig"}') from None
+    known = options.Options(content if isinstance(content, dict) else {"": ""})
+    found = {key: known.text(key) for key in ("kubeconfig", "nextipam", "log")}
+    if known.issues or not isinstance(content, dict):
+        raise CNIError(
+            CONFIG_FILE, f"{path}: " + ("; ".join(known.issues) or "not an object"), "its values are strings; see node-annotation.md"
+        )
+    return found
