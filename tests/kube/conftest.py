@@ -5,14 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from apiserver import api_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from apiserver import RealApiServer
-
-__all__ = ["api_server"]
 
 
 @pytest.fixture(scope="session")

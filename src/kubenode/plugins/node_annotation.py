@@ -6,7 +6,7 @@ The annotation and the configuration file are data; nothing of them is ever eval
 from __future__ import annotations
 
 from kubenode.cni.errors import ANNOTATION_INVALID, CONFIG_FILE, CNIError
-from kubenode.cni.jsontext import JSONTextError, dumps, loads
+from kubenode.cni.jsontext import JSONTextError, loads
 from kubenode.cni.record import NamedTuple
 from kubenode.host import files
 from kubenode.kube import annotation, node
@@ -61,10 +61,12 @@ def cmd_status(call: Call) -> bytes:
 
 def cmd_show(call: Call) -> bytes:
     """Print the configuration that an ADD would hand on."""
+    import json  # for a person, so indented; a plugin's call does without it
+
     conf = NodeAnnotationConf.read(call).validated()
     ipam = nodes.select(conf.common.node, conf.ipam_of, call.environ, call.log)
     kind = (conf.delegate or delegation.HOST_LOCAL).rpartition("/")[2]
-    return dumps(call.netconf.with_ipam({"type": kind, **ipam})).encode() + b"\n"
+    return json.dumps(call.netconf.with_ipam({"type": kind, **ipam}), indent=2).encode() + b"\n"
 
 
 COMMANDS = {"ADD": cmd_add, "DEL": cmd_del, "CHECK": cmd_check, "GC": cmd_gc, "STATUS": cmd_status}
@@ -91,7 +93,8 @@ class NodeAnnotationConf(NamedTuple):
         common = options.common(call, source)
         if not common.annotation:
             source.issues.append("node-annotation needs annotation, the key of an annotation on the Node")
-        return cls(common, common.delegate or file.get("nextipam", ""), source.others(), source.issues, broken_file)
+        delegate = common.delegate or _executable(file.get("nextipam", ""), call)
+        return cls(common, delegate, source.others(), source.issues, broken_file)
 
     def validated(self) -> NodeAnnotationConf:
         """Raise CNIError where the file is broken, or 7 with all issues at once."""
@@ -113,6 +116,15 @@ class NodeAnnotationConf(NamedTuple):
             ) from None
         said.pop("type", None)  # who runs next is the node's business
         return {**self.others, **said}
+
+
+def _executable(next_ipam: str, call: Call) -> str:
+    """Return `nextipam` with its path where CNI_PATH or PATH has it: unlike a delegate it need not be a plugin."""
+    if not next_ipam or next_ipam == delegation.EMBEDDED:
+        return next_ipam
+    from kubenode.host import delegate  # not on the way that has to be fast
+
+    return delegate.find(next_ipam, [*call.request.path, *filter(None, call.environ.get("PATH", "").split(":"))]) or next_ipam
 
 
 def config_file(environ: Mapping[str, str]) -> dict[str, str]:

@@ -87,6 +87,7 @@ class Common(NamedTuple):
 def common(call: Call, options: Options) -> Common:
     """Read what both plugins have, and let the log go where it is to go."""
     call.log.configure(options.text("logfile"), options.level("loglevel"))
+    options.text("type")
     options.text("dataDir", for_others=True)
     found = Common(
         NodeOptions(options.text("kubeconfig"), options.text("nodeFile"), options.seconds("refreshAfter", REFRESH_AFTER)),
