@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from kubenode.cni.errors import NODE_INVALID, CNIError
+import sys
+
+from kubenode.cni.errors import INSTALLATION, NODE_INVALID, CNIError
 from kubenode.cni.record import NamedTuple
 from kubenode.host import files, identity
 from kubenode.host.nodeview import DEFAULT_RUN_DIR, NodeView
@@ -52,8 +54,16 @@ def select(options: NodeOptions, choose: Callable[[Node], T], environ: Mapping[s
 
 def fetch(kubeconfig: str, environ: Mapping[str, str], name: str = "", guesses: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return our own Node, or the one of this name, as the API server has it now. Raises CNIError; ends within API_TIMEOUT."""
-    from kubenode.kube import client  # brings lightkube and TLS: a hundred times what an ADD costs
     from kubenode.kube.identity import Identity, own_node
+
+    try:
+        from kubenode.kube import client  # brings lightkube and TLS: a hundred times what an ADD costs
+    except ImportError as error:  # compiled parts work with one minor version of Python
+        raise CNIError(
+            INSTALLATION,
+            f"{sys.executable} cannot load the API client: {error}",
+            "./build.sh binaries with the Python that the node has, and install all of what it makes",
+        ) from None
 
     given, source = (name, "the command line") if name else identity.given_name(environ, run_dir(environ))
     myself = Identity(given, source, tuple(dict.fromkeys([*guesses, identity.host_name()])), identity.machine_id())
