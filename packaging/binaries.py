@@ -1,4 +1,4 @@
-"""Lay out what goes into a node's CNI bin directory: two launchers and, beside them, everything that they import.
+"""Lay out what goes into a node's CNI bin directory: the launchers and, beside them, everything that they import.
 
 Run by `./build.sh binaries` with .venv's interpreter. Nothing is downloaded: what is installed in .venv is what is shipped.
 """
@@ -20,6 +20,7 @@ from pathlib import Path, PurePath
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
+NAMES = ("kube-node", "node-annotation", "host-local")
 PROJECT = "kube-node-ipam"
 LIBRARY = "kube-node.lib"
 
@@ -87,7 +88,7 @@ def build(output: Path, version: str) -> None:
         mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
         if not compileall.compile_dir(library, quiet=1, stripdir=str(new), invalidation_mode=mode, workers=0):
             sys.exit("binaries: a module does not compile")
-        for name in ("kube-node", "node-annotation"):
+        for name in NAMES:
             launcher = new / name
             launcher.write_text(LAUNCHER.format(python=f"{sys.base_prefix}/bin/python3", function=name.replace("-", "_")))
             launcher.chmod(0o755)
@@ -106,7 +107,7 @@ def main() -> None:
     output = arguments.output.absolute()
     build(output, version)
     series = f"Python {sys.version_info.major}.{sys.version_info.minor}"  # compiled dependencies work with no other
-    print(f"binaries: {output} holds kube-node and node-annotation {version}, for {sys.base_prefix}/bin/python3 ({series}), and {LIBRARY}")
+    print(f"binaries: {output} holds {', '.join(NAMES)} {version}, for {sys.base_prefix}/bin/python3 ({series}), and {LIBRARY}")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from kubenode.cni.errors import IO_FAILURE, TRY_AGAIN_LATER, UNDECODABLE, CNIErr
 from kubenode.host import files
 from kubenode.host.log import Log
 from kubenode.plugins import skel
+from kubenode.version import VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,6 +38,16 @@ def kube_node() -> NoReturn:
     from kubenode.plugins import kube_node as plugin
 
     _run("kube-node", plugin.COMMANDS, os.environ)
+
+
+def host_local() -> NoReturn:
+    """Run as host-local: without CNI_COMMAND it says what it is, as the reference does."""
+    if sys.argv[1:] or not os.environ.get("CNI_COMMAND"):
+        sys.stderr.write(f"host-local of kube-node {VERSION}\nCNI protocol versions supported: {', '.join(versions.SUPPORTED)}\n")
+        sys.exit(0)
+    from kubenode.plugins import drop_in as plugin
+
+    _run("host-local", plugin.COMMANDS, os.environ)
 
 
 def node_annotation() -> NoReturn:

@@ -53,6 +53,11 @@ def is_name(text: str) -> bool:
     return bool(text) and text[0] in ALPHANUMERIC and NAME_CHARACTERS.issuperset(text)
 
 
+def is_ifname(text: str) -> bool:
+    """Say whether a text may be the name of an interface."""
+    return bool(text) and not _ifname_problem(text)
+
+
 def parse(environ: Mapping[str, str]) -> Request:
     """Read a request from the environment. Raises CNIError 4, which names each variable that is missing or wrong."""
     command = environ.get("CNI_COMMAND", "")

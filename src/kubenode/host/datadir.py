@@ -1,7 +1,8 @@
 """Reservations on disk, byte for byte as host-local keeps them (its `backend/disk`), so that either can go on from the other.
 
 `DATA_DIR/NETWORK/` has a file for each address, with the container ID, CR LF and the interface name in it; `last_reserved_ip.N`; and
-`lock`, under flock(2) while anything else here is read or written.
+`lock`, under flock(2) while anything else here is read or written. Beside it, in `DATA_DIR/.NETWORK.boot`, which no network can be called,
+is the boot that the reservations are of; host-local has no such file.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 
+from kubenode.cni.request import is_ifname, is_name
 from kubenode.host import files
 from kubenode.ipam.address import parse_address
 from kubenode.ipam.store import Attachment, Reservation
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
     from kubenode.ipam.address import Address
 
+BOOT_ID = "/proc/sys/kernel/random/boot_id"  # random(4): another one each time the kernel starts
 DEFAULT_DATA_DIR = "/var/lib/cni/networks"
 LOCK = "lock"
 LAST_RESERVED = "last_reserved_ip."
@@ -30,6 +33,7 @@ class DiskStore:
 
     def __init__(self, data_dir: str, network: str) -> None:
         self.directory = os.path.join(data_dir or DEFAULT_DATA_DIR, network)
+        self._boot_path = os.path.join(data_dir or DEFAULT_DATA_DIR, f".{network}.boot")
 
     def lock(self) -> _Lock:
         return _Lock(self.directory)
@@ -39,7 +43,10 @@ class DiskStore:
             for entry in entries:
                 # What is not a plain file is nobody's reservation, and keeps its name: a link is never followed.
                 if entry.name != LOCK and not entry.name.startswith(LAST_RESERVED) and entry.is_file(follow_symlinks=False):
-                    yield Reservation(entry.name, parse_address(entry.name), _owner(files.read(entry.path)))
+                    yield Reservation(entry.name, _address(entry.name), _owner(files.read(entry.path)))
+
+    def addresses(self) -> Iterator[Address]:
+        return filter(None, map(_address, os.listdir(self.directory)))
 
     def reserve(self, address: Address, attachment: Attachment) -> bool:
         path = os.path.join(self.directory, str(address))
@@ -77,6 +84,19 @@ class DiskStore:
         finally:
             os.close(fd)
 
+    def is_of_another_boot(self) -> bool:
+        boot_id = _boot_id()
+        try:
+            noted = files.read(self._boot_path)
+        except FileNotFoundError:
+            self.note_boot()
+            return False
+        return boot_id not in {b"", noted}
+
+    def note_boot(self) -> None:
+        if boot_id := _boot_id():
+            files.replace(self._boot_path, boot_id)
+
 
 class _Lock:
     """The directory's lock, for a `with`. Makes the directory where there is none, as host-local does."""
@@ -103,7 +123,23 @@ class _Lock:
         os.close(self._fd)  # and with it goes the lock
 
 
+def _boot_id() -> bytes:
+    """Return what names this boot; empty where the kernel does not say."""
+    try:
+        return files.read(BOOT_ID)
+    except FileNotFoundError:
+        return b""
+
+
+def _address(name: str) -> Address | None:
+    """Return the address that a file is named by, as we and host-local would name it."""
+    address = parse_address(name)
+    return address if address and str(address) == name else None
+
+
 def _owner(content: bytes) -> Attachment | None:
-    text = content.decode(errors="surrogateescape").strip()
-    container_id, _, ifname = text.partition("\r\n")
-    return Attachment(container_id, ifname) if text else None
+    """Return whose a file is; None for what neither we nor any host-local writes: its writer died, or it is somebody else's."""
+    container_id, separator, ifname = content.decode(errors="replace").partition("\r\n")
+    if not is_name(container_id.strip()) or (separator and not is_ifname(ifname.strip())):
+        return None
+    return Attachment(container_id.strip(), ifname.strip())

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Any
 
+OUR_LIBRARY = b"kube-node.lib"  # stands in the launchers that `./build.sh binaries` makes
 SHOWN = 300  # characters of a delegate's broken answer that go into an error
 BUSY_TRIES, BUSY_PAUSE = 5, 1.0  # as libcni waits (its `RawExec`) while the executable is being written
 
@@ -24,6 +25,18 @@ def find(name: str, path: Iterable[str]) -> str | None:
     """Return the executable of this name in the directories of CNI_PATH; a name with a slash is a path already."""
     candidates = [name] if "/" in name else [os.path.join(directory, name) for directory in path]
     return next((file for file in candidates if os.path.isfile(file) and os.access(file, os.X_OK)), None)
+
+
+def is_ours(executable: str) -> bool:
+    """Say whether this is one of our own launchers, which would start Python once more to do what can be done at once."""
+    try:
+        fd = os.open(executable, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return OUR_LIBRARY in os.read(fd, 512)
+    finally:
+        os.close(fd)
 
 
 def require(name: str, path: Iterable[str]) -> str:

@@ -6,17 +6,19 @@ known of other files can cost time but never give an address twice.
 
 from __future__ import annotations
 
+from _bisect import bisect_left, bisect_right
+
 from kubenode.cni.errors import DUPLICATE_ALLOCATION, RANGE_FULL, REQUESTED_ADDRESS, CNIError
 from kubenode.cni.record import NamedTuple
 from kubenode.ipam.address import Address
-from kubenode.ipam.store import Attachment, Reservation
+from kubenode.ipam.store import Reservation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from kubenode.ipam.ranges import Range, RangeSet, Subnet
-    from kubenode.ipam.store import Store
+    from kubenode.ipam.store import Attachment, Store
 
     Exclusions = Collection[Subnet]
 
@@ -29,6 +31,14 @@ class Allocation(NamedTuple):
     address: Address
 
 
+class Addition(NamedTuple):
+    """What an ADD was given, and what was released on the way: `dead` of an earlier boot, `nobodys` without a readable owner."""
+
+    given: list[Allocation]
+    dead: list[Reservation]
+    nobodys: list[Reservation]
+
+
 class Usage(NamedTuple):
     """How many addresses a range set can give, and how many of them are taken."""
 
@@ -39,32 +49,33 @@ class Usage(NamedTuple):
 
 def allocate(
     store: Store, sets: Sequence[RangeSet], attachment: Attachment, requested: Sequence[Address] = (), exclude: Exclusions = ()
-) -> list[Allocation]:
+) -> Addition:
     """Reserve one address of each range set, or none at all. Raises CNIError."""
     with store.lock():
+        dead = _release_dead(store)
         found = list(store.reservations())
-        _heal(store, found)
-        taken = {entry.address for entry in found if entry.attachment and entry.address}
+        nobodys = _release_nobodys(store, found)
+        search = _Search(store, attachment, found, exclude)
         wanted = dict.fromkeys(requested)
         given: list[Allocation] = []
         try:
             for range_set in sets:
-                try:
-                    request = next((address for address in wanted if range_set.range_of(address)), None)
-                    wanted.pop(request, None)  # type: ignore[arg-type]
-                    if request is None:
-                        _refuse_duplicate(found, range_set, attachment)
-                    given.append(_reserve(store, range_set, attachment, request, taken=taken, exclude=exclude))
-                except CNIError as error:
-                    raise CNIError(error.code, f"failed to allocate for range {range_set.id}: {error.msg}", error.details) from None
+                request = next((address for address in wanted if range_set.range_of(address)), None)
+                if request is not None:
+                    del wanted[request]
+                given.append(search.reserve(range_set, request))
             _refuse_leftovers(wanted, sets)
-            for allocation in given:
-                store.set_last_reserved(allocation.range_set.id, allocation.address)
         except BaseException:  # all or nothing, also when the deadline's signal comes in between
             for allocation in given:
                 store.release(Reservation(str(allocation.address), allocation.address, attachment))
             raise
-        return given
+        return Addition(given, dead, nobodys)
+
+
+def release_dead(store: Store) -> list[Reservation]:
+    """Release what was reserved before this boot: its containers are gone. Where no boot was noted yet, note this one."""
+    with store.lock():
+        return _release_dead(store)
 
 
 def release(store: Store, attachment: Attachment) -> list[Reservation]:
@@ -86,24 +97,37 @@ def collect(store: Store, valid: Collection[Attachment]) -> list[Reservation]:
     """Release what belongs to no valid attachment (SPEC.md, "GC"). An old file is kept while its container has any."""
     containers = {attachment.container_id for attachment in valid}
 
-    def _is_valid(owner: Attachment) -> bool:
-        return owner in valid if owner.ifname else owner.container_id in containers
+    def is_stale(entry: Reservation) -> bool:
+        owner = entry.attachment
+        if owner is None:
+            return entry.address is not None
+        return owner not in valid if owner.ifname else owner.container_id not in containers
 
     with store.lock():
-        stale = [entry for entry in store.reservations() if entry.address and (entry.attachment is None or not _is_valid(entry.attachment))]
-        for entry in stale:
-            store.release(entry)
+        stale = _release_dead(store)
+        for entry in list(store.reservations()):
+            if is_stale(entry):
+                store.release(entry)
+                stale.append(entry)
         return stale
 
 
 def usage(store: Store, sets: Iterable[RangeSet], exclude: Exclusions = ()) -> list[Usage]:
-    """Count what each range set can give and what of it is taken."""
+    """Count what each range set can give and what of it is taken. Names tell that; owners are only read of a set that seems full."""
     with store.lock():
-        taken = [entry.address for entry in store.reservations() if entry.attachment and entry.address]
+        counted = _count(store.addresses(), sets, exclude)
+        if all(one.used < one.total for one in counted):
+            return counted
+        return _count([e.address for e in store.reservations() if e.attachment and e.address], sets, exclude)
+
+
+def _count(taken: Iterable[Address], sets: Iterable[RangeSet], exclude: Exclusions) -> list[Usage]:
+    numbers = _sorted_numbers(taken)
     counted = []
     for range_set in sets:
         segments = [segment for r in range_set.ranges for segment in _segments(r, exclude)]
-        used = sum(a.version == range_set.version and any(s <= a.number <= e for s, e in segments) for a in taken)
+        of_family = numbers[range_set.version]
+        used = sum(bisect_right(of_family, end) - bisect_left(of_family, start) for start, end in segments)
         counted.append(Usage(range_set, sum(end - start + 1 for start, end in segments), used))
     return counted
 
@@ -113,23 +137,22 @@ def _find(entries: Iterable[Reservation], attachment: Attachment) -> list[Reserv
     return [e for e in found if e.belongs_to(attachment)] or [e for e in found if e.is_old_and_belongs_to(attachment.container_id)]
 
 
-def _heal(store: Store, found: Iterable[Reservation]) -> None:
-    """Release what nobody owns: whoever makes a file writes it under the lock that we hold."""
-    for entry in found:
-        if entry.address and entry.attachment is None:
-            store.release(entry)
+def _release_dead(store: Store) -> list[Reservation]:
+    if not store.is_of_another_boot():
+        return []
+    dead = [entry for entry in store.reservations() if entry.address]
+    for entry in dead:
+        store.release(entry)
+    store.note_boot()  # last: whoever dies before leaves the work to the next
+    return dead
 
 
-def _refuse_duplicate(found: Iterable[Reservation], range_set: RangeSet, attachment: Attachment) -> None:
-    """Raise CNIError for a second ADD without a DEL between, which the specification forbids (SPEC.md, "ADD")."""
-    for entry in found:
-        mine = entry.belongs_to(attachment) or entry.is_old_and_belongs_to(attachment.container_id)
-        if mine and entry.address and range_set.range_of(entry.address):
-            raise CNIError(
-                DUPLICATE_ALLOCATION,
-                f"{entry.address} has been allocated to {attachment.container_id}, duplicate allocation is not allowed",
-                f"interface {attachment.ifname} has its address already; the runtime must call DEL before another ADD",
-            )
+def _release_nobodys(store: Store, found: Iterable[Reservation]) -> list[Reservation]:
+    """Release what nobody owns: whoever makes a file writes it under the lock that we hold, and no DEL can ever match it."""
+    nobodys = [entry for entry in found if entry.address and entry.attachment is None]
+    for entry in nobodys:
+        store.release(entry)
+    return nobodys
 
 
 def _refuse_leftovers(wanted: Iterable[Address], sets: Sequence[RangeSet]) -> None:
@@ -141,37 +164,99 @@ def _refuse_leftovers(wanted: Iterable[Address], sets: Sequence[RangeSet]) -> No
         )
 
 
-def _reserve(
-    store: Store, range_set: RangeSet, attachment: Attachment, request: Address | None, *, taken: set[Address], exclude: Exclusions
-) -> Allocation:
-    if request is not None:
-        return _reserve_requested(store, range_set, attachment, request, exclude)
-    for range_, start, end in _from_last_reserved(range_set, store.last_reserved(range_set.id), exclude):
-        number = start
-        while number <= end:
-            address = Address(range_set.version, number)
-            if address not in taken and store.reserve(address, attachment):
-                return Allocation(range_set, range_, address)
-            number += 1
-    raise CNIError(
-        RANGE_FULL, f"no IP addresses available in range set: {range_set}", "delete pods of this node, or give it another subnet"
-    )
+class _Search:
+    """The search for addresses of one ADD, with the lock held."""
 
+    def __init__(self, store: Store, attachment: Attachment, found: Iterable[Reservation], exclude: Exclusions) -> None:
+        self._store = store
+        self._attachment = attachment
+        self._exclude = exclude
+        owned = [entry for entry in found if entry.attachment and entry.address]
+        self._taken = _sorted_numbers(entry.address for entry in owned if entry.address)
+        self._mine = [e for e in owned if e.belongs_to(attachment) or e.is_old_and_belongs_to(attachment.container_id)]
 
-def _reserve_requested(store: Store, range_set: RangeSet, attachment: Attachment, address: Address, exclude: Exclusions) -> Allocation:
-    range_ = range_set.range_of(address)
-    assert range_ is not None  # noqa: S101 -- the caller has looked
-    if address == range_.gateway:
-        raise CNIError(REQUESTED_ADDRESS, f"requested ip {address} is subnet's gateway", f"request another address of {range_}")
-    if any(subnet.holds(address) for subnet in exclude):
-        raise CNIError(REQUESTED_ADDRESS, f"requested ip {address} is excluded", "the network configuration's exclude has it")
-    if not store.reserve(address, attachment):
+    def reserve(self, range_set: RangeSet, request: Address | None) -> Allocation:
+        """Reserve one address of a range set. Raises CNIError, which names the set by its position."""
+        try:
+            turn, last = self._last_reserved(range_set)
+            allocation = self._next(range_set, last) if request is None else self._requested(range_set, request)
+        except CNIError as error:
+            raise CNIError(error.code, f"failed to allocate for range {range_set.id}: {error.msg}", error.details) from None
+        self._store.set_last_reserved(turn, allocation.address)
+        return allocation
+
+    def _last_reserved(self, range_set: RangeSet) -> tuple[int, Address | None]:
+        """Return where the set's turns are noted, and the last one.
+
+        host-local notes them under the set's position, so that a pod with IPv6 alone makes IPv4 start anew. Where another family's turn
+        stands there, ours is elsewhere.
+        """
+        last = self._store.last_reserved(range_set.id)
+        if last is None or last.version == range_set.version:
+            return range_set.id, last
+        turn = 0
+        while (last := self._store.last_reserved(turn)) is not None and last.version != range_set.version:
+            turn += 1
+        return turn, last
+
+    def _next(self, range_set: RangeSet, last: Address | None) -> Allocation:
+        self._refuse_duplicate(range_set)
+        taken = self._taken[range_set.version]
+        for range_, start, end in _from_last_reserved(range_set, last, self._exclude):
+            number = _first_free(taken, start)
+            while number <= end:
+                address = Address(range_set.version, number)
+                if self._store.reserve(address, self._attachment):
+                    return Allocation(range_set, range_, address)
+                number = _first_free(taken, number + 1)  # something that is no reservation has its name
         raise CNIError(
-            REQUESTED_ADDRESS,
-            f"requested IP address {address} is not available in range set {range_set}",
-            "another container has it; request another, or wait for that one's DEL",
+            RANGE_FULL, f"no IP addresses available in range set: {range_set}", "delete pods of this node, or give it another subnet"
         )
-    return Allocation(range_set, range_, address)
+
+    def _refuse_duplicate(self, range_set: RangeSet) -> None:
+        """Raise CNIError for a second ADD without a DEL between, which the specification forbids (SPEC.md, "ADD")."""
+        for entry in self._mine:
+            if entry.address and range_set.range_of(entry.address):
+                raise CNIError(
+                    DUPLICATE_ALLOCATION,
+                    f"{entry.address} has been allocated to {self._attachment.container_id}, duplicate allocation is not allowed",
+                    f"interface {self._attachment.ifname} has its address already; the runtime must call DEL before another ADD",
+                )
+
+    def _requested(self, range_set: RangeSet, address: Address) -> Allocation:
+        range_ = range_set.range_of(address)
+        assert range_ is not None  # noqa: S101 -- the caller has looked
+        if address == range_.gateway:
+            raise CNIError(REQUESTED_ADDRESS, f"requested ip {address} is subnet's gateway", f"request another address of {range_}")
+        if any(subnet.holds(address) for subnet in self._exclude):
+            raise CNIError(REQUESTED_ADDRESS, f"requested ip {address} is excluded", "the network configuration's exclude has it")
+        if not self._store.reserve(address, self._attachment):
+            raise CNIError(
+                REQUESTED_ADDRESS,
+                f"requested IP address {address} is not available in range set {range_set}",
+                "another container has it; request another, or wait for that one's DEL",
+            )
+        return Allocation(range_set, range_, address)
+
+
+def _sorted_numbers(addresses: Iterable[Address]) -> dict[int, list[int]]:
+    """Return the numbers of each family's addresses, in order."""
+    numbers: dict[int, list[int]] = {4: [], 6: []}
+    for address in addresses:
+        numbers[address.version].append(address.number)
+    for found in numbers.values():
+        found.sort()
+    return numbers
+
+
+def _first_free(taken: Sequence[int], number: int) -> int:
+    """Return the first number from this one on that is not taken. Its cost is in the logarithm of what is, however long the run."""
+    index = bisect_left(taken, number)
+    if index == len(taken) or taken[index] != number:
+        return number
+    # In a run without gaps a number and its place in the list grow alike.
+    run = bisect_right(range(len(taken)), number - index, lo=index, key=lambda place: taken[place] - place)
+    return number + run - index
 
 
 def _from_last_reserved(range_set: RangeSet, last: Address | None, exclude: Exclusions) -> Iterator[tuple[Range, int, int]]:

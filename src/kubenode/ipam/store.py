@@ -21,6 +21,9 @@ if TYPE_CHECKING:
         def reservations(self) -> Iterator[Reservation]:
             """Iterate over all that is reserved, in no order."""
 
+        def addresses(self) -> Iterator[Address]:
+            """Iterate over what has a file, whoever owns it: quicker, as nothing is read."""
+
         def reserve(self, address: Address, attachment: Attachment) -> bool:
             """Reserve an address; False where it is taken."""
 
@@ -33,6 +36,12 @@ if TYPE_CHECKING:
         def set_last_reserved(self, set_id: int, address: Address) -> None:
             """Note the address that was last reserved of a range set."""
 
+        def is_of_another_boot(self) -> bool:
+            """Say whether the boot that was noted is not this one. Where none was noted, note this one and say no."""
+
+        def note_boot(self) -> None:
+            """Note this boot of the host."""
+
 
 class Attachment(NamedTuple):
     """An interface of a container: what an address is reserved for."""
@@ -42,7 +51,7 @@ class Attachment(NamedTuple):
 
 
 class Reservation(NamedTuple):
-    """A file of the store. No `attachment`: the file is empty, so somebody died between making and writing it.
+    """A file of the store; no `address`: it is not named by one. No `attachment`: what it holds can be nobody's.
 
     An attachment without `ifname` was written by a host-local before 0.8.0.
     """

@@ -41,9 +41,9 @@ def choose(call: Call, name: str, *, needs_embedded: bool = False) -> Delegate:
         return Delegate(HOST_LOCAL, "")
     from kubenode.host import delegate  # not on the way that has to be fast
 
-    if not name:
-        return Delegate(HOST_LOCAL, delegate.find(HOST_LOCAL, call.request.path) or "")
-    return Delegate(name.rpartition("/")[2], delegate.require(name, call.request.path))
+    executable = delegate.require(name, call.request.path) if name else delegate.find(HOST_LOCAL, call.request.path) or ""
+    kind = name.rpartition("/")[2] or HOST_LOCAL
+    return Delegate(kind, "" if kind == HOST_LOCAL and executable and delegate.is_ours(executable) else executable)
 
 
 def choose_for_release(call: Call, name: str) -> Delegate:
@@ -56,12 +56,16 @@ def choose_for_release(call: Call, name: str) -> Delegate:
         return Delegate(HOST_LOCAL, "")
 
 
-def add(call: Call, to: Delegate, ipam: Mapping[str, JSON], families: Collection[int] = BOTH) -> bytes:
+def add(call: Call, to: Delegate, ipam: Mapping[str, JSON]) -> bytes:
     """Get addresses with this `ipam`, and return the result as it goes to stdout. Raises CNIError, and then nothing stays reserved."""
     given_on = _with_ipam(call, to, ipam)
     attached.note(call, given_on.netconf.ipam)
     try:
-        return _run(given_on, to) if to.executable else host_local.cmd_add(given_on, families)
+        if not to.executable:
+            return host_local.cmd_add(given_on)
+        if to.keeps_our_files:
+            host_local.after_boot(given_on)
+        return _run(given_on, to)
     except (CNIError, OSError) as error:
         if to.executable:
             _undo(given_on, to)

@@ -18,16 +18,18 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from kubenode.cni.request import Request
+    from kubenode.ipam.store import Reservation
     from kubenode.plugins.skel import Call
 
 
-def cmd_add(call: Call, families: Collection[int] = BOTH) -> bytes:
-    """Reserve one address of each range set of these families."""
+def cmd_add(call: Call) -> bytes:
+    """Reserve one address of each range set."""
     conf = config.load(call.netconf, call.request.pod_args)
     dns = _dns(conf.resolv_conf)
-    sets = [range_set for range_set in conf.sets if range_set.version in families]
-    given = allocator.allocate(_store(call.netconf), sets, owner(call.request), conf.requested, conf.exclude)
-    ips = tuple(IPConfig(a.address.version, f"{a.address}/{a.range.subnet.prefix}", str(a.range.gateway)) for a in given)
+    added = allocator.allocate(_store(call.netconf), conf.sets, owner(call.request), conf.requested, conf.exclude)
+    _log_released(call, "of an earlier boot", added.dead)
+    _log_released(call, "without an owner: its file is empty, torn or not host-local's", added.nobodys)
+    ips = tuple(IPConfig(a.address.version, f"{a.address}/{a.range.subnet.prefix}", str(a.range.gateway)) for a in added.given)
     call.log.info("addresses given", ips=[ip.address for ip in ips])
     return answer(Result(ips, conf.routes, dns).render(call.netconf.cni_version))
 
@@ -104,6 +106,16 @@ def valid_attachments(netconf: NetConf) -> set[Attachment] | None:
     if not isinstance(listed, list) or not all(isinstance(item, dict) and isinstance(item.get("containerID"), str) for item in listed):
         raise invalid(["cni.dev/valid-attachments is not a list of objects with containerID and ifname"])
     return {Attachment(item["containerID"], str(item.get("ifname", ""))) for item in listed}
+
+
+def after_boot(call: Call) -> None:
+    """Release what is of an earlier boot, where another plugin is about to use the files."""
+    _log_released(call, "of an earlier boot", allocator.release_dead(_store(call.netconf)))
+
+
+def _log_released(call: Call, why: str, released: Collection[Reservation]) -> None:
+    if released:
+        call.log.warning("reservations released", why=why, ips=[entry.name for entry in released])
 
 
 def _store(netconf: NetConf) -> DiskStore:

@@ -26,7 +26,7 @@ def cmd_add(call: Call) -> bytes:
     wanted = families.select(have, call.request.pod_args.get("K8S_POD_NAMESPACE", ""), conf.limits)
     # host-local numbers its round robin by position: left alone with one family of two, it would start anew each time.
     to = delegation.choose(call, conf.common.delegate, needs_embedded=conf.common.excludes or wanted != have)
-    return delegation.add(call, to, conf.ipam(subnets, wanted if to.executable else have), wanted)
+    return delegation.add(call, to, conf.ipam(subnets, wanted))
 
 
 def cmd_del(call: Call) -> bytes:

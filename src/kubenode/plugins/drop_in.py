@@ -1,0 +1,31 @@
+"""host-local under its own name: the embedded allocator with the reference's error codes and texts (its `main.go`).
+
+docs/reference/host-local.md lists what is different, and the differential tests read that list.
+"""
+
+from __future__ import annotations
+
+from kubenode.cni.errors import IO_FAILURE, NOT_AVAILABLE, UNKNOWN_CONTAINER, CNIError
+from kubenode.plugins import host_local
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kubenode.plugins.skel import Call, Command
+
+ANY = 999  # the one code that the reference has for errors of its own
+
+
+def _as_reference(command: Command) -> Command:
+    def run(call: Call) -> bytes:
+        try:
+            return command(call)
+        except CNIError as error:
+            if error.code in {NOT_AVAILABLE, IO_FAILURE}:
+                raise
+            prefix = "host-local: " if error.code == UNKNOWN_CONTAINER else ""
+            raise CNIError(ANY, prefix + error.msg, error.details) from None
+
+    return run
+
+
+COMMANDS = {name: _as_reference(command) for name, command in host_local.COMMANDS.items()}
