@@ -51,7 +51,7 @@ def loads(text: str | bytes) -> JSON:
         if isinstance(text, bytes):
             text = text.decode()
         begin = len(text) - len(text.lstrip(BLANKS))
-        value, end = make_scanner(_Context())(text, begin)  # type: ignore[arg-type]
+        value, end = _scan(text, begin)
     except StopIteration as stop:
         raise JSONTextError(f"no value at character {stop.value}") from None
     except RecursionError:
@@ -65,6 +65,16 @@ def loads(text: str | bytes) -> JSON:
     if rest := text[end:].strip(BLANKS):
         raise JSONTextError(f"text after the value: {rest[:40]!r}")
     return value
+
+
+def _scan(text: str, begin: int) -> tuple[JSON, int]:
+    scanner = make_scanner(_Context())  # type: ignore[arg-type]
+    try:
+        return scanner(text, begin)
+    except SystemError:  # CPython 3.11 has no words for an error until `json.decoder` is there
+        import json.decoder  # noqa: F401
+
+        return scanner(text, begin)
 
 
 def dumps(value: JSON) -> str:

@@ -1,0 +1,89 @@
+"""Plugins run as a container runtime runs them: one process a call, environment and standard input in, standard output out."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+from podnet import Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    NetworkMaker = Callable[..., "Network"]  # of a plugin's name, `version`, and keys of `ipam`
+    ViewWriter = Callable[..., None]  # of podCIDRs, and `annotations`
+
+OURS = ("lock", "last_reserved_ip.")  # files of a store that are no reservations
+
+
+def environment(
+    command: str,
+    *,
+    container_id: str = "c1",
+    ifname: str = "eth0",
+    netns: str = "/var/run/netns/none",
+    args: str = "",
+    path: Sequence[Path | str] = (),
+) -> dict[str, str]:
+    """Return what a runtime says of a call, on top of this process's environment."""
+    return {
+        **os.environ,
+        "CNI_COMMAND": command,
+        "CNI_CONTAINERID": container_id,
+        "CNI_IFNAME": ifname,
+        "CNI_NETNS": netns,
+        "CNI_ARGS": args,
+        "CNI_PATH": ":".join(map(str, path)),
+    }
+
+
+def execute(executable: Path, netconf: Mapping[str, Any] | bytes, environ: Mapping[str, str]) -> Answer:
+    """Run a plugin in exactly this environment."""
+    stdin = netconf if isinstance(netconf, bytes) else json.dumps(netconf).encode()
+    done = subprocess.run([executable], input=stdin, env=environ, check=False, capture_output=True, timeout=60)
+    return Answer(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+class Network:
+    """A network of one plugin: its configuration, where it keeps reservations, and calls for it. Keys of `ipam` may be given and changed."""
+
+    def __init__(self, executable: Path, directory: Path, ipam: Mapping[str, Any], path: Sequence[Path | str] = (), version: str = "1.1.0") -> None:
+        self.executable = executable
+        self.path = list(path)
+        self.ipam: dict[str, Any] = {"type": executable.name, "dataDir": str(directory), **ipam}
+        self.netconf: dict[str, Any] = {"cniVersion": version, "name": "net", "type": "bridge"}
+        self.directory = directory / "net"
+
+    def call(self, command: str, container_id: str = "c1", *, namespace: str = "default", env: Mapping[str, str] | None = None, **more: Any) -> Answer:
+        """Call the plugin; `more` goes into the network configuration."""
+        args = f"IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME=pod" if namespace else ""
+        environ = {**environment(command, container_id=container_id, args=args, path=self.path), **(env or {})}
+        return execute(self.executable, {**self.netconf, "ipam": self.ipam, **more}, environ)
+
+    def add(self, container_id: str = "c1", **how: Any) -> list[str]:
+        """ADD, which has to succeed; return the addresses."""
+        answer = self.call("ADD", container_id, **how)
+        assert answer.code == 0, answer.stdout
+        return answer.addresses
+
+    def error(self, command: str = "ADD", container_id: str = "c1", **how: Any) -> dict[str, Any]:
+        """Call the plugin, which has to fail, with nothing but an error object; return that."""
+        answer = self.call(command, container_id, **how)
+        assert answer.code == 1, answer.stdout
+        error = answer.json
+        assert error["cniVersion"] == self.netconf["cniVersion"]
+        assert "Traceback" not in answer.stdout + answer.stderr
+        return error
+
+    def ok(self, command: str, container_id: str = "c1", **how: Any) -> None:
+        """Call the plugin, which has to succeed and to say nothing."""
+        answer = self.call(command, container_id, **how)
+        assert (answer.code, answer.stdout) == (0, "")
+
+    def reserved(self) -> list[str]:
+        """Return what is reserved."""
+        names = [file.name for file in self.directory.iterdir()] if self.directory.is_dir() else []
+        return sorted(name for name in names if not name.startswith(OURS))

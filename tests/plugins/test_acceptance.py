@@ -1,0 +1,197 @@
+"""The original plugin's own list of what has to work, against a real API server, with host-local and without."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from callplugin import environment, execute
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from apiserver import RealApiServer
+    from callplugin import NetworkMaker
+
+KEY = "kube-node.nordix.org/net1"
+
+
+@pytest.fixture
+def only(api_server: RealApiServer, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """Return our Node's name; it has the podCIDRs that the test asks for."""
+    name = f"only-{'-'.join('v6' if ':' in cidr else 'v4' for cidr in request.param)}-{request.node.name.__hash__() & 0xFFFFFF:x}"
+    api_server.create_node(name, request.param)
+    monkeypatch.setenv("NODE_NAME", name)
+    return name
+
+
+@pytest.mark.parametrize("name", ["kube-node", "node-annotation"])
+def test_version(binaries: Path, name: str) -> None:
+    """VERSION says what is supported, and answers in the version that was asked for."""
+    answer = execute(binaries / name, {"cniVersion": "0.4.0"}, environment("VERSION"))
+    supported = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
+    assert (answer.code, answer.json) == (0, {"cniVersion": "0.4.0", "supportedVersions": supported})
+
+
+@pytest.mark.parametrize(("command", "code"), [("VERSION", 0), ("ADD", 1), ("DEL", 1)])
+def test_empty_input(binaries: Path, command: str, code: int) -> None:
+    """Nothing on standard input is undecodable, and still good enough for VERSION."""
+    answer = execute(binaries / "kube-node", b"", environment(command))
+    assert answer.code == code
+    assert answer.json.get("code") == (6 if code else None)
+
+
+@pytest.mark.usefixtures("node")
+def test_addresses_from_pod_cidrs(network: NetworkMaker, kubeconfig: str) -> None:
+    """A pod gets one address of each podCIDR, with its prefix length and gateway; the next pod gets the next ones."""
+    net = network(kubeconfig=kubeconfig)
+    answer = net.call("ADD")
+    assert (answer.code, answer.json) == (
+        0,
+        {
+            "cniVersion": "1.1.0",
+            "ips": [
+                {"address": "11.0.1.2/24", "gateway": "11.0.1.1"},
+                {"address": "1100:0:0:1::2/64", "gateway": "1100:0:0:1::1"},
+            ],
+        },
+    )
+    assert net.add("c2") == ["11.0.1.3", "1100:0:0:1::3"]
+    net.ok("CHECK", prevResult=answer.json)
+    net.ok("DEL")
+    net.ok("DEL", "c2")
+    assert net.reserved() == []
+
+
+@pytest.mark.parametrize(
+    ("only", "addresses"), [(["11.0.7.0/24"], ["11.0.7.2"]), (["1100:0:0:7::/64"], ["1100:0:0:7::2"])], indirect=["only"]
+)
+@pytest.mark.usefixtures("only")
+def test_one_family(network: NetworkMaker, kubeconfig: str, addresses: list[str]) -> None:
+    """A Node with podCIDRs of one family gives addresses of that one."""
+    assert network(kubeconfig=kubeconfig).add() == addresses
+
+
+@pytest.mark.usefixtures("node")
+def test_no_kubeconfig(network: NetworkMaker, tmp_path: Path) -> None:
+    """Without any kubeconfig the error says where one was looked for."""
+    error = network().error(env={"HOME": str(tmp_path)})
+    assert (error["code"], error["msg"]) == (101, "no kubeconfig found")
+    for place in ("ipam.kubeconfig", "$KUBECONFIG", "service account", f"{tmp_path}/.kube/config"):
+        assert place in error["details"]
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "- a", "clusters: 5", "current-context: none"])
+def test_bad_kubeconfig(embedded: NetworkMaker, tmp_path: Path, content: str | None) -> None:
+    """A kubeconfig that is missing or broken is an error that names the file, and no DEL's business."""
+    path = tmp_path / "broken-kubeconfig"
+    if content is not None:
+        path.write_text(content)
+    net = embedded(kubeconfig=str(path))
+    error = net.error()
+    assert error["code"] == 101
+    assert str(path) in error["msg"]
+    net.ok("DEL")
+
+
+@pytest.mark.parametrize("how", ["configured", "environment", "list", "home"])
+@pytest.mark.usefixtures("node")
+def test_where_the_kubeconfig_comes_from(embedded: NetworkMaker, kubeconfig: str, tmp_path: Path, how: str) -> None:
+    """The configured kubeconfig wins over all others; else $KUBECONFIG, a list too, else ~/.kube/config."""
+    (tmp_path / ".kube").mkdir()
+    if how == "home":
+        (tmp_path / ".kube/config").write_bytes(open(kubeconfig, "rb").read())  # noqa: PTH123, SIM115
+    wrong = str(tmp_path / "none")
+    variables = {"configured": wrong, "environment": kubeconfig, "list": f"{wrong}:{kubeconfig}"}
+    env = {"HOME": str(tmp_path), **({"KUBECONFIG": variables[how]} if how in variables else {})}
+    ipam = {"kubeconfig": kubeconfig} if how == "configured" else {}
+    assert embedded(**ipam).add(env=env) == ["11.0.1.2", "1100:0:0:1::2"]
+
+
+@pytest.mark.parametrize(
+    ("limits", "namespace", "families"),
+    [
+        ({}, "any", [4, 6]),
+        ({"ipv4-namespaces": ["prod"]}, "prod", [4, 6]),
+        ({"ipv4-namespaces": ["prod"]}, "test", [6]),
+        ({"ipv4-namespaces": ["prod"]}, "", [6]),
+        ({"ipv4-namespaces": ["team-*", "prod"]}, "team-a", [4, 6]),
+        ({"ipv4-namespaces": ["team-?"]}, "team-ab", [6]),
+        ({"ipv4-namespaces": []}, "prod", [6]),
+        ({"ipv4-namespaces": None}, "prod", [4, 6]),
+        ({"ipv6-namespaces": ["prod"]}, "test", [4]),
+        ({"ipv4-namespaces": ["a"], "ipv6-namespaces": ["b"]}, "a", [4]),
+    ],
+)
+@pytest.mark.usefixtures("node")
+def test_limited_to_namespaces(network: NetworkMaker, kubeconfig: str, limits: dict[str, Any], namespace: str, families: list[int]) -> None:
+    """A family that is kept for some namespaces is given to those and to no others: names or globs; absent is all, [] is none."""
+    net = network(kubeconfig=kubeconfig, **limits)
+    assert [6 if ":" in address else 4 for address in net.add(namespace=namespace)] == families
+    net.ok("DEL", namespace=namespace)
+    assert net.reserved() == []
+
+
+@pytest.mark.usefixtures("node")
+def test_ipv6_alone_does_not_disturb_ipv4s_turns(network: NetworkMaker, kubeconfig: str) -> None:
+    """Between pods with both families one with IPv6 alone costs IPv4 no turn: a released address comes last."""
+    net = network(kubeconfig=kubeconfig, **{"ipv4-namespaces": ["prod"]})
+    got = []
+    for number, namespace in enumerate(["prod", "test", "prod", "test", "prod"]):
+        got.append(net.add(f"c{number}", namespace=namespace))
+        net.ok("DEL", f"c{number}", namespace=namespace)
+    assert got == [
+        ["11.0.1.2", "1100:0:0:1::2"],
+        ["1100:0:0:1::3"],
+        ["11.0.1.3", "1100:0:0:1::4"],
+        ["1100:0:0:1::5"],
+        ["11.0.1.4", "1100:0:0:1::6"],
+    ]
+
+
+@pytest.mark.parametrize("only", [["11.0.8.0/24"]], indirect=True)
+def test_ipv4_only_node_and_a_namespace_without_ipv4(network: NetworkMaker, kubeconfig: str, only: str) -> None:  # noqa: ARG001
+    """A pod that would get no address at all is an error that says so; its DEL works, and nothing is reserved."""
+    net = network(kubeconfig=kubeconfig, **{"ipv4-namespaces": ["prod"]})
+    error = net.error(namespace="test")
+    assert (error["code"], error["msg"]) == (
+        109,
+        "no address for a pod in namespace 'test': the subnets are IPv4, kept for other namespaces",
+    )
+    net.ok("DEL", namespace="test")
+    assert net.reserved() == []
+
+
+@pytest.mark.parametrize(
+    ("value", "addresses"),
+    [
+        ("172.20.2.0/24,fd00::2:0:0/96", ["172.20.2.2", "fd00::2:0:2"]),
+        ("fd00::2:0:0/96", ["fd00::2:0:2"]),
+        ("172.20.2.0/24", ["172.20.2.2"]),
+        (" 172.20.2.0/24 ,\tfd00::2:0:0/96\n", ["172.20.2.2", "fd00::2:0:2"]),
+    ],
+)
+def test_annotation(network: NetworkMaker, api_server: RealApiServer, node: str, kubeconfig: str, value: str, addresses: list[str]) -> None:
+    """A secondary network's subnets come from an annotation: both families or either, blanks allowed."""
+    api_server.annotate(node, {KEY: value})
+    assert network(kubeconfig=kubeconfig, annotation=KEY).add() == addresses
+
+
+def test_annotation_with_three_subnets(network: NetworkMaker, api_server: RealApiServer, node: str, kubeconfig: str) -> None:
+    """Of two subnets of a family the second serves when the first is full; when both are, the error names both."""
+    api_server.annotate(node, {KEY: "172.20.2.0/30, fd00::2:0:0/96, 172.20.9.0/30"})
+    net = network(kubeconfig=kubeconfig, annotation=KEY)
+    assert [net.add(f"c{number}")[0] for number in range(2)] == ["172.20.2.2", "172.20.9.2"]
+    error = net.error(container_id="c2")
+    assert "no IP addresses available in range set: 172.20.2.1-172.20.2.2,172.20.9.1-172.20.9.2" in error["msg"]
+    assert net.reserved() == ["172.20.2.2", "172.20.9.2", "fd00::2:0:2", "fd00::2:0:3"]
+
+
+def test_two_networks_do_not_see_each_others_subnets(
+    network: NetworkMaker, api_server: RealApiServer, node: str, kubeconfig: str
+) -> None:
+    """One Node view serves networks with different annotations, and the one without."""
+    api_server.annotate(node, {KEY: "172.20.2.0/24", "example.com/other": "172.21.2.0/24"})
+    assert network(kubeconfig=kubeconfig).add("a") == ["11.0.1.2", "1100:0:0:1::2"]
+    assert network(kubeconfig=kubeconfig, annotation=KEY).add("b") == ["172.20.2.2"]
+    assert network(kubeconfig=kubeconfig, annotation="example.com/other").add("c") == ["172.21.2.2"]
