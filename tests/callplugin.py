@@ -50,14 +50,18 @@ def execute(executable: Path, netconf: Mapping[str, Any] | bytes, environ: Mappi
 class Network:
     """A network of one plugin: its configuration, where it keeps reservations, and calls for it. Keys of `ipam` may be given and changed."""
 
-    def __init__(self, executable: Path, directory: Path, ipam: Mapping[str, Any], path: Sequence[Path | str] = (), version: str = "1.1.0") -> None:
+    def __init__(
+        self, executable: Path, directory: Path, ipam: Mapping[str, Any], path: Sequence[Path | str] = (), version: str = "1.1.0"
+    ) -> None:
         self.executable = executable
         self.path = list(path)
         self.ipam: dict[str, Any] = {"type": executable.name, "dataDir": str(directory), **ipam}
         self.netconf: dict[str, Any] = {"cniVersion": version, "name": "net", "type": "bridge"}
         self.directory = directory / "net"
 
-    def call(self, command: str, container_id: str = "c1", *, namespace: str = "default", env: Mapping[str, str] | None = None, **more: Any) -> Answer:
+    def call(
+        self, command: str, container_id: str = "c1", *, namespace: str = "default", env: Mapping[str, str] | None = None, **more: Any
+    ) -> Answer:
         """Call the plugin; `more` goes into the network configuration."""
         args = f"IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME=pod" if namespace else ""
         environ = {**environment(command, container_id=container_id, args=args, path=self.path), **(env or {})}

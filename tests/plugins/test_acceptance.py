@@ -187,9 +187,7 @@ def test_annotation_with_three_subnets(network: NetworkMaker, api_server: RealAp
     assert net.reserved() == ["172.20.2.2", "172.20.9.2", "fd00::2:0:2", "fd00::2:0:3"]
 
 
-def test_two_networks_do_not_see_each_others_subnets(
-    network: NetworkMaker, api_server: RealApiServer, node: str, kubeconfig: str
-) -> None:
+def test_two_networks_do_not_see_each_others_subnets(network: NetworkMaker, api_server: RealApiServer, node: str, kubeconfig: str) -> None:
     """One Node view serves networks with different annotations, and the one without."""
     api_server.annotate(node, {KEY: "172.20.2.0/24", "example.com/other": "172.21.2.0/24"})
     assert network(kubeconfig=kubeconfig).add("a") == ["11.0.1.2", "1100:0:0:1::2"]

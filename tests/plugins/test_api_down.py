@@ -1,0 +1,159 @@
+"""Without an API server: ADD goes on from what is known, and everything else never asks."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from apiserver import RealApiServer
+    from callplugin import Network, NetworkMaker
+
+PATIENCE = 15.0  # seconds that a runtime waits
+
+
+@pytest.fixture
+def stopped(api_server: RealApiServer) -> Iterator[RealApiServer]:
+    """Return the API server, for a test that stops it; it runs again afterwards."""
+    yield api_server
+    api_server.start()
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """Return the address of something that accepts connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"https://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def outdate(run_dir: Path, seconds: float) -> None:
+    """Make the view older by so much."""
+    path = run_dir / "node.json"
+    view = json.loads(path.read_text())
+    view["kube-node.nordix.org/view"]["fetched"] -= seconds
+    path.write_text(json.dumps(view))
+
+
+def lifetime(net: Network) -> None:
+    """Run every command that does not need the Node."""
+    answer = net.call("ADD")
+    assert answer.code == 0, answer.stdout
+    net.ok("CHECK", prevResult=answer.json)
+    net.ok("GC", **{"cni.dev/valid-attachments": [{"containerID": "c1", "ifname": "eth0"}]})
+    assert net.reserved() == ["11.0.1.2", "1100:0:0:1::2"]
+    net.ok("DEL")
+    assert net.reserved() == []
+
+
+def test_the_view_serves(network: NetworkMaker, node: str, stopped: RealApiServer, kubeconfig: str, run_dir: Path) -> None:  # noqa: ARG001
+    """API server down: with a view, fresh or stale, every command works."""
+    net = network(kubeconfig=kubeconfig)
+    net.add("before")
+    stopped.stop()
+    net.ok("DEL", "before")
+    outdate(run_dir, 100_000)
+    answer = net.call("ADD", "stale")
+    assert (answer.code, answer.addresses) == (0, ["11.0.1.3", "1100:0:0:1::3"])
+    assert "the old one serves" in answer.stderr
+    net.ok("STATUS")
+    net.ok("DEL", "stale")
+
+
+def test_without_a_view(embedded: NetworkMaker, tmp_path: Path, silent: str) -> None:
+    """Neither view nor API server: try again later, inside the runtime's patience; DEL, CHECK and GC work at once."""
+    (tmp_path / "k").write_text(
+        json.dumps(
+            {
+                "current-context": "c",
+                "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+                "clusters": [{"name": "c", "cluster": {"server": silent}}],
+                "users": [{"name": "u", "user": {"token": "t"}}],
+            }
+        )
+    )
+    net = embedded(kubeconfig=str(tmp_path / "k"))
+    begin = time.monotonic()
+    error = net.error(env={"NODE_NAME": "n"})
+    assert error["code"] == 11
+    assert silent in error["msg"]
+    assert time.monotonic() - begin < PATIENCE
+    begin = time.monotonic()
+    net.ok("DEL")
+    assert net.error("CHECK")["code"] == 3
+    net.ok("GC", **{"cni.dev/valid-attachments": []})
+    assert time.monotonic() - begin < 3
+
+
+def test_a_refused_connection(embedded: NetworkMaker, api_server: RealApiServer, tmp_path: Path) -> None:
+    """Nobody listens: try again later, with the address; STATUS says 50."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    kubeconfig = api_server.kubeconfig(tmp_path / "down", "any", server=f"https://127.0.0.1:{port}")
+    net = embedded(kubeconfig=str(kubeconfig))
+    error = net.error(env={"NODE_NAME": "n"})
+    assert error["code"] == 11
+    assert f"127.0.0.1:{port}" in error["msg"]
+    assert net.error("STATUS", env={"NODE_NAME": "n"})["code"] == 50
+
+
+def test_nothing_but_add_asks(network: NetworkMaker, api_server: RealApiServer, node: str, kubeconfig: str, run_dir: Path) -> None:  # noqa: ARG001
+    """DEL, CHECK and GC send no request, even where there is no view, or the Node has lost its podCIDRs."""
+    net = network(kubeconfig=kubeconfig)
+    answer = net.call("ADD")
+    assert answer.code == 0
+    (run_dir / "node.json").unlink()
+    before = len(api_server.asked())
+    net.ok("CHECK", prevResult=answer.json)
+    net.ok("GC", **{"cni.dev/valid-attachments": [{"containerID": "c1", "ifname": "eth0"}]})
+    net.ok("DEL")
+    net.ok("GC", **{"cni.dev/valid-attachments": []})
+    assert len(api_server.asked()) == before
+    assert net.reserved() == []
+
+
+def test_pod_cidrs_not_assigned_yet(
+    network: NetworkMaker, api_server: RealApiServer, kubeconfig: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Node that has just joined: try again later, and as soon as it has podCIDRs the next ADD sees them."""
+    monkeypatch.setenv("NODE_NAME", "just-joined")
+    api_server.create_node("just-joined")
+    net = network(kubeconfig=kubeconfig)
+    error = net.error()
+    assert (error["code"], error["msg"]) == (11, "Node just-joined has no spec.podCIDRs yet")
+    net.ok("DEL")
+    spec = {"spec": {"podCIDR": "10.44.0.0/24", "podCIDRs": ["10.44.0.0/24", "fd44::/64"]}}
+    api_server.request("PATCH", "/api/v1/nodes/just-joined", spec, "application/merge-patch+json")
+    end = time.monotonic() + 3
+    answer = net.call("ADD")
+    while answer.code and time.monotonic() < end:
+        answer = net.call("ADD")
+    assert answer.addresses == ["10.44.0.2", "fd44::2"]
+    api_server.delete_node("just-joined")
+
+
+def test_a_changed_annotation_serves_after_refresh(
+    network: NetworkMaker, api_server: RealApiServer, node: str, kubeconfig: str, run_dir: Path
+) -> None:
+    """Within refreshAfter the view serves unasked; after it a change on the Node reaches the next ADD."""
+    api_server.annotate(node, {"example.com/a": "10.45.0.0/24"})
+    net = network(kubeconfig=kubeconfig, annotation="example.com/a", refreshAfter=60)
+    assert net.add("c1") == ["10.45.0.2"]
+    api_server.annotate(node, {"example.com/a": "10.46.0.0/24"})
+    assert net.add("c2") == ["10.45.0.3"]
+    outdate(run_dir, 61)
+    assert net.add("c3") == ["10.46.0.2"]
+
+
+def test_all_commands_with_a_warm_view(network: NetworkMaker, node: str, stopped: RealApiServer, kubeconfig: str) -> None:  # noqa: ARG001
+    """With a view, an API server that is down is not noticed."""
+    net = network(kubeconfig=kubeconfig)
+    net.ok("STATUS")
+    stopped.stop()
+    lifetime(net)
