@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from kubenode.plugins.skel import Command
 
-DEADLINE = 13.0  # seconds for all that a call does; a runtime's patience and ours are 15
+DEADLINE = 12.0  # seconds for all that a call does; a runtime's patience and ours are 15
 LAST_WORDS = 1.5  # seconds more for what follows, such as the DEL after a delegate's failed ADD
 STDIN_LIMIT = 4 << 20  # bytes
 

@@ -1,0 +1,311 @@
+"""Handing on: what a delegate gets, what of its answer comes back, and that its files can be taken over at any moment."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import textwrap
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from callplugin import Network
+
+if TYPE_CHECKING:
+    from callplugin import NetworkMaker, ViewWriter
+
+OLDER = Path("/usr/lib/cni")  # where Debian has the reference plugins 1.1.1
+RESULT = {"cniVersion": "1.1.0", "ips": [{"address": "10.9.9.9/24"}], "from": "the delegate"}
+
+
+class Recorder:
+    """A delegate of a given name that keeps what it gets and answers what the test wants."""
+
+    def __init__(self, directory: Path, name: str = "host-local") -> None:
+        directory.mkdir(exist_ok=True)
+        self.directory = directory
+        self._answer = directory / "answer"
+        self._file = directory / name
+        self.answers("cat <<'EOF'\n" + json.dumps(RESULT) + "\nEOF")
+
+    def answers(self, script: str) -> None:
+        """Do this, in sh, after the input is kept."""
+        lines = f"""\
+            #!/bin/sh
+            cat >{self.directory}/$CNI_COMMAND.stdin
+            env >{self.directory}/$CNI_COMMAND.env
+            echo $CNI_COMMAND >>{self.directory}/calls
+            """
+        self._file.write_text(textwrap.dedent(lines) + script + "\n")
+        self._file.chmod(0o755)
+
+    def got(self, command: str) -> Any:
+        return json.loads((self.directory / f"{command}.stdin").read_text())
+
+    def environment(self, command: str) -> list[str]:
+        return (self.directory / f"{command}.env").read_text().splitlines()
+
+    def calls(self) -> list[str]:
+        calls = self.directory / "calls"
+        return calls.read_text().split() if calls.exists() else []
+
+
+@pytest.fixture
+def recorder(tmp_path: Path, view: ViewWriter) -> Recorder:
+    view("11.0.1.0/24", "1100:0:0:1::/64")
+    return Recorder(tmp_path / "delegates")
+
+
+def kube_node(binaries: Path, tmp_path: Path, *path: Path, **ipam: Any) -> Network:
+    return Network(binaries / "kube-node", tmp_path / "networks", ipam, path)
+
+
+def test_the_complete_configuration_is_handed_on(binaries: Path, tmp_path: Path, recorder: Recorder) -> None:
+    """A delegate gets all that we got, with `ipam` replaced: type and ranges are its own, our keys are gone, all others are there."""
+    net = kube_node(binaries, tmp_path, recorder.directory)
+    for_us = {"kubeconfig": "/k", "refreshAfter": 5, "ipv4-namespaces": ["default"], "loglevel": "info"}
+    for_it = {"routes": [{"dst": "0.0.0.0/0"}], "resolvConf": "/etc/resolv.conf", "dns": {"search": ["x"]}, "unknown": {"a": [1, None]}}
+    net.ipam.update(for_us | for_it)
+    more = {
+        "isDefaultGateway": True,
+        "runtimeConfig": {"ips": ["11.0.1.9"], "mac": "00:11:22:33:44:55"},
+        "args": {"cni": {"ips": ["11.0.1.9"]}, "labels": [{"key": "a"}]},
+        "prevResult": {"cniVersion": "1.1.0", "interfaces": [{"name": "eth0"}]},
+        "cni.dev/attachments": [{"containerID": "c", "ifname": "eth0"}],
+        "another": "ü",
+    }
+    answer = net.call("ADD", **more)
+    assert (answer.code, answer.json) == (0, RESULT)
+    ipam = {"type": "host-local", "dataDir": str(tmp_path / "networks"), **for_it}
+    ranges = [[{"subnet": "11.0.1.0/24"}], [{"subnet": "1100:0:0:1::/64"}]]
+    assert recorder.got("ADD") == {**net.netconf, **more, "ipam": {**ipam, "ranges": ranges}}
+
+
+def test_a_delegate_has_our_environment(binaries: Path, tmp_path: Path, recorder: Recorder) -> None:
+    """All variables that we got reach the delegate, also those that no specification knows; its stderr is ours."""
+    recorder.answers('echo "a warning" >&2; echo "{}"')
+    net = kube_node(binaries, tmp_path, recorder.directory)
+    answer = net.call("ADD", env={"TRACEPARENT": "00-1", "CNI_NETNS_OVERRIDE": "1"})
+    assert (answer.code, answer.stderr) == (0, "a warning\n")
+    environment = recorder.environment("ADD")
+    for line in ("TRACEPARENT=00-1", "CNI_NETNS_OVERRIDE=1", "CNI_CONTAINERID=c1", f"CNI_PATH={recorder.directory}"):
+        assert line in environment
+
+
+def test_its_error_comes_back(binaries: Path, tmp_path: Path, recorder: Recorder) -> None:
+    """A delegate's error keeps its code and texts; a DEL to it follows, and nothing is left of the ADD."""
+    error = {"cniVersion": "1.1.0", "code": 777, "msg": "no luck", "details": "today"}
+    recorder.answers(f"echo '{json.dumps(error)}'; exit 1")
+    assert kube_node(binaries, tmp_path, recorder.directory).error() == error
+    assert recorder.calls() == ["ADD", "DEL"]
+    assert recorder.got("DEL") == recorder.got("ADD")
+    attachments = Path(os.environ["KUBE_NODE_RUN_DIR"], "attachments")
+    assert list(attachments.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("script", "how"),
+    [
+        ("exit 3", "exit code 3"),
+        ("kill -9 $$", "killed by signal 9"),
+        ("echo rubbish; exit 1", "exit code 1"),
+        ('echo "[]"; exit 1', "exit code 1"),
+        ('echo "{\\"msg\\": 5}"; exit 1', "exit code 1"),
+    ],
+)
+def test_a_delegate_that_fails_without_an_error(binaries: Path, tmp_path: Path, recorder: Recorder, script: str, how: str) -> None:
+    """What ends without a CNI error gets one, which says how it ended and what it printed."""
+    recorder.answers(script)
+    error = kube_node(binaries, tmp_path, recorder.directory).error()
+    assert (error["code"], error["msg"]) == (114, f"{recorder.directory}/host-local failed without a CNI error: {how}")
+
+
+def test_a_delegate_that_cannot_be_run(binaries: Path, tmp_path: Path, recorder: Recorder) -> None:
+    """A file that is no program for this machine is an error with its path."""
+    broken = recorder.directory / "host-local"
+    broken.write_bytes(b"\x7fELF rubbish")
+    error = kube_node(binaries, tmp_path, recorder.directory).error()
+    assert (error["code"], error["msg"]) == (114, f"cannot run {broken}: Exec format error")
+
+
+@pytest.mark.parametrize("command", ["ADD", "DEL", "CHECK"])
+def test_a_delegate_that_is_not_there(binaries: Path, tmp_path: Path, recorder: Recorder, command: str) -> None:
+    """A plugin other than host-local that is missing is an error which names it and where it was looked for."""
+    error = kube_node(binaries, tmp_path, recorder.directory, tmp_path, delegate="whereabouts").error(command)
+    assert (error["code"], error["msg"]) == (113, f"IPAM plugin whereabouts not found in CNI_PATH {recorder.directory}:{tmp_path}")
+
+
+def test_another_plugin_as_delegate(binaries: Path, tmp_path: Path, view: ViewWriter) -> None:
+    """Any IPAM plugin can be the delegate, by its name or path; it alone is asked, with its own type."""
+    view("11.0.1.0/24")
+    other = Recorder(tmp_path / "other", "whereabouts")
+    for delegate in ("whereabouts", str(other.directory / "whereabouts")):
+        net = kube_node(binaries, tmp_path, other.directory, delegate=delegate)
+        assert net.call("ADD").json == RESULT
+        assert other.got("ADD")["ipam"]["type"] == "whereabouts"
+        for command in ("CHECK", "STATUS", "GC", "DEL"):
+            assert net.call(command).code == 0
+    assert other.calls() == ["ADD", "CHECK", "STATUS", "GC", "DEL"] * 2
+    assert net.reserved() == []
+
+
+def test_a_delegate_that_hangs(binaries: Path, tmp_path: Path, recorder: Recorder) -> None:
+    """A delegate that hangs is killed, and the answer is in time: try again later."""
+    recorder.answers(f"echo $$ >{recorder.directory}/pid; exec sleep 60")
+    begin = time.monotonic()
+    error = kube_node(binaries, tmp_path, recorder.directory).error()
+    assert error["code"] == 11
+    assert time.monotonic() - begin < 15
+    assert not Path("/proc", (recorder.directory / "pid").read_text().strip()).exists()
+
+
+def test_exclude_needs_the_embedded_allocator(binaries: Path, tmp_path: Path, recorder: Recorder) -> None:
+    """`exclude`, which host-local does not know, makes the embedded allocator serve; with an explicit delegate it is an error."""
+    net = kube_node(binaries, tmp_path, recorder.directory, exclude=["11.0.1.2", "11.0.1.4/30", "1100:0:0:1::/126"])
+    assert [net.add(f"c{number}") for number in range(2)] == [["11.0.1.3", "1100:0:0:1::4"], ["11.0.1.8", "1100:0:0:1::5"]]
+    assert recorder.calls() == []
+    error = kube_node(binaries, tmp_path, recorder.directory, exclude=["11.0.1.2"], delegate="host-local").error()
+    assert (error["code"], error["msg"]) == (7, "exclude is not known to delegate host-local; it needs embedded")
+
+
+@pytest.fixture(params=["1.9.1", "1.1.1"])
+def reference(request: pytest.FixtureRequest, cni_bin: Path) -> Path:
+    """Return a directory with the reference's host-local: of today, and of Debian 12."""
+    directory = cni_bin if request.param == "1.9.1" else OLDER
+    if not (directory / "host-local").exists():
+        pytest.skip("no host-local 1.1.1 here (Debian: containernetworking-plugins)")
+    return directory
+
+
+def test_either_goes_on_from_the_other(binaries: Path, tmp_path: Path, reference: Path, view: ViewWriter) -> None:
+    """What one allocator has reserved the other sees, checks and releases; turns go on; at the end nothing is left."""
+    view("11.0.1.0/24", "1100:0:0:1::/64")
+    theirs = kube_node(binaries, tmp_path, reference)
+    ours = kube_node(binaries, tmp_path, reference, delegate="embedded")
+    for net in (theirs, ours):
+        net.netconf["cniVersion"] = "1.0.0"
+    got = [net.add(f"c{number}") for number, net in enumerate([theirs, ours, theirs, ours])]
+    assert got == [[f"11.0.1.{number}", f"1100:0:0:1::{number}"] for number in range(2, 6)]
+    for net, container in ((ours, "c0"), (theirs, "c1")):
+        net.ok("CHECK", container)
+        net.ok("DEL", container)
+        net.ok("DEL", container)
+        assert net.error("CHECK", container)["msg"].endswith(f"Failed to find address added by container {container}")
+    theirs.ok("DEL", "c3")
+    ours.ok("DEL", "c2")
+    assert ours.reserved() == []
+    assert {path.name for path in ours.directory.iterdir()} == {"lock", "last_reserved_ip.0", "last_reserved_ip.1"}
+
+
+def test_releasing_without_host_local(binaries: Path, tmp_path: Path, cni_bin: Path, view: ViewWriter, run_dir: Path) -> None:
+    """An address that host-local gave is released when host-local, the Node view and what the ADD left are all gone."""
+    view("11.0.1.0/24")
+    directory = tmp_path / "cni-bin"
+    directory.mkdir()
+    (directory / "host-local").symlink_to(cni_bin / "host-local")
+    for delegate in ({}, {"delegate": "host-local"}):
+        net = kube_node(binaries, tmp_path, directory, **delegate)
+        net.add()
+        (directory / "host-local").rename(directory / "gone")
+        shutil.rmtree(run_dir)
+        net.ok("DEL")
+        assert net.reserved() == []
+        run_dir.mkdir()
+        view("11.0.1.0/24")
+        (directory / "gone").rename(directory / "host-local")
+
+
+def test_gc_releases_what_is_stale(network: NetworkMaker, view: ViewWriter) -> None:
+    """GC releases what is not listed, also under host-local, which itself never does; no list: nothing, an empty one: everything."""
+    view("11.0.1.0/24", "1100:0:0:1::/64")
+    net = network()
+    for container in ("c1", "c2", "c3"):
+        net.add(container)
+    net.ok("GC")
+    assert len(net.reserved()) == 6
+    net.ok("GC", **{"cni.dev/valid-attachments": [{"containerID": "c2", "ifname": "eth0"}, {"containerID": "c3", "ifname": "net1"}]})
+    assert net.reserved() == ["11.0.1.3", "1100:0:0:1::3"]
+    net.ok("GC", **{"cni.dev/valid-attachments": []})
+    assert net.reserved() == []
+    assert {path.name for path in net.directory.iterdir()} == {"lock", "last_reserved_ip.0", "last_reserved_ip.1"}
+
+
+def test_status(network: NetworkMaker, view: ViewWriter) -> None:
+    """STATUS succeeds while an ADD would, and says 50 with network, range and count when a family that everybody gets is full."""
+    view("11.0.1.0/29", "1100:0:0:1::/64")
+    net = network()
+    net.ok("STATUS")
+    for number in range(5):
+        net.add(f"c{number}")
+    error = net.error("STATUS")
+    assert (error["code"], error["msg"]) == (50, "network net has no free address in range set 11.0.1.1-11.0.1.6: all 5 are reserved")
+    net.ipam["ipv4-namespaces"] = ["few"]
+    net.ok("STATUS")
+    net.ok("DEL", "c0")
+    del net.ipam["ipv4-namespaces"]
+    net.ok("STATUS")
+
+
+def test_status_without_what_an_add_needs(binaries: Path, tmp_path: Path, view: ViewWriter) -> None:
+    """STATUS says 50 without subnets, without the delegate; what is wrong with the configuration keeps its own code."""
+    view()
+    assert kube_node(binaries, tmp_path).error("STATUS")["code"] == 50
+    view("11.0.1.0/24")
+    assert kube_node(binaries, tmp_path, annotation="none").error("STATUS")["code"] == 50
+    assert kube_node(binaries, tmp_path, delegate="none").error("STATUS")["code"] == 50
+    assert kube_node(binaries, tmp_path, annotation=5).error("STATUS")["code"] == 7
+
+
+def test_check_compares_with_prev_result(network: NetworkMaker, view: ViewWriter) -> None:
+    """CHECK fails where the runtime believes in an address that is not reserved for this interface."""
+    view("11.0.1.0/24")
+    net = network()
+    answer = net.call("ADD")
+    net.ok("CHECK", prevResult=answer.json)
+    other = {**answer.json, "ips": [{"address": "11.0.1.77/24"}]}
+    error = net.error("CHECK", prevResult=other)
+    assert (error["code"], error["msg"]) == (116, "11.0.1.77/24 not reserved for container c1")
+
+
+def test_nothing_reserved_is_no_error(network: NetworkMaker) -> None:
+    """DEL of what was never added succeeds, with no Node and no API server known."""
+    net = network()
+    net.ok("DEL", "never")
+    net.ok("DEL", "never")
+
+
+def test_a_second_add_is_refused(network: NetworkMaker, view: ViewWriter) -> None:
+    """ADD twice without DEL is an error. The embedded allocator keeps the first; a delegate gets the DEL that the specification wants."""
+    view("11.0.1.0/24")
+    net = network()
+    net.add()
+    assert "11.0.1.2 has been allocated to c1, duplicate allocation is not allowed" in net.error()["msg"]
+    delegated = any((Path(directory) / "host-local").exists() for directory in net.path)
+    assert net.reserved() == ([] if delegated else ["11.0.1.2"])
+    net.ok("DEL")
+    assert net.reserved() == []
+
+
+@pytest.mark.parametrize(
+    ("ipam", "issues"),
+    [
+        ({"ranges": [[{"subnet": "10.0.0.0/24"}]]}, "kube-node takes the subnets from the Node; remove ranges"),
+        ({"ipv4-namespaces": "all"}, "ipv4-namespaces is 'all', not a list of strings"),
+        (
+            {"annotation": "", "kubeconfig": 5, "refreshAfter": -1},
+            "kubeconfig is a JSON number, not a string; refreshAfter is -1, not a number of seconds; annotation is empty",
+        ),
+        ({"dataDir": 7}, "dataDir is a JSON number, not a string"),
+        ({"routes": [{"dst": "10.0.0.0"}]}, "route: invalid CIDR address: 10.0.0.0"),
+    ],
+)
+def test_all_issues_at_once(embedded: NetworkMaker, view: ViewWriter, ipam: dict[str, Any], issues: str) -> None:
+    """A configuration's issues are all in one error of code 7, and none of them keeps a DEL from working."""
+    view("11.0.1.0/24")
+    net = embedded()
+    net.ipam.update(ipam)
+    error = net.error()
+    assert (error["code"], error["msg"]) == (7, issues)
+    net.ok("DEL")
