@@ -48,7 +48,7 @@ def execute(executable: Path, netconf: Mapping[str, Any] | bytes, environ: Mappi
 
 
 class Network:
-    """A network of one plugin: its configuration, where it keeps reservations, and calls for it. Keys of `ipam` may be given and changed."""
+    """A network of one plugin: its configuration, where it keeps reservations, and calls for it."""
 
     def __init__(
         self, executable: Path, directory: Path, ipam: Mapping[str, Any], path: Sequence[Path | str] = (), version: str = "1.1.0"

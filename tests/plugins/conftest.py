@@ -29,7 +29,7 @@ def path(request: pytest.FixtureRequest, tmp_path: Path, cni_bin: Path) -> list[
 
 @pytest.fixture
 def network(binaries: Path, tmp_path: Path, path: list[Path]) -> NetworkMaker:
-    """Return a function that makes a network of a plugin, with these keys in `ipam`; it runs with and without the reference's host-local."""
+    """Return a function that makes a network of a plugin, with these keys in `ipam`, with and without the reference's."""
 
     def make(plugin: str = "kube-node", /, version: str = "1.1.0", **ipam: Any) -> Network:
         return Network(binaries / plugin, tmp_path / "networks", ipam, path, version)

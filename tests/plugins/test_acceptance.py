@@ -100,7 +100,7 @@ def test_where_the_kubeconfig_comes_from(embedded: NetworkMaker, kubeconfig: str
     """The configured kubeconfig wins over all others; else $KUBECONFIG, a list too, else ~/.kube/config."""
     (tmp_path / ".kube").mkdir()
     if how == "home":
-        (tmp_path / ".kube/config").write_bytes(open(kubeconfig, "rb").read())  # noqa: PTH123, SIM115
+        (tmp_path / ".kube/config").write_bytes(open(kubeconfig, "rb").read())  # noqa: SIM115
     wrong = str(tmp_path / "none")
     variables = {"configured": wrong, "environment": kubeconfig, "list": f"{wrong}:{kubeconfig}"}
     env = {"HOME": str(tmp_path), **({"KUBECONFIG": variables[how]} if how in variables else {})}
@@ -150,7 +150,7 @@ def test_ipv6_alone_does_not_disturb_ipv4s_turns(network: NetworkMaker, kubeconf
 
 
 @pytest.mark.parametrize("only", [["11.0.8.0/24"]], indirect=True)
-def test_ipv4_only_node_and_a_namespace_without_ipv4(network: NetworkMaker, kubeconfig: str, only: str) -> None:  # noqa: ARG001
+def test_ipv4_only_node_and_a_namespace_without_ipv4(network: NetworkMaker, kubeconfig: str, only: str) -> None:
     """A pod that would get no address at all is an error that says so; its DEL works, and nothing is reserved."""
     net = network(kubeconfig=kubeconfig, **{"ipv4-namespaces": ["prod"]})
     error = net.error(namespace="test")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from callplugin import NetworkMaker, ViewWriter
 
 KEY = "kube-node.nordix.org/net1"
+MAPPED = "IPNet IP and Mask version mismatch: ::ffff:10.0.0.0/120 is an IPv4-mapped IPv6 network (::ffff:0:0/96); write it as IPv4"
 HOST_BITS = "Network has host bits set. For a subnet mask of length 24 the network address is 172.20.2.0"
 
 
@@ -24,8 +25,7 @@ HOST_BITS = "Network has host bits set. For a subnet mask of length 24 the netwo
         ("fd00::/64,172.20.2.5/24", f"annotation {KEY} of Node n: {HOST_BITS}"),
         (
             "::ffff:10.0.0.0/120",
-            f"annotation {KEY} of Node n: IPNet IP and Mask version mismatch: ::ffff:10.0.0.0/120 is an IPv4-mapped IPv6 network "
-            "(::ffff:0:0/96); write it as IPv4",
+            f"annotation {KEY} of Node n: {MAPPED}",
         ),
         ("10.0.0.0/8,10.1.0.0/16", f"annotation {KEY} of Node n: subnets 10.0.0.0/8 and 10.1.0.0/16 overlap"),
         ("fd00::/64, fd00::/96", f"annotation {KEY} of Node n: subnets fd00::/64 and fd00::/96 overlap"),

@@ -52,7 +52,7 @@ def lifetime(net: Network) -> None:
     assert net.reserved() == []
 
 
-def test_the_view_serves(network: NetworkMaker, node: str, stopped: RealApiServer, kubeconfig: str, run_dir: Path) -> None:  # noqa: ARG001
+def test_the_view_serves(network: NetworkMaker, node: str, stopped: RealApiServer, kubeconfig: str, run_dir: Path) -> None:
     """API server down: with a view, fresh or stale, every command works."""
     net = network(kubeconfig=kubeconfig)
     net.add("before")
@@ -103,7 +103,7 @@ def test_a_refused_connection(embedded: NetworkMaker, api_server: RealApiServer,
     assert net.error("STATUS", env={"NODE_NAME": "n"})["code"] == 50
 
 
-def test_nothing_but_add_asks(network: NetworkMaker, api_server: RealApiServer, node: str, kubeconfig: str, run_dir: Path) -> None:  # noqa: ARG001
+def test_nothing_but_add_asks(network: NetworkMaker, api_server: RealApiServer, node: str, kubeconfig: str, run_dir: Path) -> None:
     """DEL, CHECK and GC send no request, even where there is no view, or the Node has lost its podCIDRs."""
     net = network(kubeconfig=kubeconfig)
     answer = net.call("ADD")
@@ -151,7 +151,7 @@ def test_a_changed_annotation_serves_after_refresh(
     assert net.add("c3") == ["10.46.0.2"]
 
 
-def test_all_commands_with_a_warm_view(network: NetworkMaker, node: str, stopped: RealApiServer, kubeconfig: str) -> None:  # noqa: ARG001
+def test_all_commands_with_a_warm_view(network: NetworkMaker, node: str, stopped: RealApiServer, kubeconfig: str) -> None:
     """With a view, an API server that is down is not noticed."""
     net = network(kubeconfig=kubeconfig)
     net.ok("STATUS")

@@ -1,0 +1,191 @@
+"""The plugins under the reference's bridge, ptp and macvlan, in real network namespaces."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from podnet import ip
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from apiserver import RealApiServer
+    from podnet import Pod, PodNet
+
+KEY = "example.com/ranges"
+
+
+@pytest.fixture
+def node(api_server: RealApiServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Return the name of our Node at the real API server, with podCIDRs of both families and annotations for both plugins."""
+    name = f"netns-{secrets.token_hex(4)}"
+    annotations = {
+        "kube-node.nordix.org/net1": "172.20.2.0/24, fd00::2:0:0/96",
+        KEY: 'ranges: [[{"subnet": "172.16.5.0/24", "rangeStart": "172.16.5.50"}], [{"subnet": "fd05::/64"}]]',
+    }
+    api_server.create_node(name, ["11.0.1.0/24", "1100:0:0:1::/64"], annotations)
+    monkeypatch.setenv("NODE_NAME", name)
+    yield name
+    api_server.delete_node(name)
+
+
+@pytest.fixture
+def kubeconfig(api_server: RealApiServer, node: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    user = f"netns-{secrets.token_hex(4)}"
+    api_server.grant(user, "get")
+    path = str(api_server.kubeconfig(tmp_path / "kubeconfig", user))
+    (tmp_path / "node-annotation.conf").write_text(json.dumps({"kubeconfig": path}))
+    monkeypatch.setenv("NODE_ANNOTATION_CFG", str(tmp_path / "node-annotation.conf"))
+    return path
+
+
+@pytest.fixture(params=["host-local", "embedded"])
+def search(request: pytest.FixtureRequest, cni_bin: Path, binaries: Path, tmp_path: Path) -> str:
+    """Return a CNI_PATH with our plugins and the reference's, host-local among them or not."""
+    plugins = tmp_path / "plugins"
+    plugins.mkdir()
+    for name in ("bridge", "ptp", "macvlan", *(["host-local"] if request.param == "host-local" else [])):
+        (plugins / name).symlink_to(cni_bin / name)
+    for name in ("kube-node", "node-annotation"):
+        (plugins / name).symlink_to(binaries / name)
+    return str(plugins)
+
+
+def routes(pod: Pod, family: str) -> list[tuple[str, str]]:
+    found: list[dict[str, Any]] = json.loads(ip("-json", "-n", pod.name, family, "route", "show", "default"))
+    return [(route["gateway"], route["dev"]) for route in found]
+
+
+def test_two_pods_on_a_bridge(podnet: PodNet, kubeconfig: str, search: str, tmp_path: Path) -> None:
+    """A pod gets an address of each family and a default route, and pods reach each other."""
+    data_dir = tmp_path / "container-ipam-state/k8snet"
+    netconf = {
+        "name": "k8snet",
+        "cniVersion": "1.0.0",
+        "type": "bridge",
+        "bridge": podnet.bridge,
+        "isDefaultGateway": True,
+        "ipam": {"type": "kube-node", "kubeconfig": kubeconfig, "dataDir": str(data_dir)},
+    }
+    one, two = podnet.pod(), podnet.pod()
+    args = "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=one"
+    answers = [podnet.add(netconf, pod, cni_path=search, args=args) for pod in (one, two)]
+    assert [answer.addresses for answer in answers] == [["11.0.1.2", "1100:0:0:1::2"], ["11.0.1.3", "1100:0:0:1::3"]]
+    assert podnet.addresses(one) == ["11.0.1.2", "1100:0:0:1::2"]
+    assert routes(one, "-4") == [("11.0.1.1", "eth0")]
+    assert routes(one, "-6") == [("1100:0:0:1::1", "eth0")]
+    for address in answers[1].addresses:
+        podnet.ping(one, address)
+    for address in answers[0].addresses:
+        podnet.ping(two, address)
+    for pod, answer in zip((one, two), answers, strict=True):
+        podnet.check(netconf, pod, answer, cni_path=search)
+        podnet.delete(netconf, pod, cni_path=search)
+    left = [path.name for path in (data_dir / "k8snet").iterdir()]
+    assert sorted(left) == ["last_reserved_ip.0", "last_reserved_ip.1", "lock"]
+
+
+def test_ptp(podnet: PodNet, kubeconfig: str, search: str) -> None:
+    """Under ptp a pod reaches its gateway, which is the host's end, over both families."""
+    netconf = {
+        "name": "point",
+        "cniVersion": "1.0.0",
+        "type": "ptp",
+        "ipam": {"type": "kube-node", "kubeconfig": kubeconfig, "dataDir": str(podnet.data_dir)},
+    }
+    pod = podnet.pod()
+    answer = podnet.add(netconf, pod, cni_path=search)
+    assert podnet.addresses(pod) == ["11.0.1.2", "1100:0:0:1::2"]
+    for gateway in ("11.0.1.1", "1100:0:0:1::1"):
+        podnet.ping(pod, gateway)
+    podnet.check(netconf, pod, answer, cni_path=search)
+    podnet.delete(netconf, pod, cni_path=search)
+    assert podnet.reservations("point") == []
+
+
+@pytest.mark.parametrize("plugin", ["kube-node", "node-annotation"])
+@pytest.mark.parametrize("version", ["0.4.0", "1.0.0"])
+def test_macvlan(podnet: PodNet, kubeconfig: str, search: str, plugin: str, version: str) -> None:
+    """Under macvlan, as Multus runs it for secondary networks, two pods reach each other with addresses of the annotation."""
+    ipam = {
+        "kube-node": {"type": "kube-node", "kubeconfig": kubeconfig, "annotation": "kube-node.nordix.org/net1"},
+        "node-annotation": {"type": "node-annotation", "annotation": KEY},
+    }[plugin]
+    netconf = {"name": "mac", "cniVersion": version, "type": "macvlan", "master": podnet.uplink(), "mode": "bridge"}
+    netconf["ipam"] = {**ipam, "dataDir": str(podnet.data_dir)}
+    one, two = podnet.pod(), podnet.pod()
+    answers = [podnet.add(netconf, pod, cni_path=search, ifname="net1") for pod in (one, two)]
+    expected = {
+        "kube-node": [["172.20.2.2", "fd00::2:0:2"], ["172.20.2.3", "fd00::2:0:3"]],
+        "node-annotation": [["172.16.5.50", "fd05::2"], ["172.16.5.51", "fd05::3"]],
+    }
+    assert [answer.addresses for answer in answers] == expected[plugin]
+    for address in answers[1].addresses:
+        podnet.ping(one, address)
+    for pod, answer in zip((one, two), answers, strict=True):
+        podnet.check(netconf, pod, answer, cni_path=search, ifname="net1")
+        podnet.delete(netconf, pod, cni_path=search, ifname="net1")
+    assert podnet.reservations("mac") == []
+
+
+def test_status_through_bridge(podnet: PodNet, kubeconfig: str, search: str) -> None:
+    """The bridge plugin hands STATUS on, and with it our answer."""
+    netconf = {
+        "name": "k8snet",
+        "cniVersion": "1.1.0",
+        "type": "bridge",
+        "bridge": podnet.bridge,
+        "ipam": {"type": "kube-node", "kubeconfig": kubeconfig, "dataDir": str(podnet.data_dir)},
+    }
+    pod = podnet.pod()
+    assert podnet.call("STATUS", netconf, pod, cni_path=search).code == 0
+    netconf["ipam"] = {"type": "kube-node", "nodeFile": "/none", "dataDir": str(podnet.data_dir)}
+    answer = podnet.call("STATUS", netconf, pod, cni_path=search)
+    assert (answer.code, answer.json["code"], answer.json["msg"]) == (1, 50, "nodeFile /none: No such file or directory")
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_try(podnet: PodNet, binaries: Path, cni_bin: Path, *, as_json: bool) -> None:
+    """`kube-node try` lets two pods ping each other over both families, shows them, and leaves the host as it was."""
+
+    def links() -> set[str]:
+        return {link["ifname"] for link in json.loads(ip("-json", "link"))}
+
+    before = (links(), ip("netns"))
+    environ = {**os.environ, "CNI_PATH": str(cni_bin)}
+    arguments = ["--json"] if as_json else []
+    done = subprocess.run([binaries / "kube-node", "try", *arguments], env=environ, capture_output=True, text=True, check=True)
+    if as_json:
+        answer = json.loads(done.stdout)
+        assert [pod["addresses"] for pod in answer["pods"]] == [
+            ["11.0.1.2/24", "1100:0:0:1::2/64"],
+            ["11.0.1.3/24", "1100:0:0:1::3/64"],
+        ]
+        assert [sorted(pod["pings"]) for pod in answer["pods"]] == [["11.0.1.3", "1100:0:0:1::3"], ["11.0.1.2", "1100:0:0:1::2"]]
+    else:
+        for text in ("11.0.1.2/24", "1100:0:0:1::3/64", "ping"):
+            assert text in done.stdout
+    assert (links(), ip("netns")) == before
+    assert podnet.reservations("try") == []
+
+
+def test_try_without_root(binaries: Path) -> None:
+    """Where no pods can be made, `try` says why and asks for addresses alone."""
+    with tempfile.TemporaryDirectory() as directory:  # where another user may read
+        os.chmod(directory, 0o755)
+        shutil.copytree(binaries, f"{directory}/bin")
+        command = ["setpriv", "--reuid=65534", "--clear-groups", f"{directory}/bin/kube-node", "try", "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "HOME": "/"})
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["onlyAddresses"] == "network namespaces need root"
+    assert [pod["addresses"][0] for pod in answer["pods"]] == ["11.0.1.2/24", "11.0.1.3/24"]
+    assert answer["stillReserved"] == []
