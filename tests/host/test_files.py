@@ -1,0 +1,54 @@
+"""A file that is written is either the old one or the new one."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+import pytest
+
+from kubenode.host import files
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """Return an empty directory."""
+    (tmp_path / "place").mkdir()
+    return tmp_path / "place"
+
+
+def test_replace(place: Path) -> None:
+    """The new content is there as a whole, for its owner only, and nothing else is left."""
+    path = place / "file"
+    for content in (b"one", b"", b"x" * 200_000):
+        files.replace(str(path), content, durable=True)
+        assert files.read(str(path)) == content
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert os.listdir(place) == ["file"]
+
+
+def test_a_failed_replace(place: Path) -> None:
+    """What cannot be put in place leaves the old one and no temporary file."""
+    (place / "file").mkdir()
+    with pytest.raises(IsADirectoryError):
+        files.replace(str(place / "file"), b"new")
+    assert os.listdir(place) == ["file"]
+
+
+def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    """A link in the file's place goes; what it points to stays."""
+    (tmp_path / "target").write_text("kept")
+    (tmp_path / "file").symlink_to(tmp_path / "target")
+    files.replace(str(tmp_path / "file"), b"new")
+    assert ((tmp_path / "target").read_text(), (tmp_path / "file").read_text()) == ("kept", "new")
+    assert not (tmp_path / "file").is_symlink()
+
+
+def test_read_all_stops_at_its_limit() -> None:
+    """Who sends without end is cut off."""
+    with open("/dev/zero", "rb") as file:  # noqa: PTH123
+        assert 100 < len(files.read_all(file.fileno(), 100)) <= 65536 * 2

@@ -1,0 +1,166 @@
+"""The Node view: who asks, who waits, and what serves when nobody answers."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from kubenode.cni.errors import CNIError
+from kubenode.host.log import Log
+from kubenode.host.nodeview import MARK, NodeView
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ALWAYS = 300.0
+
+
+class Server:
+    """Answers with a Node whose name counts the requests, or with an error."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.error: CNIError | None = None
+        self.delay = 0.0
+
+    def fetch(self) -> dict[str, Any]:
+        self.asked += 1
+        time.sleep(self.delay)
+        if self.error:
+            raise self.error
+        return {"name": self.asked}
+
+
+@pytest.fixture
+def server() -> Server:
+    return Server()
+
+
+@pytest.fixture
+def view(run_dir: Path) -> NodeView:
+    return NodeView(str(run_dir), lambda text, _: json.loads(text), "test", Log("test"))
+
+
+def name(manifest: dict[str, Any]) -> Any:
+    return manifest["name"]
+
+
+def outdate(run_dir: Path, seconds: float) -> None:
+    content = json.loads((run_dir / "node.json").read_text())
+    content[MARK]["fetched"] -= seconds
+    (run_dir / "node.json").write_text(json.dumps(content))
+
+
+def test_asked_once(view: NodeView, server: Server, run_dir: Path) -> None:
+    """The first call asks, the next take the view, which is for its owner only."""
+    assert [view.get(name, server.fetch, ALWAYS) for _ in range(3)] == [1, 1, 1]
+    assert server.asked == 1
+    assert (run_dir / "node.json").stat().st_mode & 0o777 == 0o600
+    assert not list(run_dir.glob("*.tmp"))
+
+
+def test_asked_again_when_old(view: NodeView, server: Server, run_dir: Path) -> None:
+    """After refreshAfter seconds it is asked for again; also when the clock was set back."""
+    view.get(name, server.fetch, ALWAYS)
+    outdate(run_dir, ALWAYS + 1)
+    assert view.get(name, server.fetch, ALWAYS) == 2
+    outdate(run_dir, -1000)
+    assert view.get(name, server.fetch, ALWAYS) == 3
+
+
+def test_the_old_one_serves(view: NodeView, server: Server, run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """When asking fails the old view serves, with a warning, and for a while nobody asks again."""
+    view.get(name, server.fetch, ALWAYS)
+    outdate(run_dir, 10_000)
+    server.error = CNIError(11, "down")
+    assert [view.get(name, server.fetch, ALWAYS) for _ in range(3)] == [1, 1, 1]
+    assert server.asked == 2
+    assert "the old one serves" in capsys.readouterr().err
+
+
+def test_a_view_written_by_hand(view: NodeView, server: Server, run_dir: Path) -> None:
+    """What a person wrote always serves, is never replaced, and nobody is asked, even where it lacks what is wanted."""
+    (run_dir / "node.json").write_text('{"name": "mine"}')
+    assert view.get(name, server.fetch, 0) == "mine"
+
+    def missing(_: dict[str, Any]) -> None:
+        raise CNIError(107, "missing")
+
+    with pytest.raises(CNIError, match="missing"):
+        view.get(missing, server.fetch, 0)
+    assert server.asked == 0
+    assert (run_dir / "node.json").read_text() == '{"name": "mine"}'
+
+
+def test_what_is_missing_may_be_there_by_now(view: NodeView, server: Server, run_dir: Path) -> None:
+    """Where a view lacks what is wanted it is asked for anew, but not twice within a second; both errors are told."""
+
+    def third(manifest: dict[str, Any]) -> Any:
+        if manifest["name"] < 3:
+            raise CNIError(107, f"not in {manifest['name']}", "annotate")
+        return manifest["name"]
+
+    with pytest.raises(CNIError, match="not in 1"):
+        view.get(third, server.fetch, ALWAYS)
+    with pytest.raises(CNIError, match="not in 1"):
+        view.get(third, server.fetch, ALWAYS)
+    assert server.asked == 1
+    outdate(run_dir, 2)
+    with pytest.raises(CNIError, match="not in 2"):
+        view.get(third, server.fetch, ALWAYS)
+    outdate(run_dir, 2)
+    server.error = CNIError(11, "down")
+    with pytest.raises(CNIError) as error:
+        view.get(third, server.fetch, ALWAYS)
+    assert (error.value.msg, error.value.details) == ("not in 2", "annotate; as last seen, and now: down")
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_one_asks_and_the_others_wait(run_dir: Path, server: Server, *, failing: bool) -> None:
+    """Of many who need a view at once one asks; the others take its answer, or its error."""
+    server.delay = 0.3
+    server.error = CNIError(103, "forbidden", "bind") if failing else None
+    answers: list[Any] = []
+    barrier = threading.Barrier(8)
+
+    def call() -> None:
+        mine = NodeView(str(run_dir), lambda text, _: json.loads(text), "test", Log("test"))
+        barrier.wait()
+        try:
+            answers.append(mine.get(name, server.fetch, ALWAYS))
+        except CNIError as error:
+            answers.append((error.code, error.msg, error.details))
+
+    threads = [threading.Thread(target=call) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == [(103, "forbidden", "bind") if failing else 1] * 8
+    assert server.asked == 1
+
+
+def test_while_one_renews_the_others_go_on(run_dir: Path, server: Server, view: NodeView) -> None:
+    """Nobody waits for a new view while the old one can serve."""
+    view.get(name, server.fetch, ALWAYS)
+    outdate(run_dir, 10_000)
+    server.delay = 1.0
+    thread = threading.Thread(target=lambda: view.get(name, server.fetch, ALWAYS))
+    thread.start()
+    while server.asked < 2:
+        time.sleep(0.01)
+    begin = time.monotonic()
+    assert view.get(name, server.fetch, ALWAYS) == 1
+    assert time.monotonic() - begin < 0.5
+    thread.join()
+
+
+def test_a_torn_failure_note(run_dir: Path, server: Server, view: NodeView) -> None:
+    """Whatever the lock file holds, asking works."""
+    (run_dir / "node.lock").write_text('{"at": 99')
+    assert view.get(name, server.fetch, ALWAYS) == 1
+    assert (run_dir / "node.lock").read_text() == ""

@@ -1,0 +1,64 @@
+"""A store of reservations in memory, for tests of the allocator."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from kubenode.ipam.address import Address, parse_address
+from kubenode.ipam.store import Attachment, Reservation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class MemoryStore:
+    """What `host.datadir.DiskStore` is, with a dict. Names that are no addresses may be put there by a test."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, Attachment | None] = {}
+        self.turns: dict[int, Address] = {}
+        self.obstacles: set[Address] = set()  # names that something else has, such as a directory
+        self.boot = self.noted_boot = 1
+        self.locked = False
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        assert not self.locked
+        self.locked = True
+        try:
+            yield
+        finally:
+            self.locked = False
+
+    def reservations(self) -> Iterator[Reservation]:
+        assert self.locked
+        for name, attachment in list(self.files.items()):
+            yield Reservation(name, parse_address(name), attachment)
+
+    def addresses(self) -> Iterator[Address]:
+        assert self.locked
+        return filter(None, map(parse_address, self.files))
+
+    def reserve(self, address: Address, attachment: Attachment) -> bool:
+        assert self.locked
+        if str(address) in self.files or address in self.obstacles:
+            return False
+        self.files[str(address)] = attachment
+        return True
+
+    def release(self, reservation: Reservation) -> None:
+        assert self.locked
+        self.files.pop(reservation.name, None)
+
+    def last_reserved(self, set_id: int) -> Address | None:
+        return self.turns.get(set_id)
+
+    def set_last_reserved(self, set_id: int, address: Address) -> None:
+        self.turns[set_id] = address
+
+    def is_of_another_boot(self) -> bool:
+        return self.boot != self.noted_boot
+
+    def note_boot(self) -> None:
+        self.noted_boot = self.boot
