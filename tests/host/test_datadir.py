@@ -150,7 +150,7 @@ def test_the_boot(store: DiskStore, tmp_path: Path) -> None:
     note = tmp_path / "data/.net.boot"
     with store.lock():
         assert not store.is_of_another_boot()
-        with open(datadir.BOOT_ID, "rb") as file:  # noqa: PTH123
+        with open(datadir.BOOT_ID, "rb") as file:
             assert note.read_bytes() == file.read()
         note.write_text("another")
         assert store.is_of_another_boot()

@@ -50,5 +50,5 @@ def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
 
 def test_read_all_stops_at_its_limit() -> None:
     """Who sends without end is cut off."""
-    with open("/dev/zero", "rb") as file:  # noqa: PTH123
+    with open("/dev/zero", "rb") as file:
         assert 100 < len(files.read_all(file.fileno(), 100)) <= 65536 * 2

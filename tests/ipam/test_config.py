@@ -103,7 +103,10 @@ def test_routes() -> None:
 
 def test_resolv_conf() -> None:
     """Nameservers, search and options add up over lines, the last domain wins; comments and half lines are nothing."""
-    text = "# c\n;d\nnameserver 1.1.1.1 9.9.9.9\n nameserver ::1\t\ndomain a\ndomain b\nsearch x y\nsearch z\noptions a b:1\nnameserver\nfoo bar\n"
+    text = "# c\n"
+    text += (
+        ";d\nnameserver 1.1.1.1 9.9.9.9\n nameserver ::1\t\ndomain a\ndomain b\nsearch x y\nsearch z\noptions a b:1\nnameserver\nfoo bar\n"
+    )
     assert resolvconf.parse(text) == {
         "nameservers": ["1.1.1.1", "::1"],
         "domain": "b",

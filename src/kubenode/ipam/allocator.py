@@ -65,6 +65,7 @@ def allocate(
                     del wanted[request]
                 given.append(search.reserve(range_set, request))
             _refuse_leftovers(wanted, sets)
+            search.note_turns()
         except BaseException:  # all or nothing, also when the deadline's signal comes in between
             for allocation in given:
                 store.release(Reservation(str(allocation.address), allocation.address, attachment))
@@ -171,6 +172,7 @@ class _Search:
         self._store = store
         self._attachment = attachment
         self._exclude = exclude
+        self._turns: dict[int, Address] = {}
         owned = [entry for entry in found if entry.attachment and entry.address]
         self._taken = _sorted_numbers(entry.address for entry in owned if entry.address)
         self._mine = [e for e in owned if e.belongs_to(attachment) or e.is_old_and_belongs_to(attachment.container_id)]
@@ -182,8 +184,13 @@ class _Search:
             allocation = self._next(range_set, last) if request is None else self._requested(range_set, request)
         except CNIError as error:
             raise CNIError(error.code, f"failed to allocate for range {range_set.id}: {error.msg}", error.details) from None
-        self._store.set_last_reserved(turn, allocation.address)
+        self._turns[turn] = allocation.address
         return allocation
+
+    def note_turns(self) -> None:
+        """Note where each set's next turn begins; not before all are served, so that an ADD that fails has cost none."""
+        for turn, address in self._turns.items():
+            self._store.set_last_reserved(turn, address)
 
     def _last_reserved(self, range_set: RangeSet) -> tuple[int, Address | None]:
         """Return where the set's turns are noted, and the last one.
@@ -191,13 +198,16 @@ class _Search:
         host-local notes them under the set's position, so that a pod with IPv6 alone makes IPv4 start anew. Where another family's turn
         stands there, ours is elsewhere.
         """
-        last = self._store.last_reserved(range_set.id)
+        last = self._noted(range_set.id)
         if last is None or last.version == range_set.version:
             return range_set.id, last
         turn = 0
-        while (last := self._store.last_reserved(turn)) is not None and last.version != range_set.version:
+        while (last := self._noted(turn)) is not None and last.version != range_set.version:
             turn += 1
         return turn, last
+
+    def _noted(self, turn: int) -> Address | None:
+        return self._turns.get(turn) or self._store.last_reserved(turn)
 
     def _next(self, range_set: RangeSet, last: Address | None) -> Allocation:
         self._refuse_duplicate(range_set)
