@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from callplugin import environment, execute
@@ -16,7 +16,14 @@ from hypothesis import strategies as st
 from kubenode.host.log import Log
 from kubenode.plugins import drop_in, kube_node, node_annotation, skel
 
-COMMANDS = {"kube-node": kube_node.COMMANDS, "node-annotation": node_annotation.COMMANDS, "host-local": drop_in.COMMANDS}
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+COMMANDS: dict[str, Mapping[str, skel.Command]] = {
+    "kube-node": kube_node.COMMANDS,
+    "node-annotation": node_annotation.COMMANDS,
+    "host-local": drop_in.COMMANDS,
+}
 KNOWN = {*range(1, 8), 11, 50, *range(101, 118), 999}  # without 100: a fault of ours
 CASES = settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 SMALL = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)

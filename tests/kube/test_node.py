@@ -21,7 +21,7 @@ MANIFEST: dict[str, Any] = {
 def test_a_node() -> None:
     """Of a manifest the part that matters here is taken; reduced to it, it says the same."""
     found = node.parse(MANIFEST, "x")
-    assert found == ("n", "u", "m", ("10.0.0.0/24", "fd00::/64"), MANIFEST["metadata"]["annotations"])
+    assert tuple(found) == ("n", "u", "m", ("10.0.0.0/24", "fd00::/64"), MANIFEST["metadata"]["annotations"])
     reduced = node.reduce(MANIFEST)
     assert node.parse(reduced, "x") == found._replace(annotations={"a": "1"})
     assert "labels" not in reduced["metadata"]

@@ -119,7 +119,7 @@ def test_macvlan(podnet: PodNet, kubeconfig: str, search: str, plugin: str, vers
         "kube-node": {"type": "kube-node", "kubeconfig": kubeconfig, "annotation": "kube-node.nordix.org/net1"},
         "node-annotation": {"type": "node-annotation", "annotation": KEY},
     }[plugin]
-    netconf = {"name": "mac", "cniVersion": version, "type": "macvlan", "master": podnet.uplink(), "mode": "bridge"}
+    netconf: dict[str, Any] = {"name": "mac", "cniVersion": version, "type": "macvlan", "master": podnet.uplink(), "mode": "bridge"}
     netconf["ipam"] = {**ipam, "dataDir": str(podnet.data_dir)}
     one, two = podnet.pod(), podnet.pod()
     answers = [podnet.add(netconf, pod, cni_path=search, ifname="net1") for pod in (one, two)]

@@ -46,7 +46,7 @@ def lifetime(net: Network) -> None:
     answer = net.call("ADD")
     assert answer.code == 0, answer.stdout
     net.ok("CHECK", prevResult=answer.json)
-    net.ok("GC", **{"cni.dev/valid-attachments": [{"containerID": "c1", "ifname": "eth0"}]})
+    net.gc("c1")
     assert net.reserved() == ["11.0.1.2", "1100:0:0:1::2"]
     net.ok("DEL")
     assert net.reserved() == []
@@ -87,7 +87,7 @@ def test_without_a_view(embedded: NetworkMaker, tmp_path: Path, silent: str) -> 
     begin = time.monotonic()
     net.ok("DEL")
     assert net.error("CHECK")["code"] == 3
-    net.ok("GC", **{"cni.dev/valid-attachments": []})
+    net.gc()
     assert time.monotonic() - begin < 3
 
 
@@ -111,9 +111,9 @@ def test_nothing_but_add_asks(network: NetworkMaker, api_server: RealApiServer, 
     (run_dir / "node.json").unlink()
     before = len(api_server.asked())
     net.ok("CHECK", prevResult=answer.json)
-    net.ok("GC", **{"cni.dev/valid-attachments": [{"containerID": "c1", "ifname": "eth0"}]})
+    net.gc("c1")
     net.ok("DEL")
-    net.ok("GC", **{"cni.dev/valid-attachments": []})
+    net.gc()
     assert len(api_server.asked()) == before
     assert net.reserved() == []
 

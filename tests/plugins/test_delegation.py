@@ -68,7 +68,7 @@ def test_the_complete_configuration_is_handed_on(binaries: Path, tmp_path: Path,
     for_us = {"kubeconfig": "/k", "refreshAfter": 5, "ipv4-namespaces": ["default"], "loglevel": "info"}
     for_it = {"routes": [{"dst": "0.0.0.0/0"}], "resolvConf": "/etc/resolv.conf", "dns": {"search": ["x"]}, "unknown": {"a": [1, None]}}
     net.ipam.update(for_us | for_it)
-    more = {
+    more: dict[str, Any] = {
         "isDefaultGateway": True,
         "runtimeConfig": {"ips": ["11.0.1.9"], "mac": "00:11:22:33:44:55"},
         "args": {"cni": {"ips": ["11.0.1.9"]}, "labels": [{"key": "a"}]},
@@ -225,9 +225,10 @@ def test_gc_releases_what_is_stale(network: NetworkMaker, view: ViewWriter) -> N
         net.add(container)
     net.ok("GC")
     assert len(net.reserved()) == 6
-    net.ok("GC", **{"cni.dev/valid-attachments": [{"containerID": "c2", "ifname": "eth0"}, {"containerID": "c3", "ifname": "net1"}]})
+    more: dict[str, Any] = {"cni.dev/valid-attachments": [{"containerID": "c2", "ifname": "eth0"}, {"containerID": "c3", "ifname": "net1"}]}
+    net.ok("GC", **more)
     assert net.reserved() == ["11.0.1.3", "1100:0:0:1::3"]
-    net.ok("GC", **{"cni.dev/valid-attachments": []})
+    net.gc()
     assert net.reserved() == []
     assert {path.name for path in net.directory.iterdir()} == {"lock", "last_reserved_ip.0", "last_reserved_ip.1"}
 

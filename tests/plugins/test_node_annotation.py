@@ -101,7 +101,7 @@ def test_del_after_a_change(network: NetworkMaker, said: Any, view: ViewWriter, 
     else:
         (run_dir / "node.json").unlink()
     net.ok("CHECK")
-    net.ok("GC", **{"cni.dev/valid-attachments": [{"containerID": "c1", "ifname": "eth0"}]})
+    net.gc("c1")
     assert reserved.exists()
     net.ok("DEL")
     assert not reserved.exists()
@@ -114,7 +114,7 @@ def test_gc_reaches_every_data_dir(embedded: NetworkMaker, said: Any, tmp_path: 
     for number in range(2):
         said(f'ranges: [[{{"subnet": "172.16.{number}.0/24"}}]], dataDir: "{tmp_path}/dir{number}"')
         net.add(f"c{number}")
-    net.ok("GC", **{"cni.dev/valid-attachments": []})
+    net.gc()
     assert [path.name for number in range(2) for path in (tmp_path / f"dir{number}/net").glob("172.*")] == []
     assert list((run_dir / "attachments").iterdir()) == []
 
@@ -208,7 +208,12 @@ def test_nextipam(binaries: Path, said: Any, config: Any, tmp_path: Path, how: s
     config({"nextipam": {"path": str(path / "show"), "name in CNI_PATH": "show", "name in PATH": "cat"}[how]})
     net = Network(binaries / "node-annotation", tmp_path / "networks", {"annotation": KEY, "routes": []}, [path])
     answer = net.call("ADD", runtimeConfig={"mac": "x"})
-    ipam = {"type": "cat" if how == "name in PATH" else "show", "dataDir": str(tmp_path / "networks"), "routes": [], "x": None}
+    ipam: dict[str, Any] = {
+        "type": "cat" if how == "name in PATH" else "show",
+        "dataDir": str(tmp_path / "networks"),
+        "routes": [],
+        "x": None,
+    }
     assert answer.json == {**net.netconf, "runtimeConfig": {"mac": "x"}, "ipam": {**ipam, "ranges": [[{"subnet": "172.16.5.0/24"}]]}}
 
 

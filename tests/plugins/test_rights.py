@@ -27,7 +27,7 @@ def test_get_on_nodes_is_enough(
     assert answer.code == 0
     net.ok("CHECK", prevResult=answer.json)
     net.ok("STATUS")
-    net.ok("GC", **{"cni.dev/valid-attachments": [{"containerID": "c1", "ifname": "eth0"}]})
+    net.gc("c1")
     assert net.reserved()
     net.ok("DEL")
     assert net.reserved() == []

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from callplugin import NetworkMaker, ViewWriter
 
 VERSIONS = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
-OLDEST = {
+OLDEST: dict[str, Any] = {
     "ip4": {"ip": "11.0.1.2/24", "gateway": "11.0.1.1", "routes": [{"dst": "0.0.0.0/0"}]},
     "ip6": {"ip": "1100:0:0:1::2/64", "gateway": "1100:0:0:1::1", "routes": [{"dst": "::/0", "gw": "1100:0:0:1::9"}]},
     "dns": {},
 }
 ROUTES = [{"dst": "0.0.0.0/0"}, {"dst": "::/0", "gw": "1100:0:0:1::9"}]
-MIDDLE = {
+MIDDLE: dict[str, Any] = {
     "ips": [
         {"version": "4", "address": "11.0.1.2/24", "gateway": "11.0.1.1"},
         {"version": "6", "address": "1100:0:0:1::2/64", "gateway": "1100:0:0:1::1"},
@@ -28,11 +28,11 @@ MIDDLE = {
     "routes": ROUTES,
     "dns": {},
 }
-NEWEST = {
+NEWEST: dict[str, Any] = {
     "ips": [{"address": "11.0.1.2/24", "gateway": "11.0.1.1"}, {"address": "1100:0:0:1::2/64", "gateway": "1100:0:0:1::1"}],
     "routes": ROUTES,
 }
-SHAPES = {
+SHAPES: dict[str, dict[str, Any]] = {
     **dict.fromkeys(["0.1.0", "0.2.0"], OLDEST),
     **dict.fromkeys(["0.3.0", "0.3.1", "0.4.0"], MIDDLE),
     **dict.fromkeys(["1.0.0", "1.1.0"], NEWEST),
