@@ -47,6 +47,14 @@ def execute(executable: Path, netconf: Mapping[str, Any] | bytes, environ: Mappi
     return Answer(done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
+def outdate(run_dir: Path, seconds: float) -> None:
+    """Make the Node view older by so much."""
+    path = run_dir / "node.json"
+    view = json.loads(path.read_text())
+    view["kube-node.nordix.org/view"]["fetched"] -= seconds
+    path.write_text(json.dumps(view))
+
+
 class Network:
     """A network of one plugin: its configuration, where it keeps reservations, and calls for it."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,7 +12,6 @@ from callplugin import Network
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
     from apiserver import RealApiServer
     from callplugin import NetworkMaker, ViewWriter
@@ -66,6 +66,15 @@ def node(api_server: RealApiServer, monkeypatch: pytest.MonkeyPatch) -> Iterator
     monkeypatch.setenv("NODE_NAME", name)
     yield name
     api_server.delete_node(name)
+
+
+@pytest.fixture
+def machine_id() -> str:
+    """Return what this machine's Node has as its machineID."""
+    path = Path("/etc/machine-id")
+    if not path.exists() or not path.read_text().strip():
+        pytest.skip("this machine has no /etc/machine-id (systemd-machine-id-setup)")
+    return path.read_text().strip()
 
 
 @pytest.fixture

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from callplugin import environment, execute
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from apiserver import RealApiServer
@@ -17,12 +19,13 @@ KEY = "kube-node.nordix.org/net1"
 
 
 @pytest.fixture
-def only(api_server: RealApiServer, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
-    """Return our Node's name; it has the podCIDRs that the test asks for."""
-    name = f"only-{'-'.join('v6' if ':' in cidr else 'v4' for cidr in request.param)}-{request.node.name.__hash__() & 0xFFFFFF:x}"
+def only(api_server: RealApiServer, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let our Node have the podCIDRs that the test asks for."""
+    name = f"only-{secrets.token_hex(4)}"
     api_server.create_node(name, request.param)
     monkeypatch.setenv("NODE_NAME", name)
-    return name
+    yield
+    api_server.delete_node(name)
 
 
 @pytest.mark.parametrize("name", ["kube-node", "node-annotation"])
@@ -33,12 +36,19 @@ def test_version(binaries: Path, name: str) -> None:
     assert (answer.code, answer.json) == (0, {"cniVersion": "0.4.0", "supportedVersions": supported})
 
 
-@pytest.mark.parametrize(("command", "code"), [("VERSION", 0), ("ADD", 1), ("DEL", 1)])
-def test_empty_input(binaries: Path, command: str, code: int) -> None:
-    """Nothing on standard input is undecodable, and still good enough for VERSION."""
-    answer = execute(binaries / "kube-node", b"", environment(command))
-    assert answer.code == code
-    assert answer.json.get("code") == (6 if code else None)
+@pytest.mark.parametrize("command", ["ADD", "DEL", "CHECK", "STATUS", "GC"])
+@pytest.mark.parametrize("name", ["kube-node", "node-annotation"])
+def test_empty_input(binaries: Path, name: str, command: str) -> None:
+    """Nothing on standard input is undecodable."""
+    answer = execute(binaries / name, b"", environment(command))
+    assert (answer.code, answer.json["code"]) == (1, 6)
+
+
+@pytest.mark.parametrize("name", ["kube-node", "node-annotation"])
+def test_empty_input_is_enough_for_version(binaries: Path, name: str) -> None:
+    """Old runtimes say nothing with VERSION: the answer is in our newest version."""
+    answer = execute(binaries / name, b"", environment("VERSION"))
+    assert (answer.code, answer.json["cniVersion"], answer.json["supportedVersions"][-1]) == (0, "1.1.0", "1.1.0")
 
 
 @pytest.mark.usefixtures("node")
@@ -150,7 +160,8 @@ def test_ipv6_alone_does_not_disturb_ipv4s_turns(network: NetworkMaker, kubeconf
 
 
 @pytest.mark.parametrize("only", [["11.0.8.0/24"]], indirect=True)
-def test_ipv4_only_node_and_a_namespace_without_ipv4(network: NetworkMaker, kubeconfig: str, only: str) -> None:
+@pytest.mark.usefixtures("only")
+def test_ipv4_only_node_and_a_namespace_without_ipv4(network: NetworkMaker, kubeconfig: str) -> None:
     """A pod that would get no address at all is an error that says so; its DEL works, and nothing is reserved."""
     net = network(kubeconfig=kubeconfig, **{"ipv4-namespaces": ["prod"]})
     error = net.error(namespace="test")
@@ -185,6 +196,33 @@ def test_annotation_with_three_subnets(network: NetworkMaker, api_server: RealAp
     error = net.error(container_id="c2")
     assert "no IP addresses available in range set: 172.20.2.1-172.20.2.2,172.20.9.1-172.20.9.2" in error["msg"]
     assert net.reserved() == ["172.20.2.2", "172.20.9.2", "fd00::2:0:2", "fd00::2:0:3"]
+
+
+def test_annotation_with_a_second_ipv6_subnet(network: NetworkMaker, api_server: RealApiServer, node: str, kubeconfig: str) -> None:
+    """A family's second subnet serves when its first is full, though a subnet of the other family stands between."""
+    api_server.annotate(node, {KEY: "fd00:1::/126, 172.20.2.0/24, fd00:2::/126"})
+    net = network(kubeconfig=kubeconfig, annotation=KEY)
+    assert [net.add(f"c{number}") for number in range(4)] == [
+        ["fd00:1::2", "172.20.2.2"],
+        ["fd00:1::3", "172.20.2.3"],
+        ["fd00:2::2", "172.20.2.4"],
+        ["fd00:2::3", "172.20.2.5"],
+    ]
+    reserved = net.reserved()
+    assert "no IP addresses available in range set: fd00:1::1-fd00:1::3,fd00:2::1-fd00:2::3" in net.error(container_id="c4")["msg"]
+    assert net.reserved() == reserved
+    net.ok("DEL", "c1")
+    assert net.add("c5")[0] == "fd00:1::3"
+
+
+def test_annotation_with_an_invalid_subnet(network: NetworkMaker, api_server: RealApiServer, node: str, kubeconfig: str) -> None:
+    """A bad subnet is an error that shows it with its annotation and its Node; nothing is reserved, and the pod's DEL works."""
+    api_server.annotate(node, {KEY: "172.20.2.0/24,fd00::2:0:0/196"})
+    net = network(kubeconfig=kubeconfig, annotation=KEY)
+    error = net.error()
+    assert (error["code"], error["msg"]) == (108, f"annotation {KEY} of Node {node}: invalid CIDR address: fd00::2:0:0/196")
+    net.ok("DEL")
+    assert net.reserved() == []
 
 
 def test_two_networks_do_not_see_each_others_subnets(network: NetworkMaker, api_server: RealApiServer, node: str, kubeconfig: str) -> None:

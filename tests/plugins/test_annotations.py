@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import pytest
+from callplugin import outdate
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,10 +23,7 @@ HOST_BITS = "Network has host bits set. For a subnet mask of length 24 the netwo
     [
         ("172.20.2.5/24", f"annotation {KEY} of Node n: {HOST_BITS}"),
         ("fd00::/64,172.20.2.5/24", f"annotation {KEY} of Node n: {HOST_BITS}"),
-        (
-            "::ffff:10.0.0.0/120",
-            f"annotation {KEY} of Node n: {MAPPED}",
-        ),
+        ("::ffff:10.0.0.0/120", f"annotation {KEY} of Node n: {MAPPED}"),
         ("10.0.0.0/8,10.1.0.0/16", f"annotation {KEY} of Node n: subnets 10.0.0.0/8 and 10.1.0.0/16 overlap"),
         ("fd00::/64, fd00::/96", f"annotation {KEY} of Node n: subnets fd00::/64 and fd00::/96 overlap"),
         ("", f"annotation {KEY} of Node n is empty"),
@@ -108,16 +105,14 @@ def test_a_node_file_in_yaml(embedded: NetworkMaker, tmp_path: Path) -> None:
     assert embedded(nodeFile=str(tmp_path / "node.yaml")).add() == ["10.9.0.2"]
 
 
+@pytest.mark.parametrize(("before", "code"), [("rubbish", 108), ("", 108), (None, 107)])
 def test_the_next_add_sees_a_corrected_annotation(
-    network: NetworkMaker, api_server: RealApiServer, node: str, kubeconfig: str, run_dir: Path
+    network: NetworkMaker, api_server: RealApiServer, node: str, kubeconfig: str, run_dir: Path, before: str | None, code: int
 ) -> None:
-    """After the operator has corrected the annotation pods start, without waiting for refreshAfter."""
-    api_server.annotate(node, {KEY: "rubbish"})
+    """After the operator has corrected the annotation, or set it, pods start, without waiting for refreshAfter."""
+    api_server.annotate(node, {KEY: before})
     net = network(kubeconfig=kubeconfig, annotation=KEY)
-    assert net.error()["code"] == 108
+    assert net.error()["code"] == code
     api_server.annotate(node, {KEY: "172.20.5.0/24"})
-    path = run_dir / "node.json"
-    seen = json.loads(path.read_text())
-    seen["kube-node.nordix.org/view"]["fetched"] -= 2  # seconds: a wrong view is asked for again after one
-    path.write_text(json.dumps(seen))
+    outdate(run_dir, 2)  # seconds: a wrong view is asked for again after one
     assert net.add() == ["172.20.5.2"]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import secrets
 import socket
 import time
 from typing import TYPE_CHECKING
 
 import pytest
+from apiserver import write_kubeconfig
+from callplugin import outdate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,12 +19,15 @@ if TYPE_CHECKING:
     from callplugin import Network, NetworkMaker
 
 PATIENCE = 15.0  # seconds that a runtime waits
+AT_ONCE = 3.0  # seconds in which no request can have run into its time limit
 
 
 @pytest.fixture
-def stopped(api_server: RealApiServer) -> Iterator[RealApiServer]:
-    """Return the API server, for a test that stops it; it runs again afterwards."""
+def stopped(api_server: RealApiServer, node: str) -> Iterator[RealApiServer]:
+    """Return the API server, for a test that stops it; it runs again afterwards, before the Node `node` is deleted."""
+    del node
     yield api_server
+    api_server.stop()
     api_server.start()
 
 
@@ -33,12 +38,10 @@ def silent() -> Iterator[str]:
         yield f"https://127.0.0.1:{listener.getsockname()[1]}"
 
 
-def outdate(run_dir: Path, seconds: float) -> None:
-    """Make the view older by so much."""
-    path = run_dir / "node.json"
-    view = json.loads(path.read_text())
-    view["kube-node.nordix.org/view"]["fetched"] -= seconds
-    path.write_text(json.dumps(view))
+@pytest.fixture
+def no_answer(tmp_path: Path, silent: str) -> str:
+    """Return the path of a kubeconfig for an API server that never says a word."""
+    return str(write_kubeconfig(tmp_path / "no-answer", {"server": silent}, {"token": "t"}))
 
 
 def lifetime(net: Network) -> None:
@@ -52,7 +55,7 @@ def lifetime(net: Network) -> None:
     assert net.reserved() == []
 
 
-def test_the_view_serves(network: NetworkMaker, node: str, stopped: RealApiServer, kubeconfig: str, run_dir: Path) -> None:
+def test_the_view_serves(network: NetworkMaker, stopped: RealApiServer, kubeconfig: str, run_dir: Path) -> None:
     """API server down: with a view, fresh or stale, every command works."""
     net = network(kubeconfig=kubeconfig)
     net.add("before")
@@ -66,19 +69,34 @@ def test_the_view_serves(network: NetworkMaker, node: str, stopped: RealApiServe
     net.ok("DEL", "stale")
 
 
-def test_without_a_view(embedded: NetworkMaker, tmp_path: Path, silent: str) -> None:
+def test_a_view_that_is_always_old(network: NetworkMaker, stopped: RealApiServer, kubeconfig: str) -> None:
+    """With refreshAfter 0 each ADD asks, and without an answer the view serves."""
+    net = network(kubeconfig=kubeconfig, refreshAfter=0)
+    before = len(stopped.asked())
+    assert [net.add(name) for name in ("c1", "c2")] == [["11.0.1.2", "1100:0:0:1::2"], ["11.0.1.3", "1100:0:0:1::3"]]
+    assert len(stopped.asked()) - before == 2
+    stopped.stop()
+    assert net.add("c3") == ["11.0.1.4", "1100:0:0:1::4"]
+    net.ok("STATUS")
+
+
+@pytest.mark.usefixtures("node")
+def test_an_old_view_and_no_answer(embedded: NetworkMaker, kubeconfig: str, no_answer: str, run_dir: Path) -> None:
+    """An API server that never answers costs one ADD some seconds; the next ones have the old view at once."""
+    embedded(kubeconfig=kubeconfig).add("before")
+    outdate(run_dir, 100_000)
+    net = embedded(kubeconfig=no_answer)
+    begin = time.monotonic()
+    assert net.add("c1") == ["11.0.1.3", "1100:0:0:1::3"]
+    assert time.monotonic() - begin < PATIENCE
+    begin = time.monotonic()
+    assert net.add("c2") == ["11.0.1.4", "1100:0:0:1::4"]
+    assert time.monotonic() - begin < AT_ONCE
+
+
+def test_without_a_view(embedded: NetworkMaker, silent: str, no_answer: str) -> None:
     """Neither view nor API server: try again later, inside the runtime's patience; DEL, CHECK and GC work at once."""
-    (tmp_path / "k").write_text(
-        json.dumps(
-            {
-                "current-context": "c",
-                "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-                "clusters": [{"name": "c", "cluster": {"server": silent}}],
-                "users": [{"name": "u", "user": {"token": "t"}}],
-            }
-        )
-    )
-    net = embedded(kubeconfig=str(tmp_path / "k"))
+    net = embedded(kubeconfig=no_answer)
     begin = time.monotonic()
     error = net.error(env={"NODE_NAME": "n"})
     assert error["code"] == 11
@@ -88,7 +106,7 @@ def test_without_a_view(embedded: NetworkMaker, tmp_path: Path, silent: str) -> 
     net.ok("DEL")
     assert net.error("CHECK")["code"] == 3
     net.gc()
-    assert time.monotonic() - begin < 3
+    assert time.monotonic() - begin < AT_ONCE
 
 
 def test_a_refused_connection(embedded: NetworkMaker, api_server: RealApiServer, tmp_path: Path) -> None:
@@ -118,24 +136,31 @@ def test_nothing_but_add_asks(network: NetworkMaker, api_server: RealApiServer, 
     assert net.reserved() == []
 
 
-def test_pod_cidrs_not_assigned_yet(
-    network: NetworkMaker, api_server: RealApiServer, kubeconfig: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A Node that has just joined: try again later, and as soon as it has podCIDRs the next ADD sees them."""
-    monkeypatch.setenv("NODE_NAME", "just-joined")
-    api_server.create_node("just-joined")
+@pytest.fixture
+def joined(api_server: RealApiServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Return the name of our Node, which has no podCIDRs yet."""
+    name = f"joined-{secrets.token_hex(4)}"
+    monkeypatch.setenv("NODE_NAME", name)
+    api_server.create_node(name)
+    yield name
+    api_server.delete_node(name)
+
+
+def test_pod_cidrs_not_assigned_yet(network: NetworkMaker, api_server: RealApiServer, kubeconfig: str, joined: str) -> None:
+    """A Node that has just joined: try again later, and as soon as it has podCIDRs ADD sees them, within two seconds."""
     net = network(kubeconfig=kubeconfig)
     error = net.error()
-    assert (error["code"], error["msg"]) == (11, "Node just-joined has no spec.podCIDRs yet")
+    assert (error["code"], error["msg"]) == (11, f"Node {joined} has no spec.podCIDRs yet")
+    assert (error := net.error("STATUS"))["code"] == 50
+    assert error["msg"] == f"Node {joined} has no spec.podCIDRs yet"
     net.ok("DEL")
     spec = {"spec": {"podCIDR": "10.44.0.0/24", "podCIDRs": ["10.44.0.0/24", "fd44::/64"]}}
-    api_server.request("PATCH", "/api/v1/nodes/just-joined", spec, "application/merge-patch+json")
-    end = time.monotonic() + 3
+    api_server.request("PATCH", f"/api/v1/nodes/{joined}", spec, "application/merge-patch+json")
+    end = time.monotonic() + 2
     answer = net.call("ADD")
     while answer.code and time.monotonic() < end:
         answer = net.call("ADD")
     assert answer.addresses == ["10.44.0.2", "fd44::2"]
-    api_server.delete_node("just-joined")
 
 
 def test_a_changed_annotation_serves_after_refresh(
@@ -151,7 +176,23 @@ def test_a_changed_annotation_serves_after_refresh(
     assert net.add("c3") == ["10.46.0.2"]
 
 
-def test_all_commands_with_a_warm_view(network: NetworkMaker, node: str, stopped: RealApiServer, kubeconfig: str) -> None:
+def test_changed_pod_cidrs_serve_after_refresh(
+    network: NetworkMaker, api_server: RealApiServer, node: str, kubeconfig: str, run_dir: Path
+) -> None:
+    """A Node that has joined anew with other podCIDRs: after refreshAfter the next ADD has them; DEL still releases the old ones."""
+    net = network(kubeconfig=kubeconfig, refreshAfter=60)
+    assert net.add("c1") == ["11.0.1.2", "1100:0:0:1::2"]
+    api_server.delete_node(node)
+    api_server.create_node(node, ["11.0.9.0/24", "1100:0:0:9::/64"])
+    assert net.add("c2") == ["11.0.1.3", "1100:0:0:1::3"]
+    outdate(run_dir, 61)
+    assert net.add("c3") == ["11.0.9.2", "1100:0:0:9::2"]
+    net.ok("DEL", "c1")
+    net.ok("DEL", "c2")
+    assert net.reserved() == ["11.0.9.2", "1100:0:0:9::2"]
+
+
+def test_all_commands_with_a_warm_view(network: NetworkMaker, stopped: RealApiServer, kubeconfig: str) -> None:
     """With a view, an API server that is down is not noticed."""
     net = network(kubeconfig=kubeconfig)
     net.ok("STATUS")

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 import secrets
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from apiserver import RealApiServer
     from callplugin import NetworkMaker
-
-MACHINE_ID = Path("/etc/machine-id")
 
 
 class Nodes:
@@ -52,13 +50,6 @@ def lister(api_server: RealApiServer) -> str:
 @pytest.fixture
 def may_list(api_server: RealApiServer, lister: str, tmp_path: Path) -> str:
     return str(api_server.kubeconfig(tmp_path / "lister", lister))
-
-
-@pytest.fixture
-def machine_id() -> str:
-    if not MACHINE_ID.exists() or not MACHINE_ID.read_text().strip():
-        pytest.skip("this machine has no /etc/machine-id")
-    return MACHINE_ID.read_text().strip()
 
 
 def unique(name: str) -> str:
@@ -112,7 +103,6 @@ def test_ambiguous_machine_ids(embedded: NetworkMaker, nodes: Nodes, may_list: s
     assert (error["code"], error["msg"]) == (105, f"the Nodes {names[0]}, {names[1]} have the same machineID {machine_id}")
 
 
-@pytest.mark.usefixtures("machine_id")
 def test_no_node_is_ours(embedded: NetworkMaker, may_list: str, machine_id: str) -> None:
     """Where no Node has our machine-id, the error says so and how to name ours."""
     error = embedded(kubeconfig=may_list).error()

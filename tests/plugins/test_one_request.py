@@ -6,7 +6,8 @@ import json
 import subprocess
 from typing import TYPE_CHECKING
 
-from callplugin import environment
+import pytest
+from callplugin import Network, environment
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,6 +34,7 @@ def test_of_a_hundred_plugins_one_asks(binaries: Path, tmp_path: Path, api_serve
                 )
             )
     answers = [json.loads(process.communicate(timeout=60)[0]) for process in running]
+    assert [process.returncode for process in running] == [0] * PODS
     addresses = [ip["address"] for answer in answers for ip in answer["ips"]]
     assert len(addresses) == len(set(addresses)) == 2 * PODS
     assert [(asked.verb, asked.name) for asked in api_server.asked()[before:]] == [("get", node)]
@@ -76,3 +78,22 @@ def test_a_full_pool_does_not_drop_the_view(network: NetworkMaker, api_server: R
     for number in range(1, 6):
         assert "no IP addresses available" in net.error(container_id=f"c{number}")["msg"]
     assert len(api_server.asked()) == before
+
+
+@pytest.mark.usefixtures("node")
+def test_a_failing_delegate_does_not_drop_the_view(
+    binaries: Path, tmp_path: Path, api_server: RealApiServer, kubeconfig: str, run_dir: Path
+) -> None:
+    """A delegate that fails costs the API server nothing, and the view stays as it is."""
+    failing = tmp_path / "delegates/host-local"
+    failing.parent.mkdir()
+    failing.write_text('#!/bin/sh\necho \'{"code": 777, "msg": "no luck"}\'\nexit 1\n')
+    failing.chmod(0o755)
+    net = Network(binaries / "kube-node", tmp_path / "networks", {"kubeconfig": kubeconfig}, [failing.parent])
+    assert net.error()["code"] == 777
+    view = (run_dir / "node.json").read_bytes()
+    before = len(api_server.asked())
+    for number in range(5):
+        assert net.error(container_id=f"c{number}")["code"] == 777
+    assert len(api_server.asked()) == before
+    assert (run_dir / "node.json").read_bytes() == view

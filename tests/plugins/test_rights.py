@@ -37,6 +37,7 @@ def test_get_on_nodes_is_enough(
 
 
 @pytest.mark.parametrize(("named", "verb"), [(True, "get"), (False, "list")])
+@pytest.mark.usefixtures("machine_id")  # without one nothing is listed
 def test_without_a_right(embedded: NetworkMaker, api_server: RealApiServer, tmp_path: Path, verb: str, *, named: bool) -> None:
     """A right that is missing is an error with the verb, the resource, the user and the rule to bind."""
     user = f"nobody-{secrets.token_hex(4)}"
