@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 NETWORK = "k8snet"
-PODS = ("pod1", "pod2")
 
 COUNTING = """#!/bin/sh
 echo "$CNI_COMMAND" >>"$0.calls"
@@ -131,31 +130,31 @@ def pod_manifest(name: str) -> str:
     return json.dumps({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec})
 
 
-def check(lab: Lab, pod_cidrs: list[str], show: Callable[[str, str], None]) -> None:
+def check(lab: Lab, pods: tuple[str, str], pod_cidrs: list[str], show: Callable[[str, str], None]) -> None:
     """Run two pods and delete them again."""
     begin = time.monotonic()
-    for name in PODS:
+    for name in pods:
         lab.kubectl("apply", "-f", "-", stdin=pod_manifest(name))
-    lab.kubectl("wait", "--for=condition=Ready", *(f"pod/{name}" for name in PODS), "--timeout=60s")
+    lab.kubectl("wait", "--for=condition=Ready", *(f"pod/{name}" for name in pods), "--timeout=60s")
     show("pods ready", f"{time.monotonic() - begin:.1f} s")
 
     subnets = [ipaddress.ip_network(cidr) for cidr in pod_cidrs]
-    addresses = {name: [item["ip"] for item in lab.get("pod", name)["status"]["podIPs"]] for name in PODS}
+    addresses = {name: [item["ip"] for item in lab.get("pod", name)["status"]["podIPs"]] for name in pods}
     for name, found in addresses.items():
         inside = [[ipaddress.ip_address(address) in subnet for subnet in subnets] for address in found]
         if inside != [[True, False], [False, True]]:
             raise CheckFailedError(f"{name} has {found}: not one address of each of {pod_cidrs}")
         show(f"{name}: podIPs", ", ".join(found))
 
-    for address in addresses["pod2"]:
+    for address in addresses[pods[1]]:
         family = "-6" if ":" in address else "-4"
-        run(lab.cluster, "exec", lab.directory, "pod1", "ping", family, "-c1", "-W5", address)
-        show("pod1 pings pod2", address)
+        run(lab.cluster, "exec", lab.directory, pods[0], "ping", family, "-c1", "-W5", address)
+        show(f"{pods[0]} pings {pods[1]}", address)
     if sorted(lab.reservations()) != sorted(address for found in addresses.values() for address in found):
         raise CheckFailedError(f"reserved: {lab.reservations()}")
 
     begin = time.monotonic()
-    lab.kubectl("delete", "pod", *PODS, "--wait")
+    lab.kubectl("delete", "pod", *pods, "--wait")
     wait(f"no reservation left, but {lab.reservations()}", 60, lambda: not lab.reservations())
     show("pods deleted, no reservation left", f"{time.monotonic() - begin:.1f} s")
 
@@ -175,15 +174,15 @@ def story(lab: Lab, binaries: Path, reference: Path) -> None:
     show("spec.podCIDRs", ", ".join(pod_cidrs))
 
     variant = "host-local"
-    check(lab, pod_cidrs, show)
+    check(lab, (f"{variant}-1", f"{variant}-2"), pod_cidrs, show)
     calls = lab.delegated()
-    if calls.count("ADD") < len(PODS) or calls.count("DEL") < len(PODS):
+    if calls.count("ADD") < 2 or calls.count("DEL") < 2:
         raise CheckFailedError(f"host-local was asked only for {calls}")
     show("asked host-local", f"{calls.count('ADD')} ADD, {calls.count('DEL')} DEL")
 
     variant = "embedded"
     lab.without_host_local()
-    check(lab, pod_cidrs, show)
+    check(lab, (f"{variant}-1", f"{variant}-2"), pod_cidrs, show)
 
 
 def main() -> None:

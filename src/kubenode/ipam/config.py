@@ -44,6 +44,10 @@ def load(netconf: NetConf, args: Mapping[str, str]) -> IPAMConfig:
     versions = [range_set.version for range_set in sets]
     if len(set(versions)) < len(versions) and not at_least(netconf.cni_version, "0.3.0"):
         raise invalid([f"CNI version {netconf.cni_version} does not support more than 1 address per family"])
+    try:
+        check_overlap(sets)
+    except RangeError as error:
+        raise invalid([str(error)]) from None
     resolv_conf = ipam.get("resolvConf") or ""
     if not isinstance(resolv_conf, str):
         raise invalid([f"resolvConf is a JSON {json_type(resolv_conf)}, not a string"])
@@ -65,7 +69,6 @@ def _range_sets(netconf: NetConf) -> tuple[RangeSet, ...]:
             sets.append(make_set(index, [_range(value) for value in ranges]))
         except RangeError as error:
             raise RangeError(f"invalid range set {index}: {error}") from None
-    check_overlap(sets)
     return tuple(sets)
 
 

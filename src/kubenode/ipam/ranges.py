@@ -103,11 +103,14 @@ def make_range(subnet: Subnet, start: Address | None = None, end: Address | None
     """
     first = Address(subnet.version, subnet.number + 1)
     last = Address(subnet.version, subnet.last - (1 if subnet.version == 4 else 0))  # noqa: PLR2004 -- the IP version
-    start_, end_ = start or first, end or last
-    if not subnet.holds(start_) or (end and subnet.holds(end) and start_.number > end.number):
-        raise RangeError(f"RangeStart {start_} not in network {subnet}")
-    if not subnet.holds(end_):
-        raise RangeError(f"RangeEnd {end_} not in network {subnet}")
+    if start and (not subnet.holds(start) or (end and start.number > end.number)):
+        raise RangeError(f"RangeStart {start} not in network {subnet}")
+    start_ = start or first
+    if end and (not subnet.holds(end) or end.number < start_.number):
+        raise RangeError(f"RangeEnd {end} not in network {subnet}")
+    end_ = end or last
+    if start_.number > end_.number:  # where the reference goes on behind the subnet
+        raise RangeError(f"RangeStart {start_} is behind {end_}, the last address to give of {subnet}")
     return Range(subnet, start_.number, end_.number, gateway or first)
 
 
