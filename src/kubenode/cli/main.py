@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kubenode.cni.errors import CNIError
+from kubenode.cli import entry
 from kubenode.version import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from kubenode.cni.errors import CNIError
 
 COMMANDS = {"try": "try_"}  # command to module; its function is called `command`
 
@@ -39,17 +39,10 @@ def kube_node(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main() -> int:
     """Run a command and return its exit code."""
-    try:
-        result = kube_node.main(arguments, prog_name="kube-node", standalone_mode=False)
-    except click.Abort:
-        click.echo("interrupted", err=True)
-        return 130
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except CNIError as error:
-        click.echo(f"Error: {error.msg}" + (f"\n{error.details}" if error.details else ""), err=True)
-        return 1
-    return result if isinstance(result, int) else 0
+    return entry.run(kube_node, "kube-node", _tell)
+
+
+def _tell(error: CNIError) -> None:
+    click.echo(f"Error: {error.msg}" + (f"\n{error.details}" if error.details else ""), err=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kubenode.cli import entry
 from kubenode.cni import versions
 from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
 from kubenode.kube import node
@@ -57,20 +58,13 @@ def error_quit(message: Sequence[str]) -> None:
     raise CNIError(TRY_AGAIN_LATER, f"FAILED: {' '.join(message) or 'node-annotation'}")
 
 
-def main(act: Callable[[], None], arguments: Sequence[str] | None = None) -> int:
+def main(act: Callable[[], None]) -> int:
     """Run a command and return its exit code; `act` is what the plugin does."""
-    try:
-        node_annotation.main(arguments, prog_name="node-annotation", standalone_mode=False, obj=act)
-    except click.Abort:
-        click.echo("interrupted", err=True)
-        return 130
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except CNIError as error:
-        click.echo(json.dumps(error.as_object(versions.LATEST), indent=2))
-        return 1
-    return 0
+    return entry.run(node_annotation, "node-annotation", _tell, act)
+
+
+def _tell(error: CNIError) -> None:
+    click.echo(json.dumps(error.as_object(versions.LATEST), indent=2))
 
 
 def _node(name: str) -> dict[str, Any]:

@@ -1,0 +1,30 @@
+"""What both command lines do around a command: how each way of failing is told, and the exit code of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from kubenode.cni.errors import CNIError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+INTERRUPTED = 130  # 128 and SIGINT, as shells have it
+
+
+def run(group: click.Group, name: str, tell: Callable[[CNIError], None], obj: object = None) -> int:
+    """Run a command line and return its exit code; `tell` shows an error of ours."""
+    try:
+        result = group.main(prog_name=name, standalone_mode=False, obj=obj)
+    except click.Abort:
+        click.echo("interrupted", err=True)
+        return INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except CNIError as error:
+        tell(error)
+        return 1
+    return result if isinstance(result, int) else 0
