@@ -62,13 +62,13 @@ bridge_plugin() {
 }
 
 try() {
-    if ! bridge_plugin >/dev/null; then
-        if may_install && install_package containernetworking-plugins; then
-            say "the bridge plugin is $(bridge_plugin)"
-        else
-            say "no bridge plugin in CNI_PATH, /opt/cni/bin or /usr/lib/cni: addresses only, no pods"
-        fi
-    fi
+    # What pods are made of: program, Debian's package of it. Without them it shows addresses only, and says why.
+    for need in bridge:containernetworking-plugins ip:iproute2 ping:iputils-ping; do
+        program=${need%%:*}
+        case $program in bridge) bridge_plugin >/dev/null ;; *) command -v "$program" >/dev/null ;; esac && continue
+        if may_install && install_package "${need#*:}"; then continue; fi
+        say "there is no $program here (Debian: ${need#*:})"
+    done
     .venv/bin/kube-node try "$@"
 }
 

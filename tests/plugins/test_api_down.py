@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -95,18 +96,20 @@ def test_an_old_view_and_no_answer(embedded: NetworkMaker, kubeconfig: str, no_a
 
 
 def test_without_a_view(embedded: NetworkMaker, silent: str, no_answer: str) -> None:
-    """Neither view nor API server: try again later, inside the runtime's patience; DEL, CHECK and GC work at once."""
+    """Neither view nor API server: try again later, inside the runtime's patience however many ask; DEL, CHECK and GC work at once."""
     net = embedded(kubeconfig=no_answer)
     begin = time.monotonic()
-    error = net.error(env={"NODE_NAME": "n"})
-    assert error["code"] == 11
-    assert silent in error["msg"]
+    with ThreadPoolExecutor(8) as pods:
+        errors = list(pods.map(lambda number: net.error("ADD", f"c{number}", env={"NODE_NAME": "n"}), range(8)))
     assert time.monotonic() - begin < PATIENCE
+    assert [error["code"] for error in errors] == [11] * 8
+    assert all(silent in error["msg"] for error in errors)
     begin = time.monotonic()
     net.ok("DEL")
     assert net.error("CHECK")["code"] == 3
     net.gc()
     assert time.monotonic() - begin < AT_ONCE
+    assert net.reserved() == []
 
 
 def test_a_refused_connection(embedded: NetworkMaker, api_server: RealApiServer, tmp_path: Path) -> None:

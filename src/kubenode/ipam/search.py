@@ -1,0 +1,163 @@
+"""Which address is next: host-local's order (its `allocator.go`), with steps over what is taken instead of trials."""
+
+from __future__ import annotations
+
+from _bisect import bisect_left, bisect_right
+
+from kubenode.cni.errors import DUPLICATE_ALLOCATION, RANGE_FULL, REQUESTED_ADDRESS, CNIError
+from kubenode.cni.record import NamedTuple
+from kubenode.ipam.address import Address
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Sequence
+
+    from kubenode.ipam.ranges import Range, RangeSet, Subnet
+    from kubenode.ipam.store import Attachment, Reservation, Store
+
+    Exclusions = Collection[Subnet]
+
+
+class Allocation(NamedTuple):
+    """An address for a pod, and the range that it is of."""
+
+    range_set: RangeSet
+    range: Range
+    address: Address
+
+
+class Search:
+    """The search for addresses of one ADD, with the lock held."""
+
+    def __init__(self, store: Store, attachment: Attachment, found: Iterable[Reservation], exclude: Exclusions) -> None:
+        self._store = store
+        self._attachment = attachment
+        self._exclude = exclude
+        self._turns: dict[int, Address] = {}
+        owned = [entry for entry in found if entry.attachment and entry.address]
+        self._taken = sorted_numbers(entry.address for entry in owned if entry.address)
+        self._mine = [e for e in owned if e.belongs_to(attachment) or e.is_old_and_belongs_to(attachment.container_id)]
+
+    def reserve(self, range_set: RangeSet, request: Address | None) -> Allocation:
+        """Reserve one address of a range set. Raises CNIError, which names the set by its position."""
+        try:
+            turn, last = self._last_reserved(range_set)
+            allocation = self._next(range_set, last) if request is None else self._requested(range_set, request)
+        except CNIError as error:
+            raise CNIError(error.code, f"failed to allocate for range {range_set.id}: {error.msg}", error.details) from None
+        self._turns[turn] = allocation.address
+        return allocation
+
+    def note_turns(self) -> None:
+        """Note where each set's next turn begins; not before all are served, so that an ADD that fails has cost none."""
+        for turn, address in self._turns.items():
+            self._store.set_last_reserved(turn, address)
+
+    def _last_reserved(self, range_set: RangeSet) -> tuple[int, Address | None]:
+        """Return where the set's turns are noted, and the last one.
+
+        host-local notes them under the set's position, so that a pod with IPv6 alone makes IPv4 start anew. Where another family's turn
+        stands there, ours is elsewhere.
+        """
+        last = self._noted(range_set.id)
+        if last is None or last.version == range_set.version:
+            return range_set.id, last
+        turn = 0
+        while (last := self._noted(turn)) is not None and last.version != range_set.version:
+            turn += 1
+        return turn, last
+
+    def _noted(self, turn: int) -> Address | None:
+        return self._turns.get(turn) or self._store.last_reserved(turn)
+
+    def _next(self, range_set: RangeSet, last: Address | None) -> Allocation:
+        self._refuse_duplicate(range_set)
+        taken = self._taken[range_set.version]
+        for range_, start, end in _from_last_reserved(range_set, last, self._exclude):
+            number = _first_free(taken, start)
+            while number <= end:
+                address = Address(range_set.version, number)
+                if self._store.reserve(address, self._attachment):
+                    return Allocation(range_set, range_, address)
+                number = _first_free(taken, number + 1)  # something that is no reservation has its name
+        raise CNIError(
+            RANGE_FULL, f"no IP addresses available in range set: {range_set}", "delete pods of this node, or give it another subnet"
+        )
+
+    def _refuse_duplicate(self, range_set: RangeSet) -> None:
+        """Raise CNIError for a second ADD without a DEL between, which the specification forbids (SPEC.md, "ADD")."""
+        for entry in self._mine:
+            if entry.address and range_set.range_of(entry.address):
+                raise CNIError(
+                    DUPLICATE_ALLOCATION,
+                    f"{entry.address} has been allocated to {self._attachment.container_id}, duplicate allocation is not allowed",
+                    f"interface {self._attachment.ifname} has its address already; the runtime must call DEL before another ADD",
+                )
+
+    def _requested(self, range_set: RangeSet, address: Address) -> Allocation:
+        range_ = range_set.range_of(address)
+        assert range_ is not None  # noqa: S101 -- the caller has looked
+        if address == range_.gateway:
+            raise CNIError(REQUESTED_ADDRESS, f"requested ip {address} is subnet's gateway", f"request another address of {range_}")
+        if any(subnet.holds(address) for subnet in self._exclude):
+            raise CNIError(REQUESTED_ADDRESS, f"requested ip {address} is excluded", "the network configuration's exclude has it")
+        if not self._store.reserve(address, self._attachment):
+            raise CNIError(
+                REQUESTED_ADDRESS,
+                f"requested IP address {address} is not available in range set {range_set}",
+                "another container has it; request another, or wait for that one's DEL",
+            )
+        return Allocation(range_set, range_, address)
+
+
+def sorted_numbers(addresses: Iterable[Address]) -> dict[int, list[int]]:
+    """Return the numbers of each family's addresses, in order."""
+    numbers: dict[int, list[int]] = {4: [], 6: []}
+    for address in addresses:
+        numbers[address.version].append(address.number)
+    for found in numbers.values():
+        found.sort()
+    return numbers
+
+
+def _first_free(taken: Sequence[int], number: int) -> int:
+    """Return the first number from this one on that is not taken. Its cost is in the logarithm of what is, however long the run."""
+    index = bisect_left(taken, number)
+    if index == len(taken) or taken[index] != number:
+        return number
+    # In a run without gaps a number and its place in the list grow alike.
+    run = bisect_right(range(len(taken)), number - index, lo=index, key=lambda place: taken[place] - place)
+    return number + run - index
+
+
+def _from_last_reserved(range_set: RangeSet, last: Address | None, exclude: Exclusions) -> Iterator[tuple[Range, int, int]]:
+    """Iterate over all that the set can give, from the one after the last reserved round to that one itself.
+
+    A crash-looping container so sees an address again only after all others.
+    """
+    segments = [(r, start, end) for r in range_set.ranges for start, end in segments_of(r, exclude)]
+    last_range = range_set.range_of(last) if last else None
+    if last is None or last_range is None:
+        yield from segments
+        return
+    index = range_set.ranges.index(last_range)
+    rank = [range_set.ranges.index(r) for r, _, _ in segments]
+    after = [(r, max(s, last.number + 1) if i == index else s, e) for (r, s, e), i in zip(segments, rank, strict=True) if i >= index]
+    before = [(r, s, min(e, last.number) if i == index else e) for (r, s, e), i in zip(segments, rank, strict=True) if i <= index]
+    yield from (segment for segment in after + before if segment[1] <= segment[2])
+
+
+def segments_of(range_: Range, exclude: Exclusions) -> Iterator[tuple[int, int]]:
+    """Cut the gateway and the exclusions out of a range: first and last number of each piece, in order."""
+    version = range_.subnet.version
+    holes = sorted((subnet.number, subnet.last) for subnet in exclude if subnet.version == version)
+    if range_.holds(range_.gateway):
+        holes = sorted([*holes, (range_.gateway.number, range_.gateway.number)])
+    start = range_.start
+    for first, last in holes:
+        if start <= first - 1:
+            yield start, min(first - 1, range_.end)
+        start = max(start, last + 1)
+        if start > range_.end:
+            return
+    yield start, range_.end
