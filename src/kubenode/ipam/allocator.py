@@ -16,10 +16,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-    from kubenode.ipam.ranges import RangeSet, Subnet
-    from kubenode.ipam.store import Attachment, Store
-
-    Exclusions = Collection[Subnet]
+    from kubenode.ipam.address import Address
+    from kubenode.ipam.ranges import RangeSet
+    from kubenode.ipam.search import Allocation, Exclusions
+    from kubenode.ipam.store import Attachment, Reservation, Store
 
 
 class Addition(NamedTuple):
