@@ -310,3 +310,20 @@ def test_all_issues_at_once(embedded: NetworkMaker, view: ViewWriter, ipam: dict
     error = net.error()
     assert (error["code"], error["msg"]) == (7, issues)
     net.ok("DEL")
+
+
+@pytest.mark.parametrize("plugin", ["kube-node", "node-annotation"])
+def test_after_a_reboot(network: NetworkMaker, view: ViewWriter, plugin: str) -> None:
+    """The first ADD after a reboot releases what was reserved before it, once, whoever gives the addresses; no note of a boot: nothing."""
+    view("11.0.1.0/24", annotations={"a": 'ranges: [[{"subnet": "11.0.1.0/24"}]]'})
+    net = network(plugin, **({"annotation": "a"} if plugin == "node-annotation" else {}))
+    note = net.directory.parent / ".net.boot"
+    net.add("old")
+    note.unlink()
+    net.add("kept")
+    assert net.reserved() == ["11.0.1.2", "11.0.1.3"]
+    note.write_text("another boot")
+    assert net.add("new") == ["11.0.1.4"]
+    assert net.reserved() == ["11.0.1.4"]
+    net.add("newer")
+    assert net.reserved() == ["11.0.1.4", "11.0.1.5"]
