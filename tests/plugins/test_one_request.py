@@ -66,7 +66,7 @@ def test_of_plugins_that_fail_together_one_asks(binaries: Path, tmp_path: Path, 
         process.wait(60)
     assert codes == [104] * 20
     # A plugin that began after the first one had its answer asks for itself.
-    assert len(api_server.asked()) - before < 20
+    assert len(api_server.asked()) - before <= 5
 
 
 def test_a_full_pool_does_not_drop_the_view(network: NetworkMaker, api_server: RealApiServer, node: str, kubeconfig: str) -> None:

@@ -45,5 +45,8 @@ def replace(path: str, content: bytes, *, durable: bool = False) -> None:
             os.close(fd)
         os.rename(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        try:
+            os.unlink(temporary)
+        except FileNotFoundError:  # the deadline's signal came just after the rename
+            pass
         raise
