@@ -228,7 +228,8 @@ class RealApiServer:
             (self.directory / name).write_bytes(content)
 
     def _context(self, client: KeyPair) -> ssl.SSLContext:
-        context = ssl.create_default_context(cadata=self.authority.certificate.decode())
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(cadata=self.authority.certificate.decode())
         path = self.directory / "admin.pem"
         path.write_bytes(client.certificate + client.key)
         context.load_cert_chain(path)
