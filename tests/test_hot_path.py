@@ -82,7 +82,7 @@ def test_delegating(binaries: Path, tmp_path: Path, view: ViewWriter, interprete
     view("10.0.0.0/24")
     (tmp_path / "host-local").write_text("#!/bin/sh\necho {}\n")
     (tmp_path / "host-local").chmod(0o755)
-    stdin = json.dumps({"cniVersion": "1.1.0", "name": "n", "ipam": {"type": "kube-node"}})
+    stdin = json.dumps({"cniVersion": "1.1.0", "name": "n", "ipam": {"type": "kube-node", "dataDir": str(tmp_path / "networks")}})
     command = [interpreter, "-IS", "-X", "importtime", str(binaries / "kube-node")]
     assert not imported(command, environment("ADD", path=[tmp_path]), stdin) & FORBIDDEN
     assert os.access(binaries / "kube-node", os.X_OK)

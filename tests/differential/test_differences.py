@@ -113,6 +113,15 @@ def test_front_end(theirs: Plugin, ours: Plugin) -> None:
         assert found == codes
 
 
+def test_io(theirs: Plugin, ours: Plugin) -> None:
+    """What the disk refuses is the specification's code 5."""
+    for plugin in (theirs, ours):
+        plugin.data_dir.write_text("a file")
+    assert theirs.error("ADD")["code"] == 999
+    error = ours.error("ADD")
+    assert (error["code"], error["msg"]) == (5, f"Not a directory: {ours.store}/lock")
+
+
 def test_cni_path(theirs: Plugin, ours: Plugin) -> None:
     """CNI_PATH is optional."""
     assert theirs.error("ADD", env={"CNI_PATH": ""})["code"] == 4

@@ -13,6 +13,7 @@ from callplugin import environment, execute
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kubenode.host import datadir
 from kubenode.host.log import Log
 from kubenode.plugins import drop_in, kube_node, node_annotation, skel
 
@@ -140,9 +141,10 @@ def check(plugin: str, host: Host, environ: dict[str, str], stdin: bytes) -> Non
 
 
 @pytest.fixture
-def capture(capsys: pytest.CaptureFixture[str]) -> None:
-    """Keep the log out of the way."""
+def capture(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the log out of the way, and the machine's own reservations: a dataDir that is no path is the default one for a DEL."""
     del capsys
+    monkeypatch.setattr(datadir, "DEFAULT_DATA_DIR", str(tmp_path / "default"))
 
 
 PLUGINS = st.sampled_from(["kube-node", "node-annotation"])

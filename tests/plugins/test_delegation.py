@@ -309,7 +309,8 @@ def test_all_issues_at_once(embedded: NetworkMaker, view: ViewWriter, ipam: dict
     net.ipam.update(ipam)
     error = net.error()
     assert (error["code"], error["msg"]) == (7, issues)
-    net.ok("DEL")
+    if "dataDir" not in ipam:  # else it would look into the machine's own
+        net.ok("DEL")
 
 
 @pytest.mark.parametrize("plugin", ["kube-node", "node-annotation"])
