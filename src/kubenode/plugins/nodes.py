@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 REFRESH_AFTER = 300.0  # seconds
 API_TIMEOUT = 10.0  # seconds for all that has to do with the API server in one call
-WAIT_TIMEOUT = 8.0  # seconds for each single wait of these, so that a credential plugin that hangs ends before its caller
+RENEWAL_TIMEOUT = 3.0  # seconds where an old view can serve instead: a pod should not wait for an API server that is silent
+SINGLE_WAIT = 0.8  # of these for each wait, so that a credential plugin that hangs ends before its caller
 
 
 class NodeOptions(NamedTuple):
@@ -47,13 +48,16 @@ def select(options: NodeOptions, choose: Callable[[Node], T], environ: Mapping[s
 
     def renew() -> dict[str, Any]:
         seen = view.read()
-        return node.reduce(fetch(options.kubeconfig, environ, guesses=(node.parse(seen.manifest, view.path).name,) if seen else ()))
+        guesses = (node.parse(seen.manifest, view.path).name,) if seen else ()
+        return node.reduce(fetch(options.kubeconfig, environ, guesses=guesses, timeout=RENEWAL_TIMEOUT if seen else API_TIMEOUT))
 
     return view.get(lambda manifest: choose(node.parse(manifest, view.path)), renew, options.refresh_after)
 
 
-def fetch(kubeconfig: str, environ: Mapping[str, str], name: str = "", guesses: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return our own Node, or the one of this name, as the API server has it now. Raises CNIError; ends within API_TIMEOUT."""
+def fetch(
+    kubeconfig: str, environ: Mapping[str, str], name: str = "", guesses: tuple[str, ...] = (), timeout: float = API_TIMEOUT
+) -> dict[str, Any]:
+    """Return our own Node, or the one of this name, as the API server has it now. Raises CNIError; ends within `timeout` seconds."""
     from kubenode.kube.identity import Identity, own_node
 
     try:
@@ -69,13 +73,13 @@ def fetch(kubeconfig: str, environ: Mapping[str, str], name: str = "", guesses: 
     myself = Identity(given, source, tuple(dict.fromkeys([*guesses, identity.host_name()])), identity.machine_id())
 
     def ask() -> dict[str, Any]:
-        server = client.ApiServer(kubeconfig or None, environ, WAIT_TIMEOUT)
+        server = client.ApiServer(kubeconfig or None, environ, timeout * SINGLE_WAIT)
         try:
             return own_node(server, myself)
         finally:
             server.close()
 
-    return client.within(API_TIMEOUT, ask)
+    return client.within(timeout, ask)
 
 
 def _from_file(path: str) -> Node:
