@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from kubenode.ipam.address import Address, parse_address
+from kubenode.ipam.index import Index
 from kubenode.ipam.store import Attachment, Reservation
 
 if TYPE_CHECKING:
@@ -31,14 +32,14 @@ class MemoryStore:
         finally:
             self.locked = False
 
-    def reservations(self) -> Iterator[Reservation]:
+    def index(self) -> Index:
         assert self.locked
-        for name, attachment in list(self.files.items()):
-            yield Reservation(name, parse_address(name), attachment)
+        return Index(Reservation(name, parse_address(name), attachment) for name, attachment in self.files.items())
 
-    def addresses(self) -> Iterator[Address]:
+    def taken(self) -> dict[int, list[int]]:
         assert self.locked
-        return filter(None, map(parse_address, self.files))
+        found = [address for address in map(parse_address, self.files) if address]
+        return {family: sorted(address.number for address in found if address.version == family) for family in (4, 6)}
 
     def reserve(self, address: Address, attachment: Attachment) -> bool:
         assert self.locked

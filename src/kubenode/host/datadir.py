@@ -13,6 +13,7 @@ import os
 from kubenode.cni.request import is_ifname, is_name
 from kubenode.host import files
 from kubenode.ipam.address import parse_address
+from kubenode.ipam.index import Index
 from kubenode.ipam.store import Attachment, Reservation
 
 TYPE_CHECKING = False
@@ -39,14 +40,23 @@ class DiskStore:
         return _Lock(self.directory)
 
     def reservations(self) -> Iterator[Reservation]:
+        """Iterate over all that is reserved, in no order."""
         with os.scandir(self.directory) as entries:
             for entry in entries:
                 # What is not a plain file is nobody's reservation, and keeps its name: a link is never followed.
                 if entry.name != LOCK and not entry.name.startswith(LAST_RESERVED) and entry.is_file(follow_symlinks=False):
                     yield Reservation(entry.name, _address(entry.name), _owner(files.read(entry.path)))
 
-    def addresses(self) -> Iterator[Address]:
-        return filter(None, map(_address, os.listdir(self.directory)))
+    def index(self) -> Index:
+        return Index(self.reservations())
+
+    def taken(self) -> dict[int, list[int]]:
+        numbers: dict[int, list[int]] = {4: [], 6: []}
+        for address in filter(None, map(_address, os.listdir(self.directory))):
+            numbers[address.version].append(address.number)
+        for found in numbers.values():
+            found.sort()
+        return numbers
 
     def reserve(self, address: Address, attachment: Attachment) -> bool:
         path = os.path.join(self.directory, str(address))

@@ -10,13 +10,14 @@ from _bisect import bisect_left, bisect_right
 
 from kubenode.cni.errors import REQUESTED_ADDRESS, CNIError
 from kubenode.cni.record import NamedTuple
-from kubenode.ipam.search import Search, segments_of, sorted_numbers
+from kubenode.ipam.search import Search, segments_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from kubenode.ipam.address import Address
+    from kubenode.ipam.index import Index
     from kubenode.ipam.ranges import RangeSet
     from kubenode.ipam.search import Allocation, Exclusions
     from kubenode.ipam.store import Attachment, Reservation, Store
@@ -44,9 +45,10 @@ def allocate(
     """Reserve one address of each range set, or none at all. Raises CNIError."""
     with store.lock():
         dead = _release_dead(store)
-        found = list(store.reservations())
-        nobodys = _release_nobodys(store, found)
-        search = Search(store, attachment, found, exclude)
+        index = store.index()
+        nobodys = _release_nobodys(store, index)
+        had = index.of(attachment)
+        search = Search(store, attachment, index, exclude)
         wanted = dict.fromkeys(requested)
         given: list[Allocation] = []
         try:
@@ -58,8 +60,8 @@ def allocate(
             _refuse_leftovers(wanted, sets)
             search.note_turns()
         except BaseException:  # all or nothing, wherever the deadline's signal came in between
-            for entry in list(store.reservations()):
-                if entry.belongs_to(attachment) and entry not in found:
+            for entry in store.index().of(attachment):
+                if entry not in had:
                     store.release(entry)
             raise
         return Addition(given, dead, nobodys)
@@ -74,7 +76,7 @@ def release_dead(store: Store) -> list[Reservation]:
 def release(store: Store, attachment: Attachment) -> list[Reservation]:
     """Release all that is reserved for an attachment, or else, as old host-locals wrote it, for its container."""
     with store.lock():
-        mine = _find(store.reservations(), attachment)
+        mine = _find(store.index(), attachment)
         for entry in mine:
             store.release(entry)
         return mine
@@ -83,7 +85,7 @@ def release(store: Store, attachment: Attachment) -> list[Reservation]:
 def find(store: Store, attachment: Attachment) -> list[Reservation]:
     """Return what is reserved for an attachment."""
     with store.lock():
-        return _find(store.reservations(), attachment)
+        return _find(store.index(), attachment)
 
 
 def collect(store: Store, valid: Collection[Attachment]) -> list[Reservation]:
@@ -98,7 +100,7 @@ def collect(store: Store, valid: Collection[Attachment]) -> list[Reservation]:
 
     with store.lock():
         stale = _release_dead(store)
-        for entry in list(store.reservations()):
+        for entry in store.index():
             if is_stale(entry):
                 store.release(entry)
                 stale.append(entry)
@@ -108,41 +110,37 @@ def collect(store: Store, valid: Collection[Attachment]) -> list[Reservation]:
 def usage(store: Store, sets: Iterable[RangeSet], exclude: Exclusions = ()) -> list[Usage]:
     """Count what each range set can give and what of it is taken. Names tell that; owners are only read of a set that seems full."""
     with store.lock():
-        counted = _count(store.addresses(), sets, exclude)
-        if all(one.used < one.total for one in counted):
-            return counted
-        return _count([e.address for e in store.reservations() if e.attachment and e.address], sets, exclude)
+        counted = _count(store.taken(), sets, exclude)
+        return counted if all(one.used < one.total for one in counted) else _count(store.index().taken, sets, exclude)
 
 
-def _count(taken: Iterable[Address], sets: Iterable[RangeSet], exclude: Exclusions) -> list[Usage]:
-    numbers = sorted_numbers(taken)
+def _count(taken: Mapping[int, Sequence[int]], sets: Iterable[RangeSet], exclude: Exclusions) -> list[Usage]:
     counted = []
     for range_set in sets:
         segments = [segment for r in range_set.ranges for segment in segments_of(r, exclude)]
-        of_family = numbers[range_set.version]
-        used = sum(bisect_right(of_family, end) - bisect_left(of_family, start) for start, end in segments)
+        numbers = taken[range_set.version]
+        used = sum(bisect_right(numbers, end) - bisect_left(numbers, start) for start, end in segments)
         counted.append(Usage(range_set, sum(end - start + 1 for start, end in segments), used))
     return counted
 
 
-def _find(entries: Iterable[Reservation], attachment: Attachment) -> list[Reservation]:
-    found = list(entries)
-    return [e for e in found if e.belongs_to(attachment)] or [e for e in found if e.is_old_and_belongs_to(attachment.container_id)]
+def _find(index: Index, attachment: Attachment) -> list[Reservation]:
+    return index.of(attachment) or index.of_container(attachment.container_id)
 
 
 def _release_dead(store: Store) -> list[Reservation]:
     if not store.is_of_another_boot():
         return []
-    dead = [entry for entry in store.reservations() if entry.address]
+    dead = [entry for entry in store.index() if entry.address]
     for entry in dead:
         store.release(entry)
     store.note_boot()  # last: whoever dies before leaves the work to the next
     return dead
 
 
-def _release_nobodys(store: Store, found: Iterable[Reservation]) -> list[Reservation]:
+def _release_nobodys(store: Store, index: Index) -> list[Reservation]:
     """Release what nobody owns: whoever makes a file writes it under the lock that we hold, and no DEL can ever match it."""
-    nobodys = [entry for entry in found if entry.address and entry.attachment is None]
+    nobodys = index.nobodys()
     for entry in nobodys:
         store.release(entry)
     return nobodys

@@ -10,10 +10,11 @@ from kubenode.ipam.address import Address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
+    from kubenode.ipam.index import Index
     from kubenode.ipam.ranges import Range, RangeSet, Subnet
-    from kubenode.ipam.store import Attachment, Reservation, Store
+    from kubenode.ipam.store import Attachment, Store
 
     Exclusions = Collection[Subnet]
 
@@ -29,14 +30,13 @@ class Allocation(NamedTuple):
 class Search:
     """The search for addresses of one ADD, with the lock held."""
 
-    def __init__(self, store: Store, attachment: Attachment, found: Iterable[Reservation], exclude: Exclusions) -> None:
+    def __init__(self, store: Store, attachment: Attachment, index: Index, exclude: Exclusions) -> None:
         self._store = store
         self._attachment = attachment
         self._exclude = exclude
         self._turns: dict[int, Address] = {}
-        owned = [entry for entry in found if entry.attachment and entry.address]
-        self._taken = sorted_numbers(entry.address for entry in owned if entry.address)
-        self._mine = [e for e in owned if e.belongs_to(attachment) or e.is_old_and_belongs_to(attachment.container_id)]
+        self._taken = index.taken
+        self._mine = index.of(attachment) + index.of_container(attachment.container_id)
 
     def reserve(self, range_set: RangeSet, request: Address | None) -> Allocation:
         """Reserve one address of a range set. Raises CNIError, which names the set by its position."""
@@ -108,16 +108,6 @@ class Search:
                 "another container has it; request another, or wait for that one's DEL",
             )
         return Allocation(range_set, range_, address)
-
-
-def sorted_numbers(addresses: Iterable[Address]) -> dict[int, list[int]]:
-    """Return the numbers of each family's addresses, in order."""
-    numbers: dict[int, list[int]] = {4: [], 6: []}
-    for address in addresses:
-        numbers[address.version].append(address.number)
-    for found in numbers.values():
-        found.sort()
-    return numbers
 
 
 def _first_free(taken: Sequence[int], number: int) -> int:

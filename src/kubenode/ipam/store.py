@@ -6,11 +6,12 @@ from kubenode.cni.record import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Mapping, Sequence
     from contextlib import AbstractContextManager
     from typing import Protocol
 
     from kubenode.ipam.address import Address
+    from kubenode.ipam.index import Index
 
     class Store(Protocol):
         """Reservations of one network. Everything but `lock` may only be called with the lock held."""
@@ -18,11 +19,11 @@ if TYPE_CHECKING:
         def lock(self) -> AbstractContextManager[None]:
             """Keep every other process out of this network's reservations."""
 
-        def reservations(self) -> Iterator[Reservation]:
-            """Iterate over all that is reserved, in no order."""
+        def index(self) -> Index:
+            """Return all that is reserved at this moment."""
 
-        def addresses(self) -> Iterator[Address]:
-            """Iterate over what has a file, whoever owns it: quicker, as nothing is read."""
+        def taken(self) -> Mapping[int, Sequence[int]]:
+            """Return the numbers of the addresses that have a file, whoever owns it, in order, by family: quicker than the index."""
 
         def reserve(self, address: Address, attachment: Attachment) -> bool:
             """Reserve an address; False where it is taken."""
@@ -59,9 +60,3 @@ class Reservation(NamedTuple):
     name: str
     address: Address | None
     attachment: Attachment | None
-
-    def belongs_to(self, attachment: Attachment) -> bool:
-        return self.attachment == attachment
-
-    def is_old_and_belongs_to(self, container_id: str) -> bool:
-        return self.attachment == (container_id, "")
