@@ -15,6 +15,7 @@ from kubenode.cni.errors import IO_FAILURE, TRY_AGAIN_LATER, UNDECODABLE, CNIErr
 from kubenode.host import files
 from kubenode.host.log import Log
 from kubenode.plugins import skel
+from kubenode.plugins.standalone import Standalone
 from kubenode.version import VERSION
 
 TYPE_CHECKING = False
@@ -73,7 +74,7 @@ def _run(name: str, commands: Mapping[str, Command], environ: Mapping[str, str])
     try:
         signal(SIGALRM, _end)
         setitimer(ITIMER_REAL, DEADLINE, LAST_WORDS)
-        exit_code, stdout = skel.run(commands, environ, _stdin(), log)
+        exit_code, stdout = skel.run(commands, environ, _stdin(), log, Standalone(environ))
         setitimer(ITIMER_REAL, 0)
     except CNIError as error:  # of stdin; or the deadline again, while something was being answered
         setitimer(ITIMER_REAL, 0)

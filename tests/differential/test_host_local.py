@@ -16,6 +16,7 @@ from callplugin import environment
 
 from kubenode.host.log import Log
 from kubenode.plugins import drop_in, skel
+from kubenode.plugins.standalone import Standalone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -66,7 +67,7 @@ class Ours:
         self.data_dir = data_dir
 
     def call(self, call: Call) -> Said:
-        return reduced(*skel.run(drop_in.COMMANDS, call.environ, call.stdin(self.data_dir), Log("host-local")))
+        return reduced(*skel.run(drop_in.COMMANDS, call.environ, call.stdin(self.data_dir), Log("host-local"), Standalone(call.environ)))
 
 
 class Call(NamedTuple):

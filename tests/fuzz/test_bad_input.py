@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from kubenode.host import datadir
 from kubenode.host.log import Log
 from kubenode.plugins import drop_in, kube_node, node_annotation, skel
+from kubenode.plugins.standalone import Standalone
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -113,7 +114,7 @@ class Host:
 
 
 def ask(plugin: str, environ: dict[str, str], stdin: bytes) -> tuple[int, bytes]:
-    return skel.run(COMMANDS[plugin], environ, stdin, Log(plugin))
+    return skel.run(COMMANDS[plugin], environ, stdin, Log(plugin), Standalone(environ))
 
 
 def judge(exit_code: int, stdout: bytes) -> None:

@@ -12,6 +12,7 @@ from callplugin import environment
 
 from kubenode.host.log import Log
 from kubenode.plugins import drop_in, skel
+from kubenode.plugins.standalone import Standalone
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +24,7 @@ RANGES = [[{"subnet": "10.0.0.0/24"}], [{"subnet": "fd00::/64"}]]
 def call(data_dir: str, command: str, container: str) -> tuple[int, Any]:
     ipam = {"type": "host-local", "dataDir": data_dir, "ranges": RANGES}
     stdin = json.dumps({"cniVersion": "1.1.0", "name": "net", "ipam": ipam}).encode()
-    code, stdout = skel.run(drop_in.COMMANDS, environment(command, container_id=container), stdin, Log("host-local"))
+    code, stdout = skel.run(drop_in.COMMANDS, environment(command, container_id=container), stdin, Log("host-local"), Standalone({}))
     return code, json.loads(stdout or b"null")
 
 

@@ -14,6 +14,7 @@ from callplugin import Network, environment
 
 from kubenode.host.log import Log
 from kubenode.plugins import drop_in, skel
+from kubenode.plugins.standalone import Standalone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,7 +120,7 @@ def test_names_that_try_to_leave(net: Network, tmp_path: Path, key: str, value: 
 def call(data_dir: Path, command: str, container: str, **more: Any) -> tuple[int, Any]:
     ipam = {"type": "host-local", "dataDir": str(data_dir), "ranges": RANGES}
     stdin = json.dumps({"cniVersion": "1.1.0", "name": "net", "ipam": ipam, **more}).encode()
-    code, stdout = skel.run(drop_in.COMMANDS, environment(command, container_id=container), stdin, Log("host-local"))
+    code, stdout = skel.run(drop_in.COMMANDS, environment(command, container_id=container), stdin, Log("host-local"), Standalone({}))
     return code, json.loads(stdout or b"null")
 
 

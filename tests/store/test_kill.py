@@ -13,6 +13,7 @@ from callplugin import environment
 
 from kubenode.host.log import Log
 from kubenode.plugins import drop_in, skel
+from kubenode.plugins.standalone import Standalone
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,7 +57,9 @@ class Strace:
 
     def call(self, command: str, container: str) -> tuple[int, Any]:
         """Call it in this process, as somebody else."""
-        code, stdout = skel.run(drop_in.COMMANDS, environment(command, container_id=container), self.stdin, Log("host-local"))
+        code, stdout = skel.run(
+            drop_in.COMMANDS, environment(command, container_id=container), self.stdin, Log("host-local"), Standalone({})
+        )
         return code, json.loads(stdout or b"null")
 
     def reserved(self) -> dict[str, bytes]:

@@ -14,6 +14,7 @@ from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
 from kubenode.kube import node
 from kubenode.plugins import nodes
 from kubenode.plugins.node_annotation import config_file
+from kubenode.plugins.standalone import Standalone
 from kubenode.version import VERSION
 
 if TYPE_CHECKING:
@@ -68,4 +69,4 @@ def _tell(error: CNIError) -> None:
 
 
 def _node(name: str) -> dict[str, Any]:
-    return nodes.fetch(config_file(os.environ).get("kubeconfig", ""), os.environ, name)
+    return nodes.fetch(config_file(os.environ, Standalone(os.environ)).get("kubeconfig", ""), os.environ, name)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from kubenode.host.attachments import Attachments
 from kubenode.host.datadir import DEFAULT_DATA_DIR
 from kubenode.plugins.host_local import owner
-from kubenode.plugins.nodes import run_dir
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from kubenode.cni.jsontext import JSON
+    from kubenode.host.attachments import Attachments
     from kubenode.ipam.store import Attachment
     from kubenode.plugins.skel import Call
 
@@ -56,4 +55,4 @@ def forget_all_but(call: Call, valid: Collection[Attachment]) -> None:
 
 
 def _records(call: Call) -> Attachments:
-    return Attachments(run_dir(call.environ), call.netconf.name)
+    return call.host.attachments(call.netconf.name)

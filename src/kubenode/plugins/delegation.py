@@ -9,6 +9,7 @@ from kubenode.cni.errors import DELEGATE_MISSING, DUPLICATE_ALLOCATION, INVALID_
 from kubenode.cni.record import NamedTuple
 from kubenode.ipam.families import BOTH
 from kubenode.plugins import attached, host_local
+from kubenode.plugins.skel import NotHereError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,9 +37,14 @@ class Delegate(NamedTuple):
 
 
 def choose(call: Call, name: str, *, needs_embedded: bool = False) -> Delegate:
-    """Return the delegate of this name, which may be a path; "" for host-local where it is, else embedded. Raises CNIError."""
-    if name == EMBEDDED or (not name and (needs_embedded or not call.request.path)):
+    """Return the delegate of this name, which may be a path; "" for host-local where it is, else embedded.
+
+    In the agent "" is embedded, and another plugin is not its business. Raises CNIError, NotHereError.
+    """
+    if name == EMBEDDED or (not name and (needs_embedded or not call.request.path or not call.host.execs)):
         return Delegate(HOST_LOCAL, "")
+    if not call.host.execs:
+        raise NotHereError
     from kubenode.host import delegate  # not on the way that has to be fast
 
     executable = delegate.require(name, call.request.path) if name else delegate.find(HOST_LOCAL, call.request.path) or ""
@@ -48,6 +54,8 @@ def choose(call: Call, name: str, *, needs_embedded: bool = False) -> Delegate:
 
 def choose_for_release(call: Call, name: str) -> Delegate:
     """Do the same for a command that can do without host-local. Raises CNIError where another plugin is missing."""
+    if not call.host.execs and name.rpartition("/")[2] == HOST_LOCAL:
+        return Delegate(HOST_LOCAL, "")
     try:
         return choose(call, name)
     except CNIError as error:

@@ -6,7 +6,6 @@ from kubenode.cni.errors import NOT_AVAILABLE, NOT_RESERVED, UNKNOWN_CONTAINER, 
 from kubenode.cni.netconf import NetConf, invalid
 from kubenode.cni.result import IPConfig, Result
 from kubenode.host import files
-from kubenode.host.datadir import DiskStore
 from kubenode.ipam import allocator, config
 from kubenode.ipam.address import parse_address
 from kubenode.ipam.families import BOTH
@@ -18,15 +17,15 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from kubenode.cni.request import Request
-    from kubenode.ipam.store import Reservation
+    from kubenode.ipam.store import Reservation, Store
     from kubenode.plugins.skel import Call
 
 
 def cmd_add(call: Call) -> bytes:
     """Reserve one address of each range set."""
     conf = config.load(call.netconf, call.request.pod_args)
-    dns = _dns(conf.resolv_conf)
-    added = allocator.allocate(_store(call.netconf), conf.sets, owner(call.request), conf.requested, conf.exclude)
+    dns = _dns(call, conf.resolv_conf)
+    added = allocator.allocate(_store(call), conf.sets, owner(call.request), conf.requested, conf.exclude)
     _log_released(call, "of an earlier boot", added.dead)
     _log_released(call, "without an owner: its file is empty, torn or not host-local's", added.nobodys)
     ips = tuple(IPConfig(a.address.version, f"{a.address}/{a.range.subnet.prefix}", str(a.range.gateway)) for a in added.given)
@@ -36,7 +35,7 @@ def cmd_add(call: Call) -> bytes:
 
 def cmd_del(call: Call) -> bytes:
     """Release what is reserved for the attachment; nothing is a success too (SPEC.md, "DEL")."""
-    released = allocator.release(_store(call.netconf), owner(call.request))
+    released = allocator.release(_store(call), owner(call.request))
     call.log.info("addresses released", ips=[entry.name for entry in released])
     return b""
 
@@ -44,7 +43,7 @@ def cmd_del(call: Call) -> bytes:
 def cmd_check(call: Call) -> bytes:
     """Compare what is reserved with what the runtime believes (SPEC.md, "CHECK")."""
     attachment = owner(call.request)
-    mine = {entry.address for entry in allocator.find(_store(call.netconf), attachment)}
+    mine = {entry.address for entry in allocator.find(_store(call), attachment)}
     if not mine:
         raise CNIError(
             UNKNOWN_CONTAINER,
@@ -64,7 +63,7 @@ def cmd_gc(call: Call) -> bytes:
     """Release what is not in `cni.dev/valid-attachments`. No such key: nothing; an empty list: everything."""
     valid = valid_attachments(call.netconf)
     if valid is not None:
-        released = allocator.collect(_store(call.netconf), valid)
+        released = allocator.collect(_store(call), valid)
         call.log.info("stale addresses released", ips=[entry.name for entry in released])
     return b""
 
@@ -72,7 +71,7 @@ def cmd_gc(call: Call) -> bytes:
 def cmd_status(call: Call, families: Collection[int] = BOTH) -> bytes:
     """Raise CNIError 50 where an ADD would find no address (SPEC.md, "STATUS")."""
     conf = config.load(call.netconf, {})
-    for usage in allocator.usage(_store(call.netconf), conf.sets, conf.exclude):
+    for usage in allocator.usage(_store(call), conf.sets, conf.exclude):
         if usage.range_set.version in families and usage.used >= usage.total:
             raise CNIError(
                 NOT_AVAILABLE,
@@ -110,7 +109,7 @@ def valid_attachments(netconf: NetConf) -> set[Attachment] | None:
 
 def after_boot(call: Call) -> None:
     """Release what is of an earlier boot, where another plugin is about to use the files."""
-    _log_released(call, "of an earlier boot", allocator.release_dead(_store(call.netconf)))
+    _log_released(call, "of an earlier boot", allocator.release_dead(_store(call)))
 
 
 def _log_released(call: Call, why: str, released: Collection[Reservation]) -> None:
@@ -118,16 +117,16 @@ def _log_released(call: Call, why: str, released: Collection[Reservation]) -> No
         call.log.warning("reservations released", why=why, ips=[entry.name for entry in released])
 
 
-def _store(netconf: NetConf) -> DiskStore:
-    return DiskStore(data_dir(netconf), netconf.name)
+def _store(call: Call) -> Store:
+    return call.host.store(data_dir(call.netconf), call.netconf.name)
 
 
-def _dns(resolv_conf: str) -> dict[str, object]:
+def _dns(call: Call, resolv_conf: str) -> dict[str, object]:
     if not resolv_conf:
         return {}
     from kubenode.ipam import resolvconf  # few configurations have it
 
-    return resolvconf.parse(files.read(resolv_conf).decode(errors="replace"))
+    return resolvconf.parse(files.read(call.host.path(resolv_conf)).decode(errors="replace"))
 
 
 def _previous_addresses(netconf: NetConf) -> list[str]:

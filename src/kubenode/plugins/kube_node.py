@@ -6,7 +6,7 @@ from kubenode.cni.errors import CNIError
 from kubenode.cni.record import NamedTuple
 from kubenode.ipam import families
 from kubenode.kube import node
-from kubenode.plugins import delegation, nodes, options
+from kubenode.plugins import delegation, options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def cmd_add(call: Call) -> bytes:
     """Give the pod an address of each family that its namespace gets."""
     conf = KubeNodeConf.read(call).validated()
-    subnets = nodes.select(conf.common.node, conf.subnets_of, call.environ, call.log)
+    subnets = call.host.node(conf.common.node, conf.subnets_of, call.log)
     have = frozenset(subnet.version for subnet in subnets)
     wanted = families.select(have, call.request.pod_args.get("K8S_POD_NAMESPACE", ""), conf.limits)
     # host-local numbers its round robin by position: left alone with one family of two, it would start anew each time.
@@ -51,7 +51,7 @@ def cmd_status(call: Call) -> bytes:
     """Raise CNIError 50 where an ADD would fail now: no subnets, no delegate, or no address left of a family that every pod gets."""
     try:
         conf = KubeNodeConf.read(call).validated()
-        subnets = nodes.select(conf.common.node, conf.subnets_of, call.environ, call.log)
+        subnets = call.host.node(conf.common.node, conf.subnets_of, call.log)
         to = delegation.choose(call, conf.common.delegate, needs_embedded=conf.common.excludes)
         needed = [family for family, namespaces in conf.limits.items() if namespaces is None]
         return delegation.status(call, to, conf.ipam(subnets, families.BOTH), needed)

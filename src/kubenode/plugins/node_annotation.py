@@ -10,7 +10,7 @@ from kubenode.cni.jsontext import JSONTextError, loads
 from kubenode.cni.record import NamedTuple
 from kubenode.host import files
 from kubenode.kube import annotation, node
-from kubenode.plugins import delegation, nodes, options
+from kubenode.plugins import delegation, options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from kubenode.cni.jsontext import JSON
     from kubenode.kube.node import Node
-    from kubenode.plugins.skel import Call
+    from kubenode.plugins.skel import Call, Host
 
 CONFIG_PATH = "/etc/cni/node-annotation.conf"
 NO_CONTAINER = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "none", "CNI_NETNS": "none", "CNI_IFNAME": "none"}
@@ -27,7 +27,7 @@ NO_CONTAINER = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "none", "CNI_NETNS": "n
 def cmd_add(call: Call) -> bytes:
     """Give the pod addresses as the annotation says."""
     conf = NodeAnnotationConf.read(call).validated()
-    ipam = nodes.select(conf.common.node, conf.ipam_of, call.environ, call.log)
+    ipam = call.host.node(conf.common.node, conf.ipam_of, call.log)
     return delegation.add(call, delegation.choose(call, conf.delegate, needs_embedded="exclude" in ipam), ipam)
 
 
@@ -53,7 +53,7 @@ def cmd_status(call: Call) -> bytes:
     """Raise CNIError 50 where an ADD would fail now."""
     try:
         conf = NodeAnnotationConf.read(call).validated()
-        ipam = nodes.select(conf.common.node, conf.ipam_of, call.environ, call.log)
+        ipam = call.host.node(conf.common.node, conf.ipam_of, call.log)
         return delegation.status(call, delegation.choose(call, conf.delegate, needs_embedded="exclude" in ipam), ipam)
     except CNIError as error:
         raise delegation.not_available(error) from None
@@ -64,7 +64,7 @@ def cmd_show(call: Call) -> bytes:
     import json  # for a person, so indented; a plugin's call does without it
 
     conf = NodeAnnotationConf.read(call).validated()
-    ipam = nodes.select(conf.common.node, conf.ipam_of, call.environ, call.log)
+    ipam = call.host.node(conf.common.node, conf.ipam_of, call.log)
     kind = (conf.delegate or delegation.HOST_LOCAL).rpartition("/")[2]
     return json.dumps(call.netconf.with_ipam({"type": kind, **ipam}), indent=2).encode() + b"\n"
 
@@ -86,7 +86,7 @@ class NodeAnnotationConf(NamedTuple):
     def read(cls, call: Call) -> NodeAnnotationConf:
         broken_file = None
         try:
-            file = config_file(call.environ)
+            file = config_file(call.environ, call.host)
         except CNIError as error:  # it must not keep an address from being released
             file, broken_file = {}, error
         source = options.Options({"kubeconfig": file.get("kubeconfig"), "logfile": file.get("log"), **call.netconf.ipam})
@@ -120,18 +120,18 @@ class NodeAnnotationConf(NamedTuple):
 
 def _executable(next_ipam: str, call: Call) -> str:
     """Return `nextipam` with its path where CNI_PATH or PATH has it: unlike a delegate it need not be a plugin."""
-    if not next_ipam or next_ipam == delegation.EMBEDDED:
+    if not next_ipam or next_ipam == delegation.EMBEDDED or not call.host.execs:
         return next_ipam
     from kubenode.host import delegate  # not on the way that has to be fast
 
     return delegate.find(next_ipam, [*call.request.path, *filter(None, call.environ.get("PATH", "").split(":"))]) or next_ipam
 
 
-def config_file(environ: Mapping[str, str]) -> dict[str, str]:
+def config_file(environ: Mapping[str, str], host: Host) -> dict[str, str]:
     """Read `kubeconfig`, `nextipam` and `log` from the configuration file. Raises CNIError, which names it."""
     path = environ.get("NODE_ANNOTATION_CFG") or CONFIG_PATH
     try:
-        content = loads(files.read(path))
+        content = loads(files.read(host.path(path)))
     except FileNotFoundError:
         if path == CONFIG_PATH:
             return {}

@@ -13,12 +13,44 @@ from kubenode.cni.record import NamedTuple
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import Protocol, TypeVar
 
     from kubenode.cni.netconf import NetConf
     from kubenode.cni.request import Request
+    from kubenode.host.attachments import Attachments
     from kubenode.host.log import Log
+    from kubenode.ipam.store import Store
+    from kubenode.kube.node import Node
+    from kubenode.plugins.nodes import NodeOptions
 
     Command = Callable[["Call"], bytes]
+    T = TypeVar("T")
+
+    class Host(Protocol):
+        """The host that a command acts on, as it is reached from this process. `Standalone` is one, the agent has another."""
+
+        @property
+        def execs(self) -> bool:
+            """Whether other plugins can be run from here."""
+
+        def path(self, path: str) -> str:
+            """Return where a path of the host is found from here."""
+
+        def store(self, data_dir: str, network: str) -> Store:
+            """Return a network's reservations in a data directory; "" is the default one."""
+
+        def attachments(self, network: str) -> Attachments:
+            """Return the records of a network's attachments."""
+
+        def node(self, options: NodeOptions, choose: Callable[[Node], T], log: Log) -> T:
+            """Return what `choose` finds in our Node. Raises CNIError."""
+
+
+NOT_HERE = 2  # the exit code of a call that has to be made in the runtime's own environment
+
+
+class NotHereError(Exception):
+    """Only the runtime's own environment can do this: a plugin that is to be run there. The agent hands it back."""
 
 
 class Call(NamedTuple):
@@ -28,9 +60,10 @@ class Call(NamedTuple):
     netconf: NetConf
     environ: Mapping[str, str]
     log: Log
+    host: Host
 
 
-def run(commands: Mapping[str, Command], environ: Mapping[str, str], stdin: bytes, log: Log) -> tuple[int, bytes]:
+def run(commands: Mapping[str, Command], environ: Mapping[str, str], stdin: bytes, log: Log, host: Host) -> tuple[int, bytes]:
     """Carry out one call: return its exit code and what belongs on stdout. Raises nothing but what ends a process."""
     cni_version = versions.LATEST
     try:
@@ -44,7 +77,9 @@ def run(commands: Mapping[str, Command], environ: Mapping[str, str], stdin: byte
         conf = netconf.parse(raw)
         versions.require(cni_version, asked.command)
         log.bind(command=asked.command, network=conf.name, containerID=asked.container_id, ifname=asked.ifname)
-        return 0, commands[asked.command](Call(asked, conf, environ, log))
+        return 0, commands[asked.command](Call(asked, conf, environ, log, host))
+    except NotHereError:
+        return NOT_HERE, b""
     except CNIError as error:
         log.error(error.msg, code=error.code, details=error.details)
         return 1, answer(error.as_object(cni_version))
