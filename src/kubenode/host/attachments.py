@@ -51,12 +51,21 @@ class Attachments:
 
     def all(self) -> Iterator[Attachment]:
         """Iterate over what this network has records of."""
-        try:
-            listing = os.listdir(self._directory)
-        except FileNotFoundError:
-            return
-        for name in listing:
-            network, _, rest = name.partition(":")
-            container_id, colon, ifname = rest.partition(":")
-            if network == self._network and colon and not ifname.endswith(files.TEMPORARY):
-                yield Attachment(container_id, ifname)
+        return (attachment for network, attachment in _listed(self._directory) if network == self._network)
+
+
+def everywhere(run_dir: str) -> Iterator[tuple[str, Attachment]]:
+    """Iterate over the records of all networks. Raises OSError."""
+    return _listed(os.path.join(run_dir, "attachments"))
+
+
+def _listed(directory: str) -> Iterator[tuple[str, Attachment]]:
+    try:
+        listing = os.listdir(directory)
+    except FileNotFoundError:
+        return
+    for name in listing:
+        network, _, rest = name.partition(":")
+        container_id, colon, ifname = rest.partition(":")
+        if colon and not ifname.endswith(files.TEMPORARY):
+            yield network, Attachment(container_id, ifname)

@@ -10,6 +10,8 @@ from kubenode.cni.jsontext import dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kubenode.cni.jsontext import JSON
 
 ERROR, WARNING, INFO, DEBUG, TRACE = -2, -1, 0, 1, 2
@@ -17,12 +19,16 @@ NAMES = {ERROR: "error", WARNING: "warning", INFO: "info", DEBUG: "debug", TRACE
 
 
 class Log:
-    """Where one call's log lines go. Without a file only warnings and errors are written, to stderr, as the runtime shows that."""
+    """Where one call's log lines go. Without a file only warnings and errors are written, to stderr, as the runtime shows that.
 
-    def __init__(self, plugin: str) -> None:
+    `locate` returns where a path of the host is found.
+    """
+
+    def __init__(self, plugin: str, level: int = WARNING, locate: Callable[[str], str] | None = None) -> None:
         self._common: dict[str, JSON] = {"plugin": plugin}
         self._path = ""
-        self._level = WARNING
+        self._level = level
+        self._locate = locate
 
     def bind(self, **fields: JSON) -> None:
         """Put these fields on every line from now on."""
@@ -31,6 +37,8 @@ class Log:
     def configure(self, path: str, level: str) -> None:
         """Write to this file from now on. "stdout" means stderr, as stdout is the result's."""
         self._path = "" if path in {"stdout", "stderr"} else path
+        if self._path and self._locate:
+            self._path = self._locate(self._path)
         if path:
             self._level = level_of(level)
 

@@ -94,11 +94,35 @@ class NodeView:
             self._log.warning("the Node view could not be renewed, the old one serves", error=str(error), age=round(view.age()))
             return selected
 
+    def put(self, manifest: Manifest) -> bool:
+        """Make this the view, unless a person has written one: then say no. Raises OSError."""
+        os.makedirs(os.path.dirname(self.path), 0o755, exist_ok=True)
+        lock = self._open_lock()
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                view = self.read()
+            except CNIError:  # torn or of no use
+                view = None
+            if view is not None and view.fetched is None:
+                return False
+            self._write(manifest)
+            return True
+        finally:
+            os.close(lock)
+
+    def _open_lock(self) -> int:
+        return os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+    def _write(self, manifest: Manifest) -> None:
+        mark = {"fetched": time.time(), "by": f"{self._owner} pid {os.getpid()}"}
+        files.replace(self.path, dumps({**manifest, MARK: mark}).encode() + b"\n")
+
     def _renewed(self, seen: View | None, fetch: Callable[[], Manifest], *, may_wait: bool = True) -> Manifest:
         """Ask, or take the answer of who asks at this moment. Raises CNIError; _NotRenewedError where waiting was not wanted."""
         started = time.time()
         os.makedirs(os.path.dirname(self.path), 0o755, exist_ok=True)
-        lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        lock = self._open_lock()
         try:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | (0 if may_wait else fcntl.LOCK_NB))
@@ -124,8 +148,7 @@ class NodeView:
             os.pwrite(lock, dumps({"at": time.time(), "code": error.code, "msg": error.msg, "details": error.details}).encode() + b"\n", 0)
             raise
         os.ftruncate(lock, 0)
-        mark = {"fetched": time.time(), "by": f"{self._owner} pid {os.getpid()}"}
-        files.replace(self.path, dumps({**manifest, MARK: mark}).encode() + b"\n")
+        self._write(manifest)
         return manifest
 
 

@@ -1,4 +1,7 @@
-"""The API server as the plugins need it: one Node by its name, or all of them. A cold path: importing this takes longer than a warm ADD."""
+"""The API server as plugins and agent need it: a Node or a pod by its name, or all Nodes.
+
+A cold path: importing this takes longer than a warm ADD.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ import msgspec
 from lightkube.config.kubeconfig import KubeConfig
 from lightkube.config.models import Cluster, User
 from lightkube.core.client import Client
-from lightkube.generic_resource import create_global_resource
+from lightkube.generic_resource import create_global_resource, create_namespaced_resource
 
 from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
 from kubenode.kube.refusal import RefusedError
@@ -28,6 +31,7 @@ T = TypeVar("T")
 NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")  # RFC 1123, which the API server requires of a Node's name
 PAGE = 500  # Nodes in one answer to a LIST, as kubectl asks for them
 Node = create_global_resource("", "v1", "Node", "nodes")  # a dict as the API server sent it; lightkube's typed one drops unknown keys
+Pod = create_namespaced_resource("", "v1", "Pod", "pods")
 
 
 class ApiServer:
@@ -48,17 +52,26 @@ class ApiServer:
         """Return the Node as the API server says it, None if there is none of that name."""
         if not NAME.fullmatch(name):
             return None  # none can be called so, and lightkube would make other requests of `../x` and `x?y`
+        return self._there("Node", lambda: dict(self._client.get(Node, name)))
+
+    def pod(self, namespace: str, name: str) -> dict[str, Any] | None:
+        """Return a pod as the API server says it, None if there is none of that name."""
+        if not NAME.fullmatch(namespace) or not NAME.fullmatch(name):
+            return None
+        return self._there("Pod", lambda: dict(self._client.get(Pod, name, namespace=namespace)))
+
+    def _there(self, kind: str, get: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
         try:
-            node: dict[str, Any] = dict(self._client.get(Node, name))
+            found = get()
         except RefusedError as refused:
             if refused.status == HTTPStatus.NOT_FOUND and refused.reason == "NotFound":
                 return None
             raise
         except (msgspec.MsgspecError, TypeError, ValueError) as error:
-            raise self._no_node(error) from error
-        if node.get("kind") != "Node":
-            raise self._no_node(f"a {node.get('kind')}")
-        return node
+            raise self._no_such(kind, error) from error
+        if found.get("kind") != kind:
+            raise self._no_such(kind, f"a {found.get('kind')}")
+        return found
 
     def nodes(self) -> Iterator[dict[str, Any]]:
         """Yield every Node once, in pages. Where a page has expired (410) the list is asked for again, once."""
@@ -74,16 +87,16 @@ class ApiServer:
                 if refused.status != HTTPStatus.GONE or last_try:
                     raise
             except (msgspec.MsgspecError, TypeError, ValueError, AttributeError) as error:
-                raise self._no_node(error) from error
+                raise self._no_such("Node", error) from error
             else:
                 return
 
     def close(self) -> None:
         self._client.close()
 
-    def _no_node(self, what: object) -> CNIError:
+    def _no_such(self, kind: str, what: object) -> CNIError:
         advice = "does something between answer in its place?"
-        return CNIError(TRY_AGAIN_LATER, f"API server {self._server} sent something other than a Node: {what}", advice)
+        return CNIError(TRY_AGAIN_LATER, f"API server {self._server} sent something other than a {kind}: {what}", advice)
 
 
 def within(seconds: float, function: Callable[[], T]) -> T:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from kubenode.cni.jsontext import JSON
+    from kubenode.ipam.allocator import Usage
     from kubenode.plugins.skel import Call
 
 EMBEDDED = "embedded"
@@ -121,6 +122,11 @@ def status(call: Call, to: Delegate, ipam: Mapping[str, JSON], families: Collect
     if to.executable:
         _run(given_on, to)
     return host_local.cmd_status(given_on, families) if to.keeps_our_files else b""
+
+
+def usage(call: Call, ipam: Mapping[str, JSON]) -> list[Usage]:
+    """Return how much of each range set is taken, by host-local's files. Raises CNIError."""
+    return host_local.usage(_with_ipam(call, Delegate(HOST_LOCAL, ""), ipam))
 
 
 def not_available(error: CNIError) -> CNIError:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from kubenode.cni.request import Request
+    from kubenode.ipam.allocator import Usage
     from kubenode.ipam.store import Reservation, Store
     from kubenode.plugins.skel import Call
 
@@ -70,15 +71,20 @@ def cmd_gc(call: Call) -> bytes:
 
 def cmd_status(call: Call, families: Collection[int] = BOTH) -> bytes:
     """Raise CNIError 50 where an ADD would find no address (SPEC.md, "STATUS")."""
-    conf = config.load(call.netconf, {})
-    for usage in allocator.usage(_store(call), conf.sets, conf.exclude):
-        if usage.range_set.version in families and usage.used >= usage.total:
+    for one in usage(call):
+        if one.range_set.version in families and one.used >= one.total:
             raise CNIError(
                 NOT_AVAILABLE,
-                f"network {call.netconf.name} has no free address in range set {usage.range_set}: all {usage.total} are reserved",
+                f"network {call.netconf.name} has no free address in range set {one.range_set}: all {one.total} are reserved",
                 "delete pods of this node, or give it another subnet",
             )
     return b""
+
+
+def usage(call: Call) -> list[Usage]:
+    """Return how many addresses each range set has and how many are taken. Raises CNIError."""
+    conf = config.load(call.netconf, {})
+    return allocator.usage(_store(call), conf.sets, conf.exclude)
 
 
 COMMANDS = {"ADD": cmd_add, "DEL": cmd_del, "CHECK": cmd_check, "GC": cmd_gc, "STATUS": cmd_status}

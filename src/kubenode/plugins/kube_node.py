@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from kubenode.cni.jsontext import JSON
+    from kubenode.ipam.allocator import Usage
     from kubenode.ipam.ranges import Subnet
     from kubenode.kube.node import Node
     from kubenode.plugins.skel import Call
@@ -57,6 +58,12 @@ def cmd_status(call: Call) -> bytes:
         return delegation.status(call, to, conf.ipam(subnets, families.BOTH), needed)
     except CNIError as error:
         raise delegation.not_available(error) from None
+
+
+def usage(call: Call) -> list[Usage]:
+    """Return how much of each family's subnets is taken. Raises CNIError."""
+    conf = KubeNodeConf.read(call).validated()
+    return delegation.usage(call, conf.ipam(call.host.node(conf.common.node, conf.subnets_of, call.log), families.BOTH))
 
 
 COMMANDS = {"ADD": cmd_add, "DEL": cmd_del, "CHECK": cmd_check, "GC": cmd_gc, "STATUS": cmd_status}

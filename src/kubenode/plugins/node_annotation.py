@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from kubenode.cni.jsontext import JSON
+    from kubenode.ipam.allocator import Usage
     from kubenode.kube.node import Node
     from kubenode.plugins.skel import Call, Host
 
@@ -57,6 +58,12 @@ def cmd_status(call: Call) -> bytes:
         return delegation.status(call, delegation.choose(call, conf.delegate, needs_embedded="exclude" in ipam), ipam)
     except CNIError as error:
         raise delegation.not_available(error) from None
+
+
+def usage(call: Call) -> list[Usage]:
+    """Return how much of each of the annotation's range sets is taken. Raises CNIError."""
+    conf = NodeAnnotationConf.read(call).validated()
+    return delegation.usage(call, call.host.node(conf.common.node, conf.ipam_of, call.log))
 
 
 def cmd_show(call: Call) -> bytes:

@@ -43,7 +43,7 @@ def run_dir(environ: Mapping[str, str]) -> str:
 def select(options: NodeOptions, choose: Callable[[Node], T], environ: Mapping[str, str], log: Log) -> T:
     """Return what `choose` finds in our Node, from the freshest source that answers. Raises CNIError."""
     if options.node_file:
-        return choose(from_file(options.node_file, options.node_file))
+        return choose(node.parse(manifest_from(options.node_file, options.node_file), options.node_file))
     view = NodeView(run_dir(environ), node.decode, f"kube-node {VERSION}", log)
 
     def renew() -> dict[str, Any]:
@@ -82,10 +82,10 @@ def fetch(
     return client.within(timeout, ask)
 
 
-def from_file(path: str, label: str) -> Node:
+def manifest_from(path: str, label: str) -> dict[str, Any]:
     """Read a Node manifest. `label` is the path as its owner knows it. Raises CNIError."""
     try:
         text = files.read(path)
     except OSError as error:
         raise CNIError(NODE_INVALID, f"nodeFile {label}: {error.strerror}", "write a Node manifest there, or remove nodeFile") from None
-    return node.parse(node.decode(text, label), label)
+    return node.decode(text, label)

@@ -1,0 +1,141 @@
+"""What the agent tells Prometheus, and whether it is healthy, over HTTP on loopback."""
+
+from __future__ import annotations
+
+import threading
+import time
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, disable_created_metrics
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from kubenode.cni.jsontext import JSONTextError, loads
+from kubenode.version import VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from kubenode.agent.networks import Key
+    from kubenode.ipam.allocator import Usage
+
+    Used = Callable[[], Iterable[tuple[Key, list[Usage]]]]
+
+BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 12.0)  # seconds, up to a call's deadline
+COMMANDS = frozenset(["ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION"])
+READ_TIMEOUT = 10.0  # seconds for a scraper to say what it wants
+
+
+class Metrics:
+    """All of the agent's metrics; it is the observer of server, watch and reclaim."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for each counter that says little
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        Info("kube_node_build", "Version of the agent.", registry=registry).info({"version": VERSION})
+        labels = ["plugin", "command"]
+        self._calls = Histogram(
+            "kube_node_call_duration_seconds", "Time of a plugin's call in the agent.", labels, buckets=BUCKETS, registry=registry
+        )
+        self._errors = Counter("kube_node_call_errors", "Failed calls, by CNI error code.", [*labels, "code"], registry=registry)
+        self._requests = Counter("kube_node_api_requests", "Requests to the API server.", ["verb", "result"], registry=registry)
+        self._restarts = Counter("kube_node_watch_restarts", "Watches of the Node begun again.", ["reason"], registry=registry)
+        self._reclaimed = Counter("kube_node_leaks_reclaimed", "Leaked addresses released.", ["network"], registry=registry)
+        self._suspects = Gauge("kube_node_leaks_suspected", "Attachments without network namespace.", ["network"], registry=registry)
+
+    def show_node(self, seen: Callable[[], float]) -> None:
+        """Show the age of what is known of the Node; `seen` is when it was last known to be right, 0 for never."""
+        age = Gauge("kube_node_node_view_age_seconds", "Time since the Node was last known to be right.", registry=self.registry)
+        age.set_function(lambda: time.time() - seen() if seen() else float("inf"))
+
+    def show_usage(self, used: Used) -> None:
+        """Show how full each network is, looked up for each scrape."""
+        self.registry.register(_Addresses(used))
+
+    def called(self, plugin: str, command: str, status: int, stdout: bytes, seconds: float) -> None:
+        command = command if command in COMMANDS else "other"
+        self._calls.labels(plugin, command).observe(seconds)
+        if status == 1:
+            self._errors.labels(plugin, command, _code(stdout)).inc()
+
+    def requested(self, verb: str, result: str) -> None:
+        self._requests.labels(verb, result).inc()
+
+    def restarted(self, reason: str) -> None:
+        self._restarts.labels(reason).inc()
+
+    def reclaimed(self, network: str, count: int) -> None:
+        self._reclaimed.labels(network).inc(count)
+
+    def suspected(self, counts: dict[str, int]) -> None:
+        """Take how many addresses of each network are suspected at present."""
+        self._suspects.clear()
+        for network, count in counts.items():
+            self._suspects.labels(network).set(count)
+
+
+class _Addresses:
+    def __init__(self, used: Used) -> None:
+        self._used = used
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        labels = ["network", "data_dir", "family"]
+        total = GaugeMetricFamily("kube_node_addresses", "Addresses that the network's subnets on this node have.", labels=labels)
+        used = GaugeMetricFamily("kube_node_addresses_used", "Addresses that are reserved.", labels=labels)
+        for key, usages in self._used():
+            for family in sorted({usage.range_set.version for usage in usages}):
+                values = [key.network, key.data_dir, f"ipv{family}"]
+                total.add_metric(values, sum(usage.total for usage in usages if usage.range_set.version == family))
+                used.add_metric(values, sum(usage.used for usage in usages if usage.range_set.version == family))
+        yield total
+        yield used
+
+
+def _code(stdout: bytes) -> str:
+    try:
+        return str(loads(stdout)["code"])
+    except (JSONTextError, TypeError, KeyError):
+        return "unknown"
+
+
+class HTTPServer(ThreadingHTTPServer):
+    """/metrics, /healthz and /readyz. The checks return why not, "" where all is well."""
+
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], registry: CollectorRegistry, checks: dict[str, Callable[[], str]]) -> None:
+        self.registry = registry
+        self.checks = checks
+        super().__init__(address, _Handler)
+
+    def start(self) -> None:
+        threading.Thread(target=self.serve_forever, daemon=True, name="http").start()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: HTTPServer
+    timeout = READ_TIMEOUT
+    server_version = f"kube-node/{VERSION}"
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        if path == "/metrics":
+            self._answer(HTTPStatus.OK, generate_latest(self.server.registry), CONTENT_TYPE_LATEST)
+        elif path in self.server.checks:
+            problem = self.server.checks[path]()
+            self._answer(HTTPStatus.SERVICE_UNAVAILABLE if problem else HTTPStatus.OK, f"{problem or 'ok'}\n".encode(), "text/plain")
+        else:
+            self._answer(HTTPStatus.NOT_FOUND, b"/metrics, /healthz or /readyz\n", "text/plain")
+
+    def _answer(self, status: HTTPStatus, body: bytes, content_type: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- http.server's name
+        """Say nothing of scrapes."""

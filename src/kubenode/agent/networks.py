@@ -1,0 +1,105 @@
+"""The networks that this agent has met, in calls and in the CNI configuration, and how full they are."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from kubenode.cni import netconf, request
+from kubenode.cni.errors import CNIError
+from kubenode.cni.jsontext import JSONTextError, dumps, loads
+from kubenode.host import cniconfig
+from kubenode.host.log import ERROR, Log
+from kubenode.plugins import drop_in, host_local, kube_node, node_annotation
+from kubenode.plugins.skel import Call
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from kubenode.agent.workers import Workers
+    from kubenode.ipam.allocator import Usage
+    from kubenode.plugins.skel import Command, Host
+
+    Used = tuple["Key", list[Usage]]
+
+
+class Plugin(NamedTuple):
+    """What the agent serves under a plugin's name."""
+
+    commands: Mapping[str, Command]
+    usage: Callable[[Call], list[Usage]]
+
+
+PLUGINS = {
+    "kube-node": Plugin(kube_node.COMMANDS, kube_node.usage),
+    "node-annotation": Plugin(node_annotation.COMMANDS, node_annotation.usage),
+    "host-local": Plugin(drop_in.COMMANDS, host_local.usage),
+}
+MOST = 1000  # networks remembered; a node has a few
+PATIENCE = 2.0  # seconds that a scrape waits for a network
+
+
+class Key(NamedTuple):
+    """What has reservations of its own: a network in a data directory, "" for the default one."""
+
+    network: str
+    data_dir: str
+
+
+def key_of(conf: object) -> Key | None:
+    """Return whose reservations a network configuration is about; None for what is none."""
+    ipam = conf.get("ipam") if isinstance(conf, dict) else None
+    if not isinstance(conf, dict) or not isinstance(ipam, dict):
+        return None
+    return Key(str(conf.get("name")), str(ipam.get("dataDir") or ""))
+
+
+class Networks:
+    """The configurations, one a network and data directory: the last that was seen."""
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._known: dict[Key, tuple[str, bytes]] = {}
+
+    def note(self, key: Key, plugin: str, stdin: bytes) -> None:
+        with self._mutex:
+            if key in self._known or len(self._known) < MOST:
+                self._known[key] = (plugin, stdin)
+
+    def read_config(self, directory: str) -> None:
+        """Note what the runtime's configuration has and no call has brought yet."""
+        for conf in cniconfig.netconfs(directory, PLUGINS):
+            key = key_of(conf)
+            if key and key not in self._known:
+                self.note(key, str(conf["ipam"]["type"]), dumps(conf).encode())
+
+    def known(self) -> list[Key]:
+        with self._mutex:
+            return list(self._known)
+
+    def usages(self, workers: Workers, environ: Mapping[str, str], host: Callable[[], Host]) -> list[Used]:
+        """Return how full each network is; one whose lock somebody holds for long is left out."""
+        found: queue.SimpleQueue[Used] = queue.SimpleQueue()
+        keys = self.known()
+        for key in keys:
+            workers.submit(key, partial(self._tell, found, key, environ, host))
+        end = time.monotonic() + PATIENCE
+        while found.qsize() < len(keys) and time.monotonic() < end:
+            time.sleep(0.002)
+        return [found.get() for _ in range(found.qsize())]
+
+    def _tell(self, found: queue.SimpleQueue[Used], key: Key, environ: Mapping[str, str], host: Callable[[], Host]) -> None:
+        found.put((key, self.usage(key, environ, host())))
+
+    def usage(self, key: Key, environ: Mapping[str, str], host: Host) -> list[Usage]:
+        """Return how full a network is; nothing where its configuration or the Node does not say. May wait for the store's lock."""
+        plugin, stdin = self._known[key]
+        try:
+            raw: dict[str, Any] = loads(stdin)
+            call = Call(request.parse({"CNI_COMMAND": "STATUS"}), netconf.parse(raw), environ, Log(plugin, ERROR - 1), host)
+            return PLUGINS[plugin].usage(call)
+        except (CNIError, JSONTextError, OSError):
+            return []

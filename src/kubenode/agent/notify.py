@@ -1,0 +1,34 @@
+"""What systemd is told (sd_notify(3)): ready, how it goes, still alive, stopping."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MICROSECONDS = 1_000_000
+
+
+class Notifier:
+    """The socket that $NOTIFY_SOCKET names. Without it nobody is told anything."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        address = environ.get("NOTIFY_SOCKET", "")
+        self._address = "\0" + address[1:] if address.startswith("@") else address
+        self.watchdog: float | None = None  # seconds after which systemd gives us up
+        if environ.get("WATCHDOG_USEC", "").isdecimal() and environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid()):
+            self.watchdog = int(environ["WATCHDOG_USEC"]) / MICROSECONDS
+
+    def tell(self, **assignments: str) -> None:
+        """Send assignments such as READY=1; who cannot be told is not."""
+        if not self._address:
+            return
+        text = "\n".join(f"{key}={value}" for key, value in assignments.items())
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+                sock.sendto(text.encode(), self._address)
+        except OSError:  # the service manager is busy or gone; the next message comes soon
+            pass

@@ -1,0 +1,123 @@
+"""Our own Node as the agent has it: in memory for its calls, and in the Node view for who runs without it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from kubenode.cni.errors import NODE_INVALID, TRY_AGAIN_LATER, CNIError
+from kubenode.host import files
+from kubenode.kube import node
+from kubenode.plugins import nodes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kubenode.host.log import Log
+    from kubenode.host.nodeview import NodeView
+    from kubenode.kube.node import Node
+
+T = TypeVar("T")
+
+REFRESH = 60.0  # seconds between marks that say the view is of now; a plugin without agent asks again after 300
+FIRST_WAIT, FIRST_LOOK = 5.0, 0.02  # seconds that the first ADD waits for the Node
+LOOK = 1.0  # seconds between looks at a manifest that a person may change
+
+
+class OwnNode:
+    """What is known of our Node. `why` says why nothing newer is; None while all is well."""
+
+    def __init__(self, view: NodeView, log: Log) -> None:
+        self.node: Node | None = None
+        self.seen = 0.0  # when it was last known to be right, by time.time()
+        self.failure: CNIError | None = None
+        self.why: Callable[[], CNIError | None] = lambda: self.failure
+        self._view = view
+        self._log = log
+        self._manifest: dict[str, Any] | None = None
+        self._changed = asyncio.Event()
+
+    def choose(self, choose: Callable[[Node], T]) -> T:
+        """Return what `choose` finds; just after the start, once something is known. Raises CNIError, also where nothing is."""
+        end = time.monotonic() + FIRST_WAIT
+        while self.node is None and self.why() is None and time.monotonic() < end:
+            time.sleep(FIRST_LOOK)
+        if self.node is None:
+            raise self.why() or CNIError(TRY_AGAIN_LATER, "the agent does not know its Node yet", "it has only just started")
+        return choose(self.node)
+
+    def start_from_view(self) -> bool:
+        """Begin with the Node as last seen. Return whether a person has written it: then it is to be followed, not the API server."""
+        try:
+            view = self._view.read()
+        except CNIError as error:
+            self._log.warning("the Node view cannot be used", error=str(error))
+            return False
+        if view is None:
+            return False
+        self.node = node.parse(view.manifest, self._view.path)
+        self.seen = view.fetched or time.time()
+        self._log.info("the Node view serves until there is news", node=self.node.name, age=round(view.age()))
+        return view.fetched is None
+
+    def publish(self, manifest: dict[str, Any] | None) -> None:
+        """Take the Node as it is now; None: it was deleted, and what it said last goes on to serve."""
+        self._manifest = manifest
+        if manifest is not None:
+            self.node = node.parse(manifest, "the API server's answer")
+            self.seen = time.time()
+        self._changed.set()
+
+    async def keep_view(self) -> None:
+        """Write the view after each change, and now and then while it is known to be right."""
+        while True:
+            try:
+                await asyncio.wait_for(self._changed.wait(), REFRESH)
+            except TimeoutError:
+                if self._manifest is None or self.why() is not None:
+                    continue
+                self.seen = time.time()
+            self._changed.clear()
+            if self._manifest is not None:
+                try:
+                    await asyncio.to_thread(self._view.put, self._manifest)
+                except OSError as error:
+                    self._log.error("the Node view cannot be written", error=str(error))
+
+    async def follow_file(self, path: str, label: str) -> None:
+        """Serve a manifest that a person writes, and take it anew when it changes. It becomes the view, too, if it is not already."""
+        read: tuple[int, int] | None = None
+        while True:
+            try:
+                status = await asyncio.to_thread(os.stat, path)
+                if (status.st_ino, status.st_mtime_ns) != read:
+                    manifest = await asyncio.to_thread(nodes.manifest_from, path, label)
+                    self.node = node.parse(manifest, label)
+                    if path != self._view.path:
+                        self.publish(node.reduce(manifest))
+                    read = (status.st_ino, status.st_mtime_ns)
+                    self._log.info("Node manifest read", path=label, node=self.node.name)
+                self.failure, self.seen = None, time.time()
+            except CNIError as error:
+                self._fail(error)
+            except OSError as error:
+                self._fail(CNIError(NODE_INVALID, f"{label}: {error.strerror}", "write a Node manifest there"))
+            await asyncio.sleep(LOOK)
+
+    def _fail(self, error: CNIError) -> None:
+        if str(self.failure) != str(error):
+            self._log.error("the Node manifest cannot be used", error=str(error))
+        self.failure = error
+
+
+def write_name(run_dir: str, name: str) -> None:
+    """Leave our Node's name for plugins that run without agent. Raises OSError."""
+    path = os.path.join(run_dir, "nodename")
+    try:
+        if files.read(path).decode(errors="replace").strip() == name:
+            return
+    except FileNotFoundError:
+        pass
+    files.replace(path, f"{name}\n".encode())

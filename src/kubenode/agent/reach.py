@@ -1,0 +1,71 @@
+"""The host as the agent's calls meet it: its directories under the host root, stores with an index, the Node in memory."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, TypeVar
+
+from kubenode.host.attachments import Attachments
+from kubenode.host.datadir import DEFAULT_DATA_DIR
+from kubenode.host.indexed import IndexedStore, Memory
+from kubenode.kube import node
+from kubenode.plugins import nodes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kubenode.agent.ownnode import OwnNode
+    from kubenode.host.log import Log
+    from kubenode.host.root import HostRoot
+    from kubenode.kube.node import Node
+
+T = TypeVar("T")
+
+
+class Stores:
+    """The stores that this agent has used, by data directory and network, each with what is remembered of it."""
+
+    def __init__(self, root: HostRoot) -> None:
+        self._root = root
+        self._mutex = threading.Lock()
+        self._memories: dict[tuple[str, str], Memory] = {}
+
+    def get(self, data_dir: str, network: str, before: Callable[[], None] = lambda: None) -> IndexedStore:
+        """Return a store; `before` is called with its lock held. Raises CNIError where its directory cannot be seen."""
+        data_dir = data_dir or DEFAULT_DATA_DIR
+        here = self._root.seen(data_dir, "dataDir")
+        with self._mutex:
+            memory = self._memories.setdefault((data_dir, network), Memory())
+        return IndexedStore(here, network, memory, before)
+
+    def known(self) -> list[tuple[str, str]]:
+        """Return the data directories and networks of all."""
+        with self._mutex:
+            return list(self._memories)
+
+
+class AgentHost:
+    """A `skel.Host` for one call; `before` is called with the lock of a store held, and raises where the call is too late."""
+
+    execs = False
+
+    def __init__(self, root: HostRoot, run_dir: str, stores: Stores, own: OwnNode, before: Callable[[], None]) -> None:
+        self._root = root
+        self._run_dir = run_dir
+        self._stores = stores
+        self._own = own
+        self._before = before
+
+    def path(self, path: str) -> str:
+        return self._root.path(path)
+
+    def store(self, data_dir: str, network: str) -> IndexedStore:
+        return self._stores.get(data_dir, network, self._before)
+
+    def attachments(self, network: str) -> Attachments:
+        return Attachments(self._run_dir, network)
+
+    def node(self, options: nodes.NodeOptions, choose: Callable[[Node], T], log: Log) -> T:  # noqa: ARG002 -- skel.Host
+        if options.node_file:
+            return choose(node.parse(nodes.manifest_from(self._root.path(options.node_file), options.node_file), options.node_file))
+        return self._own.choose(choose)

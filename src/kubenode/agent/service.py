@@ -1,0 +1,176 @@
+"""The agent put together: what runs at the same time, from start to end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import signal
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from kubenode.agent import ownnode
+from kubenode.agent.claim import Claim
+from kubenode.agent.housekeeping import Housekeeping
+from kubenode.agent.metrics import HTTPServer, Metrics
+from kubenode.agent.networks import Networks
+from kubenode.agent.notify import Notifier
+from kubenode.agent.reach import AgentHost, Stores
+from kubenode.agent.reclaim import GRACE, Mode, Reclaimer
+from kubenode.agent.server import Server
+from kubenode.agent.workers import Workers
+from kubenode.cni.errors import IO_FAILURE, CNIError
+from kubenode.host.nodeview import NodeView
+from kubenode.host.root import HostRoot
+from kubenode.kube import node
+from kubenode.version import VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping
+    from typing import Any
+
+    from kubenode.host.log import Log
+    from kubenode.kube.client import ApiServer
+
+DRAIN = 13.0  # seconds for calls under way once the agent is to end; each has 12
+ALIVE = 10.0  # seconds that the event loop may take for a turn
+API_TIMEOUT = 10.0  # seconds for one look at a pod
+
+
+class Options(NamedTuple):
+    """How the agent is run. Paths are the host's; `kubeconfig` is this process's own. `listen`: host and port, None for no HTTP."""
+
+    run_dir: str
+    socket: str
+    config_dir: str
+    host_root: str = ""
+    kubeconfig: str = ""
+    node_file: str = ""
+    listen: tuple[str, int] | None = None
+    reclaim: Mode = Mode.ON
+    grace: float = GRACE
+
+
+class Agent:
+    """One agent. Raises CNIError where it cannot start."""
+
+    def __init__(self, options: Options, environ: Mapping[str, str], log: Log) -> None:
+        self._options = options
+        self._environ = environ
+        self._log = log
+        self._root = HostRoot(options.host_root)
+        self._run_dir = self._root.seen(options.run_dir, "run directory")
+        os.makedirs(self._run_dir, 0o755, exist_ok=True)
+        socket_path = self._root.path(options.socket)
+        os.makedirs(os.path.dirname(socket_path), 0o755, exist_ok=True)
+        self._claim = Claim(socket_path)
+        self._metrics = Metrics()
+        self._own = ownnode.OwnNode(NodeView(self._run_dir, node.decode, f"kube-node agent {VERSION}", log), log)
+        self._stores = Stores(self._root)
+        self._workers = Workers()
+        self._networks = Networks()
+        self._notifier = Notifier(environ)
+        self._turn = time.monotonic()
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, then answer what was asked before."""
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        _raise_file_limit()
+        http = self._http()
+        jobs = self._node_jobs()
+        listener = self._claim.listen()
+        server = Server(listener, self._host, self._workers, self._networks, self._environ, self._log, self._metrics)
+        tasks = [asyncio.create_task(job) for job in (server.run(), self._housekeeping().run(), self._beat(), *jobs)]
+        stopped = asyncio.create_task(stop.wait())
+        self._log.info("agent started", version=VERSION, socket=self._options.socket)
+        self._notifier.tell(READY="1", STATUS=self._status())
+        try:
+            done, _ = await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {stopped}:
+                task.result()  # none of them ends but by a fault of ours
+        finally:
+            self._notifier.tell(STOPPING="1")
+            self._claim.leave()
+            for task in [stopped, *tasks]:
+                task.cancel()
+            left = await server.drain(DRAIN)
+            listener.close()
+            if http:
+                http.server_close()
+            self._log.info("agent stopped", unanswered=left)
+
+    def _node_jobs(self) -> list[Coroutine[Any, Any, None]]:
+        """Return what keeps our Node up to date: a manifest that a person writes, or the watch."""
+        if file := self._options.node_file:
+            return [self._own.follow_file(self._root.path(file), file), self._own.keep_view()]
+        if self._own.start_from_view():
+            return [self._own.follow_file(os.path.join(self._run_dir, "node.json"), os.path.join(self._options.run_dir, "node.json"))]
+        return []
+
+    def _housekeeping(self) -> Housekeeping:
+        options = self._options
+        reclaimer = Reclaimer(
+            self._root,
+            self._run_dir,
+            self._stores,
+            None if options.node_file else self._connect,
+            self._log,
+            self._metrics,
+            options.reclaim,
+            options.grace,
+        )
+        config_dir = self._root.path(self._options.config_dir)
+        wanted = reclaimer if self._options.reclaim is not Mode.OFF else None
+        return Housekeeping(self._networks, self._stores, wanted, self._run_dir, config_dir, self._log)
+
+    def _connect(self) -> ApiServer:
+        from kubenode.kube.client import ApiServer  # brings lightkube, of no use to an agent with --node-file
+
+        return ApiServer(self._options.kubeconfig or None, self._environ, API_TIMEOUT)
+
+    def _http(self) -> HTTPServer | None:
+        if self._options.listen is None:
+            return None
+        self._metrics.show_node(lambda: self._own.seen)
+        self._metrics.show_usage(lambda: self._networks.usages(self._workers, self._environ, lambda: self._host(lambda: None)))
+        try:
+            http = HTTPServer(self._options.listen, self._metrics.registry, {"/healthz": self._ill, "/readyz": self._unready})
+        except OSError as error:
+            host, port = self._options.listen
+            problem = f"cannot listen on {host}:{port}: {error.strerror}"
+            raise CNIError(IO_FAILURE, problem, "give --listen another address, or none") from None
+        http.start()
+        return http
+
+    async def _beat(self) -> None:
+        """Note that the loop turns, and tell systemd."""
+        pause = min(ALIVE / 4, (self._notifier.watchdog or ALIVE) / 2)
+        while True:
+            self._turn = time.monotonic()
+            self._notifier.tell(WATCHDOG="1", STATUS=self._status())
+            await asyncio.sleep(pause)
+
+    def _ill(self) -> str:
+        silent = time.monotonic() - self._turn
+        return f"the event loop has not turned for {silent:.0f} s" if silent > ALIVE else ""
+
+    def _unready(self) -> str:
+        if self._own.node is None:
+            return str(self._own.why() or "the Node is not known yet")
+        return self._ill()
+
+    def _status(self) -> str:
+        own = self._own.node
+        why = self._own.why()
+        return (f"Node {own.name}" if own else "Node not known") + (f"; {why.msg}" if why else "")
+
+    def _host(self, before: Callable[[], None]) -> AgentHost:
+        return AgentHost(self._root, self._run_dir, self._stores, self._own, before)
+
+
+def _raise_file_limit() -> None:
+    """Take as many file descriptors as may be had: a connection of each pod that starts needs one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,89 @@
+"""`kube-node agent`: the node agent, run by a DaemonSet, by systemd or by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+import click
+
+from kubenode.host import cniconfig, log
+from kubenode.host.nodeview import DEFAULT_RUN_DIR
+
+LISTEN = "127.0.0.1:19090"
+
+
+class Address(click.ParamType):  # type: ignore[type-arg] # generic only to type checkers
+    """HOST:PORT, or "none"."""
+
+    name = "HOST:PORT"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int] | None:
+        if value is None or isinstance(value, tuple) or value == "none":
+            return value if isinstance(value, tuple) else None
+        host, colon, port = str(value).rpartition(":")
+        if not colon or not port.isdecimal() or int(port) > 65535:  # noqa: PLR2004 -- the highest port
+            self.fail(f"{value!r} is neither HOST:PORT nor none", param, ctx)
+        return host.strip("[]"), int(port)
+
+
+@click.command("agent")
+@click.option("--socket", metavar="PATH", help="Where relays connect. [default: $KUBE_NODE_SOCKET, or agent.sock in --run-dir]")
+@click.option(
+    "--run-dir", metavar="DIR", envvar="KUBE_NODE_RUN_DIR", default=DEFAULT_RUN_DIR, show_default=True,
+    help="Where the Node view and the records of attachments are. [$KUBE_NODE_RUN_DIR]",
+)  # fmt: skip
+@click.option("--node-file", metavar="FILE", default="", help="Serve this Node manifest, YAML or JSON, instead of asking the API server.")
+@click.option("--kubeconfig", metavar="FILE", default="", help="How to reach the API server. [default: as the plugins]")
+@click.option("--host-root", metavar="DIR", default="", help="Where the host's directories are mounted, for an agent in a container.")
+@click.option(
+    "--cni-config", "config_dir", metavar="DIR", default=cniconfig.DEFAULT_CONFIG_DIR, show_default=True,
+    help="The runtime's network configurations: networks to know before their first call.",
+)  # fmt: skip
+@click.option(
+    "--reclaim", type=click.Choice(["on", "report", "off"]), default="on", show_default=True, help="What becomes of leaked addresses."
+)
+@click.option(
+    "--grace", type=click.FloatRange(min=0), default=60.0, show_default=True, metavar="SECONDS",
+    help="How long the network namespace of a leak has been gone.",
+)  # fmt: skip
+@click.option("--listen", type=Address(), default=LISTEN, show_default=True, help="/metrics, /healthz and /readyz; none for nothing.")
+@click.option("--loglevel", type=click.Choice(["warning", "info", "debug", "trace"]), default="info", show_default=True)
+def command(
+    socket: str | None,
+    run_dir: str,
+    node_file: str,
+    kubeconfig: str,
+    host_root: str,
+    config_dir: str,
+    reclaim: str,
+    grace: float,
+    listen: tuple[str, int] | None,
+    loglevel: str,
+) -> None:
+    r"""Serve the plugins of this node.
+
+    One agent a node: it watches the Node object, gives and releases addresses for the relays, and takes back what has leaked. It logs JSON
+    lines to standard error, and ends on SIGTERM when all calls are answered.
+
+    \b
+    Examples:
+      kube-node agent --kubeconfig=/etc/kubernetes/kubelet.conf
+      kube-node agent --node-file=node.yaml --listen=none
+    """
+    from kubenode.agent.reclaim import Mode
+    from kubenode.agent.service import Agent, Options
+
+    options = Options(
+        run_dir=run_dir,
+        socket=socket or os.environ.get("KUBE_NODE_SOCKET") or os.path.join(run_dir, "agent.sock"),
+        config_dir=config_dir,
+        host_root=host_root,
+        kubeconfig=kubeconfig,
+        node_file=node_file,
+        listen=listen,
+        reclaim=Mode(reclaim),
+        grace=grace,
+    )
+    level = {name: number for number, name in log.NAMES.items()}[loglevel]
+    asyncio.run(Agent(options, os.environ, log.Log("agent", level)).run())

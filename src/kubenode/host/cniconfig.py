@@ -1,0 +1,37 @@
+"""The network configurations of this host, as the runtime reads them: files of /etc/cni/net.d, each plugin of a list by itself."""
+
+from __future__ import annotations
+
+import os
+
+from kubenode.cni.jsontext import JSONTextError, loads
+from kubenode.host import files
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+    from typing import Any
+
+DEFAULT_CONFIG_DIR = "/etc/cni/net.d"
+SUFFIXES = (".conf", ".conflist", ".json")  # as libcni's `ConfFiles` has them
+
+
+def netconfs(directory: str, ipam_types: Collection[str]) -> Iterator[dict[str, Any]]:
+    """Yield what each plugin with one of these IPAM plugins is given. What cannot be read is the runtime's to complain about."""
+    try:
+        names = sorted(os.listdir(directory))
+    except OSError:
+        return
+    for name in names:
+        if not name.endswith(SUFFIXES):
+            continue
+        try:
+            content = loads(files.read(os.path.join(directory, name)))
+        except (OSError, JSONTextError):
+            continue
+        if not isinstance(content, dict):
+            continue
+        common = {key: content[key] for key in ("name", "cniVersion") if key in content}
+        for plugin in content.get("plugins") or [content]:
+            if isinstance(plugin, dict) and isinstance(plugin.get("ipam"), dict) and plugin["ipam"].get("type") in ipam_types:
+                yield {**plugin, **common}

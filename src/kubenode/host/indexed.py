@@ -1,0 +1,161 @@
+"""Reservations on disk with an index that outlives the call: what an agent has of each network.
+
+The index is good while the directory is the same and has the modification time that was set here, under the lock, when it was last
+looked at. Set to the nanosecond, that time differs from any that the kernel gives for another's change, also for one in the same tick of
+its clock. A file system that does not keep it gets no index. Whether an address is free is for the O_EXCL of `DiskStore.reserve` to say.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from kubenode.cni.errors import CNIError
+from kubenode.host.datadir import DiskStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
+    from types import TracebackType
+
+    from kubenode.ipam.address import Address
+    from kubenode.ipam.index import Index
+    from kubenode.ipam.store import Attachment, Reservation
+
+
+class Memory:
+    """What is known of one network's directory between calls; one thread at a time has it."""
+
+    def __init__(self) -> None:
+        self.mutex = threading.Lock()
+        self.state: tuple[int, int, int] | None = None  # the directory's device, inode and modification time that it is good for
+        self.index: Index | None = None
+        self.turns: dict[int, Address | None] = {}
+        self.boot_is_known = False
+
+    def forget(self) -> None:
+        self.state = self.index = None
+        self.turns = {}
+
+
+class IndexedStore(DiskStore):
+    """A `DiskStore` that reads the disk only after somebody else has changed it. `before` is called with the lock held, and may raise."""
+
+    def __init__(self, data_dir: str, network: str, memory: Memory, before: Callable[[], None]) -> None:
+        super().__init__(data_dir, network)
+        self._memory = memory
+        self._before = before
+        self._changed = False
+
+    def lock(self) -> _IndexedLock:  # type: ignore[override] # both are context managers of nothing
+        return _IndexedLock(self, super().lock())
+
+    def index(self) -> Index:
+        memory = self._memory
+        if memory.index is None:
+            memory.index = super().index()
+            self._changed = True  # so that the time is set for which it is good
+        return memory.index
+
+    def taken(self) -> Mapping[int, Sequence[int]]:  # type: ignore[override] # nobody changes it
+        return self.index().taken
+
+    def reserve(self, address: Address, attachment: Attachment) -> bool:
+        self._changed = True
+        if not super().reserve(address, attachment):
+            return False
+        if self._memory.index:
+            self._memory.index.add(address, attachment)
+        return True
+
+    def release(self, reservation: Reservation) -> None:
+        self._changed = True
+        super().release(reservation)
+        if self._memory.index:
+            self._memory.index.remove(reservation)
+
+    def last_reserved(self, set_id: int) -> Address | None:
+        turns = self._memory.turns
+        if set_id not in turns:
+            turns[set_id] = super().last_reserved(set_id)
+        return turns[set_id]
+
+    def set_last_reserved(self, set_id: int, address: Address) -> None:
+        super().set_last_reserved(set_id, address)
+        self._memory.turns[set_id] = address
+
+    def is_of_another_boot(self) -> bool:
+        # A process does not outlive a boot.
+        if not self._memory.boot_is_known:
+            self._memory.boot_is_known = not super().is_of_another_boot()
+        return not self._memory.boot_is_known
+
+    def note_boot(self) -> None:
+        super().note_boot()
+        self._memory.boot_is_known = True
+
+    def is_as_indexed(self) -> bool:
+        """Say whether the directory holds the names that the index has: somebody may change it without the lock. Needs the lock."""
+        index = self._memory.index
+        if index is None or index.taken == super().taken():
+            return True
+        self._memory.forget()
+        return False
+
+    def begin(self) -> None:
+        if self._memory.state is None or self._memory.state != self._state():
+            self._memory.forget()
+        self._changed = False
+        self._before()
+
+    def end(self, error: BaseException | None) -> None:
+        if error is not None and not isinstance(error, CNIError):
+            self._memory.forget()  # who knows what was done
+        elif self._changed:
+            now = time.time_ns()
+            try:
+                os.utime(self.directory, ns=(now, now))
+                self._memory.state = self._state()
+            except OSError:  # what was done is done; only the index is not to be trusted
+                self._memory.forget()
+            else:
+                if self._memory.state[2] != now:
+                    self._memory.forget()
+
+    def _state(self) -> tuple[int, int, int]:
+        status = os.stat(self.directory)
+        return status.st_dev, status.st_ino, status.st_mtime_ns
+
+    @property
+    def mutex(self) -> threading.Lock:
+        return self._memory.mutex
+
+
+class _IndexedLock:
+    """The thread's turn, then the directory's lock."""
+
+    def __init__(self, store: IndexedStore, lock: AbstractContextManager[None]) -> None:
+        self._store = store
+        self._lock = lock
+
+    def __enter__(self) -> None:
+        self._store.mutex.acquire()
+        try:
+            self._lock.__enter__()
+            try:
+                self._store.begin()
+            except BaseException:
+                self._lock.__exit__(None, None, None)
+                raise
+        except BaseException:
+            self._store.mutex.release()
+            raise
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        try:
+            self._store.end(error)
+        finally:
+            self._lock.__exit__(kind, error, traceback)
+            self._store.mutex.release()
