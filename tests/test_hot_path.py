@@ -23,6 +23,7 @@ FREE = {
     "_stat",
     "_collections_abc",
     "_bisect",
+    "_collections",
     "_json",
     "_posixsubprocess",
     "_signal",

@@ -9,6 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NamedTuple as NamedTuple  # noqa: PLC0414 -- mypy takes it for ours to export
 else:
+    from _collections import _tuplegetter  # what `collections.namedtuple` gives its fields
 
     class NamedTuple(tuple):
         """A tuple whose items have the names that the class body annotates, with the defaults that it assigns."""
@@ -20,9 +21,11 @@ else:
             cls._fields = tuple(cls.__annotations__)
             cls._defaults = {field: cls.__dict__[field] for field in cls._fields if field in cls.__dict__}
             for index, field in enumerate(cls._fields):
-                setattr(cls, field, property(lambda record, index=index: record[index]))
+                setattr(cls, field, _tuplegetter(index, field))
 
         def __new__(cls, *args, **kwargs):
+            if not kwargs and len(args) == len(cls._fields):
+                return tuple.__new__(cls, args)
             if len(args) < len(cls._fields):
                 given = {**cls._defaults, **kwargs}
                 args += tuple(given[field] for field in cls._fields[len(args) :] if field in given)
