@@ -26,18 +26,17 @@
 #ifndef VERSION
 #define VERSION "unknown"
 #endif
-#ifndef SECOND
-#define SECOND 1000 /* ms; shorter in tests */
+#define ADD_LIMIT 15 /* s for an ADD, and for the runtime to close our stdin */
+#define LIMIT 3      /* s for other commands, and to connect: the standalone then takes 12 at most */
+#ifndef SECOND       /* shorter in tests, with smaller limits in the fuzzer */
+#define SECOND 1000          /* ms */
+#define STDIN_LIMIT 4194304  /* bytes */
+#define ANSWER_LIMIT 4194304 /* bytes */
+#define HEADER_LIMIT 6291456 /* bytes; Linux allows no larger environment */
+#define SHOWN 4096           /* bytes of a string that an error shows; one byte takes six at most */
 #endif
 #define LITERAL(number) #number
 #define IN_WORDS(macro) LITERAL(macro)
-
-#define ADD_LIMIT 15          /* s for an ADD, and for the runtime to close our stdin */
-#define LIMIT 3               /* s for other commands, and to connect: the standalone then takes 12 at most */
-#define STDIN_LIMIT 4194304   /* bytes */
-#define ANSWER_LIMIT 4194304  /* bytes */
-#define HEADER_LIMIT 6291456  /* bytes; Linux allows no larger environment */
-#define SHOWN 4096            /* bytes of a string that an error shows; one byte takes six at most */
 #define ADVICE "start the agent, or install PLUGIN.standalone, kube-node.lib and the Python that they were built with"
 
 enum { LOCALLY = 2 }; /* statuses above 1 */
@@ -50,7 +49,7 @@ struct text {
 #define ROOM_FOR(limit) {0, limit, (char[(limit) + 1]){0}}
 
 /* Large, but memory only as far as it is written to. */
-static struct text request = ROOM_FOR(HEADER_LIMIT + STDIN_LIMIT + 1);
+static struct text request = {0, HEADER_LIMIT, (char[HEADER_LIMIT + STDIN_LIMIT + 1]){0}}; /* the limit is add()'s; stdin follows */
 static struct text answer = ROOM_FOR(ANSWER_LIMIT);
 static struct text error = ROOM_FOR(16 * 6 * SHOWN);
 static struct text socket_path = ROOM_FOR(SHOWN);
