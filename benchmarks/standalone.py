@@ -76,7 +76,7 @@ def prepare(scratch: Path) -> list[Case]:
     """Build the plugin, write a view and configurations; return what one round runs."""
     binaries = scratch / "bin"
     subprocess.run([sys.executable, ROOT / "packaging/binaries.py", f"--output={binaries}"], check=True, stdout=subprocess.DEVNULL)
-    interpreter = (binaries / "kube-node").read_text().split(maxsplit=1)[0].removeprefix("#!")
+    interpreter = (binaries / "kube-node.standalone").read_text().split(maxsplit=1)[0].removeprefix("#!")
     run_dir = scratch / "run"
     run_dir.mkdir()
     node = {
@@ -89,7 +89,7 @@ def prepare(scratch: Path) -> list[Case]:
 
     def cases(network: str, plugin: Path, ipam: dict[str, object], path: Path) -> list[Case]:
         stdin = scratch / f"{network}.json"
-        ipam = {"type": plugin.name, "dataDir": str(scratch / "networks"), **ipam}
+        ipam = {"type": plugin.name.removesuffix(".standalone"), "dataDir": str(scratch / "networks"), **ipam}
         stdin.write_text(json.dumps({"cniVersion": "1.0.0", "name": network, "type": "bridge", "ipam": ipam}))
         environment = {
             "PATH": os.defpath,
@@ -101,13 +101,13 @@ def prepare(scratch: Path) -> list[Case]:
             "CNI_ARGS": "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=bench",
         }
         return [
-            Case(f"{plugin.name} {command}, {network}", [str(plugin)], {**environment, "CNI_COMMAND": command}, stdin)
+            Case(f"{plugin.name.removesuffix('.standalone')} {command}, {network}", [str(plugin)], {**environment, "CNI_COMMAND": command}, stdin)
             for command in ("ADD", "DEL")
         ]
 
     empty = scratch / "empty"
     empty.touch()
-    plugin = binaries / "kube-node"
+    plugin = binaries / "kube-node.standalone"
     found = [Case(PASS, [interpreter, "-IS", "-c", "pass"], {"PATH": os.defpath}, empty)]
     found += cases("embedded", plugin, {"delegate": "embedded"}, binaries)
     if reference := host_local():

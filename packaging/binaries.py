@@ -1,4 +1,4 @@
-"""Lay out what goes into a node's CNI bin directory: the launchers and, beside them, everything that they import.
+"""Lay out what goes into a node's CNI bin directory: relays, the launchers beside them, and everything that those import.
 
 Run by `./build.sh binaries` with .venv's interpreter. Nothing is downloaded: what is installed in .venv is what is shipped.
 """
@@ -17,6 +17,7 @@ import time
 from importlib.metadata import Distribution, distribution
 from pathlib import Path, PurePath
 
+from compile_relay import ARCHITECTURES, CompileError, choose, command, compile_relay, here
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -74,8 +75,8 @@ def default_version() -> str:
     return git.stdout.strip() or time.strftime("%Y.%m.%d-%H.%M.%S")
 
 
-def build(output: Path, version: str) -> None:
-    """Make the directory `output` anew."""
+def build(output: Path, version: str, compiler: str) -> None:
+    """Make the directory `output` anew. Raises CompileError."""
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as scratch:
         new, old = Path(scratch, "new"), Path(scratch, "old")
@@ -88,8 +89,11 @@ def build(output: Path, version: str) -> None:
         mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
         if not compileall.compile_dir(library, quiet=1, stripdir=str(new), invalidation_mode=mode, workers=0):
             sys.exit("binaries: a module does not compile")
+        relay = Path(scratch, "relay")
+        compile_relay(relay, here(), version, compiler)
         for name in NAMES:
-            launcher = new / name
+            shutil.copy(relay, new / name)
+            launcher = new / f"{name}.standalone"
             launcher.write_text(LAUNCHER.format(python=f"{sys.base_prefix}/bin/python3", function=name.replace("-", "_")))
             launcher.chmod(0o755)
         # Old and new change places by renaming, so that a call finds all of one or all of the other.
@@ -98,16 +102,42 @@ def build(output: Path, version: str) -> None:
         os.rename(new, output)
 
 
+def build_relays(directory: Path, architectures: list[str], version: str, compiler: str) -> None:
+    """Make DIRECTORY/ARCHITECTURE/relay, for images of other machines. Raises CompileError, mostly before it has made any."""
+    for architecture in architectures:
+        command(compiler, architecture)
+    for architecture in architectures:
+        target = directory / architecture / "relay"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        made = target.with_suffix(".new")
+        compile_relay(made, architecture, version, compiler)
+        made.rename(target)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="./build.sh binaries", description="Make what goes into /opt/cni/bin.")
     parser.add_argument("--version", default="", help="what `kube-node --version` prints (default: what git says, else the time)")
     parser.add_argument("--output", type=Path, default=ROOT / "_output/bin", help="the directory to make (default: _output/bin)")
+    parser.add_argument("--arch", choices=["all", *ARCHITECTURES], help="also the relay for this machine type, in relay/ARCH beside it")
+    parser.add_argument(
+        "--cc", choices=["zig", "gcc"], default="", help="what compiles the relay (default: zig, where ziglang is installed)"
+    )
     arguments = parser.parse_args()
     version = arguments.version or default_version()
     output = arguments.output.absolute()
-    build(output, version)
+    relays = output.parent / "relay"
+    architectures = list(ARCHITECTURES) if arguments.arch == "all" else [arguments.arch] if arguments.arch else []
+    try:
+        compiler = choose(arguments.cc)
+        build_relays(relays, architectures, version, compiler)
+        build(output, version, compiler)
+    except CompileError as error:
+        sys.exit(f"binaries: {error}")
     series = f"Python {sys.version_info.major}.{sys.version_info.minor}"  # compiled dependencies work with no other
-    print(f"binaries: {output} holds {', '.join(NAMES)} {version}, for {sys.base_prefix}/bin/python3 ({series}), and {LIBRARY}")
+    print(f"binaries: {output} holds {', '.join(NAMES)} {version}: relays for {here()} by {compiler}; their .standalone,", end=" ")
+    print(f"for {sys.base_prefix}/bin/python3 ({series}); and {LIBRARY}")
+    if architectures:
+        print(f"binaries: {relays} holds the relay for {', '.join(architectures)}")
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ class Network:
     ) -> None:
         self.executable = executable
         self.path = list(path)
-        self.ipam: dict[str, Any] = {"type": executable.name, "dataDir": str(directory), **ipam}
+        self.ipam: dict[str, Any] = {"type": executable.name.removesuffix(".standalone"), "dataDir": str(directory), **ipam}
         self.netconf: dict[str, Any] = {"cniVersion": version, "name": "net", "type": "bridge"}
         self.directory = directory / "net"
 

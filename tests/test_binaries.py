@@ -13,7 +13,7 @@ import pytest
 if TYPE_CHECKING:
     from pathlib import Path
 
-NAMES = ("kube-node", "node-annotation")
+NAMES = ("kube-node", "node-annotation", "kube-node.standalone", "node-annotation.standalone")
 
 
 def run(program: str | Path, *arguments: str, stdin: str = "", **environment: str) -> str:
@@ -45,7 +45,7 @@ def test_prints_the_version_it_was_built_with(installed: Path) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_works_where_it_was_copied_to(installed: Path, tmp_path: Path, name: str) -> None:
-    """By its path and through a symbolic link, from any directory, a launcher finds what it imports."""
+    """By its path and through a symbolic link, from any directory, a relay finds its launcher, and that what it imports."""
     (tmp_path / name).symlink_to(installed / name)
     for program in (installed / name, tmp_path / name):
         answer = json.loads(run(program, stdin='{"cniVersion": "1.1.0"}', CNI_COMMAND="VERSION"))
@@ -79,6 +79,6 @@ def test_holds_what_it_needs_and_no_more(binaries: Path) -> None:
 
 def test_imports_nothing_from_elsewhere(installed: Path) -> None:
     """With an interpreter's bare standard library, all that a call may need can be imported."""
-    interpreter, *options = (installed / "kube-node").read_text().splitlines()[0].removeprefix("#!").split()
+    interpreter, *options = (installed / "kube-node.standalone").read_text().splitlines()[0].removeprefix("#!").split()
     program = f"import sys; sys.path.insert(0, {str(installed / 'kube-node.lib')!r}); import lightkube, yaml, click, rich.table"
     run(interpreter, *options, "-c", program)

@@ -43,7 +43,7 @@ FORBIDDEN = {
 
 @pytest.fixture
 def interpreter(binaries: Path) -> str:
-    return (binaries / "kube-node").read_text().split(maxsplit=1)[0].removeprefix("#!")
+    return (binaries / "kube-node.standalone").read_text().split(maxsplit=1)[0].removeprefix("#!")
 
 
 def imported(command: list[str], environ: dict[str, str], stdin: str) -> set[str]:
@@ -68,7 +68,7 @@ def test_embedded(binaries: Path, tmp_path: Path, view: ViewWriter, interpreter:
     view("10.0.0.0/24", "fd00::/64")
     own = {"delegate": "embedded"} if name == "kube-node" else {"ranges": [[{"subnet": "10.0.0.0/24"}]]}
     stdin = json.dumps({"cniVersion": "1.1.0", "name": "n", "ipam": {"type": name, "dataDir": str(tmp_path), **own}})
-    launcher = str(binaries / name)
+    launcher = str(binaries / f"{name}.standalone")
     nothing = imported([interpreter, "-IS", "-X", "importtime", "-c", "pass"], {}, "")
     if command == "CHECK":
         subprocess.run([launcher], env=environment("ADD"), input=stdin, text=True, check=True, capture_output=True)
@@ -84,6 +84,6 @@ def test_delegating(binaries: Path, tmp_path: Path, view: ViewWriter, interprete
     (tmp_path / "host-local").write_text("#!/bin/sh\necho {}\n")
     (tmp_path / "host-local").chmod(0o755)
     stdin = json.dumps({"cniVersion": "1.1.0", "name": "n", "ipam": {"type": "kube-node", "dataDir": str(tmp_path / "networks")}})
-    command = [interpreter, "-IS", "-X", "importtime", str(binaries / "kube-node")]
+    command = [interpreter, "-IS", "-X", "importtime", str(binaries / "kube-node.standalone")]
     assert not imported(command, environment("ADD", path=[tmp_path]), stdin) & FORBIDDEN
-    assert os.access(binaries / "kube-node", os.X_OK)
+    assert os.access(binaries / "kube-node.standalone", os.X_OK)

@@ -22,21 +22,21 @@ ALL = ("kube-node", "node-annotation", "host-local")
 @pytest.fixture
 def net(binaries: Path, tmp_path: Path, run_dir: Path) -> Network:
     (run_dir / "node.json").write_text(json.dumps({"metadata": {"name": "n"}, "spec": {"podCIDRs": ["10.0.0.0/24"]}}))
-    return Network(binaries / "kube-node", tmp_path / "networks", {})
+    return Network(binaries / "kube-node.standalone", tmp_path / "networks", {})
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_too_much_input(binaries: Path, name: str) -> None:
     """More than 4 MiB is no network configuration; up to that is read."""
-    answer = execute(binaries / name, b" " * ((4 << 20) + 1), environment("ADD"))
+    answer = execute(binaries / f"{name}.standalone", b" " * ((4 << 20) + 1), environment("ADD"))
     assert (answer.code, answer.json["code"], answer.json["msg"]) == (1, 6, "stdin has more than 4194304 bytes")
-    answer = execute(binaries / name, b"{}" + b" " * ((4 << 20) - 2), environment("ADD"))
+    answer = execute(binaries / f"{name}.standalone", b"{}" + b" " * ((4 << 20) - 2), environment("ADD"))
     assert (answer.code, answer.json["code"]) == (1, 7)
 
 
 def test_no_input(binaries: Path) -> None:
     """A closed standard input is an error object too."""
-    program = f"exec {binaries / 'kube-node'} <&-"
+    program = f"exec {binaries / 'kube-node.standalone'} <&-"
     done = subprocess.run(["sh", "-c", program], env=environment("ADD"), capture_output=True, text=True, check=False)
     assert (done.returncode, json.loads(done.stdout)["code"], "Traceback" in done.stderr) == (1, 5, False)
 
@@ -67,7 +67,7 @@ def test_the_deadline(net: Network) -> None:
 
 
 def run(binaries: Path, *arguments: str) -> Answer:
-    done = subprocess.run([binaries / arguments[0], *arguments[1:]], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    done = subprocess.run([binaries / f"{arguments[0]}.standalone", *arguments[1:]], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     return Answer(done.returncode, done.stdout, done.stderr)
 
 

@@ -56,10 +56,15 @@ def test_finding_a_delegate(tmp_path: Path) -> None:
 
 def test_our_own_launcher_is_no_delegate(binaries: Path, tmp_path: Path) -> None:
     """host-local of our own is known as such, so that no second Python is started for what can be done at once."""
-    assert delegate.is_ours(str(binaries / "host-local"))
+    for name in ("host-local", "host-local.standalone"):
+        assert delegate.is_ours(str(binaries / name))
+        (tmp_path / name).symlink_to(binaries / name)
+        assert delegate.is_ours(str(tmp_path / name))
     (tmp_path / "x").write_bytes(b"\x7fELF" + b"\0" * 600)
+    (tmp_path / "x.standalone").write_text("#!/bin/sh\n")
     assert not delegate.is_ours(str(tmp_path / "x"))
     assert not delegate.is_ours(str(tmp_path / "none"))
+    assert not delegate.is_ours(str(tmp_path))
 
 
 def lines(text: str) -> list[dict[str, Any]]:

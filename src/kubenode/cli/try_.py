@@ -49,6 +49,7 @@ class Trial:
         self.environ = {
             **{key: value for key, value in os.environ.items() if not key.startswith("CNI_")},
             "KUBE_NODE_RUN_DIR": str(Path(scratch, "run")),
+            "KUBE_NODE_SOCKET": str(Path(scratch, "no-agent")),  # this host's serves another Node
             "CNI_PATH": os.path.dirname(self.plugin),
             "CNI_ARGS": "IgnoreUnknown=1;K8S_POD_NAMESPACE=default",
         }

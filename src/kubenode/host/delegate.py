@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 OUR_LIBRARY = b"kube-node.lib"  # stands in the launchers that `./build.sh binaries` makes
+STANDALONE = ".standalone"  # how a launcher's name ends; without that it is the relay, which runs the launcher where there is no agent
 SHOWN = 300  # characters of a delegate's broken answer that go into an error
 BUSY_TRIES, BUSY_PAUSE = 5, 1.0  # as libcni waits (its `RawExec`) while the executable is being written
 
@@ -28,13 +29,21 @@ def find(name: str, path: Iterable[str]) -> str | None:
 
 
 def is_ours(executable: str) -> bool:
-    """Say whether this is one of our own launchers, which would start Python once more to do what can be done at once."""
+    """Say whether this is one of our own launchers or its relay: it would start Python once more to do what can be done at once."""
+    if _is_launcher(executable) or _is_launcher(executable + STANDALONE):
+        return True
+    return os.path.islink(executable) and _is_launcher(os.path.realpath(executable) + STANDALONE)
+
+
+def _is_launcher(file: str) -> bool:
     try:
-        fd = os.open(executable, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return False
     try:
         return OUR_LIBRARY in os.read(fd, 512)
+    except OSError:  # a directory
+        return False
     finally:
         os.close(fd)
 
