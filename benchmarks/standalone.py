@@ -101,7 +101,12 @@ def prepare(scratch: Path) -> list[Case]:
             "CNI_ARGS": "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=bench",
         }
         return [
-            Case(f"{plugin.name.removesuffix('.standalone')} {command}, {network}", [str(plugin)], {**environment, "CNI_COMMAND": command}, stdin)
+            Case(
+                f"{plugin.name.removesuffix('.standalone')} {command}, {network}",
+                [str(plugin)],
+                {**environment, "CNI_COMMAND": command},
+                stdin,
+            )
             for command in ("ADD", "DEL")
         ]
 

@@ -67,7 +67,9 @@ def test_the_deadline(net: Network) -> None:
 
 
 def run(binaries: Path, *arguments: str) -> Answer:
-    done = subprocess.run([binaries / f"{arguments[0]}.standalone", *arguments[1:]], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [binaries / f"{arguments[0]}.standalone", *arguments[1:]], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
     return Answer(done.returncode, done.stdout, done.stderr)
 
 

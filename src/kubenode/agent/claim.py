@@ -44,7 +44,6 @@ class Claim:
         finally:
             os.umask(before)
         listener.listen(BACKLOG)
-        listener.settimeout(0)
         self._inode = os.stat(temporary).st_ino
         os.rename(temporary, self.path)
         return listener

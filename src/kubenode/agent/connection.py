@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 DEADLINE = 12.0  # seconds for all of a call, as in the launchers; the relay's patience is 15
 SEND_TIMEOUT = 5.0  # seconds for a relay to take its answer
 CHUNK = 65536
+TIMEVAL = struct.Struct("ll")  # seconds, microseconds (socket(7), SO_RCVTIMEO)
 UCRED = struct.Struct("3i")  # pid, uid, gid (unix(7), SO_PEERCRED)
 
 
@@ -28,7 +29,6 @@ class Connection:
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
         self.began = time.monotonic()
-        self._received = bytearray()
         self._mutex = threading.Lock()
         self._answered = False
 
@@ -37,18 +37,16 @@ class Connection:
         pid, uid, _ = UCRED.unpack(self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size))
         return pid, uid
 
-    def receive(self) -> bytes | None:
-        """Take what has come; return the request once it is complete. Raises OSError, and CNIError where it is no request."""
-        while True:
-            try:
-                chunk = self.socket.recv(CHUNK)
-            except BlockingIOError:
-                return None
-            if not chunk:
-                return bytes(self._received)
+    def receive(self) -> bytes:
+        """Read the request to its end. Raises OSError."""
+        seconds, fraction = divmod(DEADLINE, 1)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, TIMEVAL.pack(int(seconds), int(fraction * 1_000_000)))
+        received = self.socket.recv(CHUNK)
+        while chunk := self.socket.recv(CHUNK):
             # What is too much is read nonetheless: closing before would reset the connection, and the answer with it.
-            if len(self._received) <= protocol.REQUEST_LIMIT:
-                self._received += chunk
+            if len(received) <= protocol.REQUEST_LIMIT:
+                received += chunk
+        return received
 
     def age(self) -> float:
         return time.monotonic() - self.began
@@ -69,7 +67,8 @@ class Connection:
                 return False
             self._answered = True
         try:
-            self.socket.settimeout(SEND_TIMEOUT)
+            if len(stdout) > CHUNK:  # less always fits
+                self.socket.settimeout(SEND_TIMEOUT)
             self.socket.sendall(bytes([status]) + stdout)
         except OSError:
             return False

@@ -63,6 +63,17 @@ class Networks:
     def __init__(self) -> None:
         self._mutex = threading.Lock()
         self._known: dict[Key, tuple[str, bytes]] = {}
+        self._seen: set[bytes] = set()
+
+    def met(self, plugin: str, stdin: bytes) -> None:
+        """Note the network of a call that went well. Cheap where its configuration is one that was seen already."""
+        if stdin in self._seen:
+            return
+        if len(self._seen) >= MOST:
+            self._seen.clear()
+        self._seen.add(stdin)
+        if key := key_of(loads(stdin)):
+            self.note(key, plugin, stdin)
 
     def note(self, key: Key, plugin: str, stdin: bytes) -> None:
         with self._mutex:

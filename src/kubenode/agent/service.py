@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from kubenode.kube.client import ApiServer
 
 DRAIN = 13.0  # seconds for calls under way once the agent is to end; each has 12
+SWEEP = 0.25  # seconds between looks for calls whose time is over
+BEAT = 2.5  # seconds between signs of life
 ALIVE = 10.0  # seconds that the event loop may take for a turn
 API_TIMEOUT = 10.0  # seconds for one look at a pod
 
@@ -81,8 +83,9 @@ class Agent:
         http = self._http()
         jobs = self._node_jobs()
         listener = self._claim.listen()
-        server = Server(listener, self._host, self._workers, self._networks, self._environ, self._log, self._metrics)
-        tasks = [asyncio.create_task(job) for job in (server.run(), self._housekeeping().run(), self._beat(), *jobs)]
+        server = Server(listener, self._host, self._networks, self._environ, self._log, self._metrics)
+        server.start()
+        tasks = [asyncio.create_task(job) for job in (self._housekeeping().run(), self._beat(server), *jobs)]
         stopped = asyncio.create_task(stop.wait())
         self._log.info("agent started", version=VERSION, socket=self._options.socket)
         self._notifier.tell(READY="1", STATUS=self._status())
@@ -144,13 +147,17 @@ class Agent:
         http.start()
         return http
 
-    async def _beat(self) -> None:
-        """Note that the loop turns, and tell systemd."""
-        pause = min(ALIVE / 4, (self._notifier.watchdog or ALIVE) / 2)
+    async def _beat(self, server: Server) -> None:
+        """Answer who has waited too long, note that the loop turns, and tell systemd."""
+        pause = min(BEAT, (self._notifier.watchdog or BEAT) / 2)
+        told = 0.0
         while True:
+            server.sweep()
             self._turn = time.monotonic()
-            self._notifier.tell(WATCHDOG="1", STATUS=self._status())
-            await asyncio.sleep(pause)
+            if self._turn - told >= pause:
+                self._notifier.tell(WATCHDOG="1", STATUS=self._status())
+                told = self._turn
+            await asyncio.sleep(SWEEP)
 
     def _ill(self) -> str:
         silent = time.monotonic() - self._turn
