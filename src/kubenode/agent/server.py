@@ -124,9 +124,7 @@ class Server:
 
     def _serve(self, connection: Connection) -> None:
         try:
-            pid, uid = connection.peer()
-            if uid not in self._users:
-                raise CNIError(INVALID_ENVIRONMENT, f"user {uid} may not ask the agent", f"run the plugin as root; this was process {pid}")
+            self._check_peer(connection)
             asked = protocol.parse(connection.receive())
         except CNIError as error:
             self._log.warning("a request was refused", error=str(error))
@@ -138,6 +136,11 @@ class Server:
                 self._carry_out(connection, asked)
             else:
                 connection.answer(skel.NOT_HERE, b"")
+
+    def _check_peer(self, connection: Connection) -> None:
+        pid, uid = connection.peer()
+        if uid not in self._users:
+            raise CNIError(INVALID_ENVIRONMENT, f"user {uid} may not ask the agent", f"run the plugin as root; this was process {pid}")
 
     def _carry_out(self, connection: Connection, asked: protocol.Asked) -> None:
         def before() -> None:
