@@ -67,13 +67,19 @@ def cni_bin() -> Path:
 
 
 @pytest.fixture(scope="session")
-def binaries(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a directory with what `./build.sh binaries` makes; KUBE_NODE_BINARIES names one that is there already."""
     if made := os.environ.get("KUBE_NODE_BINARIES"):
         return Path(made)
     output = tmp_path_factory.mktemp("binaries") / "bin"
     subprocess.run([sys.executable, ROOT / "packaging/binaries.py", f"--output={output}", "--version=1.2.3-test"], check=True)
     return output
+
+
+@pytest.fixture(scope="session")
+def binaries(built: Path) -> Path:
+    """Return the same; end-to-end tests have another, for each way of running a plugin (`ways.py`)."""
+    return built
 
 
 @pytest.fixture

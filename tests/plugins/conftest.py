@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from callplugin import Network
+from ways import binaries, pytest_generate_tests
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from apiserver import RealApiServer
     from callplugin import NetworkMaker, ViewWriter
+
+__all__ = ["binaries", "pytest_generate_tests"]
 
 
 @pytest.fixture(params=["embedded", "host-local"])

@@ -5,11 +5,15 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
-import sys
+from typing import TYPE_CHECKING
 
 from kubenode.cni.errors import AGENT_RUNS, CNIError
 from kubenode.host import files
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PASSED_ON = 3  # SD_LISTEN_FDS_START
 BACKLOG = 1024  # relays that wait; the kernel's own limit (net.core.somaxconn) may be lower
 
 
@@ -28,15 +32,16 @@ class Claim:
             raise CNIError(AGENT_RUNS, problem, "stop it first, or give this one another socket") from None
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
-        self._inode = -1
+        self._listener: socket.socket | None = None
 
-    def listen(self) -> socket.socket:
-        """Return the listening socket. It takes the path by renaming: at no moment is there none. Raises OSError."""
+    def listen(self, environ: Mapping[str, str]) -> socket.socket:
+        """Return the listening socket: the one that systemd passes on (sd_listen_fds(3)), or one of our own. Raises OSError."""
+        if environ.get("LISTEN_PID") == str(os.getpid()) and environ.get("LISTEN_FDS") == "1":
+            self._listener = socket.socket(fileno=PASSED_ON)
+            os.set_inheritable(PASSED_ON, False)  # noqa: FBT003 -- its own signature
+            return self._listener
         temporary = f"{self.path}{files.TEMPORARY}"
-        try:
-            os.unlink(temporary)
-        except FileNotFoundError:
-            pass
+        _remove(temporary)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         before = os.umask(0o177)
         try:
@@ -44,15 +49,27 @@ class Claim:
         finally:
             os.umask(before)
         listener.listen(BACKLOG)
-        self._inode = os.stat(temporary).st_ino
+        # By renaming there is no moment without a socket, and none with one that is not ready.
         os.rename(temporary, self.path)
         return listener
 
-    def leave(self) -> None:
-        """Take the path away, so that relays need not try; and let another agent have it."""
-        try:
-            if os.stat(self.path).st_ino == self._inode:
-                os.unlink(self.path)
-        except OSError as error:
-            sys.stderr.write(f"kube-node: {self.path}: {error.strerror}\n")
+    def leave(self) -> str:
+        """Let no more relays come; return the path by which we ourselves can still connect. With a socket that was passed on they wait."""
+        if self._listener is not None:
+            return str(self._listener.getsockname())
+        ending = f"{self.path}{files.TEMPORARY}"
+        os.rename(self.path, ending)
+        return ending
+
+    def end(self) -> None:
+        """Let another agent have it."""
+        if self._listener is None:
+            _remove(f"{self.path}{files.TEMPORARY}")
         os.close(self._lock)
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass

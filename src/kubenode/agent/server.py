@@ -66,12 +66,18 @@ class Server:
         with self._mutex:
             self._start_thread()
 
-    async def drain(self, seconds: float) -> int:
-        """Take nobody new but who has connected already, and wait so long for the answers that are owed; return how many still are."""
+    async def drain(self, address: str, seconds: float) -> int:
+        """Serve who has connected already, and wait so long for the answers that are owed; return how many still are.
+
+        A thread that waits in accept(2) ends by a connection from ourselves, which comes after those of all relays.
+        """
         self._ending = True
-        self._listener.shutdown(socket.SHUT_RDWR)  # who waits in accept(2) gets what is in the queue, then an error
         end = time.monotonic() + seconds
         while (self._threads or self._open) and time.monotonic() < end:
+            if self._waiting:
+                with socket.socket(socket.AF_UNIX) as last:
+                    last.settimeout(seconds)
+                    last.connect(address)
             await asyncio.sleep(0.01)
             self.sweep()
         return len(self._open)
@@ -90,12 +96,16 @@ class Server:
         threading.Thread(target=self._work, daemon=True, name="call").start()
 
     def _work(self) -> None:
-        while sock := self._accept():
+        while True:
+            connection = Connection(self._accept())
             with self._mutex:
                 self._waiting -= 1
+                if self._ending and connection.peer()[0] == os.getpid():
+                    connection.socket.close()
+                    self._threads -= 1
+                    return
                 if not self._waiting and self._threads < MOST:
                     self._start_thread()
-            connection = Connection(sock)
             self._open.add(connection)
             try:
                 self._serve(connection)
@@ -108,17 +118,12 @@ class Server:
                     self._threads -= 1
                     return
                 self._waiting += 1
-        with self._mutex:
-            self._threads -= 1
-            self._waiting -= 1
 
-    def _accept(self) -> socket.socket | None:
+    def _accept(self) -> socket.socket:
         while True:
             try:
                 return self._listener.accept()[0]
             except OSError as error:
-                if self._ending:
-                    return None
                 self._log.error("cannot accept a connection", error=str(error))
                 time.sleep(PAUSE)
 

@@ -82,7 +82,7 @@ class Agent:
         _raise_file_limit()
         http = self._http()
         jobs = self._node_jobs()
-        listener = self._claim.listen()
+        listener = self._claim.listen(self._environ)
         server = Server(listener, self._host, self._networks, self._environ, self._log, self._metrics)
         server.start()
         tasks = [asyncio.create_task(job) for job in (self._housekeeping().run(), self._beat(server), *jobs)]
@@ -95,11 +95,11 @@ class Agent:
                 task.result()  # none of them ends but by a fault of ours
         finally:
             self._notifier.tell(STOPPING="1")
-            self._claim.leave()
+            left = await server.drain(self._claim.leave(), DRAIN)
             for task in [stopped, *tasks]:
                 task.cancel()
-            left = await server.drain(DRAIN)
             listener.close()
+            self._claim.end()
             if http:
                 http.server_close()
             self._log.info("agent stopped", unanswered=left)
