@@ -44,6 +44,7 @@ class Pace(NamedTuple):
     lifetime: float = 1800  # of a watch, until the server ends it; ± 20 %, so that a cluster's agents do not come back together
     silence: float = 150  # until a watch counts as stalled once a bookmark has come: one is sent each minute
     first_silence: float = 390  # the same before that: none is sent while no Node changes, and a kubelet reports each five minutes
+    greeting: float = 10  # until a watch from version 0 has told what there is
     settled: float = 5  # a watch that has held for so long ends the trouble before it
     shortest: float = 0.25  # pause between two attempts
     longest: float = 30
@@ -54,10 +55,15 @@ PACE = Pace()
 
 
 class Place(NamedTuple):
-    """Where a watch goes on from."""
+    """Where a watch goes on from: what is known of the Node `name` is of this `version`.
+
+    `expired`: the API server would answer 410. After its start it knows nothing older than that moment, and a Node that has not changed
+    since is older: to GET it again gives the same version again. Then the watch is from version 0, which begins with the Node as it is.
+    """
 
     name: str
     version: str
+    expired: bool = False
 
 
 class _StalledError(CNIError):
@@ -94,7 +100,7 @@ class NodeWatch:
         self._last: Manifest | None = None  # the same, but kept where the Node is deleted
         self._trouble: float | None = None  # since when
         self._logged = ""
-        self._expired = False  # the last attempt ended so
+        self._expired = ""  # the version that was answered by 410 last
         self._accepted: float | None = None  # when the API server took the watch of this attempt
 
     async def run(self) -> None:
@@ -130,13 +136,14 @@ class NodeWatch:
             raise
         self._observer.requested("get", OK)
         self._show(manifest)
-        return Place(manifest["metadata"]["name"], manifest["metadata"]["resourceVersion"])
+        version = manifest["metadata"]["resourceVersion"]
+        return Place(manifest["metadata"]["name"], version, expired=version == self._expired)
 
     async def _follow(self, nodes: AsyncNodes, place: Place) -> None:
         """Publish what a watch says, until it ends. Raises CNIError where that is not in order."""
-        seconds = int(self._pace.lifetime * self._random.uniform(0.8, 1.2))
+        seconds = max(1, round(self._pace.lifetime * self._random.uniform(0.8, 1.2)))  # 0 would be the server's default
         try:
-            events = await nodes.watch(place.name, place.version, seconds)
+            events = await nodes.watch(place.name, "0" if place.expired else place.version, seconds)
         except CNIError as error:
             self._observer.requested("watch", _result(error))
             raise
@@ -160,7 +167,8 @@ class NodeWatch:
 
     async def _told(self, events: AsyncGenerator[Event, None], place: Place) -> str:
         """Publish what a watch says; return why it has ended."""
-        patience = self._pace.first_silence
+        patience = self._pace.greeting if place.expired else self._pace.first_silence
+        bookmarks = False
         while True:
             try:
                 async with asyncio.timeout(patience):
@@ -170,19 +178,22 @@ class NodeWatch:
             except TimeoutError:
                 problem = f"the API server has said nothing for {patience:g} s on the watch of Node {place.name}"
                 raise _StalledError(TRY_AGAIN_LATER, problem, "does something between drop long connections?") from None
-            if event.kind == "BOOKMARK":
-                patience = self._pace.silence
-            elif (name := event.manifest["metadata"].get("name")) != place.name:
-                # A proxy that drops the query would have us give out another Node's addresses.
-                raise GarbledError(TRY_AGAIN_LATER, f"the watch of Node {place.name} tells of {name!r}", "what answers for the API server?")
-            elif event.kind == "DELETED":
-                # Whose name we bear from now on only `find` can say.
+            bookmarks = bookmarks or event.kind == "BOOKMARK"
+            patience = self._pace.silence if bookmarks else self._pace.first_silence
+            if place.expired and _before(event.version, place.version):
+                continue  # from version 0 an API server tells what it has, and of several one may lag behind who answered the GET
+            if event.kind == "DELETED":
+                # Which Node is ours from now on only `find` can say.
                 self._place = None
                 self._gone()
                 return "deleted"
-            elif event.kind in ("ADDED", "MODIFIED"):
+            if event.kind in ("ADDED", "MODIFIED"):
+                if (name := event.manifest["metadata"].get("name")) != place.name:
+                    # A proxy that drops the query would have us give out another Node's addresses.
+                    problem = f"the watch of Node {place.name} tells of {name!r}"
+                    raise GarbledError(TRY_AGAIN_LATER, problem, "does something between answer in its place?")
                 self._show(event.manifest)
-            self._place = Place(place.name, event.version)
+            place = self._place = Place(place.name, event.version, expired=place.expired and event.version == place.version)
 
     def _show(self, manifest: Manifest) -> None:
         """Publish a Node, unless nothing that matters is new: the kubelet reports its status every now and then."""
@@ -221,17 +232,18 @@ class NodeWatch:
         """Take note of what ended an attempt; return the pause until the next one."""
         now = time.monotonic()
         self.failure = error
+        newly_expired = False
+        if self._place is not None and _reason(error) == "expired":
+            newly_expired, self._expired = self._place.version != self._expired, self._place.version
         if not _resumable(error, accepted=self._accepted is not None):
             self._place = None
         if error.msg != self._logged:  # else the log would hold little else during an outage
             self._log.warning("the own Node cannot be watched, what is known serves", error=str(error))
             self._logged = error.msg
-        first = self._trouble is None
+        at_once = self._trouble is None and self._accepted is not None
         self._trouble = now if self._trouble is None else self._trouble
-        expired, expired_before = _reason(error) == "expired", self._expired
-        self._expired = expired
         asked_for = (isinstance(error, RefusedError) and error.retry_after) or 0.0
-        if not asked_for and ((first and self._accepted is not None) or (expired and not expired_before)):
+        if (at_once or newly_expired) and not asked_for:
             return 0.0
         pause = max(self._pace.shortest, min(self._pace.longest, (now - self._trouble) / self._pace.share)) * self._random.uniform(0.5, 1)
         # What a silent server has cost already counts: it is to be noticed soon when it speaks again.
@@ -241,7 +253,7 @@ class NodeWatch:
     def _settled(self) -> None:
         if self._trouble is not None:
             self._log.info("the own Node is watched again", after_seconds=round(time.monotonic() - self._trouble, 1))
-        self._trouble, self._logged, self._expired = None, "", False
+        self._trouble, self._logged = None, ""
 
 
 def _resumable(error: CNIError, *, accepted: bool) -> bool:
@@ -249,6 +261,11 @@ def _resumable(error: CNIError, *, accepted: bool) -> bool:
     if isinstance(error, RefusedError) and (accepted or error.status in (HTTPStatus.GONE, HTTPStatus.GATEWAY_TIMEOUT)):
         return False
     return error.code in RESUMABLE and not isinstance(error, (GarbledError, _StalledError))
+
+
+def _before(version: str, other: str) -> bool:
+    """Compare two versions of one resource; all that is known of their form is that they are numbers by now."""
+    return version.isdecimal() and other.isdecimal() and int(version) < int(other)
 
 
 def _reason(error: CNIError) -> str:
