@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from apiserver import base64_text, write_kubeconfig
-from standin import StandInApiServer, answer, cut, event, failure, node, refuse, reset, stall, stream, trickle
+from authority import Authority
+from standin import StandInApiServer, StandInProxy, answer, cut, event, failure, node, refuse, reset, stall, stream, trickle
 from watching import RunningWatch
 
 from kubenode.agent.watch import Pace
 from kubenode.cni.errors import FORBIDDEN, NODE_NOT_FOUND, TRY_AGAIN_LATER, UNAUTHORIZED
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from standin import Step
 
 PACE = Pace(silence=0.5, first_silence=0.8, greeting=0.4, settled=0.3)
@@ -24,8 +27,16 @@ GET = answer(node("n1", 5, "u1", a="old"))
 QUIET = stream(stall)
 
 
-def watching(server: StandInApiServer, directory: Path, user: dict[str, Any] | None = None, **options: Any) -> RunningWatch:
-    cluster = {"server": server.url, "certificate-authority-data": base64_text(server.authority.certificate)}
+def watching(
+    server: StandInApiServer,
+    directory: Path,
+    user: dict[str, Any] | None = None,
+    proxy_url: str = "",
+    certificate_authority: bytes = b"",
+    **options: Any,
+) -> RunningWatch:
+    authority = base64_text(certificate_authority or server.authority.certificate)
+    cluster = {"server": server.url, "certificate-authority-data": authority, "proxy-url": proxy_url}
     kubeconfig = write_kubeconfig(directory / "kube.conf", cluster, user or {"token": "t0"})
     return RunningWatch(kubeconfig, "n1", **{"pace": PACE, "timeout": 1.0, **options})
 
@@ -46,7 +57,7 @@ def asked(server: StandInApiServer) -> list[str]:
         (stream(event("BOOKMARK", 7), cut), ["get", "watch 5", "watch 7"]),
         (stream(event("BOOKMARK", 7), b'{"type": "MODIF'), ["get", "watch 5", "watch 7"]),  # half a line, then an end in order
         (stream(event("BOOKMARK", 7), b'{"type": "MODIF', cut), ["get", "watch 5", "watch 7"]),
-        (stream(event("BOOKMARK", 7), failure(410, "too old")), ["get", "watch 5", "get", "watch 5"]),
+        (stream(event("BOOKMARK", 7), failure(410, "too old")), ["get", "watch 5", "get", "watch 0"]),
         (stream(event("BOOKMARK", 7), failure(500, "etcd")), ["get", "watch 5", "get", "watch 5"]),
         (stream(failure(410, "too old")), ["get", "watch 5", "get", "watch 0"]),
         (stream(b"<html>\n", stall), ["get", "watch 5", "get", "watch 5"]),
@@ -223,21 +234,29 @@ def test_forbidden_watch_falls_back_to_get(tmp_path: Path, broken: Step) -> None
         assert 'verbs: ["watch"]' in failure.details
 
 
-def test_rotated_token(tmp_path: Path) -> None:
-    """After a 401 the token file is read again and the watch asked for at once; a second 401 is an error."""
+def _exec(directory: Path) -> dict[str, Any]:
+    """Return a user whose credential plugin prints what stands in the file `token`."""
+    kind = '"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential"'
+    script = f"""echo '{{{kind}, "status": {{"token": "'$(cat {directory}/token)'"}}}}'"""
+    api_version = "client.authentication.k8s.io/v1"
+    return {"exec": {"apiVersion": api_version, "command": "/bin/sh", "args": ["-c", script], "interactiveMode": "Never"}}
+
+
+@pytest.mark.parametrize("make_user", [lambda _: {"tokenFile": "token"}, _exec], ids=["file", "exec"])
+def test_rotated_token(tmp_path: Path, make_user: Callable[[Path], dict[str, Any]]) -> None:
+    """After a 401 the token is read again, or the credential plugin run again, and the watch asked for at once."""
     (tmp_path / "token").write_text("t1")
 
     def rotate(handler: Any) -> None:
         (tmp_path / "token").write_text("t2")
         refuse(401)(handler)
 
-    steps = GET, rotate, refuse(401), QUIET
-    with StandInApiServer(tmp_path, *steps) as server, watching(server, tmp_path, {"tokenFile": "token"}) as running:
-        running.until(lambda: len(server.requests) >= 3)
-        running.until(lambda: running.counts.requests[-1] == ("watch", "200"))
+    steps = GET, rotate, QUIET
+    with StandInApiServer(tmp_path, *steps) as server, watching(server, tmp_path, make_user(tmp_path)) as running:
+        running.until_watching()
 
-        assert [seen.headers["Authorization"] for seen in server.requests] == ["Bearer t1", "Bearer t1", "Bearer t2", "Bearer t2"]
-        assert running.counts.requests == [("get", "200"), ("watch", "401"), ("watch", "200")]
+        assert [seen.headers["Authorization"] for seen in server.requests] == ["Bearer t1", "Bearer t1", "Bearer t2"]
+        assert running.counts.requests == [("get", "200"), ("watch", "200")]
 
 
 def test_rotated_kubeconfig(tmp_path: Path) -> None:
@@ -250,6 +269,37 @@ def test_rotated_kubeconfig(tmp_path: Path) -> None:
         running.until_watching(2)
 
         assert server.requests[-1].headers["Authorization"] == "Bearer t9"
+
+
+def test_no_server(tmp_path: Path) -> None:
+    """Where nothing listens `failure` says so in the words of the system."""
+    with StandInApiServer(tmp_path, GET, stream(reset)) as server:
+        running = watching(server, tmp_path)
+        with running:
+            running.until_watching()
+            write_kubeconfig(tmp_path / "kube.conf", {"server": "https://127.0.0.1:1"}, {"token": "t0"})
+            running.until(lambda: running.counts.requests[-1] == ("watch", "error"))
+
+            assert "no answer from API server https://127.0.0.1:1: [Errno 111] Connection refused" in str(running.watch.failure)
+
+
+def test_proxy(tmp_path: Path) -> None:
+    """The watch goes through the proxy of the kubeconfig, as the GET does."""
+    with StandInApiServer(tmp_path, GET, stream(event("MODIFIED", 6, a="new"), stall)) as server, StandInProxy() as proxy:
+        with watching(server, tmp_path, proxy_url=proxy.url) as running:
+            running.until(lambda: running.annotation("a") == "new")
+
+        assert proxy.targets == [f"127.0.0.1:{server.port}"] * 2
+
+
+def test_unknown_authority(tmp_path: Path) -> None:
+    """An API server whose certificate is another authority's is not believed, and `failure` says what to correct."""
+    authority = Authority()
+    with StandInApiServer(tmp_path) as server, watching(server, tmp_path, certificate_authority=authority.certificate) as running:
+        running.until(lambda: running.watch.failure is not None and "certificate" in running.watch.failure.msg)
+
+        assert "correct certificate-authority" in str(running.watch.failure)
+        assert server.requests == []
 
 
 def test_deleted_while_nobody_watched(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ class NodeWatch:
         self._observer.requested("get", OK)
         self._show(manifest)
         version = manifest["metadata"]["resourceVersion"]
-        return Place(manifest["metadata"]["name"], version, expired=version == self._expired)
+        return Place(manifest["metadata"]["name"], version, expired=version == self._expired or _before(version, self._expired))
 
     async def _follow(self, nodes: AsyncNodes, place: Place) -> None:
         """Publish what a watch says, until it ends. Raises CNIError where that is not in order."""
@@ -237,7 +237,9 @@ class NodeWatch:
             newly_expired, self._expired = self._place.version != self._expired, self._place.version
         if not _resumable(error, accepted=self._accepted is not None):
             self._place = None
-        if error.msg != self._logged:  # else the log would hold little else during an outage
+        if newly_expired:
+            self._log.info("the own Node is asked for anew", error=error.msg)
+        elif error.msg != self._logged:  # else the log would hold little else during an outage
             self._log.warning("the own Node cannot be watched, what is known serves", error=str(error))
             self._logged = error.msg
         at_once = self._trouble is None and self._accepted is not None

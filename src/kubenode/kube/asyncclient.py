@@ -57,12 +57,12 @@ class AsyncNodes:
         found = connection(kubeconfig, environ, service_account)
         self._sign_on = SignOn(found, environ, timeout)
         self._timeout = timeout
-        # Waiting for TCP longer than a SYN's second copy would only delay the next first one; resolving a name may take 5 s a name server.
-        self._connect_timeout = min(timeout, CONNECT_TIMEOUT) if _is_address(self._sign_on.host) else timeout
         # Below lightkube's AsyncClient, whose watch() starts again by itself where one ends, and splits lines where text has U+0085.
         transport: Any = AsyncTransport(self._sign_on)  # lightkube's annotation says the blocking kind
         params = ConnectionParams(timeout=httpx2.Timeout(None), trust_env=False, transport=transport)
         self._client = GenericAsyncClient(params, anonymous(self._sign_on.server))
+        # Waiting for TCP longer than a SYN's second copy would only delay the next first one; resolving a name may take 5 s a name server.
+        self._connect_timeout = min(timeout, CONNECT_TIMEOUT) if _is_address(self._sign_on.host) else timeout
 
     async def watch(self, name: str, version: str, seconds: int) -> AsyncGenerator[Event, None]:
         """Return what happens to a Node after `version`, once the API server has accepted to say so for `seconds`.

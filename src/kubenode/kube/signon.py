@@ -5,6 +5,7 @@ lightkube knows neither exec v1, tokenFile, tls-server-name nor Retry-After. The
 
 from __future__ import annotations
 
+import os
 import ssl
 import time
 from http import HTTPStatus
@@ -45,7 +46,6 @@ class SignOn:
         except httpx2.InvalidURL as error:  # it is stricter than urllib: 10.0.0.01 is no address
             problem = f"server {self.server!r} for {connection.origin}: {error}"
             raise CNIError(KUBECONFIG, problem, "give the API server's URL, https://HOST:PORT") from None
-        self.host = urlsplit(self._proxy or self.server).hostname or ""  # which is connected to
         self._identity = identify(connection, environ, timeout)
 
     def wire(self, make: Callable[[ssl.SSLContext, str | None], Wire]) -> Wire:
@@ -57,6 +57,11 @@ class SignOn:
             raise CNIError(
                 KUBECONFIG, f"proxy {_public(self._proxy)} cannot be used: {error}", "correct proxy-url or HTTPS_PROXY"
             ) from None
+
+    @property
+    def host(self) -> str:
+        """What is connected to: the API server, or the proxy."""
+        return urlsplit(self._proxy or self.server).hostname or ""
 
     def expired(self) -> bool:
         return time.time() >= self._identity.expires
@@ -84,17 +89,21 @@ class SignOn:
     def no_answer(self, error: Exception) -> CNIError:
         """Return the error for an answer that did not come, or not whole."""
         cause: BaseException | None = error
+        reason = str(error)
         while cause is not None:
             if isinstance(cause, ssl.SSLCertVerificationError):
                 problem = f"the certificate of API server {self.server} does not match: {cause.verify_message}"
                 return CNIError(
                     KUBECONFIG, problem, f"correct certificate-authority, server or tls-server-name ({self._connection.origin})"
                 )
+            number = cause.errno if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError) else None
+            if number is not None and number > 0:  # below are a resolver's
+                reason = f"[Errno {number}] {os.strerror(number)}"  # asyncio hides it behind words of its own
             cause = cause.__cause__ or cause.__context__
         silent = {"ReadTimeout": "it is silent", "ConnectTimeout": "no connection", "TimeoutError": "it is silent"}
-        reason = str(error) or silent.get(type(error).__name__, "")
+        reason = reason or silent.get(type(error).__name__, type(error).__name__)
         way = f" through proxy {_public(self._proxy)}" if self._proxy else ""
-        problem = f"no answer from API server {self.server}{way}: {reason or type(error).__name__}"
+        problem = f"no answer from API server {self.server}{way}: {reason}"
         return CNIError(TRY_AGAIN_LATER, problem, f"is {self.host} reachable from this node?")
 
 
