@@ -27,11 +27,12 @@ class Seen(NamedTuple):
 
 
 class StandInApiServer:
-    """Answers each request by the next step of `script`, and with `{}` after the last. Steps are made by the functions below."""
+    """Answers each request by the next step of `script`, and by `then` after the last. Steps are made by the functions below."""
 
-    def __init__(self, directory: Path, *script: Step, names: tuple[str, ...] = ("127.0.0.1",)) -> None:
+    def __init__(self, directory: Path, *script: Step, names: tuple[str, ...] = ("127.0.0.1",), then: Step | None = None) -> None:
         self.authority = Authority()
         self.script = list(script)
+        self.then = then or answer({})
         self.requests: list[Seen] = []
         self.server_names: list[str | None] = []
         self.ended = threading.Event()
@@ -74,7 +75,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         stand_in = self.server.stand_in
         stand_in.requests.append(Seen(self.path, dict(self.headers)))
-        step = stand_in.script.pop(0) if stand_in.script else answer({})
+        step = stand_in.script.pop(0) if stand_in.script else stand_in.then
         step(self)
 
     def log_message(self, *_: object) -> None:
@@ -133,9 +134,62 @@ def half(handler: Handler) -> None:
     handler.close_connection = True
 
 
-def node(name: str) -> dict[str, Any]:
-    """Return a Node that is enough to be told from others."""
-    return {"kind": "Node", "apiVersion": "v1", "metadata": {"name": name}}
+def stream(*parts: dict[str, Any] | bytes | float | Step) -> Step:
+    """Answer a watch: events, raw bytes, pauses in seconds, or steps that end it otherwise than in order."""
+
+    def step(handler: Handler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Type", "application/json")
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        for part in parts:
+            if isinstance(part, (int, float)):
+                if handler.server.stand_in.ended.wait(part):
+                    handler.close_connection = True
+                    return
+            elif callable(part):
+                part(handler)
+                return
+            else:
+                send_chunk(handler, part if isinstance(part, bytes) else json.dumps(part).encode() + b"\n")
+        send_chunk(handler, b"")
+
+    return step
+
+
+def send_chunk(handler: Handler, content: bytes) -> None:
+    handler.wfile.write(b"%x\r\n%s\r\n" % (len(content), content))
+
+
+def cut(handler: Handler) -> None:
+    """End the connection in the middle of an answer."""
+    handler.close_connection = True
+
+
+def event(kind: str, version: int, name: str = "n1", uid: str = "u1", **annotations: str) -> dict[str, Any]:
+    """Return an event of a watch: about a Node, or a BOOKMARK."""
+    if kind == "BOOKMARK":
+        return {"type": kind, "object": {"kind": "Node", "apiVersion": "v1", "metadata": {"resourceVersion": str(version)}}}
+    return {"type": kind, "object": node(name, version, uid, **annotations)}
+
+
+def failure(code: int, message: str = "no", **details: Any) -> dict[str, Any]:
+    """Return an ERROR event."""
+    status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": message, "code": code}
+    return {"type": "ERROR", "object": {**status, **({"details": details} if details else {})}}
+
+
+def node(name: str, version: int | None = None, uid: str = "", **annotations: str) -> dict[str, Any]:
+    """Return a Node that is enough to be told from others; with a version, one that can be watched."""
+    metadata = {"name": name}
+    if version is None:
+        return {"kind": "Node", "apiVersion": "v1", "metadata": metadata}
+    return {
+        "kind": "Node",
+        "apiVersion": "v1",
+        "metadata": {**metadata, "resourceVersion": str(version), "uid": uid, "annotations": annotations},
+        "spec": {"podCIDRs": ["10.0.1.0/24"]},
+    }
 
 
 def page(names: list[str], more: str = "") -> Step:

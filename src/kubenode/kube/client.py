@@ -40,9 +40,8 @@ class ApiServer:
     def __init__(self, kubeconfig: str | None, environ: Mapping[str, str], timeout: float, service_account: str = SERVICE_ACCOUNT) -> None:
         found = connection(kubeconfig, environ, service_account)
         self._server = found.cluster.server
-        # The transport does TLS and credentials; `insecure` keeps lightkube from loading certificates that nothing would use.
         self._client = Client(
-            KubeConfig.from_one(cluster=Cluster(server=self._server, insecure=True), user=User()),
+            anonymous(self._server),
             timeout=httpx2.Timeout(timeout),
             trust_env=False,
             transport=Transport(found, environ, timeout),
@@ -97,6 +96,12 @@ class ApiServer:
     def _no_such(self, kind: str, what: object) -> CNIError:
         advice = "does something between answer in its place?"
         return CNIError(TRY_AGAIN_LATER, f"API server {self._server} sent something other than a {kind}: {what}", advice)
+
+
+def anonymous(server: str) -> KubeConfig:
+    """Return what lightkube has to know of a server: its URL. Our transports do TLS and credentials."""
+    # `insecure` keeps lightkube from loading certificates that nothing would use.
+    return KubeConfig.from_one(cluster=Cluster(server=server, insecure=True), user=User())
 
 
 def within(seconds: float, function: Callable[[], T]) -> T:

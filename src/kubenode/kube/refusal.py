@@ -16,13 +16,14 @@ DENIED = re.compile(r'cannot (?P<verb>\w+) resource "(?P<resource>[^"]*)" in API
 class RefusedError(CNIError):
     """The API server answered, but not with what was asked for."""
 
-    def __init__(self, code: int, msg: str, details: str, status: int, reason: str) -> None:
+    def __init__(self, code: int, msg: str, details: str, status: int, reason: str, *, retry_after: float | None = None) -> None:
         super().__init__(code, msg, details)
         self.status = status
         self.reason = reason
+        self.retry_after = retry_after  # seconds that the server asks to wait
 
 
-def refusal(server: str, origin: str, status: int, body: bytes) -> RefusedError:
+def refusal(server: str, origin: str, status: int, body: bytes, retry_after: float | None = None) -> RefusedError:
     """Return the error for an answer other than 200; `origin` says whose credentials were used."""
     said = _status_object(body)
     message = said.get("message") or " ".join(body[:LONGEST].decode(errors="replace").split()) or "no text"
@@ -35,7 +36,9 @@ def refusal(server: str, origin: str, status: int, body: bytes) -> RefusedError:
         code, details = TRY_AGAIN_LATER, "the API server is overloaded, starting or failing; the runtime will ask again"
     elif said:
         code, details = NODE_INVALID, "the API server understood the request and refused it"
-    return RefusedError(code, f"API server {server} answered {status}: {message}", details, status, said.get("reason", ""))
+    return RefusedError(
+        code, f"API server {server} answered {status}: {message}", details, status, said.get("reason", ""), retry_after=retry_after
+    )
 
 
 def _status_object(body: bytes) -> dict[str, str]:

@@ -1,0 +1,124 @@
+"""A NodeWatch that runs in a thread of its own, and what it has published."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+from kubenode.agent.watch import PACE, NodeWatch, Pace
+from kubenode.cni.errors import NODE_NOT_FOUND, CNIError
+from kubenode.host.log import Log
+from kubenode.kube.asyncclient import AsyncNodes
+from kubenode.kube.client import ApiServer, within
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    Manifest = dict[str, Any]
+
+
+class Published(NamedTuple):
+    at: float
+    manifest: Manifest | None
+
+
+class Counts:
+    """An observer that remembers."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, str]] = []
+        self.restarts: list[str] = []
+
+    def requested(self, verb: str, result: str) -> None:
+        self.requests.append((verb, result))
+
+    def restarted(self, reason: str) -> None:
+        self.restarts.append(reason)
+
+
+def finder(kubeconfig: Path, name: str, timeout: float = 5) -> Callable[[], Manifest]:
+    """Return a function that GETs a Node by its name, as `plugins.nodes.fetch` does."""
+
+    def find() -> Manifest:
+        def ask() -> Manifest | None:
+            server = ApiServer(str(kubeconfig), {}, timeout * 0.8)
+            try:
+                return server.node(name)
+            finally:
+                server.close()
+
+        manifest = within(timeout, ask)
+        if manifest is None:
+            raise CNIError(NODE_NOT_FOUND, f"there is no Node {name}")
+        return manifest
+
+    return find
+
+
+class RunningWatch:
+    """Within its `with` block the Node `name` is watched."""
+
+    def __init__(
+        self, kubeconfig: Path, name: str, log_path: Path | None = None, pace: Pace = PACE, timeout: float = 5, find: Any = None
+    ) -> None:
+        self.published: list[Published] = []
+        self.counts = Counts()
+        self.stop_seconds = 0.0
+        log = Log("agent")
+        log.configure(str(log_path or kubeconfig.with_suffix(".log")), "debug")
+        self.watch = NodeWatch(
+            find or finder(kubeconfig, name, timeout),
+            lambda: AsyncNodes(str(kubeconfig), {}, timeout),
+            lambda manifest: self.published.append(Published(time.monotonic(), manifest)),
+            log,
+            self.counts,
+            pace=pace,
+        )
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._started = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._main()))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._started.wait()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._loop is not None
+        assert self._task is not None
+        began = time.monotonic()
+        self._loop.call_soon_threadsafe(self._task.cancel)
+        self._thread.join()
+        self.stop_seconds = time.monotonic() - began
+
+    async def _main(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.create_task(self.watch.run())
+        self._started.set()
+        try:
+            await self._task
+        except asyncio.CancelledError:
+            return
+        raise AssertionError("a watch never ends by itself")
+
+    @property
+    def last(self) -> Manifest | None:
+        return self.published[-1].manifest if self.published else None
+
+    def annotation(self, key: str) -> str | None:
+        return None if self.last is None else self.last["metadata"]["annotations"].get(key)
+
+    def until(self, condition: Callable[[], object], seconds: float = 5) -> float:
+        """Wait for something; return how long it took."""
+        began = time.monotonic()
+        while not condition():
+            assert time.monotonic() - began < seconds, (self.watch.failure, self.published[-3:], self.counts.__dict__)
+            time.sleep(0.005)
+        return time.monotonic() - began
+
+    def until_watching(self, seconds: float = 5) -> None:
+        self.until(lambda: self.watch.failure is None, seconds)
