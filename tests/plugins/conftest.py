@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from callplugin import Network
-from ways import binaries, pytest_generate_tests
+from ways import activated, binaries, pytest_generate_tests
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from apiserver import RealApiServer
     from callplugin import NetworkMaker, ViewWriter
 
-__all__ = ["binaries", "pytest_generate_tests"]
+__all__ = ["activated", "binaries", "pytest_generate_tests"]
 
 
 @pytest.fixture(params=["embedded", "host-local"])

@@ -48,6 +48,10 @@ class OwnNode:
             raise self.why() or CNIError(TRY_AGAIN_LATER, "the agent does not know its Node yet", "it has only just started")
         return choose(self.node)
 
+    def guesses(self) -> tuple[str, ...]:
+        """Return the name that our Node had when it was last seen; it counts only with our machine-id."""
+        return (self.node.name,) if self.node else ()
+
     def start_from_view(self) -> bool:
         """Begin with the Node as last seen. Return whether a person has written it: then it is to be followed, not the API server."""
         try:
@@ -83,6 +87,7 @@ class OwnNode:
             if self._manifest is not None:
                 try:
                     await asyncio.to_thread(self._view.put, self._manifest)
+                    await asyncio.to_thread(write_name, os.path.dirname(self._view.path), self._manifest["metadata"]["name"])
                 except OSError as error:
                     self._log.error("the Node view cannot be written", error=str(error))
 
