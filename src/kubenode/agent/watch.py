@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import traceback
 from contextlib import aclosing
 from http import HTTPStatus
 from random import SystemRandom
@@ -119,6 +120,7 @@ class NodeWatch:
                 pause = self._failed(error, began)
             except Exception as error:  # noqa: BLE001 (a full disk under `publish`, or a fault of ours: the watch has to go on)
                 self._place = None
+                self._log.error("the watch of the own Node failed", traceback=traceback.format_exc())
                 problem = f"the watch of the own Node failed: {type(error).__name__}: {error}"
                 pause = self._failed(CNIError(INTERNAL, problem, "see the agent's log; it tries again"), began)
             else:
