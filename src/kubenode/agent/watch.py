@@ -44,7 +44,7 @@ class Pace(NamedTuple):
 
     lifetime: float = 1800  # of a watch, until the server ends it; ± 20 %, so that a cluster's agents do not come back together
     silence: float = 150  # until a watch counts as stalled once a bookmark has come: one is sent each minute
-    first_silence: float = 390  # the same before that: none is sent while no Node changes, and a kubelet reports each five minutes
+    first_silence: float = 480  # the same before that: none is sent while no Node changes, and a kubelet reports each 5 minutes, ± half
     greeting: float = 10  # until a watch from version 0 has told what there is
     settled: float = 5  # a watch that has held for so long ends the trouble before it
     shortest: float = 0.25  # pause between two attempts
