@@ -29,9 +29,9 @@ SCRIPTS = Path(sys.executable).parent
 class ActivatedAgent:
     """An agent that starts with the first relay that connects, with the environment of that moment, as systemd would start it."""
 
-    def __init__(self, run_dir: Path, kubeconfig: Path) -> None:
+    def __init__(self, run_dir: Path) -> None:
         self._run_dir = run_dir
-        self._kubeconfig = kubeconfig
+        self.kubeconfig = ""
         self.log_path = run_dir.parent / "agent.log"
         self.host: list[str] = []  # in front of its command: what takes it to a host of the test's own
         self._listener = socket.socket(socket.AF_UNIX)
@@ -47,8 +47,9 @@ class ActivatedAgent:
         if self._end in ready:
             return
         arguments = [f"--run-dir={self._run_dir}", "--listen=none", f"--cni-config={self._run_dir}/net.d"]
-        if self._kubeconfig.exists():
-            arguments.append(f"--kubeconfig={self._kubeconfig}")
+        usual = self._run_dir.parent / "kubeconfig"
+        if kubeconfig := self.kubeconfig or (str(usual) if usual.exists() else ""):
+            arguments.append(f"--kubeconfig={kubeconfig}")
         # The shell's process becomes the agent, so that LISTEN_PID is right.
         script = 'exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"'
         command = ["sh", "-c", script, "sh", *self.host, str(SCRIPTS / "kube-node"), "agent", *arguments]
@@ -85,12 +86,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture
-def activated(way: str, run_dir: Path, tmp_path: Path) -> Iterator[ActivatedAgent | None]:
+def activated(way: str, run_dir: Path) -> Iterator[ActivatedAgent | None]:
     """Return the agent that serves relays; None in the other ways."""
     if way != "relay":
         yield None
         return
-    agent = ActivatedAgent(run_dir, tmp_path / "kubeconfig")
+    agent = ActivatedAgent(run_dir)
     yield agent
     agent.close()
 
