@@ -209,8 +209,15 @@ static _Noreturn void run_by_hand(const char *plugin, char **argv)
     _exit(1);
 }
 
-/* Keep 0, 1 and 2 closed where they were: what is opened there would be taken for stdin or stdout. */
-static int not_standard(int fd) { return fd < 0 || fd > 2 ? fd : fcntl(fd, F_DUPFD_CLOEXEC, 3); }
+/* Move a file away from 0, 1 and 2, where those were closed: it would be taken for stdin or stdout. */
+static int not_standard(int fd)
+{
+    if (fd < 0 || fd > 2)
+        return fd;
+    int moved = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    close(fd);
+    return moved;
+}
 
 /* Return the connection to the agent, -1 where there is none. A full queue must not block us for ever. */
 static int reach_agent(void)
