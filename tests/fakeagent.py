@@ -26,7 +26,7 @@ def parse(request: bytes) -> Request:
     """Take a request apart: `kn1 NUL PLUGIN NUL {KEY=VALUE NUL} NUL STDIN`."""
     magic, plugin, rest = request.split(b"\0", 2)
     assert magic == b"kn1"
-    environ = []
+    environ: list[bytes] = []
     while True:
         entry, rest = rest.split(b"\0", 1)
         if not entry:

@@ -11,14 +11,14 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
-from relayplace import LOCAL, SECOND
 from fakeagent import Connection, FakeAgent, answer
+from relayplace import LOCAL, SECOND
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from relayplace import Place
     from fakeagent import Script
+    from relayplace import Place
 
 OTHERS = ["DEL", "CHECK", "GC", "STATUS", "VERSION"]
 NETCONF = b'{"name": "n"}'
@@ -92,9 +92,14 @@ def read_then(given: bytes, how: str = "close") -> Script:
     return script
 
 
+def read_and_reset(connection: Connection) -> None:
+    connection.read(5)
+    connection.reset()
+
+
 GONE: dict[str, Script] = {
     "closes at once": lambda _: None,
-    "resets in the middle of the request": lambda connection: (connection.read(5), connection.reset())[1],
+    "resets in the middle of the request": read_and_reset,
     "closes without an answer": read_then(b""),
     "torn": read_then(b'\0{"ips": ['),
     "torn error": read_then(b'\1{"code"'),
@@ -203,9 +208,7 @@ def test_stdin_without_end(place: Place) -> None:
     """A runtime that never closes our stdin gets an error after 15 s; nothing was sent to the agent."""
     with FakeAgent(place.socket, answer(b"\0")) as agent:
         begin = time.monotonic()
-        with subprocess.Popen(
-            [place.relay], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=place.environment("DEL")
-        ) as process:
+        with subprocess.Popen([place.relay], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=place.environment("DEL")) as process:
             assert process.stdin
             assert process.stdout
             process.stdin.write(b"{")
