@@ -199,7 +199,7 @@ static void run_locally(const char *plugin, char **argv)
 static _Noreturn void run_by_hand(const char *plugin, char **argv)
 {
     run_locally(plugin, argv);
-    const char *reason = strerror(errno), *option = argv[0] && argv[1] ? argv[1] : "";
+    const char *reason = strerror(errno), *option = argv[1] ? argv[1] : "";
     if (!strcmp(option, "--version") || !strcmp(option, "-version") || !strcmp(option, "-V"))
         finish(0, VERSION "\n", strlen(VERSION "\n"));
     const char *const parts[] = {plugin, " of kube-node " VERSION ": passes what a container runtime asks on to the agent at ", socket_path.bytes,
@@ -313,12 +313,13 @@ static void give_stdin_back(size_t header)
 int main(int argc, char **argv)
 {
     long long start = now();
+    char *no_argv[] = {(char[]){""}, NULL}; /* Linux before 5.18 allows that */
     const char *command = variable("CNI_COMMAND", ""), *path = variable("KUBE_NODE_SOCKET", "");
     bool is_add = !strcmp(command, "ADD");
     const char *unavailable = !strcmp(command, "STATUS") ? "50" : "11";
 
     if (argc < 1)
-        argv = (char *[]){(char[]){""}, NULL};
+        argv = no_argv;
     ssize_t length = readlink("/proc/self/exe", self.bytes, self.limit);
     self.bytes[length > 0 ? length : 0] = 0;
     const char *plugin = *base_name(argv[0]) ? base_name(argv[0]) : base_name(self.bytes);

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -74,3 +76,16 @@ def test_which_plugin(place: Place) -> None:
         for argv0 in ("node-annotation", "/x/y/host-local", "./a b", "", "x/"):
             place.call(argv0=argv0)
     assert [parse(request).plugin for request in agent.requests] == [b"node-annotation", b"host-local", b"a b", b"kube-node", b"kube-node"]
+
+
+def test_no_arguments_at_all(place: Place) -> None:
+    """Run without even an argv[0], it takes its name from the file."""
+    program = """
+import ctypes, sys
+strings = lambda *texts: (ctypes.c_char_p * (len(texts) + 1))(*(text.encode() for text in texts), None)
+ctypes.CDLL(None).execve(sys.argv[1].encode(), strings(), strings("CNI_COMMAND=DEL", "KUBE_NODE_SOCKET=" + sys.argv[2]))
+"""
+    with FakeAgent(place.socket, OK) as agent:
+        done = subprocess.run([sys.executable, "-c", program, place.relay, place.socket], input=b"{}", capture_output=True, check=True)
+    assert done.stdout == b"{}\n"
+    assert agent.requests == [b"kn1\0kube-node\0CNI_COMMAND=DEL\0\0{}"]
