@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kubenode.agent import ownnode
 from kubenode.agent.claim import Claim
+from kubenode.agent.credentials import keep_credentials
 from kubenode.agent.housekeeping import Housekeeping
 from kubenode.agent.metrics import HTTPServer, Metrics
 from kubenode.agent.networks import Networks
@@ -23,6 +24,7 @@ from kubenode.cni.errors import IO_FAILURE, CNIError
 from kubenode.host.nodeview import NodeView
 from kubenode.host.root import HostRoot
 from kubenode.kube import node
+from kubenode.kube.sources import SERVICE_ACCOUNT
 from kubenode.plugins import nodes
 from kubenode.version import VERSION
 
@@ -53,6 +55,7 @@ class Options(NamedTuple):
     listen: tuple[str, int] | None = None
     reclaim: Mode = Mode.ON
     grace: float = GRACE
+    credentials: str = ""
 
 
 class Agent:
@@ -84,6 +87,8 @@ class Agent:
         _raise_file_limit()
         http = self._http()
         jobs = self._node_jobs()
+        if directory := self._options.credentials:
+            jobs.append(keep_credentials(self._root.seen(directory, "credentials"), SERVICE_ACCOUNT, self._log))
         listener = self._claim.listen(self._environ)
         server = Server(listener, self._host, self._networks, self._environ, self._log, self._metrics)
         server.start()

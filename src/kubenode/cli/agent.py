@@ -35,6 +35,9 @@ class Address(click.ParamType):  # type: ignore[type-arg] # generic only to type
 )  # fmt: skip
 @click.option("--node-file", metavar="FILE", default="", help="Serve this Node manifest, YAML or JSON, instead of asking the API server.")
 @click.option("--kubeconfig", metavar="FILE", default="", help="How to reach the API server. [default: as the plugins]")
+@click.option(
+    "--credentials", metavar="DIR", default="", help="Keep the copy of the service account fresh that `kube-node install` has put there."
+)
 @click.option("--host-root", metavar="DIR", default="", help="Where the host's directories are mounted, for an agent in a container.")
 @click.option(
     "--cni-config", "config_dir", metavar="DIR", default=cniconfig.DEFAULT_CONFIG_DIR, show_default=True,
@@ -54,6 +57,7 @@ def command(
     run_dir: str,
     node_file: str,
     kubeconfig: str,
+    credentials: str,
     host_root: str,
     config_dir: str,
     reclaim: str,
@@ -84,6 +88,7 @@ def command(
         listen=listen,
         reclaim=Mode(reclaim),
         grace=grace,
+        credentials=credentials,
     )
     level = {name: number for number, name in log.NAMES.items()}[loglevel]
     asyncio.run(Agent(options, os.environ, log.Log("agent", level)).run())

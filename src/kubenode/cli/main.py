@@ -13,7 +13,12 @@ from kubenode.version import VERSION
 if TYPE_CHECKING:
     from kubenode.cni.errors import CNIError
 
-COMMANDS = {"agent": "agent", "try": "try_"}  # command to module; its function is called `command`
+COMMANDS = {  # command to module; its function is called `command`, or as it is named behind the colon
+    "agent": "agent",
+    "install": "install",
+    "uninstall": "install:uninstall",
+    "try": "try_",
+}
 
 
 class Commands(click.Group):
@@ -23,7 +28,8 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 -- click's signature
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"kubenode.cli.{COMMANDS[cmd_name]}").command
+        module, _, function = COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(import_module(f"kubenode.cli.{module}"), function or "command")
         return command
 
 

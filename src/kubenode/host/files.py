@@ -32,13 +32,15 @@ def write_all(fd: int, content: bytes) -> None:
         content = content[os.write(fd, content) :]
 
 
-def replace(path: str, content: bytes, *, durable: bool = False) -> None:
-    """Write a file of mode 0600 by a temporary name and rename. Raises OSError, and then nothing is left behind."""
+def replace(path: str, content: bytes, *, durable: bool = False, mode: int = 0o600) -> None:
+    """Write a file by a temporary name and rename. Raises OSError, and then nothing is left behind."""
     temporary = f"{path}.{os.getpid()}{TEMPORARY}"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         try:
             write_all(fd, content)
+            if mode != 0o600:  # noqa: PLR2004 -- what it was opened with
+                os.fchmod(fd, mode)  # whatever the umask
             if durable:
                 os.fsync(fd)
         finally:

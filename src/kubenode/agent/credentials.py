@@ -1,0 +1,32 @@
+"""The copy of the pod's service account on the host: for plugins that run without agent, kept as fresh as the kubelet keeps the pod's.
+
+A token of a pod ends with the pod and after an hour. Between two agents, and where one stays away, the Node view serves instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, NoReturn
+
+from kubenode.cni.errors import CNIError
+from kubenode.host import payload
+
+if TYPE_CHECKING:
+    from kubenode.host.log import Log
+
+LOOK = 20.0  # seconds; the kubelet renews a token when a fifth of its time is left, which is two minutes at least
+
+
+async def keep_credentials(directory: str, service_account: str, log: Log, look: float = LOOK) -> NoReturn:
+    """Copy token and certificate authority to `directory` whenever they have changed."""
+    told = ""
+    while True:
+        try:
+            if await asyncio.to_thread(payload.refresh, directory, service_account):
+                log.info("service account copied", directory=directory)
+            told = ""
+        except (CNIError, OSError) as error:
+            if str(error) != told:
+                log.error("the service account cannot be copied", error=str(error))
+            told = str(error)
+        await asyncio.sleep(look)

@@ -1,0 +1,54 @@
+"""The agent keeps the host's copy of its service account as fresh as the kubelet keeps its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from typing import TYPE_CHECKING
+
+from kubenode.agent.credentials import keep_credentials
+from kubenode.host.log import Log
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+
+def test_a_renewed_token_is_copied(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Token and authority are followed by renaming; an account that is away is told once, and then followed again."""
+    account, copy = tmp_path / "account", tmp_path / "copy"
+    account.mkdir()
+    copy.mkdir()
+
+    def renew(token: str) -> None:
+        (account / "token").write_text(token)
+        (account / "ca.crt").write_text(f"authority of {token}")
+
+    async def until(token: str) -> None:
+        async with asyncio.timeout(10):
+            while not (copy / "token").exists() or (copy / "token").read_text() != token:  # noqa: ASYNC110 -- a file tells nobody
+                await asyncio.sleep(0.01)
+
+    async def story() -> None:
+        renew("one")
+        keeper = asyncio.create_task(keep_credentials(str(copy), str(account), Log("agent"), look=0.02))
+        await until("one")
+        inode = (copy / "token").stat().st_ino
+        await asyncio.sleep(0.1)
+        assert (copy / "token").stat().st_ino == inode
+        (account / "token").unlink()
+        await asyncio.sleep(0.1)
+        renew("two")
+        await until("two")
+        keeper.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await keeper
+
+    asyncio.run(story())
+    assert (copy / "ca.crt").read_text() == "authority of two"
+    assert {path.name: path.stat().st_mode & 0o7777 for path in copy.iterdir()} == {"token": 0o600, "ca.crt": 0o600}
+    told = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    assert [line for line in told if line["level"] == "error"] != []
+    assert len([line for line in told if line["level"] == "error"]) == 1
