@@ -14,8 +14,9 @@ from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from kubenode.agent.inquiry import Inquiry
 from kubenode.agent.networks import Key
-from kubenode.cni.errors import FORBIDDEN, TRY_AGAIN_LATER, CNIError
+from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
 from kubenode.cni.request import is_name
 from kubenode.host.attachments import Attachments
 from kubenode.host.datadir import DEFAULT_DATA_DIR
@@ -24,6 +25,7 @@ from kubenode.ipam import allocator
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
+    from kubenode.agent.inquiry import Pods
     from kubenode.agent.reach import Stores
     from kubenode.agent.workers import Round
     from kubenode.host.log import Log
@@ -37,20 +39,11 @@ if TYPE_CHECKING:
         def suspected(self, counts: dict[str, int]) -> None:
             """Take note of how many attachments of each network may have leaked at present."""
 
-    class Pods(Protocol):
-        def pod(self, namespace: str, name: str) -> dict[str, Any] | None:
-            """Return a pod; None where the API server says that there is none. Raises CNIError where it does not say."""
-
-        def close(self) -> None: ...
-
 
 GRACE = 60.0  # seconds that a network namespace has to be gone
-QUESTIONS = 100  # pods that one pass asks for, those first that were not asked for longest: the API server has more to do
-ASKING = 30.0  # seconds that one pass may ask
 FRESH = 60.0  # seconds for which it counts that a pod is gone; somebody may hold the store's lock
 OURS = "host-local"  # whose files we release: the embedded allocator's are the same
 POD_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")  # RFC 1123; of another name the API server can say nothing
-MIRROR = "kubernetes.io/config.mirror"  # the UID of a static pod, which runtimes are told, on the pod that stands for it
 
 
 class Mode(Enum):
@@ -206,8 +199,10 @@ class Reclaimer:
         inquiry = None
         problem: CNIError | None = None
         try:
-            inquiry = _Inquiry(self._connect())
+            inquiry = Inquiry(self._connect())
             for one in askable:
+                if inquiry.is_over():
+                    break
                 self._asked[one.key] = time.monotonic()
                 if (is_gone := inquiry.is_gone(*one.pod, str(one.record.get("podUID") or ""))) is None:
                     continue
@@ -215,8 +210,6 @@ class Reclaimer:
                     gone.append(one)
                 else:
                     self._say(one, "its pod is still there")
-                if inquiry.is_over():
-                    break
             problem = inquiry.forbidden
         except CNIError as error:
             problem = error
@@ -273,41 +266,3 @@ class Reclaimer:
         if problem and problem != self._complaint:
             self._log.warning("the API server does not say which pods are gone: their addresses stay", error=problem)
         self._complaint = problem
-
-
-class _Inquiry:
-    """What the API server says in one pass; no pod is asked for twice."""
-
-    def __init__(self, pods: Pods) -> None:
-        self.pods = pods
-        self.forbidden: CNIError | None = None
-        self._refused: set[str] = set()  # namespaces; in others we may have the right
-        self._said: dict[tuple[str, str], dict[str, Any] | None] = {}
-        self._end = time.monotonic() + ASKING
-
-    def is_over(self) -> bool:
-        return len(self._said) >= QUESTIONS or time.monotonic() > self._end
-
-    def is_gone(self, namespace: str, name: str, uid: str) -> bool | None:
-        """Say whether a pod is gone; None where we may not know. Raises CNIError where the API server does not say."""
-        if namespace in self._refused:
-            return None
-        if (namespace, name) not in self._said:
-            try:
-                self._said[namespace, name] = self.pods.pod(namespace, name)
-            except CNIError as error:
-                if error.code != FORBIDDEN:
-                    raise
-                self.forbidden = error
-                self._refused.add(namespace)
-                return None
-        return _is_another(self._said[namespace, name], uid)
-
-
-def _is_another(found: dict[str, Any] | None, uid: str) -> bool:
-    """Say whether a pod is not the one with this UID; one of the same name without a UID to compare counts as the same."""
-    if found is None:
-        return True
-    metadata = found.get("metadata") or {}
-    uids = {metadata.get("uid"), (metadata.get("annotations") or {}).get(MIRROR)} - {None, ""}
-    return bool(uid and uids) and uid not in uids

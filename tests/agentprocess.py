@@ -1,0 +1,132 @@
+"""The agent as a process of its own, and the calls that a relay would pass to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from podnet import Answer
+
+from kubenode.agent import protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+KUBE_NODE = Path(sys.executable).with_name("kube-node")
+PATIENCE = 20.0  # seconds; two cores may have other things to do
+
+
+def eventually(condition: Callable[[], Any], complaint: str, patience: float = PATIENCE) -> Any:
+    """Wait until something is so, and return what it then is."""
+    end = time.monotonic() + patience
+    while not (found := condition()):
+        assert time.monotonic() < end, complaint
+        time.sleep(0.05)
+    return found
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def write_node(path: Path, *pod_cidrs: str, name: str = "node-1", **annotations: str) -> Path:
+    """Write a Node manifest; `_` in an annotation's key stands for a slash."""
+    metadata = {"name": name, "annotations": {key.replace("_", "/"): value for key, value in annotations.items()}}
+    spec = {"podCIDR": pod_cidrs[0], "podCIDRs": pod_cidrs} if pod_cidrs else {}
+    path.write_text(json.dumps({"apiVersion": "v1", "kind": "Node", "metadata": metadata, "spec": spec}))
+    return path
+
+
+class AgentProcess:
+    """An agent with a run directory of its own. `wrap`: what to run it under."""
+
+    def __init__(
+        self, run_dir: Path, *options: str, wrap: Sequence[str] = (), env: Mapping[str, str] | None = None, socket_path: Path | None = None
+    ) -> None:
+        self.run_dir = run_dir
+        self.socket = socket_path or run_dir / "agent.sock"
+        self.port = free_port()
+        self.log = run_dir.parent / f"agent-{self.port}.log"
+        given = {option.partition("=")[0] for option in options}
+        default = {"--run-dir": str(run_dir), "--listen": f"127.0.0.1:{self.port}", "--cni-config": str(run_dir / "none"), "--every": "0.2"}
+        self.command = [*wrap, str(KUBE_NODE), "agent", *options, *(f"{key}={value}" for key, value in default.items() if key not in given)]
+        self.environ = {**os.environ, **(env or {})}
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        eventually(self._is_up, f"the agent does not come up: {self.log}")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(self.command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self.environ)
+
+    def stop(self) -> int:
+        """End it by SIGTERM; return its exit code."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+    def lines(self, message: str = "") -> list[dict[str, Any]]:
+        """Return the log lines so far that contain a text."""
+        found = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        return [line for line in found if message in line["msg"]]
+
+    def said(self, message: str) -> dict[str, Any]:
+        """Wait for a log line, and return the last that has this text."""
+        line: dict[str, Any] = eventually(lambda: self.lines(message), f"{message!r} is not in {self.log}")[-1]
+        return line
+
+    def get(self, path: str) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=15) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def call(
+        self, command: str, netconf: Mapping[str, Any], container_id: str = "c1", *, netns: str = "/var/run/netns/x", **more: str
+    ) -> Answer:
+        """Pass a call to the agent as the relay does. `more`: other CNI variables, without CNI_."""
+        environ = {"CNI_COMMAND": command, "CNI_CONTAINERID": container_id, "CNI_IFNAME": "eth0", "CNI_NETNS": netns, "CNI_PATH": "/none"}
+        asked = protocol.Asked(
+            netconf["ipam"]["type"], environ | {f"CNI_{key}": value for key, value in more.items()}, json.dumps(netconf).encode()
+        )
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.settimeout(30)
+            sock.connect(str(self.socket))
+            sock.sendall(protocol.frame(asked))
+            sock.shutdown(socket.SHUT_WR)
+            answer = b"".join(iter(lambda: sock.recv(65536), b""))
+        return Answer(answer[0], answer[1:].decode(), "")
+
+    def add(self, netconf: Mapping[str, Any], container_id: str = "c1", **how: str) -> list[str]:
+        answer = self.call("ADD", netconf, container_id, **how)
+        assert answer.code == 0, answer.stdout
+        return answer.addresses
+
+    def _is_up(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, self.log.read_text()
+        return bool(self.lines("agent started"))
+
+
+def pod_args(name: str, namespace: str = "default", uid: str = "") -> str:
+    return f"IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name};K8S_POD_UID={uid}"
