@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -42,14 +43,12 @@ def delete(netns: str) -> None:
     subprocess.run(["ip", "netns", "del", os.path.basename(netns)], check=True)
 
 
-def pod(server: RealApiServer) -> tuple[str, str]:
+def pod(server: RealApiServer, name: str = "") -> tuple[str, str]:
     """Create a pod; return its name and UID."""
-    name = f"pod-{secrets.token_hex(4)}"
+    name = name or f"pod-{secrets.token_hex(4)}"
     spec = {"containers": [{"name": "c", "image": "i"}], "automountServiceAccountToken": False}
-    try:
+    with contextlib.suppress(RuntimeError):  # an earlier test has made it
         server.request("POST", "/api/v1/namespaces/default/serviceaccounts", {"metadata": {"name": "default"}})
-    except RuntimeError:
-        pass  # an earlier test's
     created = server.request("POST", PODS, {"metadata": {"name": name}, "spec": spec})
     return name, str(created["metadata"]["uid"])
 
@@ -83,8 +82,7 @@ def test_leaks(api_server: RealApiServer, tmp_path: Path, run_dir: Path, conf: d
         assert len(reserved(conf)) == 4
         for name in ("leaked", "replaced"):
             api_server.request("DELETE", f"{PODS}/{pods[name][0]}?gracePeriodSeconds=0")
-        again = {"metadata": {"name": pods["replaced"][0]}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
-        api_server.request("POST", PODS, again)
+        pod(api_server, pods["replaced"][0])
         eventually(lambda: len(reserved(conf)) == 2, "leaks are not released")
         assert sorted(line["containerID"] for line in agent.lines("leaked addresses released")) == ["leaked", "replaced"]
         assert 'kube_node_leaks_reclaimed_total{network="net"} 2.0' in agent.get("/metrics")[1]
