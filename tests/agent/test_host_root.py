@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -99,6 +100,19 @@ def test_namespaces_that_cannot_be_seen(container: Container) -> None:
         eventually(lambda: passes in agent.get("/metrics")[1], "no metrics")
         assert agent.lines("its network namespace is gone") == []
         assert "kube_node_leaks_suspected{" not in agent.get("/metrics")[1]
+
+
+def test_a_directory_that_was_made_anew(container: Container) -> None:
+    """A mount of a /run/netns that has been removed and made anew on the host shows an empty directory, which is no evidence."""
+    (container.node / "run/kube-node").mkdir()
+    mounts = ("/var/lib/cni", "/run/kube-node", "/run/netns", "/etc")
+    with container.agent(mounts=mounts) as agent:
+        (container.node / "run/netns").rmdir()
+        (container.node / "run/netns").mkdir()
+        (container.node / "run/netns/c1").touch()
+        agent.add(conf(), netns="/var/run/netns/c1", ARGS="K8S_POD_NAMESPACE=default;K8S_POD_NAME=pod")
+        time.sleep(1)
+        assert agent.lines("its network namespace is gone") == []
 
 
 @pytest.mark.parametrize("data_dir", ["/data/cni", "/link/cni"])

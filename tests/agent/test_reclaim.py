@@ -237,6 +237,7 @@ def test_a_name_alone_is_not_enough_to_tell_pods_apart(node: Node) -> None:
         {"netns": "/proc/4194304/ns/net"},
         {"netns": "//proc/4194304/ns/net"},
         {"netns": "/var/../proc/4194304/ns/net"},
+        {"netns": "/proc/self/ns/none"},
         {"netns": "/no/such/directory/c1"},
     ],
     ids=str,
@@ -362,6 +363,20 @@ def test_an_add_between_evidence_and_release(node: Node) -> None:
     node.pods.before = add_again
     node.keep.tidy()
     assert node.reserved() == ["c1", "c2"]
+    assert node.records() == ["net:c1:eth0", "net:c2:eth0"]
+
+
+def test_an_add_between_evidence_and_tidying(node: Node) -> None:
+    """A record without reservation stays where it was written anew in the meantime: its ADD is about to reserve."""
+    keep = node.keep._reclaimer
+    assert keep
+    node.add("c1", reserve=False)
+    node.add("c2", reserve=False)
+    node.kill("c1", "c2")
+    keep.look(node.keep._records(set()))
+    (node.netns / "c1").touch()
+    node.add("c2", reserve=False, netns=str(node.netns / "new"))
+    keep.judge()
     assert node.records() == ["net:c1:eth0", "net:c2:eth0"]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import time
 from enum import Enum
 from functools import partial
@@ -156,7 +157,7 @@ class Reclaimer:
             return False
         directory = os.path.dirname(here)
         if directory not in visible:
-            visible[directory] = os.path.isdir(directory) and self._root.is_mounted(netns)
+            visible[directory] = _is_linked_directory(directory) and self._root.is_mounted(netns)
         return visible[directory]
 
     def _is_ours(self, one: Attached) -> bool:
@@ -266,3 +267,12 @@ class Reclaimer:
         if problem and problem != self._complaint:
             self._log.warning("the API server does not say which pods are gone: their addresses stay", error=problem)
         self._complaint = problem
+
+
+def _is_linked_directory(path: str) -> bool:
+    """Say whether a directory has a name. One that was removed and made anew stays in our mount as it was, and empty."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_nlink > 0
