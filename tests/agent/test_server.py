@@ -278,7 +278,7 @@ def test_a_changed_manifest(agent: AgentProcess, node_file: Path, netconf: NetCo
     node_file.write_text(json.dumps(manifest))
     eventually(lambda: agent.ask("kube-node", "ADD", netconf(annotation="k")).code == 0)
     node_file.write_text("{")
-    eventually(lambda: "the Node manifest cannot be used" in agent.log())
+    eventually(lambda: "the Node manifest cannot be used" in agent.log.read_text())
     assert agent.ask("kube-node", "ADD", netconf(annotation="k"), container_id="c2").addresses == ["172.20.0.3"]
 
 

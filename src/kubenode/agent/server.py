@@ -18,13 +18,13 @@ from kubenode.agent import protocol
 from kubenode.agent.connection import DEADLINE, Connection
 from kubenode.agent.networks import PLUGINS
 from kubenode.cni.errors import INVALID_ENVIRONMENT, TRY_AGAIN_LATER, CNIError
-from kubenode.host.log import INFO, Log
 from kubenode.plugins import skel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from kubenode.agent.networks import Networks
+    from kubenode.host.log import Log
     from kubenode.plugins.skel import Host
 
     class Observer(Protocol):
@@ -169,7 +169,7 @@ class Server:
             self._networks.met(asked.plugin, asked.stdin)
 
     def _run(self, asked: protocol.Asked, host: Host) -> tuple[int, bytes]:
-        log = Log(asked.plugin, INFO, host.path)
+        log = self._log.of(asked.plugin, host.path)
         return skel.run(PLUGINS[asked.plugin].commands, {**self._environ, **asked.environ}, asked.stdin, log, host)
 
     def _take_back(self, asked: protocol.Asked) -> None:

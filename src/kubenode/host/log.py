@@ -30,6 +30,10 @@ class Log:
         self._level = level
         self._locate = locate
 
+    def of(self, plugin: str, locate: Callable[[str], str]) -> Log:
+        """Return the log of one call that an agent makes, as detailed as its own."""
+        return Log(plugin, self._level, locate)
+
     def bind(self, **fields: JSON) -> None:
         """Put these fields on every line from now on."""
         self._common.update({key: value for key, value in fields.items() if value})
