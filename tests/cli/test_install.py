@@ -351,6 +351,13 @@ def test_what_cannot_be_installed(host: Host, words: list[str], problem: str) ->
     assert host.tree() == {}
 
 
+def test_a_host_root_that_is_not_there(host: Host) -> None:
+    """A host root that does not exist is named; it is not made."""
+    host.root.rmdir()
+    assert f"no host root {host.root}" in host.refusal("install")
+    assert not host.root.exists()
+
+
 def _with_account(host: Host, option: str) -> subprocess.CompletedProcess[str]:
     host.account = Path(option.partition("=")[2])
     return host.run("install")

@@ -226,6 +226,8 @@ class Installation:
     def _held(self, *, dry_run: bool) -> Iterator[None]:
         """Let no other installation run, and read what the last one has left."""
         bin_dir, before = -1, set(self._directories)
+        if self._root.directory and not os.path.isdir(self._root.directory):
+            raise CNIError(INSTALLATION, f"there is no host root {self._root.directory}", "--host-root names where the host's / is")
         try:
             if not dry_run:
                 self._read_record()

@@ -1,0 +1,188 @@
+"""Make the Helm chart in deploy/chart out of the kustomization in deploy: one source, so that the two cannot differ.
+
+    packaging/chart.py [--output=deploy/chart]
+
+What a value may change is written down here; everything else is the manifest as kubectl renders it. Needs kubectl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+CHART = {
+    "apiVersion": "v2",
+    "name": "kube-node",
+    "description": "Addresses for pods, taken from the Kubernetes Node object: CNI IPAM plugins and their node agent",
+    "type": "application",
+    "version": "0.1.0",
+    "appVersion": "latest",
+    "kubeVersion": ">=1.20.0-0",
+}
+VALUES = """\
+# The image of the agent, which also holds what is installed on the node.
+image:
+  repository: kube-node
+  tag: latest
+  pullPolicy: IfNotPresent
+
+# Options of `kube-node install` and `kube-node agent` on top of those that every installation has.
+installArgs: []
+agentArgs: []
+
+# HOST and PORT of the API server, for nodes where its service has no address yet when this starts. Empty: as in any pod.
+apiServer:
+  host: ""
+  port: "443"
+
+# The host's directories.
+paths:
+  bin: {bin}
+  config: {config}
+  run: {run}
+  netns: {netns}
+  networks: {networks}
+
+# The cluster's own network: with `enabled`, this configuration is installed on each node.
+network:
+  enabled: false
+  conflist: |
+{conflist}
+
+priorityClassName: {priority}
+resources: {resources}
+nodeSelector: {selector}
+tolerations: {tolerations}
+"""
+IF, END = "@@if {}@@", "@@end@@"
+
+
+def rendered() -> list[dict[str, Any]]:
+    """Return the documents of the base with the network component, in kubectl's order."""
+    with tempfile.TemporaryDirectory(dir=ROOT / "deploy", prefix=".chart.") as scratch:
+        # kustomize takes nothing from outside of the directory that it is pointed to, but by relative paths.
+        kustomization = {"resources": ["../base"], "components": ["../components/bridge"]}
+        (Path(scratch) / "kustomization.yaml").write_text(json.dumps(kustomization))
+        text = subprocess.run(["kubectl", "kustomize", scratch], check=True, capture_output=True, text=True).stdout
+    return [document for document in yaml.safe_load_all(text) if document]
+
+
+def one(documents: list[dict[str, Any]], kind: str) -> dict[str, Any]:
+    (found,) = (document for document in documents if document["kind"] == kind)
+    return found
+
+
+def optional(items: list[Any], condition: str, is_meant: Any) -> list[Any]:
+    """Return a list in which the items that are meant are there on a condition only."""
+    result = []
+    for item in items:
+        result += [IF.format(condition), item, END] if is_meant(item) else [item]
+    return result
+
+
+def templated(documents: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
+    """Put values' names where their values stand; return the documents and the values."""
+    daemonset, network = one(documents, "DaemonSet"), one(documents, "ConfigMap")
+    pod = daemonset["spec"]["template"]["spec"]
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    containers = [pod["initContainers"][0], pod["containers"][0]]
+    (conflist,) = network["data"].items()
+    values = VALUES.format(
+        bin=volumes["cni-bin"]["hostPath"]["path"],
+        config=volumes["cni-config"]["hostPath"]["path"],
+        run=volumes["run"]["hostPath"]["path"],
+        netns=volumes["netns"]["hostPath"]["path"],
+        networks=volumes["networks"]["hostPath"]["path"],
+        conflist="\n".join(f"    {line}" for line in conflist[1].splitlines()),
+        priority=pod["priorityClassName"],
+        resources=json.dumps(containers[0]["resources"]),
+        selector=json.dumps(pod["nodeSelector"]),
+        tolerations=json.dumps(pod["tolerations"]),
+    )
+    for name, value in {"cni-bin": "bin", "cni-config": "config", "run": "run", "netns": "netns", "networks": "networks"}.items():
+        volumes[name]["hostPath"]["path"] = f"@@.Values.paths.{value}@@"
+    for container, more in zip(containers, ("installArgs", "agentArgs"), strict=True):
+        container["image"] = "@@.Values.image.repository@@:@@.Values.image.tag@@"
+        container["imagePullPolicy"] = "@@.Values.image.pullPolicy@@"
+        container["resources"] = "@@toYaml resources@@"
+        container["args"].append(f"@@items {more}@@")
+        server = {"KUBERNETES_SERVICE_HOST": "host", "KUBERNETES_SERVICE_PORT": "port"}
+        variables = [{"name": name, "value": f"@@.Values.apiServer.{value}@@"} for name, value in server.items()]
+        container["env"] += [IF.format("apiServer.host"), *variables, END]
+    install = containers[0]
+    install["args"] = optional(install["args"], "network.enabled", lambda item: item.startswith("--conflist="))
+    install["volumeMounts"] = optional(install["volumeMounts"], "network.enabled", lambda item: item["name"] == "network")
+    pod["volumes"] = optional(pod["volumes"], "network.enabled", lambda item: item["name"] == "network")
+    volumes["network"]["configMap"]["name"] = network["metadata"]["name"] = "kube-node-network"  # without the hash of its content
+    daemonset["spec"]["template"]["metadata"]["annotations"] = {"checksum/network": "@@checksum@@"}  # which makes a change a rollout
+    for key in ("priorityClassName", "nodeSelector", "tolerations"):
+        pod[key] = f"@@.Values.{key}@@" if key == "priorityClassName" else f"@@toYaml {key}@@"
+    network["data"] = {conflist[0]: "@@conflist@@"}
+    for document in documents:
+        if "namespace" in document["metadata"]:
+            document["metadata"]["namespace"] = "@@.Release.Namespace@@"
+    one(documents, "ClusterRoleBinding")["subjects"][0]["namespace"] = "@@.Release.Namespace@@"
+    return documents, values
+
+
+def _block(found: re.Match[str]) -> str:
+    indent = len(found[1]) + 2
+    return f"{found[1]}{found[2]}:\n{' ' * indent}{{{{- toYaml .Values.{found[3]} | nindent {indent} }}}}\n"
+
+
+def template(document: dict[str, Any]) -> str:
+    """Return a document as a template's text."""
+    text = yaml.safe_dump(document, sort_keys=False, width=1000)
+    text = re.sub(r"^ *- '?@@if (\S+)@@'?\n", r"{{- if .Values.\1 }}\n", text, flags=re.MULTILINE)
+    text = re.sub(r"^ *- '?@@end@@'?\n", "{{- end }}\n", text, flags=re.MULTILINE)
+    text = re.sub(
+        r"^( *)- '@@items (\w+)@@'\n", r"\1{{- range .Values.\2 }}\n\1- {{ . | quote }}\n\1{{- end }}\n", text, flags=re.MULTILINE
+    )
+    text = re.sub(r"^( *)(\w+): '@@toYaml (\w+)@@'\n", _block, text, flags=re.MULTILINE)
+    text = re.sub(r"'@@conflist@@'", "{{ .Values.network.conflist | toJson }}", text)
+    text = re.sub(
+        r"^( *)annotations:\n( *checksum/network): '@@checksum@@'\n",
+        r"{{- if .Values.network.enabled }}\n\1annotations:\n\2: {{ .Values.network.conflist | sha256sum }}\n{{- end }}\n",
+        text,
+        flags=re.MULTILINE,
+    )
+    text = re.sub(r"'@@(\.[\w.]+)@@:@@(\.[\w.]+)@@'", r'"{{ \1 }}:{{ \2 }}"', text)
+    text = re.sub(r"'@@(\.[\w.]+)@@'", r"{{ \1 | quote }}", text)
+    if document["kind"] == "ConfigMap":
+        return f"{{{{- if .Values.network.enabled }}}}\n{text}{{{{- end }}}}\n"
+    return text
+
+
+def files() -> dict[str, str]:
+    """Return the chart's files by name."""
+    documents, values = templated(rendered())
+    return {
+        "Chart.yaml": yaml.safe_dump(CHART, sort_keys=False),
+        "values.yaml": values,
+        **{f"templates/{document['kind'].lower()}.yaml": template(document) for document in documents},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=ROOT / "deploy/chart")
+    output = parser.parse_args().output
+    made = files()
+    shutil.rmtree(output, ignore_errors=True)
+    for name, text in made.items():
+        (output / name).parent.mkdir(parents=True, exist_ok=True)
+        (output / name).write_text(text)
+    print(f"chart.py: {len(made)} files in {output}")
+
+
+if __name__ == "__main__":
+    main()

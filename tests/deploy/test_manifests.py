@@ -1,0 +1,206 @@
+"""What `kubectl apply` and Helm put into a cluster: rendered from one source, taken by a real API server, with no right too many."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import chart
+import pytest
+import yaml
+from agentprocess import AgentProcess, eventually, pod_args, write_node
+from apiserver import api_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from apiserver import RealApiServer
+
+__all__ = ["api_server"]
+ROOT = Path(__file__).resolve().parent.parent.parent
+DEPLOY = ROOT / "deploy"
+COMPONENTS = [[], ["bridge"], ["scrape"], ["bridge", "scrape"]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _kubectl() -> None:
+    if shutil.which("kubectl") is None:
+        pytest.skip("no kubectl in PATH")
+
+
+@pytest.fixture(scope="module")
+def helm() -> str:
+    """Return the helm command; $HELM may name it."""
+    found = os.environ.get("HELM") or shutil.which("helm")
+    if not found:
+        pytest.skip("no helm in PATH, and HELM names none")
+    return found
+
+
+@pytest.fixture
+def overlay() -> Iterator[Path]:
+    """Return a directory for a kustomization that may take what is in deploy/."""
+    directory = DEPLOY / f".test.{os.getpid()}"
+    directory.mkdir()
+    yield directory
+    shutil.rmtree(directory)
+
+
+def run(*command: str | Path, stdin: str = "") -> str:
+    done = subprocess.run(command, input=stdin, check=False, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def documents(text: str) -> dict[str, Any]:
+    """Return manifests by kind and name."""
+    found = [document for document in yaml.safe_load_all(text) if document]
+    return {f"{document['kind']}/{document['metadata']['name']}": document for document in found}
+
+
+def kustomized(overlay: Path, components: list[str]) -> str:
+    kustomization = {
+        "resources": ["../base"],
+        "components": [f"../components/{name}" for name in components],
+        "images": [{"name": "kube-node", "newTag": "latest"}],
+    }
+    (overlay / "kustomization.yaml").write_text(json.dumps(kustomization))
+    return run("kubectl", "kustomize", overlay)
+
+
+def pod_of(text: str) -> dict[str, Any]:
+    spec: dict[str, Any] = documents(text)["DaemonSet/kube-node"]["spec"]["template"]["spec"]
+    return spec
+
+
+def test_the_rendered_manifest_is_what_kustomize_makes() -> None:
+    """deploy/kube-node.yaml: kubectl kustomize deploy >deploy/kube-node.yaml."""
+    assert run("kubectl", "kustomize", DEPLOY) == (DEPLOY / "kube-node.yaml").read_text()
+
+
+def test_the_chart_is_made_from_the_same_source() -> None:
+    """deploy/chart: packaging/chart.py."""
+    there = {str(path.relative_to(DEPLOY / "chart")): path.read_text() for path in (DEPLOY / "chart").rglob("*") if path.is_file()}
+    assert chart.files() == there
+
+
+def test_the_chart_renders_the_manifest(helm: str) -> None:
+    """With the values as they are, Helm renders what kubectl applies, document for document."""
+    assert "0 chart(s) failed" in run(helm, "lint", DEPLOY / "chart")
+    rendered = run(helm, "template", "kube-node", DEPLOY / "chart", "--namespace=kube-system")
+    assert documents(rendered) == documents((DEPLOY / "kube-node.yaml").read_text())
+
+
+def test_the_charts_network_is_the_component(helm: str, overlay: Path) -> None:
+    """`network.enabled` does what the bridge component does, but for the name that kustomize gives to a ConfigMap."""
+    rendered = run(helm, "template", "kube-node", DEPLOY / "chart", "--namespace=kube-system", "--set=network.enabled=true")
+    ours = kustomized(overlay, ["bridge"])
+    name = next(key for key in documents(ours) if key.startswith("ConfigMap/")).partition("/")[2]
+    theirs, expected = documents(rendered), documents(ours.replace(name, "kube-node-network"))
+    assert theirs["DaemonSet/kube-node"]["spec"]["template"]["metadata"].pop("annotations").keys() == {"checksum/network"}
+    assert json.loads(theirs["ConfigMap/kube-node-network"]["data"]["10-kube-node.conflist"])["name"] == "k8snet"
+    assert theirs == expected
+
+
+def test_the_charts_values_reach_the_pod(helm: str) -> None:
+    """Each value is where it belongs."""
+    values = {
+        "image": {"repository": "registry.example/kn", "tag": "v9", "pullPolicy": "Never"},
+        "installArgs": ["--standalone=no"],
+        "agentArgs": ["--grace=90", "--loglevel=debug"],
+        "apiServer": {"host": "192.0.2.1", "port": "6443"},
+        "paths": {"bin": "/p/bin", "config": "/p/config", "run": "/p/run", "netns": "/p/netns", "networks": "/p/networks"},
+        "priorityClassName": "high",
+        "resources": {"limits": {"memory": "1Gi"}},
+        "nodeSelector": {"pool": "a"},
+        "tolerations": [{"key": "k", "operator": "Exists"}],
+    }
+    pod = pod_of(run(helm, "template", "kn", DEPLOY / "chart", "--values=-", stdin=json.dumps(values)))
+    (install,), (agent,) = pod["initContainers"], pod["containers"]
+    for container in (install, agent):
+        assert (container["image"], container["imagePullPolicy"]) == ("registry.example/kn:v9", "Never")
+        assert container["resources"]["limits"] == {"memory": "1Gi"}
+        assert {"name": "KUBERNETES_SERVICE_HOST", "value": "192.0.2.1"} in container["env"]
+        assert {"name": "KUBERNETES_SERVICE_PORT", "value": "6443"} in container["env"]
+    assert install["args"][-1] == "--standalone=no"
+    assert agent["args"][-2:] == ["--grace=90", "--loglevel=debug"]
+    assert sorted(volume["hostPath"]["path"] for volume in pod["volumes"]) == sorted(f"/p/{name}" for name in values["paths"])
+    assert (pod["priorityClassName"], pod["nodeSelector"]["pool"], pod["tolerations"]) == ("high", "a", values["tolerations"])
+
+
+@pytest.mark.parametrize("components", COMPONENTS, ids="+".join)
+def test_the_api_server_takes_it(api_server: RealApiServer, overlay: Path, tmp_path: Path, components: list[str]) -> None:
+    """A server-side dry run, which knows each field's type and each kind's rules, finds nothing wrong."""
+    admin = api_server.kubeconfig(tmp_path / "admin", api_server.certificate_user("admin", "system:masters"))
+    told = run("kubectl", f"--kubeconfig={admin}", "apply", "--dry-run=server", "--filename=-", stdin=kustomized(overlay, components))
+    assert "daemonset.apps/kube-node created (server dry run)" in told
+
+
+@pytest.mark.parametrize("components", COMPONENTS, ids="+".join)
+def test_no_container_may_more_than_it_needs(overlay: Path, components: list[str]) -> None:
+    """No privilege, no capability, a read-only root, limits; nothing of the host but the directories that are written down."""
+    pod = pod_of(kustomized(overlay, components))
+    assert not {"hostPID", "hostIPC"} & pod.keys()
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in (*pod["initContainers"], *pod["containers"]):
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert "memory" in container["resources"]["limits"]
+        assert "livenessProbe" in container or container["name"] == "install"
+    host_paths = {volume["hostPath"]["path"] for volume in pod["volumes"] if "hostPath" in volume}
+    assert host_paths == {"/opt/cni/bin", "/etc/cni/net.d", "/run/kube-node", "/run/netns", "/var/lib/cni/networks"}
+    writable = {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"] if not mount.get("readOnly")}
+    assert writable == {"/host/run/kube-node", "/host/var/lib/cni/networks", "/host/etc/cni/net.d/kube-node.d"}
+
+
+def test_the_rights_suffice_and_none_is_too_many(api_server: RealApiServer, tmp_path: Path, run_dir: Path) -> None:
+    """An agent with the service account's token, which watches its Node and takes back a leak, uses each right of the role and no other."""
+    admin = api_server.kubeconfig(tmp_path / "admin", api_server.certificate_user("admin", "system:masters"))
+    accounts = [text for key, text in documents((DEPLOY / "kube-node.yaml").read_text()).items() if not key.startswith("DaemonSet")]
+    run("kubectl", f"--kubeconfig={admin}", "apply", "--filename=-", stdin=yaml.safe_dump_all(accounts))
+    role = next(document for document in accounts if document["kind"] == "ClusterRole")
+    given = {(verb, resource) for rule in role["rules"] for verb in rule["verbs"] for resource in rule["resources"]}
+
+    user = "system:serviceaccount:kube-system:kube-node"
+    api_server.create_node("deploy-1", ["10.7.0.0/24"])
+    token: dict[str, Any] = {"token": api_server.token("kube-node")}
+    kubeconfig = api_server.kubeconfig(tmp_path / "kubeconfig", token)
+    namespaces = tmp_path / "netns"
+    namespaces.mkdir()
+    (namespaces / "gone").write_bytes(b"")
+    node_file = write_node(tmp_path / "node.yaml", "10.8.0.0/24")
+    ipam = {"type": "kube-node", "dataDir": str(tmp_path / "networks"), "nodeFile": str(node_file)}
+    conf = {"cniVersion": "1.0.0", "name": "net", "type": "bridge", "ipam": ipam}
+    with AgentProcess(run_dir, f"--kubeconfig={kubeconfig}", "--grace=0", env={"NODE_NAME": "deploy-1"}) as agent:
+        eventually(lambda: agent.get("/readyz")[0] == 200, "the agent does not get ready")
+        agent.add(conf, "leaked", netns=str(namespaces / "gone"), args=pod_args("never-was"))
+        (namespaces / "gone").unlink()
+        agent.said("leaked addresses released")
+        eventually(lambda: used(api_server, user) == given, f"used: {used(api_server, user)}, given: {given}")
+
+
+def used(server: RealApiServer, user: str) -> set[tuple[str, str]]:
+    return {(asked.verb, asked.resource) for asked in server.asked("") if asked.user == user}
+
+
+def test_the_bridge_components_network_is_complete() -> None:
+    """Its configuration names the kubeconfig that install writes, and is JSON that a runtime loads."""
+    conflist = json.loads((DEPLOY / "components/bridge/10-kube-node.conflist").read_text())
+    bridge = conflist["plugins"][0]
+    assert (bridge["type"], bridge["ipam"]["type"]) == ("bridge", "kube-node")
+    assert bridge["ipam"]["kubeconfig"] == "/etc/cni/net.d/kube-node.d/kubeconfig"
+
+
+def test_an_image_is_made_of_what_is_here() -> None:
+    """The Dockerfile names only files that exist, runs what `install` and the manifests count on, and its last stage is from scratch."""
+    steps = (ROOT / "Dockerfile").read_text()
+    assert "packaging/image.sh" in steps
+    assert steps.rpartition("FROM ")[2].startswith("scratch\n")
+    assert 'ENTRYPOINT ["/opt/kube-node/kube-node.standalone"]' in steps
