@@ -159,7 +159,7 @@ class Lab:
 
     def trouble(self) -> str:
         """Say what a person would look at first."""
-        events = self.kubectl("get", "events", "--sort-by=.lastTimestamp")[-6000:]
+        events = self.kubectl("get", "events", "--field-selector=type=Warning", "--sort-by=.lastTimestamp")[-4000:]
         log = self.directory / "log/containerd.log"
         tail = "\n".join(line for line in log.read_text().splitlines() if "level=error" in line or "level=warn" in line)[-3000:]
         return f"events:\n{events}\nerrors in containerd's log:\n{tail}"

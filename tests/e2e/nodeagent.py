@@ -32,6 +32,17 @@ class Samples:
         """Return the sum of the series with these labels, 0 where there is none."""
         return sum(value for series, has, value in self._all if series == name and labels.items() <= has.items())
 
+    def calls(self, command: str) -> int:
+        """Return how many of these calls the agent has answered since its start."""
+        return round(self.total("kube_node_call_duration_seconds_count", plugin="kube-node", command=command))
+
+    def used(self) -> int:
+        """Return how many addresses are reserved."""
+        return round(self.total("kube_node_addresses_used", network=NETWORK))
+
+    def reclaimed(self) -> int:
+        return round(self.total("kube_node_leaks_reclaimed_total"))
+
     def buckets(self, name: str, **labels: str) -> list[tuple[float, int]]:
         """Return a histogram: upper bound in seconds, and how many lie in this bucket alone."""
         bounds = [
@@ -99,17 +110,6 @@ class NodeAgent:
 
     def metrics(self) -> Samples:
         return Samples(self._ask("/metrics"))
-
-    def calls(self, command: str) -> int:
-        """Return how many of these calls it has answered since its start."""
-        return round(self.metrics().total("kube_node_call_duration_seconds_count", plugin="kube-node", command=command))
-
-    def used(self) -> int:
-        """Return how many addresses are reserved, as it tells."""
-        return round(self.metrics().total("kube_node_addresses_used", network=NETWORK))
-
-    def reclaimed(self) -> int:
-        return round(self.metrics().total("kube_node_leaks_reclaimed_total"))
 
     def log(self, *levels: str) -> list[dict[str, Any]]:
         """Return its log's lines of these levels. Raises CheckFailedError where a line is none: a traceback."""

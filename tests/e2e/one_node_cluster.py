@@ -108,12 +108,12 @@ def kill_while_pods_start(lab: Lab, agent: NodeAgent, show: Show) -> None:
     create(lab, *names)
     wait("a reservation", 30, lambda: bool(lab.reservations()), 0.005)
     agent.kill()
-    show("agent killed", f"{len(lab.reservations()) // 2} of {KILLED} pods have addresses")
+    show("agent killed", f"{len(lab.reservations())} of {2 * KILLED} addresses are reserved")
     time.sleep(2)
     agent.start()
     wait_ready(lab, *names)
     addresses = lab.pod_addresses()
-    show("pods ready all the same", f"{time.monotonic() - begin:.1f} s, {agent.calls('ADD')} ADD by the new agent")
+    show("pods ready all the same", f"{time.monotonic() - begin:.1f} s, {agent.metrics().calls('ADD')} ADD by the new agent")
     lab.kubectl("delete", "pod", *names, "--wait")
     wait(lambda: f"nothing left, but {lab.reservations()}; pods had {addresses}", 60, lambda: not lab.reservations() + lab.records())
     show("pods deleted, no reservation left", "")
@@ -153,8 +153,8 @@ def find_a_leak(lab: Lab, agent: NodeAgent, show: Show) -> None:
     agent.stop()
     agent.start("--grace=0")  # its first pass is at the start, the next a minute later
     lab.wait_for_nothing(20)
-    if agent.reclaimed() != len(leaked):
-        raise CheckFailedError(f"{agent.reclaimed()} addresses reclaimed, not {leaked}")
+    if (reclaimed := agent.metrics().reclaimed()) != len(leaked):
+        raise CheckFailedError(f"{reclaimed} addresses reclaimed, not {leaked}")
     show("leak found and taken back", f"{', '.join(leaked)}, {time.monotonic() - begin:.1f} s")
 
 
@@ -189,9 +189,10 @@ def story(lab: Lab) -> None:
     with NodeAgent(lab) as agent:
         agent.start()
         check(lab, way, show)
-        if agent.calls("ADD") < 2 or agent.calls("DEL") < 2 or agent.used():
-            raise CheckFailedError(f"the agent tells of {agent.calls('ADD')} ADD, {agent.calls('DEL')} DEL, {agent.used()} addresses used")
-        show("asked the agent", f"{agent.calls('ADD')} ADD, {agent.calls('DEL')} DEL")
+        told = agent.metrics()
+        if told.calls("ADD") < 2 or told.calls("DEL") < 2 or told.used():
+            raise CheckFailedError(f"the agent tells of {told.calls('ADD')} ADD, {told.calls('DEL')} DEL, {told.used()} addresses used")
+        show("asked the agent", f"{told.calls('ADD')} ADD, {told.calls('DEL')} DEL")
         kill_while_pods_start(lab, agent, show)
         find_a_leak(lab, agent, show)
         agent.stop()
