@@ -1,0 +1,251 @@
+#!/usr/bin/env python3
+"""`kubectl apply` on a real one-node cluster: the DaemonSet makes the node Ready, gives pods their addresses, is updated, and goes again.
+
+The image is what packaging/image.sh makes, brought into containerd as it is. First its commands run in it by hand; then the manifests of
+deploy/, with an overlay for what this cluster is not: other directories, an API server on loopback, no registry. While the DaemonSet is
+updated to another build pods come and go, and none is lost. In the end nothing is left on the node.
+
+    daemonset.py [--bin=_output/bin] [--pods=3]
+
+As one_node_cluster.py. Takes about two minutes.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lab import NETWORK, NODE, ROOT, CheckFailedError, Lab, cluster_for, parser, pod, pods, run, wait
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Show = Callable[[str, str], None]
+
+DEPLOY = ROOT / "deploy"
+IMAGE = "localhost/kube-node"
+ENTRYPOINT = json.loads(re.findall(r"^ENTRYPOINT (.*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)[0])
+NEW = "2.0.0-e2e"
+SYSTEM = ("--namespace=kube-system",)
+
+
+def private_mounts() -> None:
+    """Go on in a mount namespace whose mounts are shared, as systemd has them on a node: here they may be private."""
+    if os.environ.get("KUBE_NODE_E2E_MOUNTS") != "shared":
+        os.environ["KUBE_NODE_E2E_MOUNTS"] = "shared"
+        os.execvp("unshare", ["unshare", "--mount", "--propagation=shared", sys.executable, *sys.argv])
+
+
+def build_images(base: Path) -> tuple[Path, Path]:
+    """Return the root directories of two images, of this build and of one that calls itself NEW."""
+    old, new = base / "image-1", base / "image-2"
+    run(ROOT / "packaging/image.sh", old)
+    run(sys.executable, ROOT / "packaging/binaries.py", f"--version={NEW}", f"--output={base / 'new/bin'}")
+    shutil.copytree(old, new, symlinks=True, ignore=lambda directory, _: ["kube-node"] if directory == str(old / "opt") else [])
+    shutil.copytree(base / "new/bin", new / "opt/kube-node", symlinks=True)
+    return old, new
+
+
+def in_image(root: Path, *words: str) -> str:
+    return run("chroot", root, *ENTRYPOINT, *words)
+
+
+def check_commands(root: Path) -> None:
+    """Run what the DaemonSet's containers run, in the image's root alone."""
+    host = root / "host"
+    host.mkdir()
+    told = json.loads(in_image(root, "install", "--host-root=/host", "--node-name=n", "--json"))
+    paths = {step["path"] for step in told["steps"]}
+    if paths != {"/opt/cni/bin/kube-node", "/opt/cni/bin/node-annotation", "/run/kube-node/nodename"}:
+        raise CheckFailedError(f"installed: {paths}")
+    in_image(root, "agent", "--help")
+    in_image(root, "uninstall", "--host-root=/host")
+    if left := list(host.rglob("*")):
+        raise CheckFailedError(f"left behind: {left}")
+    host.rmdir()
+
+
+def overlay(lab: Lab, tag: str, kustomization: str = "overlay", base: str = "base") -> Path:
+    """Write a kustomization for this cluster next to those of deploy/, and return its directory."""
+    directory = DEPLOY / f".e2e.{os.getpid()}" / kustomization
+    directory.mkdir(parents=True, exist_ok=True)
+    bridge = {"type": "bridge", "bridge": lab.bridge, "isDefaultGateway": True, "ipam": {"type": "kube-node"}}
+    (directory / "10-kube-node.conflist").write_text(json.dumps({"cniVersion": "1.0.0", "name": NETWORK, "plugins": [bridge]}))
+    paths = [lab.cni_bin, lab.net_d, lab.run_dir, Path("/run/netns"), lab.data_dir]  # in the order of the manifest's volumes
+    volumes = "/spec/template/spec/volumes"
+    patches: list[dict[str, Any]] = [
+        {"op": "replace", "path": f"{volumes}/{index}/hostPath/path", "value": str(path)} for index, path in enumerate(paths)
+    ]
+    server = [{"name": "KUBERNETES_SERVICE_HOST", "value": "127.0.0.1"}, {"name": "KUBERNETES_SERVICE_PORT", "value": "6443"}]
+    containers = ["initContainers/0", *(["containers/0"] if base == "base" else [])]
+    patches += [{"op": "add", "path": f"/spec/template/spec/{name}/env/-", "value": item} for name in containers for item in server]
+    patches += [
+        {"op": "replace", "path": f"/spec/template/spec/{name}/imagePullPolicy", "value": "Never"}
+        for name in ("initContainers/0", "containers/0")
+    ]
+    content: dict[str, Any] = {
+        "resources": [f"../../{base}"],
+        "images": [{"name": "kube-node", "newName": IMAGE, "newTag": tag}],
+        "patches": [{"target": {"kind": "DaemonSet"}, "patch": json.dumps(patches)}],
+    }
+    if base == "base":
+        content["components"] = ["../../components/bridge"]
+        content["configMapGenerator"] = [
+            {"name": "kube-node-network", "namespace": "kube-system", "behavior": "merge", "files": ["10-kube-node.conflist"]}
+        ]
+    (directory / "kustomization.yaml").write_text(json.dumps(content))
+    return directory
+
+
+def apply(lab: Lab, directory: Path) -> None:
+    lab.kubectl("apply", "-k", str(directory))
+    try:
+        lab.kubectl(*SYSTEM, "rollout", "status", "daemonset/kube-node", "--timeout=90s")
+    except CheckFailedError as failure:
+        told = lab.kubectl(*SYSTEM, "describe", "pods")[-3000:]
+        raise CheckFailedError(f"{failure}\n{told}\n{logs(lab)}") from None
+
+
+def logs(lab: Lab) -> str:
+    found = Path("/var/log/pods").glob("kube-system_kube-node-*/*/*.log")
+    return "\n".join(f"{path}:\n{path.read_text()[-2000:]}" for path in found) or f"no log of {lab.directory}"
+
+
+def check_pods(lab: Lab, show: Show) -> None:
+    """Start two pods: each has an address of each family, given by the agent in its container, and they reach each other."""
+    lab.kubectl("create", "-f", "-", stdin=pods(pod("one"), pod("two")))
+    lab.kubectl("wait", "--for=condition=Ready", "pod/one", "pod/two", "--timeout=60s")
+    addresses = lab.pod_addresses()
+    for name, found in addresses.items():
+        families = [ipaddress.ip_address(address) in ipaddress.ip_network(cidr) for address, cidr in zip(found, lab.pod_cidrs, strict=True)]
+        if families != [True, True]:
+            raise CheckFailedError(f"{name} has {found}, the node {lab.pod_cidrs}")
+        show(f"{name}: podIPs", ", ".join(found))
+    for address in addresses["two"]:
+        run(lab.cluster, "exec", lab.directory, "one", "ping", "-6" if ":" in address else "-4", "-c1", "-W5", address)
+    check_reservations(lab)
+    show("they ping each other", "both families")
+
+
+def check_reservations(lab: Lab) -> None:
+    """Raise CheckFailedError unless the pods' addresses are reserved and no others."""
+    addresses = lab.pod_addresses()
+    if sorted(lab.reservations()) != sorted(address for found in addresses.values() for address in found):
+        raise CheckFailedError(f"reserved: {lab.reservations()}, by {addresses}")
+
+
+def check_kubeconfig(lab: Lab, show: Show) -> None:
+    """Use on the host what install has made of the service account."""
+    kubeconfig = lab.net_d / "kube-node.d/kubeconfig"
+    name = run("kubectl", "--kubeconfig", kubeconfig, "get", "node", NODE, "-o", "name").strip()
+    if subprocess.run(["kubectl", "--kubeconfig", kubeconfig, "get", "secrets", "-A"], check=False, capture_output=True).returncode == 0:
+        raise CheckFailedError("the service account may read secrets")
+    show("the kubeconfig on the host", f"may get {name}, and no secrets")
+
+
+def check_update(lab: Lab, count: int, show: Show) -> None:
+    """Update the DaemonSet to another build while pods come and go: each of them gets its addresses, and gives them back."""
+    stop = threading.Event()
+    trouble: list[str] = []
+    done: list[float] = []
+
+    def churn(lane: int) -> None:
+        number = 0
+        while not stop.is_set() or number < count:
+            name = f"churn-{lane}-{number}"
+            number += 1
+            begin = time.monotonic()
+            try:
+                lab.kubectl("create", "-f", "-", stdin=json.dumps(pod(name)))
+                lab.kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=90s")
+                addresses = lab.pod_addresses("--field-selector", f"metadata.name={name}")[name]
+                if len(addresses) != len(lab.pod_cidrs):
+                    trouble.append(f"{name} has {addresses}")
+                lab.kubectl("delete", "pod", name, "--wait", "--timeout=90s")
+            except CheckFailedError as failure:
+                trouble.append(str(failure))
+                return
+            done.append(time.monotonic() - begin)
+
+    lanes = [threading.Thread(target=churn, args=(lane,)) for lane in range(2)]
+    for lane in lanes:
+        lane.start()
+    try:
+        wait("pods come and go", 60, lambda: len(done) >= 2 or bool(trouble))
+        begin = time.monotonic()
+        apply(lab, overlay(lab, "2"))
+        show("updated under way", f"{time.monotonic() - begin:.1f} s")
+        after = len(done)
+        wait("pods still come and go", 60, lambda: len(done) >= after + 2 or bool(trouble))
+    finally:
+        stop.set()
+        for lane in lanes:
+            lane.join()
+    if trouble:
+        raise CheckFailedError("\n".join(trouble))
+    relay = subprocess.run([lab.cni_bin / "kube-node", "--version"], check=False, capture_output=True, text=True).stdout.strip()
+    if relay != NEW:
+        raise CheckFailedError(f"the relay is {relay}, not {NEW}")
+    show("pods that came and went meanwhile", f"{len(done)}, none failed; slowest {max(done):.1f} s")
+
+
+def story(lab: Lab, base: Path, count: int) -> None:
+    def show(what: str, value: str) -> None:
+        print(f"{what:36} {value}", flush=True)
+
+    begin = time.monotonic()
+    images = build_images(base)
+    check_commands(images[0])
+    show("image", f"{sum(path.lstat().st_size for path in images[0].rglob('*')) >> 20} MB, its commands run")
+    lab.up()
+    for plugin in ("bridge", "loopback"):
+        shutil.copy(lab.reference / plugin, lab.cni_bin)
+    for number, image in enumerate(images, 1):
+        run(lab.cluster, "image", lab.directory, f"{IMAGE}:{number}", image, *ENTRYPOINT)
+    if lab.get("node", NODE)["status"]["conditions"][-1]["status"] == "True":
+        raise CheckFailedError("the node is ready before it has a network")
+    show("cluster, not ready yet", f"{time.monotonic() - begin:.1f} s")
+
+    begin = time.monotonic()
+    apply(lab, overlay(lab, "1"))
+    lab.ready()
+    show("applied; agent ready, node Ready", f"{time.monotonic() - begin:.1f} s")
+    check_pods(lab, show)
+    check_kubeconfig(lab, show)
+    check_update(lab, count, show)
+    check_reservations(lab)
+    lab.kubectl("delete", "pod", "one", "two", "--wait")
+    lab.wait_for_nothing(60)
+    show("all pods deleted", "nothing reserved, no record left")
+
+    apply(lab, overlay(lab, "2", "removal", "uninstall"))
+    left = {path.name for path in (*lab.cni_bin.iterdir(), *lab.net_d.iterdir())}
+    if left != {"bridge", "loopback"}:
+        raise CheckFailedError(f"after uninstall there are {left}")
+    lab.kubectl("delete", "-k", str(overlay(lab, "2", "removal", "uninstall")))
+    show("uninstalled", "the node has what it had before")
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--pods", type=int, default=3, help="pods that come and go in each of two lanes, at least")
+    private_mounts()
+    given = arguments.parse_args()
+    with cluster_for(given.bin) as lab:
+        try:
+            story(lab, lab.directory.parent, given.pods)
+        finally:
+            shutil.rmtree(DEPLOY / f".e2e.{os.getpid()}", ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
