@@ -1,0 +1,109 @@
+"""Alerts and dashboard: they say what they should, and ask only for what the agent tells."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+from agentprocess import AgentProcess, write_node
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MONITORING = Path(__file__).resolve().parent.parent.parent / "deploy/monitoring"
+DASHBOARD = json.loads((MONITORING / "dashboard.json").read_text())
+RULES = yaml.safe_load((MONITORING / "rules.yaml").read_text())["groups"][0]["rules"]
+EXPRESSIONS = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
+
+
+def promtool(*words: str | Path) -> str:
+    if shutil.which("promtool") is None:
+        pytest.skip("no promtool in PATH (Debian: prometheus)")
+    done = subprocess.run(["promtool", *words], check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Return what an agent tells Prometheus."""
+    base = tmp_path_factory.mktemp("agent")
+    (base / "run").mkdir()
+    node_file = write_node(base / "node.yaml", "10.7.0.0/24")
+    with AgentProcess(base / "run", f"--node-file={node_file}") as agent:
+        yield agent.get("/metrics")[1]
+
+
+def test_each_alert_fires_when_it_should() -> None:
+    """promtool's unit tests: one for each alert, with series that set it off and series that do not."""
+    assert "SUCCESS" in promtool("test", "rules", MONITORING / "rules.test.yaml")
+    tests = yaml.safe_load((MONITORING / "rules.test.yaml").read_text())["tests"]
+    fired = {case["alertname"] for test in tests for case in test["alert_rule_test"] if case.get("exp_alerts")}
+    assert fired == {rule["alert"] for rule in RULES}
+
+
+def test_the_rules_are_valid() -> None:
+    """promtool finds nothing wrong, and each alert says how bad it is, what is wrong and what it means."""
+    promtool("check", "rules", "--lint-fatal", MONITORING / "rules.yaml")
+    for rule in RULES:
+        assert rule["labels"]["severity"] in ("warning", "critical")
+        assert rule["annotations"].keys() == {"summary", "description"}
+
+
+def test_the_scrape_configuration_is_valid(tmp_path: Path) -> None:
+    """Prometheus would load it, and calls the job what the rules call it."""
+    config = yaml.safe_load((MONITORING / "scrape.yaml").read_text())
+    (job,) = config["scrape_configs"]
+    assert f'job="{job["job_name"]}"' in next(rule["expr"] for rule in RULES if rule["alert"] == "KubeNodeAgentDown")
+    del job["kubernetes_sd_configs"]  # Debian's Prometheus is built without it
+    (tmp_path / "scrape.yaml").write_text(yaml.safe_dump(config))
+    promtool("check", "config", "--syntax-only", tmp_path / "scrape.yaml")
+
+
+def test_the_dashboards_queries_are_valid(tmp_path: Path) -> None:
+    """Each query is PromQL, once Grafana has put its variables in."""
+    rules = [
+        {"record": f"query:{index}", "expr": expression.replace("$instance", ".*").replace("$__rate_interval", "5m")}
+        for index, expression in enumerate(EXPRESSIONS)
+    ]
+    path = tmp_path / "queries.yaml"
+    path.write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": rules}]}))
+    assert f"{len(EXPRESSIONS)} rules found" in promtool("check", "rules", path)
+
+
+def test_only_metrics_that_exist_are_asked_for(told: str) -> None:
+    """A metric in a rule or a panel is one that the agent has, by its full name."""
+    types = dict(re.findall(r"^# TYPE (\S+) (\S+)$", told, re.MULTILINE))
+    names = set(types)
+    for name, kind in types.items():
+        if kind == "histogram":
+            names |= {f"{name}_{suffix}" for suffix in ("bucket", "count", "sum")}
+    text = " ".join([*EXPRESSIONS, *(rule["expr"] for rule in RULES)])
+    asked = set(re.findall(r"\b(?:kube_node|process)_\w+", text))
+    assert asked - names == set()
+    assert len(asked) > 8
+
+
+def test_every_metric_of_ours_is_on_the_dashboard(told: str) -> None:
+    """Whatever the agent counts, a person sees."""
+    ours = set(re.findall(r"^# TYPE (kube_node_\w+) ", told, re.MULTILINE))
+    assert {name for name in ours if not any(name in expression for expression in EXPRESSIONS)} == set()
+
+
+def test_panels_have_places_of_their_own() -> None:
+    """No panel lies on another, none is wider than the page, each has a number of its own and asks the source that is chosen."""
+    taken: set[tuple[int, int]] = set()
+    for panel in DASHBOARD["panels"]:
+        place: dict[str, Any] = panel["gridPos"]
+        cells = {(x, y) for x in range(place["x"], place["x"] + place["w"]) for y in range(place["y"], place["y"] + place["h"])}
+        assert not cells & taken
+        assert max(x for x, _ in cells) < 24
+        taken |= cells
+        assert all(target["datasource"]["uid"] == "${datasource}" for target in panel["targets"])
+    assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
