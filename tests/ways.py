@@ -49,7 +49,15 @@ class ActivatedAgent:
         if self._kubeconfig.exists():
             arguments.append(f"--kubeconfig={self._kubeconfig}")
         # The shell's process becomes the agent, so that LISTEN_PID is right.
-        command = ["sh", "-c", 'exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"', "sh", SCRIPTS / "kube-node", "agent", *arguments]
+        command = [
+            "sh",
+            "-c",
+            'exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"',
+            "sh",
+            SCRIPTS / "kube-node",
+            "agent",
+            *arguments,
+        ]
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(command, stdin=self._listener.fileno(), stdout=log, stderr=log)
 
