@@ -18,7 +18,6 @@ from agentprocess import AgentProcess, request
 from callplugin import environment
 
 from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
-from kubenode.host.datadir import DiskStore
 from kubenode.host.log import Log
 from kubenode.plugins import drop_in, kube_node, skel
 from kubenode.plugins.standalone import Standalone
@@ -28,6 +27,8 @@ from .test_server import eventually, locked, reserved
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from kubenode.host.datadir import DiskStore
 
     from .conftest import NetConfMaker
 
