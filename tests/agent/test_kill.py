@@ -17,20 +17,8 @@ from podnet import Answer
 if TYPE_CHECKING:
     from .conftest import NetConfMaker
 
-WAITING = {
-    "futex",
-    "poll",
-    "accept4",
-    "epoll_wait",
-    "sched_yield",
-    "rt_sigprocmask",
-    "madvise",
-    "mmap",
-    "munmap",
-    "mprotect",
-    "gettid",
-    "brk",
-}
+# What only waits, or has to do with memory and threads.
+WAITING = {"futex", "poll", "accept4", "epoll_wait", "sched_yield", "rt_sigprocmask", "madvise", "mmap", "munmap", "mprotect", "brk"}
 
 
 class Traced:
@@ -55,7 +43,7 @@ class Traced:
                 assert time.monotonic() < end
                 time.sleep(0.005)
             try:
-                with self.agent.connect() as sock:
+                with self.agent.connect(10) as sock:
                     sock.sendall(data)
                     sock.shutdown(socket.SHUT_WR)
                     return answer(sock)
@@ -63,8 +51,12 @@ class Traced:
                 return Answer(-1, "", "")
             finally:
                 time.sleep(0.05)
+                self.agent.process.poll()  # a tracer waits for who is dead until somebody has taken note
                 tracer.terminate()
-                tracer.wait()
+                try:
+                    tracer.wait(2)
+                except subprocess.TimeoutExpired:
+                    tracer.kill()
 
     def steps(self, data_dir: Path) -> list[tuple[str, int]]:
         """Return name and number of each system call that the thread with the call has made, from its request to its end."""
