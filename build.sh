@@ -5,10 +5,11 @@ cd -- "$(dirname -- "$0")"
 
 help() {
     cat <<EOF
-./build.sh binaries [--version=V]   what goes into /opt/cni/bin, made in _output/bin
+./build.sh binaries [--version=V]   what goes into /opt/cni/bin, made in _output/bin; --arch=all: also the relay for all machines
 ./build.sh try                      two pods in network namespaces, addresses by kube-node; no cluster needed
 ./build.sh test [PYTEST ARGUMENTS]  the tests; those that need programs which are not here skip and say so
 ./build.sh check                    ruff, mypy and the rules of who imports whom
+./build.sh fuzz [SECONDS]           the relay, by libFuzzer
 ./build.sh venv                     only .venv, which all of the above make when needed
 EOF
 }
@@ -77,11 +78,13 @@ command=${1:-help}
 case $command in
 help | -h | --help) help && exit ;;
 venv | binaries | try | test | check) venv ;;
+fuzz) ;;
 *) help >&2 && die "no command $command" ;;
 esac
 case $command in
 binaries) .venv/bin/python packaging/binaries.py "$@" ;;
 try) try "$@" ;;
+fuzz) relay/fuzz.sh "$@" ;;
 test) .venv/bin/pytest "$@" ;;
 check)
     .venv/bin/ruff check

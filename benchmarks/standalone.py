@@ -88,8 +88,9 @@ def prepare(scratch: Path) -> list[Case]:
     (run_dir / "node.json").write_text(json.dumps(node))
 
     def cases(network: str, plugin: Path, ipam: dict[str, object], path: Path) -> list[Case]:
+        name = plugin.name.removesuffix(".standalone")
         stdin = scratch / f"{network}.json"
-        ipam = {"type": plugin.name.removesuffix(".standalone"), "dataDir": str(scratch / "networks"), **ipam}
+        ipam = {"type": name, "dataDir": str(scratch / "networks"), **ipam}
         stdin.write_text(json.dumps({"cniVersion": "1.0.0", "name": network, "type": "bridge", "ipam": ipam}))
         environment = {
             "PATH": os.defpath,
@@ -102,7 +103,7 @@ def prepare(scratch: Path) -> list[Case]:
         }
         return [
             Case(
-                f"{plugin.name.removesuffix('.standalone')} {command}, {network}",
+                f"{name} {command}, {network}",
                 [str(plugin)],
                 {**environment, "CNI_COMMAND": command},
                 stdin,

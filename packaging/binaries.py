@@ -71,8 +71,12 @@ def copy_distribution(source: Distribution, library: Path) -> None:
 
 def default_version() -> str:
     """Return what git calls this checkout, else the time: a copy without a version helps nobody."""
-    git = subprocess.run(["git", "describe", "--tags", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False)
-    return git.stdout.strip() or time.strftime("%Y.%m.%d-%H.%M.%S")
+    command = ["git", "describe", "--tags", "--always", "--dirty"]
+    try:
+        told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    except FileNotFoundError:
+        told = ""
+    return told or time.strftime("%Y.%m.%d-%H.%M.%S")
 
 
 def build(output: Path, version: str, compiler: str) -> None:

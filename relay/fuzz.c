@@ -28,7 +28,7 @@
 #define HEADER_LIMIT 400
 #define SHOWN 256
 
-enum { AGENT = 10, MEMFD = 11 };
+enum { AGENT = 10, MEMFD = 11, LOW = 2 };
 enum outcome { EXITED = 1, BECAME_STANDALONE };
 
 struct kept {
@@ -41,7 +41,7 @@ static jmp_buf back;
 static char *environment[16];
 static struct kept out, sent, received, given, memfd; /* given: what was read of stdin */
 static bool connected, answered, given_all, half_closed, broken_out, rewound, stdin_is_memfd, send_failed;
-static int exit_code;
+static int exit_code, low; /* what lies on a file descriptor that should be closed, 0: nothing */
 static long long clock_ms;
 
 #define REQUIRE(condition)                                                                                                                 \
@@ -181,10 +181,31 @@ static int fuzz_shutdown(int fd, int how)
     return 0;
 }
 
+static int maybe_low(int fd)
+{
+    if (next(255) != 0)
+        return fd;
+    low = fd;
+    return LOW;
+}
+
+static int fuzz_fcntl(int fd, int what, int least)
+{
+    REQUIRE(fd == LOW && low && what == F_DUPFD_CLOEXEC && least == 3);
+    return next(255) == 0 ? (int)failed(EMFILE) : low;
+}
+
+static int fuzz_close(int fd)
+{
+    REQUIRE(fd == LOW && low);
+    low = 0;
+    return 0;
+}
+
 static int fuzz_socket(int domain, int type, int protocol)
 {
     REQUIRE(domain == AF_UNIX && (type & SOCK_CLOEXEC) && protocol == 0);
-    return next(255) == 1 ? (int)failed(EMFILE) : AGENT;
+    return next(255) == 1 ? (int)failed(EMFILE) : maybe_low(AGENT);
 }
 
 static int fuzz_connect(int fd, const struct sockaddr *address, socklen_t size)
@@ -232,7 +253,7 @@ static int fuzz_execve(const char *path, char *const *argv, char *const *environ
 static int fuzz_memfd(const char *name, unsigned flags)
 {
     REQUIRE(*name && flags == MFD_CLOEXEC);
-    return next(255) == 0 ? (int)failed(ENOSYS) : MEMFD;
+    return next(255) == 0 ? (int)failed(ENOSYS) : maybe_low(MEMFD);
 }
 
 static off_t fuzz_lseek(int fd, off_t place, int from)
@@ -276,6 +297,8 @@ static int fuzz_isatty(int fd)
 #define lseek fuzz_lseek
 #define dup2 fuzz_dup2
 #define isatty fuzz_isatty
+#define fcntl fuzz_fcntl
+#define close fuzz_close
 #define signal(number, handler) ((void)(handler))
 #include "relay.c"
 #undef main
@@ -353,6 +376,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         texts[i]->bytes[0] = 0;
     }
     clock_ms = 1000;
+    low = 0;
 
     uint8_t flags = next(0);
     const char *command = commands[flags & 7];
@@ -380,6 +404,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         relay_main(argv[1] ? 2 : 1, argv);
         abort(); /* it never returns */
     }
+    REQUIRE(!low);
     if (argv[1] || !*command) {
         REQUIRE(!connected && given.size == 0);
         return 0;

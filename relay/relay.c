@@ -199,7 +199,7 @@ static void run_locally(const char *plugin, char **argv)
 static _Noreturn void run_by_hand(const char *plugin, char **argv)
 {
     run_locally(plugin, argv);
-    const char *reason = strerror(errno), *option = argv[0] && argv[1] ? argv[1] : "";
+    const char *reason = strerror(errno), *option = argv[1] ? argv[1] : "";
     if (!strcmp(option, "--version") || !strcmp(option, "-version") || !strcmp(option, "-V"))
         finish(0, VERSION "\n", strlen(VERSION "\n"));
     const char *const parts[] = {plugin, " of kube-node " VERSION ": passes what a container runtime asks on to the agent at ", socket_path.bytes,
@@ -209,8 +209,15 @@ static _Noreturn void run_by_hand(const char *plugin, char **argv)
     _exit(1);
 }
 
-/* Keep 0, 1 and 2 closed where they were: what is opened there would be taken for stdin or stdout. */
-static int not_standard(int fd) { return fd < 0 || fd > 2 ? fd : fcntl(fd, F_DUPFD_CLOEXEC, 3); }
+/* Move a file away from 0, 1 and 2, where those were closed: it would be taken for stdin or stdout. */
+static int not_standard(int fd)
+{
+    if (fd < 0 || fd > 2)
+        return fd;
+    int moved = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    close(fd);
+    return moved;
+}
 
 /* Return the connection to the agent, -1 where there is none. A full queue must not block us for ever. */
 static int reach_agent(void)
@@ -306,12 +313,13 @@ static void give_stdin_back(size_t header)
 int main(int argc, char **argv)
 {
     long long start = now();
+    char *no_argv[] = {(char[]){""}, NULL}; /* Linux before 5.18 allows that */
     const char *command = variable("CNI_COMMAND", ""), *path = variable("KUBE_NODE_SOCKET", "");
     bool is_add = !strcmp(command, "ADD");
     const char *unavailable = !strcmp(command, "STATUS") ? "50" : "11";
 
     if (argc < 1)
-        argv = (char *[]){(char[]){""}, NULL};
+        argv = no_argv;
     ssize_t length = readlink("/proc/self/exe", self.bytes, self.limit);
     self.bytes[length > 0 ? length : 0] = 0;
     const char *plugin = *base_name(argv[0]) ? base_name(argv[0]) : base_name(self.bytes);

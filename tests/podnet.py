@@ -95,6 +95,11 @@ class PodNet:
         self._host = ["nsenter", f"--net={self.pod().netns}", "unshare", "--mount", "sh", "-c", 'mount --bind "$0" /var/lib && exec "$@"']
         self._host.append(str(var_lib))
 
+    @property
+    def host(self) -> list[str]:
+        """What stands in front of a command that is to run on that host."""
+        return self._host
+
     def uplink(self) -> str:
         """Return an interface that macvlan and ipvlan can sit on. A pair's end: not every kernel has dummy."""
         if not self._uplink:

@@ -67,9 +67,8 @@ def test_the_deadline(net: Network) -> None:
 
 
 def run(binaries: Path, *arguments: str) -> Answer:
-    done = subprocess.run(
-        [binaries / f"{arguments[0]}.standalone", *arguments[1:]], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
+    command = [str(binaries / f"{arguments[0]}.standalone"), *arguments[1:]]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     return Answer(done.returncode, done.stdout, done.stderr)
 
 

@@ -29,10 +29,11 @@ SCRIPTS = Path(sys.executable).parent
 class ActivatedAgent:
     """An agent that starts with the first relay that connects, with the environment of that moment, as systemd would start it."""
 
-    def __init__(self, run_dir: Path, kubeconfig: Path) -> None:
+    def __init__(self, run_dir: Path) -> None:
         self._run_dir = run_dir
-        self._kubeconfig = kubeconfig
+        self.kubeconfig = ""
         self.log_path = run_dir.parent / "agent.log"
+        self.host: list[str] = []  # in front of its command: what takes it to a host of the test's own
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(run_dir / "agent.sock"))
         self._listener.listen(1024)
@@ -42,22 +43,16 @@ class ActivatedAgent:
         self._thread.start()
 
     def _wait(self) -> None:
-        ready, _, _ = select.select([self._listener, self._end], [], [])
+        ready, _, _ = select.select([self._listener.fileno(), self._end], [], [])
         if self._end in ready:
             return
         arguments = [f"--run-dir={self._run_dir}", "--listen=none", f"--cni-config={self._run_dir}/net.d"]
-        if self._kubeconfig.exists():
-            arguments.append(f"--kubeconfig={self._kubeconfig}")
+        usual = self._run_dir.parent / "kubeconfig"
+        if kubeconfig := self.kubeconfig or (str(usual) if usual.exists() else ""):
+            arguments.append(f"--kubeconfig={kubeconfig}")
         # The shell's process becomes the agent, so that LISTEN_PID is right.
-        command = [
-            "sh",
-            "-c",
-            'exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"',
-            "sh",
-            SCRIPTS / "kube-node",
-            "agent",
-            *arguments,
-        ]
+        script = 'exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"'
+        command = ["sh", "-c", script, "sh", *self.host, str(SCRIPTS / "kube-node"), "agent", *arguments]
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(command, stdin=self._listener.fileno(), stdout=log, stderr=log)
 
@@ -91,12 +86,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture
-def binaries(way: str, built: Path, tmp_path: Path, run_dir: Path) -> Iterator[Path]:
-    """Return a directory with the plugins, run in one of the ways."""
-    directory = layout(way, built, tmp_path / "ways")
+def activated(way: str, run_dir: Path) -> Iterator[ActivatedAgent | None]:
+    """Return the agent that serves relays; None in the other ways."""
     if way != "relay":
-        yield directory
+        yield None
         return
-    agent = ActivatedAgent(run_dir, tmp_path / "kubeconfig")
-    yield directory
+    agent = ActivatedAgent(run_dir)
+    yield agent
     agent.close()
+
+
+@pytest.fixture
+def binaries(way: str, built: Path, tmp_path: Path, activated: ActivatedAgent | None) -> Path:
+    """Return a directory with the plugins, run in one of the ways."""
+    del activated  # there, that is all
+    return layout(way, built, tmp_path / "ways")

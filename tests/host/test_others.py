@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -61,7 +62,7 @@ def test_our_own_launcher_is_no_delegate(binaries: Path, tmp_path: Path) -> None
         (tmp_path / name).symlink_to(binaries / name)
         assert delegate.is_ours(str(tmp_path / name))
     (tmp_path / "x").write_bytes(b"\x7fELF" + b"\0" * 600)
-    (tmp_path / "x.standalone").write_text("#!/bin/sh\n")
+    shutil.copy(binaries / "host-local.standalone", tmp_path / "x.standalone")  # beside another's host-local it says nothing
     assert not delegate.is_ours(str(tmp_path / "x"))
     assert not delegate.is_ours(str(tmp_path / "none"))
     assert not delegate.is_ours(str(tmp_path))

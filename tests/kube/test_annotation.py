@@ -18,7 +18,7 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=4),
     max_leaves=12,
 )
-BARE = re.compile(r'"([A-Za-z_][A-Za-z0-9_-]*)":')
+BARE = re.compile(r'^"([A-Za-z_][A-Za-z0-9_-]*)":')
 
 
 def bare(key: str) -> str:

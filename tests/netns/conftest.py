@@ -1,5 +1,5 @@
 """Tests of this directory run in each way of running a plugin."""
 
-from ways import binaries, pytest_generate_tests
+from ways import activated, binaries, pytest_generate_tests
 
-__all__ = ["binaries", "pytest_generate_tests"]
+__all__ = ["activated", "binaries", "pytest_generate_tests"]

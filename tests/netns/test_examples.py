@@ -12,6 +12,7 @@ import yaml
 
 if TYPE_CHECKING:
     from podnet import PodNet
+    from ways import ActivatedAgent
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 ADDRESSES = {
@@ -52,7 +53,14 @@ FOUND = [
 @pytest.mark.parametrize("delegate", ["host-local", "embedded"])
 @pytest.mark.parametrize("example", FOUND, ids=[example.name for example in FOUND])
 def test_an_example_connects_two_pods(
-    podnet: PodNet, binaries: Path, cni_bin: Path, run_dir: Path, tmp_path: Path, example: Example, delegate: str
+    podnet: PodNet,
+    binaries: Path,
+    activated: ActivatedAgent | None,
+    cni_bin: Path,
+    run_dir: Path,
+    tmp_path: Path,
+    example: Example,
+    delegate: str,
 ) -> None:
     """Two pods get the addresses that the example's Node promises and reach each other, whether the node has host-local or not."""
     shutil.copy(EXAMPLES / "node.yaml", run_dir / "node.json")
@@ -62,6 +70,8 @@ def test_an_example_connects_two_pods(
     for plugin in ("bridge", "host-local") if delegate == "host-local" else ("bridge",):
         (plugins / plugin).symlink_to(cni_bin / plugin)
     podnet.own_host(var_lib)
+    if activated:
+        activated.host = podnet.host
     podnet.data_dir = var_lib / "cni/networks"
     one, two = podnet.pod(), podnet.pod()
     path = f"{plugins}:{binaries}"

@@ -177,13 +177,13 @@ def test_try(podnet: PodNet, binaries: Path, cni_bin: Path, *, as_json: bool) ->
     assert podnet.reservations("try") == []
 
 
-def test_try_without_root(binaries: Path) -> None:
+def test_try_without_root(built: Path) -> None:
     """Where no pods can be made, `try` says why and asks for addresses alone."""
     if os.geteuid() != 0:
         pytest.skip("only root can run it as somebody else")
     with tempfile.TemporaryDirectory() as directory:  # where another user may read
         os.chmod(directory, 0o755)
-        shutil.copytree(binaries, f"{directory}/bin")
+        shutil.copytree(built, f"{directory}/bin")
         command = ["setpriv", "--reuid=65534", "--clear-groups", f"{directory}/bin/kube-node", "try", "--json"]
         done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "HOME": "/"})
     assert done.returncode == 0, done.stderr

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from callplugin import Network
-from ways import binaries, pytest_generate_tests
+from ways import activated, binaries, pytest_generate_tests
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from apiserver import RealApiServer
     from callplugin import NetworkMaker, ViewWriter
+    from ways import ActivatedAgent
 
-__all__ = ["binaries", "pytest_generate_tests"]
+__all__ = ["activated", "binaries", "pytest_generate_tests"]
 
 
 @pytest.fixture(params=["embedded", "host-local"])
@@ -31,20 +32,24 @@ def path(request: pytest.FixtureRequest, tmp_path: Path, cni_bin: Path) -> list[
 
 
 @pytest.fixture
-def network(binaries: Path, tmp_path: Path, path: list[Path]) -> NetworkMaker:
+def network(binaries: Path, activated: ActivatedAgent | None, tmp_path: Path, path: list[Path]) -> NetworkMaker:
     """Return a function that makes a network of a plugin, with these keys in `ipam`, with and without the reference's."""
 
     def make(plugin: str = "kube-node", /, version: str = "1.1.0", **ipam: Any) -> Network:
+        if activated and "kubeconfig" in ipam:
+            activated.kubeconfig = ipam["kubeconfig"]
         return Network(binaries / plugin, tmp_path / "networks", ipam, path, version)
 
     return make
 
 
 @pytest.fixture
-def embedded(binaries: Path, tmp_path: Path) -> NetworkMaker:
+def embedded(binaries: Path, activated: ActivatedAgent | None, tmp_path: Path) -> NetworkMaker:
     """Return a function that makes a network of a plugin where CNI_PATH is empty."""
 
     def make(plugin: str = "kube-node", /, version: str = "1.1.0", **ipam: Any) -> Network:
+        if activated and "kubeconfig" in ipam:
+            activated.kubeconfig = ipam["kubeconfig"]
         return Network(binaries / plugin, tmp_path / "networks", ipam, [], version)
 
     return make

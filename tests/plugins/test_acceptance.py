@@ -83,9 +83,10 @@ def test_one_family(network: NetworkMaker, kubeconfig: str, addresses: list[str]
 
 
 @pytest.mark.usefixtures("node")
-def test_no_kubeconfig(network: NetworkMaker, tmp_path: Path) -> None:
+def test_no_kubeconfig(network: NetworkMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without any kubeconfig the error says where one was looked for."""
-    error = network().error(env={"HOME": str(tmp_path)})
+    monkeypatch.setenv("HOME", str(tmp_path))
+    error = network().error()
     assert (error["code"], error["msg"]) == (101, "no kubeconfig found")
     for place in ("ipam.kubeconfig", "$KUBECONFIG", "service account", f"{tmp_path}/.kube/config"):
         assert place in error["details"]

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from apiserver import RealApiServer
     from callplugin import Network, NetworkMaker
 
+pytestmark = pytest.mark.ways("standalone", "console")  # how the agent asks is in tests/agent
+
 PATIENCE = 15.0  # seconds that a runtime waits
 AT_ONCE = 3.0  # seconds in which no request can have run into its time limit
 

@@ -59,6 +59,8 @@ def recorder(tmp_path: Path, view: ViewWriter) -> Recorder:
 
 
 def kube_node(binaries: Path, tmp_path: Path, *path: Path, **ipam: Any) -> Network:
+    if (binaries / "kube-node.standalone").exists() and "exclude" not in ipam:
+        ipam.setdefault("delegate", "host-local")  # an agent asks others only where it is told to, and then by the relay
     return Network(binaries / "kube-node", tmp_path / "networks", ipam, path)
 
 
@@ -277,13 +279,13 @@ def test_nothing_reserved_is_no_error(network: NetworkMaker) -> None:
     net.ok("DEL", "never")
 
 
-def test_a_second_add_is_refused(network: NetworkMaker, view: ViewWriter) -> None:
+def test_a_second_add_is_refused(network: NetworkMaker, view: ViewWriter, way: str) -> None:
     """ADD twice without DEL is an error. The embedded allocator keeps the first; a delegate gets the DEL that the specification wants."""
     view("11.0.1.0/24")
     net = network()
     net.add()
     assert "11.0.1.2 has been allocated to c1, duplicate allocation is not allowed" in net.error()["msg"]
-    delegated = any((Path(directory) / "host-local").exists() for directory in net.path)
+    delegated = way != "relay" and any((Path(directory) / "host-local").exists() for directory in net.path)
     assert net.reserved() == ([] if delegated else ["11.0.1.2"])
     net.ok("DEL")
     assert net.reserved() == []
@@ -313,6 +315,7 @@ def test_all_issues_at_once(embedded: NetworkMaker, view: ViewWriter, ipam: dict
         net.ok("DEL")
 
 
+@pytest.mark.ways("standalone", "console")  # no agent outlives a boot
 @pytest.mark.parametrize("plugin", ["kube-node", "node-annotation"])
 def test_after_a_reboot(network: NetworkMaker, view: ViewWriter, plugin: str) -> None:
     """The first ADD after a reboot releases what was reserved before it, once, whoever gives the addresses; no note of a boot: nothing."""

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from apiserver import RealApiServer
     from callplugin import NetworkMaker
 
+pytestmark = pytest.mark.ways("standalone", "console")  # how the agent asks is in tests/agent
+
 
 PODS = 100
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from apiserver import RealApiServer
     from callplugin import NetworkMaker
 
+pytestmark = pytest.mark.ways("standalone", "console")  # how the agent asks is in tests/agent
+
 
 @pytest.mark.parametrize("plugin", ["kube-node", "node-annotation"])
 def test_get_on_nodes_is_enough(

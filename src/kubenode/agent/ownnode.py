@@ -48,16 +48,20 @@ class OwnNode:
             raise self.why() or CNIError(TRY_AGAIN_LATER, "the agent does not know its Node yet", "it has only just started")
         return choose(self.node)
 
+    def guesses(self) -> tuple[str, ...]:
+        """Return the name that our Node had when it was last seen; it counts only with our machine-id."""
+        return (self.node.name,) if self.node else ()
+
     def start_from_view(self) -> bool:
         """Begin with the Node as last seen. Return whether a person has written it: then it is to be followed, not the API server."""
         try:
             view = self._view.read()
-        except CNIError as error:
-            self._log.warning("the Node view cannot be used", error=str(error))
-            return False
-        if view is None:
-            return False
-        self.node = node.parse(view.manifest, self._view.path)
+            if view is None:
+                return False
+            self.node = node.parse(view.manifest, self._view.path)
+        except CNIError as error:  # we write it by renaming: what is broken is a person's, to be corrected
+            self._log.error("the Node view cannot be used", error=str(error))
+            return True
         self.seen = view.fetched or time.time()
         self._log.info("the Node view serves until there is news", node=self.node.name, age=round(view.age()))
         return view.fetched is None
@@ -83,7 +87,8 @@ class OwnNode:
             if self._manifest is not None:
                 try:
                     await asyncio.to_thread(self._view.put, self._manifest)
-                except OSError as error:
+                    await asyncio.to_thread(write_name, os.path.dirname(self._view.path), self._manifest["metadata"]["name"])
+                except (CNIError, OSError) as error:
                     self._log.error("the Node view cannot be written", error=str(error))
 
     async def follow_file(self, path: str, label: str) -> None:

@@ -35,7 +35,7 @@ def parse(request: bytes) -> Asked:
         raise CNIError(INVALID_ENVIRONMENT, "this is no request of a relay", "relay and agent are of different versions: install both anew")
     if len(stdin) > STDIN_LIMIT:
         raise CNIError(UNDECODABLE, f"stdin has more than {STDIN_LIMIT} bytes", "stdin must be one network configuration")
-    pairs = (text.partition("=") for text in texts[2:])
+    pairs = (text.partition("=") for text in reversed(texts[2:]))  # of a name that comes twice the first counts, as in os.environ
     return Asked(texts[1], {key: value for key, _, value in pairs if key.startswith("CNI_")}, stdin)
 
 

@@ -77,13 +77,21 @@ class Server:
         self._ending = True
         end = time.monotonic() + seconds
         while (self._threads or self._open) and time.monotonic() < end:
-            if self._waiting:
-                with socket.socket(socket.AF_UNIX) as last:
-                    last.settimeout(seconds)
-                    last.connect(address)
+            if self._waiting and not self._call_ourselves(address):
+                break
             await asyncio.sleep(0.01)
             self.sweep()
         return len(self._open)
+
+    def _call_ourselves(self, address: str) -> bool:
+        try:
+            with socket.socket(socket.AF_UNIX) as last:
+                last.settimeout(1)
+                last.connect(address)
+        except OSError as error:  # somebody has removed the path
+            self._log.error("the socket cannot be reached any more", error=str(error))
+            return False
+        return True
 
     def sweep(self) -> None:
         """Answer those whose time is over, though their thread still waits for a lock."""

@@ -23,12 +23,14 @@ from kubenode.cni.errors import IO_FAILURE, CNIError
 from kubenode.host.nodeview import NodeView
 from kubenode.host.root import HostRoot
 from kubenode.kube import node
+from kubenode.plugins import nodes
 from kubenode.version import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
     from typing import Any
 
+    from kubenode.agent.watch import NodeWatch
     from kubenode.host.log import Log
     from kubenode.kube.client import ApiServer
 
@@ -110,7 +112,23 @@ class Agent:
             return [self._own.follow_file(self._root.path(file), file), self._own.keep_view()]
         if self._own.start_from_view():
             return [self._own.follow_file(os.path.join(self._run_dir, "node.json"), os.path.join(self._options.run_dir, "node.json"))]
-        return []
+        watch = self._watch()
+        starting = watch.failure
+        self._own.why = lambda: None if watch.failure is starting else watch.failure
+        return [watch.run(), self._own.keep_view()]
+
+    def _watch(self) -> NodeWatch:
+        from kubenode.agent.watch import NodeWatch  # brings lightkube, of no use to an agent with --node-file
+        from kubenode.kube.asyncclient import AsyncNodes
+
+        kubeconfig, environ = self._options.kubeconfig, {**self._environ, "KUBE_NODE_RUN_DIR": self._run_dir}
+        return NodeWatch(
+            find=lambda: nodes.fetch(kubeconfig, environ, guesses=self._own.guesses()),
+            connect=lambda: AsyncNodes(kubeconfig or None, environ, API_TIMEOUT),
+            publish=self._own.publish,
+            log=self._log,
+            observer=self._metrics,
+        )
 
     def _housekeeping(self) -> Housekeeping:
         options = self._options

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import traceback
 from contextlib import aclosing
 from http import HTTPStatus
 from random import SystemRandom
@@ -43,7 +44,7 @@ class Pace(NamedTuple):
 
     lifetime: float = 1800  # of a watch, until the server ends it; ± 20 %, so that a cluster's agents do not come back together
     silence: float = 150  # until a watch counts as stalled once a bookmark has come: one is sent each minute
-    first_silence: float = 390  # the same before that: none is sent while no Node changes, and a kubelet reports each five minutes
+    first_silence: float = 480  # the same before that: none is sent while no Node changes, and a kubelet reports each 5 minutes, ± half
     greeting: float = 10  # until a watch from version 0 has told what there is
     settled: float = 5  # a watch that has held for so long ends the trouble before it
     shortest: float = 0.25  # pause between two attempts
@@ -119,6 +120,7 @@ class NodeWatch:
                 pause = self._failed(error, began)
             except Exception as error:  # noqa: BLE001 (a full disk under `publish`, or a fault of ours: the watch has to go on)
                 self._place = None
+                self._log.error("the watch of the own Node failed", traceback=traceback.format_exc())
                 problem = f"the watch of the own Node failed: {type(error).__name__}: {error}"
                 pause = self._failed(CNIError(INTERNAL, problem, "see the agent's log; it tries again"), began)
             else:

@@ -95,15 +95,12 @@ class NodeView:
             return selected
 
     def put(self, manifest: Manifest) -> bool:
-        """Make this the view, unless a person has written one: then say no. Raises OSError."""
+        """Make this the view, unless a person has written one: then say no. Raises OSError, and CNIError where that is broken."""
         os.makedirs(os.path.dirname(self.path), 0o755, exist_ok=True)
         lock = self._open_lock()
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            try:
-                view = self.read()
-            except CNIError:  # torn or of no use
-                view = None
+            view = self.read()
             if view is not None and view.fetched is None:
                 return False
             self._write(manifest)
