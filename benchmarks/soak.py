@@ -165,7 +165,8 @@ def soak(pods: int) -> Soak:
                 call("CHECK", alive[0])
             if second % 600 == 0:
                 agent.annotate(str(second))
-                call("GC", **{"cni.dev/valid-attachments": [{"containerID": name, "ifname": "eth0"} for name in alive]})
+                more: dict[str, Any] = {"cni.dev/valid-attachments": [{"containerID": name, "ifname": "eth0"} for name in alive]}
+                call("GC", **more)
             if second % max(1, pods // SAMPLES) == 0:
                 samples.append(Sample(calls, agent.memory()))
         took = time.monotonic() - begin
