@@ -1,7 +1,8 @@
 """A day of an agent's work in as little time as it takes, and the memory that the agent has meanwhile.
 
 A day is 86,400 pods, one a second, each with ADD, now and then CHECK, and DEL; STATUS every fifth second, a scrape of /metrics every 30th,
-GC and a changed annotation every tenth minute. The agent is the real one; it has all imported that one with an API server has.
+GC, a changed annotation and 64 pods that come and go at
+once every tenth minute. The agent is the real one; it has all imported that one with an API server has.
 Flat is: a straight line through the second half of the samples rises by at most 20 kB in 10,000 calls, a megabyte in some six days.
 """
 
@@ -19,6 +20,7 @@ import tempfile
 import time
 import urllib.request
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 DAY = 86_400
 SMOKE = 600
 ALIVE = 20  # pods at a time
+AT_ONCE = 64  # pods that come at one moment, now and then
 SAMPLES = 200
 FLAT = 20.0  # kB in 10,000 calls
 BARS = {250: 45.0, 60_000: 80.0}  # MB of resident memory with so many reservations
@@ -142,14 +145,15 @@ class Soak(NamedTuple):
 
 def soak(pods: int) -> Soak:
     """Work so many seconds' worth."""
-    with running() as agent:
+    with running() as agent, ThreadPoolExecutor(AT_ONCE) as crowd:
         alive: deque[str] = deque()
         calls = failed = 0
 
         def call(command: str, container: str = "", **more: Any) -> None:
             nonlocal calls, failed
+            good = agent.call(command, container, **more) == 0
             calls += 1
-            failed += agent.call(command, container, **more) != 0
+            failed += not good
 
         samples = []
         begin = time.monotonic()
@@ -167,6 +171,8 @@ def soak(pods: int) -> Soak:
                 agent.annotate(str(second))
                 more: dict[str, Any] = {"cni.dev/valid-attachments": [{"containerID": name, "ifname": "eth0"} for name in alive]}
                 call("GC", **more)
+                for command in ("ADD", "DEL"):
+                    list(crowd.map(call, [command] * AT_ONCE, [f"{second}-{number}" for number in range(AT_ONCE)]))
             if second % max(1, pods // SAMPLES) == 0:
                 samples.append(Sample(calls, agent.memory()))
         took = time.monotonic() - begin
@@ -219,7 +225,9 @@ def show(day: Soak, memory: list[Resident]) -> None:
 
 
 def verdicts(day: Soak, memory: list[Resident]) -> list[tuple[str, bool]]:
-    found = [(f"flat: at most {FLAT:g} kB in 10,000 calls, in the second half", day.slope <= FLAT), ("no call fails", day.failed == 0)]
+    found = [("no call fails", day.failed == 0)]
+    if day.pods > SMOKE:
+        found.append((f"flat: at most {FLAT:g} kB in 10,000 calls, in the second half", day.slope <= FLAT))
     for one in memory:
         bar = BARS[one.reservations]
         found.append((f"{one.reservations:,} reservations: at most {bar:g} MB ({one.after:.1f})", one.after <= bar))
