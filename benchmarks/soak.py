@@ -1,8 +1,8 @@
 """A day of an agent's work in as little time as it takes, and the memory that the agent has meanwhile.
 
 A day is 86,400 pods, one a second, each with ADD, now and then CHECK, and DEL; STATUS every fifth second, a scrape of /metrics every 30th,
-GC, a changed annotation and 64 pods that come and go at
-once every tenth minute. The agent is the real one; it has all imported that one with an API server has.
+GC, a changed annotation and 64 pods that come and go at once every tenth minute. The agent is the real one; it has all imported that
+one with an API server has.
 Flat is: a straight line through the second half of the samples rises by at most 20 kB in 10,000 calls, a megabyte in some six days.
 """
 

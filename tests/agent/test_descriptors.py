@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,12 @@ def descriptors(agent: AgentProcess) -> list[str]:
         except FileNotFoundError:  # closed since
             continue
     return sorted(found)
+
+
+def settled(agent: AgentProcess) -> list[str]:
+    """Return the same once its threads have closed what they have answered."""
+    time.sleep(0.5)
+    return descriptors(agent)
 
 
 def send(agent: AgentProcess, data: bytes, *, end: bool) -> None:
@@ -68,7 +75,7 @@ def test_calls_of_every_kind(agent: AgentProcess, netconf: NetConfMaker, data_di
             one(number)
 
     work(range(2))  # what is opened once
-    before = descriptors(agent)
+    before = settled(agent)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(work, [range(start, ROUNDS, 8) for start in range(8)]))
     eventually(lambda: descriptors(agent) == before)
@@ -80,7 +87,7 @@ def test_calls_of_every_kind(agent: AgentProcess, netconf: NetConfMaker, data_di
 def test_calls_that_are_too_late(agent: AgentProcess, netconf: NetConfMaker, data_dir: Path, gone: bool) -> None:  # noqa: FBT001 -- a parameter
     """A call that waits for a lock past its time leaves no descriptor open, whether its relay still waits or not."""
     assert agent.ask("kube-node", "ADD", netconf(), container_id="before").code == 0
-    before = descriptors(agent)
+    before = settled(agent)
     waiting: list[Any] = []
     with locked(data_dir / "net"):
         for number in range(20):
