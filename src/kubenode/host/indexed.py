@@ -139,7 +139,13 @@ class IndexedStore(DiskStore):
     def is_as_indexed(self) -> bool:
         """Say whether the directory holds the names that the index has: somebody may change it without the lock. Needs the lock."""
         index = self._memory.index
-        if index is None or index.taken == super().taken():
+        if index is None:
+            return True
+        here = super().taken()
+        for entry in index.nobodys():  # what a killed writer has left is there, too, until the next ADD
+            if entry.address and entry.address.number in here[entry.address.version]:
+                here[entry.address.version].remove(entry.address.number)
+        if index.taken == here:
             return True
         self._memory.forget()
         return False
