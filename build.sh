@@ -6,6 +6,7 @@ cd -- "$(dirname -- "$0")"
 help() {
     cat <<EOF
 ./build.sh binaries [--version=V]   what goes into /opt/cni/bin, made in _output/bin; --arch=all: also the relay for all machines
+./build.sh deb                      a Debian package of them in _output, for Debian 12 and 13, with the agent's systemd unit
 ./build.sh try                      two pods in network namespaces, addresses by kube-node; no cluster needed
 ./build.sh test [PYTEST ARGUMENTS]  the tests; those that need programs which are not here skip and say so
 ./build.sh check                    ruff, mypy and the rules of who imports whom
@@ -77,12 +78,16 @@ command=${1:-help}
 [ $# = 0 ] || shift
 case $command in
 help | -h | --help) help && exit ;;
-venv | binaries | try | test | check) venv ;;
+venv | binaries | deb | try | test | check) venv ;;
 fuzz) ;;
 *) help >&2 && die "no command $command" ;;
 esac
 case $command in
 binaries) .venv/bin/python packaging/binaries.py "$@" ;;
+deb)
+    .venv/bin/python packaging/binaries.py
+    .venv/bin/python packaging/deb.py "$@"
+    ;;
 try) try "$@" ;;
 fuzz) relay/fuzz.sh "$@" ;;
 test) .venv/bin/pytest "$@" ;;

@@ -101,13 +101,16 @@ def unit(tmp_path: Path) -> Path:
         pytest.skip("no systemd-analyze (Debian: systemd)")
     copy = tmp_path / "kube-node-agent.service"
     copy.write_text(UNIT.read_text().replace("/usr/bin/kube-node", str(KUBE_NODE)))
+    shutil.copy(UNIT.with_suffix(".socket"), tmp_path)
     return copy
 
 
-def test_the_unit_is_right(unit: Path) -> None:
-    """systemd finds nothing to complain about in the unit."""
-    done = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], check=False, capture_output=True, text=True)
-    assert (done.returncode, [line for line in done.stderr.splitlines() if unit.name in line]) == (0, [])
+@pytest.mark.parametrize("suffix", [".service", ".socket"])
+def test_the_units_are_right(unit: Path, suffix: str) -> None:
+    """systemd finds nothing to complain about in the units."""
+    command = ["systemd-analyze", "verify", "--man=no", str(unit.with_suffix(suffix))]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert (done.returncode, [line for line in done.stderr.splitlines() if unit.stem in line]) == (0, [])
 
 
 def test_the_exposure_is_what_the_page_says(unit: Path) -> None:

@@ -301,6 +301,26 @@ def test_the_view_for_who_runs_without_agent(agent: AgentProcess, run_dir: Path,
     assert sys.executable  # the same interpreter
 
 
+def test_a_socket_that_is_passed_on(run_dir: Path, node_file: Path, netconf: NetConfMaker) -> None:
+    """With a socket of systemd's a call that comes while no agent runs waits for the next one."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(run_dir / "agent.sock"))
+        listener.listen(16)
+        for number in range(2):
+            with socket.socket(socket.AF_UNIX) as waiting:
+                waiting.settimeout(30)
+                waiting.connect(str(run_dir / "agent.sock"))
+                waiting.sendall(request("kube-node", "ADD", netconf(), container_id=f"c{number}"))
+                waiting.shutdown(socket.SHUT_WR)
+                script = 'exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"'
+                command = [str(KUBE_NODE), "agent", f"--run-dir={run_dir}", f"--node-file={node_file}", "--listen=none"]
+                agent = subprocess.Popen(["sh", "-c", script, "sh", *command], stdin=listener.fileno(), stderr=subprocess.DEVNULL)
+                assert answer(waiting).addresses == [f"10.1.0.{number + 2}", f"fd01::{number + 2}"]
+                agent.terminate()
+                assert agent.wait(20) == 0
+        assert (run_dir / "agent.sock").exists()
+
+
 def test_frame_and_parse() -> None:
     """What is framed is parsed again, whatever bytes there are."""
     asked = protocol.Asked("kube-node", {"CNI_COMMAND": "ADD", "CNI_ARGS": "a=b;\udcff", "CNI_PATH": ""}, b"\0\0{}\xff")

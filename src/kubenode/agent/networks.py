@@ -61,15 +61,16 @@ class Networks:
     def __init__(self) -> None:
         self._mutex = threading.Lock()
         self._known: dict[Key, tuple[str, bytes]] = {}
-        self._seen: set[bytes] = set()
+        self._seen: set[int] = set()  # hashes: with runtimeConfig each pod's is another, and may be long
 
     def met(self, plugin: str, stdin: bytes) -> None:
         """Note the network of a call that went well. Cheap where its configuration is one that was seen already."""
-        if stdin in self._seen:
+        seen = hash(stdin)
+        if seen in self._seen:
             return
         if len(self._seen) >= MOST:
             self._seen.clear()
-        self._seen.add(stdin)
+        self._seen.add(seen)
         if key := key_of(loads(stdin)):
             self.note(key, plugin, stdin)
 

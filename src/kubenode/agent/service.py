@@ -158,7 +158,7 @@ class Agent:
             return
         ask = Round(self._workers, self._log, PATIENCE)
         self._metrics.show_node(lambda: self._own.seen)
-        self._metrics.show_usage(lambda: self._networks.usages(ask, self._environ, lambda: self._host(lambda: None)))
+        self._metrics.show_usage(lambda: self._networks.usages(ask, self._environ, self._host))
         try:
             HTTPServer(self._options.listen, self._metrics.registry, {"/healthz": self._ill, "/readyz": self._unready}).start()
         except OSError as error:
@@ -194,11 +194,14 @@ class Agent:
         why = self._own.why()
         return (f"Node {own.name}" if own else "Node not known") + (f"; {why.msg}" if why else "")
 
-    def _host(self, before: Callable[[], None]) -> AgentHost:
-        return AgentHost(self._root, self._run_dir, self._stores, self._own, before)
+    def _host(self, before: Callable[[], None] = lambda: None, *, keep: bool = False) -> AgentHost:
+        return AgentHost(self._root, self._run_dir, self._stores, self._own, before, keep=keep)
 
 
 def _raise_file_limit() -> None:
     """Take as many file descriptors as may be had: a connection of each pod that starts needs one."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):  # a filter of system calls forbids it: who set that has set the limit, too
+        pass

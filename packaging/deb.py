@@ -1,0 +1,159 @@
+"""Make a Debian package out of _output/bin and the systemd units: for Debian 12 and 13, whose Pythons differ.
+
+Run by `./build.sh deb` after `./build.sh binaries`. Compiled dependencies for the other release's Python come as wheels, by pip; what is
+compiled to bytecode is compiled on the machine that installs it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from importlib.metadata import distribution
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BINARIES = ROOT / "_output/bin"
+LIBRARY = "usr/lib/kube-node"
+PYTHONS = ("3.11", "3.13")  # of Debian 12 and 13
+COMPILED = ("msgspec", "PyYAML")
+PLUGINS = ("kube-node", "node-annotation")  # not host-local: that name is containernetworking-plugins'
+UNITS = ROOT / "deploy/systemd"
+
+CONTROL = """\
+Package: kube-node
+Version: {version}
+Architecture: {architecture}
+Maintainer: {maintainer}
+Section: net
+Priority: optional
+Installed-Size: {size}
+Depends: python3-minimal (>= 3.11), python3-minimal (<< 3.14), libpython3-stdlib
+Recommends: containernetworking-plugins
+Description: addresses for Kubernetes pods, taken from the Node object
+ IPAM plugins for the Container Network Interface, kube-node and
+ node-annotation, in /usr/lib/cni, and the node agent that makes them fast.
+ .
+ For a runtime that looks for plugins in /opt/cni/bin: kube-node install.
+"""
+# systemctl is asked only where systemd runs: not in a container that is being built.
+POSTINST = """\
+#!/bin/sh
+set -e
+if [ "$1" = configure ]; then
+    /usr/bin/python3 -m compileall -q --invalidation-mode unchecked-hash /{library}/kube-node.lib
+    if [ -d /run/systemd/system ]; then
+        systemctl daemon-reload
+        if [ -z "$2" ]; then systemctl enable -q {units}; fi
+        systemctl restart {units} || echo "kube-node: the agent does not start; see journalctl -u kube-node-agent" >&2
+    fi
+fi
+"""
+PRERM = """\
+#!/bin/sh
+set -e
+if [ "$1" = remove ] && [ -d /run/systemd/system ]; then
+    systemctl disable -q --now {units} || true
+fi
+find /{library} -name __pycache__ -prune -exec rm -rf {{}} +
+"""
+POSTRM = """\
+#!/bin/sh
+set -e
+if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
+if [ "$1" = purge ]; then rm -f /etc/default/kube-node-agent; fi
+"""
+
+
+def debian_version(told: str) -> str:
+    """Return a version that dpkg takes: it begins with a number, and what is not released yet sorts before what is."""
+    text = re.sub(r"[^A-Za-z0-9.+~]", ".", told.replace(".dev", "~dev"))
+    if text[:1].isdigit() and "." in text.split("+")[0]:
+        return text
+    base = re.sub(r"\.?dev", "~dev", distribution("kube-node-ipam").version)
+    return f"{base}+{time.strftime('%Y%m%d')}.{text}"
+
+
+def built_version() -> str:
+    text = (BINARIES / "kube-node.lib/kubenode/version.py").read_text()
+    found = re.search(r"VERSION = '(.*)'", text)
+    return found[1] if found else "0"
+
+
+def add_compiled(library: Path, scratch: Path) -> None:
+    """Put the compiled modules for each Python side by side: an interpreter takes those with its own name in theirs."""
+    for python in PYTHONS:
+        for project in COMPILED:
+            wanted = f"{project}=={distribution(project).version}"
+            options = ["--no-deps", "--only-binary=:all:", f"--python-version={python}", f"--dest={scratch}", "-qq"]
+            subprocess.run([sys.executable, "-m", "pip", "download", "--disable-pip-version-check", *options, wanted], check=True)
+    for wheel in scratch.glob("*.whl"):
+        with zipfile.ZipFile(wheel) as archive:
+            for name in archive.namelist():
+                if name.endswith(".so"):
+                    archive.extract(name, library)
+
+
+def lay_out(tree: Path, scratch: Path) -> None:
+    shutil.copytree(BINARIES, tree / LIBRARY, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    add_compiled(tree / LIBRARY / "kube-node.lib", scratch)
+    for name in ("kube-node", "node-annotation", "host-local"):
+        launcher = tree / LIBRARY / f"{name}.standalone"
+        launcher.write_text(re.sub(r"\A#!\S+", "#!/usr/bin/python3", launcher.read_text()))
+    (tree / "usr/bin").mkdir(parents=True)
+    (tree / "usr/bin/kube-node").symlink_to("../lib/kube-node/kube-node.standalone")
+    (tree / "usr/lib/cni").mkdir(parents=True)
+    for name in PLUGINS:
+        (tree / "usr/lib/cni" / name).symlink_to(f"../kube-node/{name}")
+    units = tree / "usr/lib/systemd/system"
+    units.mkdir(parents=True)
+    for unit in sorted(UNITS.glob("kube-node-agent.*")):
+        shutil.copy(unit, units)
+    documents = tree / "usr/share/doc/kube-node"
+    documents.mkdir(parents=True)
+    shutil.copy(ROOT / "LICENSE", documents / "copyright")
+    for name in ("README.md", "CHANGELOG.md"):
+        shutil.copy(ROOT / name, documents)
+    shutil.copytree(ROOT / "docs", documents / "docs")
+    shutil.copytree(ROOT / "examples", documents / "examples")
+
+
+def write_control(tree: Path, version: str, maintainer: str) -> None:
+    control = tree / "DEBIAN"
+    control.mkdir()
+    size = sum(path.lstat().st_size for path in tree.rglob("*")) // 1024
+    architecture = subprocess.run(["dpkg", "--print-architecture"], check=True, capture_output=True, text=True).stdout.strip()
+    (control / "control").write_text(CONTROL.format(version=version, architecture=architecture, size=size, maintainer=maintainer))
+    units = " ".join(sorted(path.name for path in UNITS.glob("kube-node-agent.*")))
+    for name, text in (("postinst", POSTINST), ("prerm", PRERM), ("postrm", POSTRM)):
+        (control / name).write_text(text.format(library=LIBRARY, units=units) if name != "postrm" else text)
+        (control / name).chmod(0o755)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="./build.sh deb", description="Make a Debian package for Debian 12 and 13.")
+    parser.add_argument("--output", type=Path, default=ROOT / "_output", help="the directory for it (default: _output)")
+    parser.add_argument("--maintainer", default="kube-node maintainers <maintainers@kube-node.invalid>", help="what the package says")
+    arguments = parser.parse_args()
+    if not BINARIES.exists():
+        sys.exit("deb: there is no _output/bin: ./build.sh binaries")
+    version = debian_version(built_version())
+    with tempfile.TemporaryDirectory(prefix=".deb.", dir=ROOT / "_output") as scratch:
+        tree = Path(scratch, "tree")
+        tree.mkdir(mode=0o755)
+        lay_out(tree, Path(scratch, "wheels"))
+        write_control(tree, version, arguments.maintainer)
+        subprocess.run(["chmod", "-R", "u=rwX,go=rX", tree], check=True)
+        made = subprocess.run(
+            ["dpkg-deb", "--root-owner-group", "-Zxz", "--build", tree, arguments.output], check=True, capture_output=True, text=True
+        )
+    print(made.stdout.strip().replace("dpkg-deb: building package", "deb:"))
+
+
+if __name__ == "__main__":
+    main()
