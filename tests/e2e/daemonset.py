@@ -19,17 +19,14 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lab import NETWORK, NODE, ROOT, CheckFailedError, Lab, cluster_for, parser, pod, pods, run, wait
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    Show = Callable[[str, str], None]
 
 DEPLOY = ROOT / "deploy"
 IMAGE = "localhost/kube-node"
@@ -49,7 +46,7 @@ def build_images(base: Path) -> tuple[Path, Path]:
     """Return the root directories of two images, of this build and of one that calls itself NEW."""
     old, new = base / "image-1", base / "image-2"
     run(ROOT / "packaging/image.sh", old)
-    run(sys.executable, ROOT / "packaging/binaries.py", f"--version={NEW}", f"--output={base / 'new/bin'}")
+    run(ROOT / ".venv/bin/python", ROOT / "packaging/binaries.py", f"--version={NEW}", f"--output={base / 'new/bin'}")
     shutil.copytree(old, new, symlinks=True, ignore=lambda directory, _: ["kube-node"] if directory == str(old / "opt") else [])
     shutil.copytree(base / "new/bin", new / "opt/kube-node", symlinks=True)
     return old, new
@@ -120,7 +117,7 @@ def logs(lab: Lab) -> str:
     return "\n".join(f"{path}:\n{path.read_text()[-2000:]}" for path in found) or f"no log of {lab.directory}"
 
 
-def check_pods(lab: Lab, show: Show) -> None:
+def check_pods(lab: Lab) -> None:
     """Start two pods: each has an address of each family, given by the agent in its container, and they reach each other."""
     lab.kubectl("create", "-f", "-", stdin=pods(pod("one"), pod("two")))
     lab.kubectl("wait", "--for=condition=Ready", "pod/one", "pod/two", "--timeout=60s")
@@ -143,7 +140,7 @@ def check_reservations(lab: Lab) -> None:
         raise CheckFailedError(f"reserved: {lab.reservations()}, by {addresses}")
 
 
-def check_kubeconfig(lab: Lab, show: Show) -> None:
+def check_kubeconfig(lab: Lab) -> None:
     """Use on the host what install has made of the service account."""
     kubeconfig = lab.net_d / "kube-node.d/kubeconfig"
     name = run("kubectl", "--kubeconfig", kubeconfig, "get", "node", NODE, "-o", "name").strip()
@@ -152,7 +149,7 @@ def check_kubeconfig(lab: Lab, show: Show) -> None:
     show("the kubeconfig on the host", f"may get {name}, and no secrets")
 
 
-def check_update(lab: Lab, count: int, show: Show) -> None:
+def check_update(lab: Lab, count: int) -> None:
     """Update the DaemonSet to another build while pods come and go: each of them gets its addresses, and gives them back."""
     stop = threading.Event()
     trouble: list[str] = []
@@ -198,14 +195,12 @@ def check_update(lab: Lab, count: int, show: Show) -> None:
     show("pods that came and went meanwhile", f"{len(done)}, none failed; slowest {max(done):.1f} s")
 
 
-def story(lab: Lab, base: Path, count: int) -> None:
-    def show(what: str, value: str) -> None:
-        print(f"{what:36} {value}", flush=True)
+def show(what: str, value: str) -> None:
+    print(f"{what:36} {value}", flush=True)
 
+
+def story(lab: Lab, images: tuple[Path, Path], count: int) -> None:
     begin = time.monotonic()
-    images = build_images(base)
-    check_commands(images[0])
-    show("image", f"{sum(path.lstat().st_size for path in images[0].rglob('*')) >> 20} MB, its commands run")
     lab.up()
     for plugin in ("bridge", "loopback"):
         shutil.copy(lab.reference / plugin, lab.cni_bin)
@@ -219,9 +214,9 @@ def story(lab: Lab, base: Path, count: int) -> None:
     apply(lab, overlay(lab, "1"))
     lab.ready()
     show("applied; agent ready, node Ready", f"{time.monotonic() - begin:.1f} s")
-    check_pods(lab, show)
-    check_kubeconfig(lab, show)
-    check_update(lab, count, show)
+    check_pods(lab)
+    check_kubeconfig(lab)
+    check_update(lab, count)
     check_reservations(lab)
     lab.kubectl("delete", "pod", "one", "two", "--wait")
     lab.wait_for_nothing(60)
@@ -240,11 +235,15 @@ def main() -> None:
     arguments.add_argument("--pods", type=int, default=3, help="pods that come and go in each of two lanes, at least")
     private_mounts()
     given = arguments.parse_args()
-    with cluster_for(given.bin) as lab:
-        try:
-            story(lab, lab.directory.parent, given.pods)
-        finally:
-            shutil.rmtree(DEPLOY / f".e2e.{os.getpid()}", ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="kn-image.") as base:
+        images = build_images(Path(base))
+        check_commands(images[0])
+        show("image", f"{sum(path.lstat().st_size for path in images[0].rglob('*')) >> 20} MB, its commands run")
+        with cluster_for(given.bin) as lab:
+            try:
+                story(lab, images, given.pods)
+            finally:
+                shutil.rmtree(DEPLOY / f".e2e.{os.getpid()}", ignore_errors=True)
 
 
 if __name__ == "__main__":
