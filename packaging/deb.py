@@ -109,7 +109,8 @@ def lay_out(tree: Path, scratch: Path) -> None:
     (tree / "usr/bin/kube-node").symlink_to("../lib/kube-node/kube-node.standalone")
     (tree / "usr/lib/cni").mkdir(parents=True)
     for name in PLUGINS:
-        (tree / "usr/lib/cni" / name).symlink_to(f"../kube-node/{name}")
+        for file in (name, f"{name}.standalone"):
+            (tree / "usr/lib/cni" / file).symlink_to(f"../kube-node/{file}")
     units = tree / "usr/lib/systemd/system"
     units.mkdir(parents=True)
     for unit in sorted(UNITS.glob("kube-node-agent.*")):

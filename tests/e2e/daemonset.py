@@ -27,7 +27,6 @@ from typing import Any
 
 from lab import NETWORK, NODE, ROOT, CheckFailedError, Lab, cluster_for, parser, pod, pods, run, wait
 
-
 DEPLOY = ROOT / "deploy"
 IMAGE = "localhost/kube-node"
 ENTRYPOINT = json.loads(re.findall(r"^ENTRYPOINT (.*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)[0])
@@ -95,7 +94,11 @@ def overlay(lab: Lab, tag: str, kustomization: str = "overlay", base: str = "bas
         "patches": [{"target": {"kind": "DaemonSet"}, "patch": json.dumps(patches)}],
     }
     if base == "base":
-        content["components"] = ["../../components/bridge"]
+        # kustomize merges into what comes from below, and components come after that.
+        (directory / "bridge").mkdir(exist_ok=True)
+        below = {"resources": ["../../../base"], "components": ["../../../components/bridge"]}
+        (directory / "bridge/kustomization.yaml").write_text(json.dumps(below))
+        content["resources"] = ["bridge"]
         content["configMapGenerator"] = [
             {"name": "kube-node-network", "namespace": "kube-system", "behavior": "merge", "files": ["10-kube-node.conflist"]}
         ]

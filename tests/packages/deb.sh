@@ -1,0 +1,62 @@
+#!/bin/sh
+# The Debian package on new Debian systems: it installs, all that it brings works, and after its removal nothing of it is left.
+#
+#     tests/packages/deb.sh PACKAGE.deb [RELEASE…]     default: bookworm trixie; as root, with debootstrap
+#
+# KUBE_NODE_DEB_ROOTS names a directory for the releases' root directories, to have them again the next time.
+set -eu
+package=$(realpath "${1:?the package}")
+shift
+[ $# -gt 0 ] || set -- bookworm trixie
+project=$(cd "$(dirname "$0")/../.." && pwd)
+roots=${KUBE_NODE_DEB_ROOTS:-$(mktemp -d)}
+mirror=$(apt-get indextargets --format '$(REPO_URI)' | grep -v security | head -1) # this machine's own
+export LC_ALL=C.UTF-8
+
+die() { echo "deb.sh: $release: $*" >&2; exit 1; }
+
+# Of what is compiled by others, and dpkg's own notes, nothing is said.
+listing() { (cd "$root" && find . -xdev \( -path ./proc -o -path ./var/lib/dpkg -o -path ./var/log -o -path ./tmp -o -name __pycache__ \) -prune -o -print | sort); }
+
+for release in "$@"; do
+    root=$roots/$release
+    [ -e "$root" ] || debootstrap --variant=minbase --include=python3-minimal,libpython3-stdlib "$release" "$root" "$mirror" >"$roots/$release.log"
+    listing >"$roots/before"
+    cp "$package" "$root/tmp/kube-node.deb"
+    chroot "$root" dpkg -i /tmp/kube-node.deb >/dev/null
+    python=$(chroot "$root" python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+
+    version=$(chroot "$root" kube-node --version)
+    # What is compiled for this Python is there: the API client cannot be imported without.
+    chroot "$root" python3 -IS -c "import sys; sys.path.insert(0, '/usr/lib/kube-node/kube-node.lib'); import msgspec, yaml, lightkube; assert yaml.__with_libyaml__"
+
+    # A pod's address, by the plugin in Debian's CNI directory: without agent, then through one.
+    mkdir -p "$root/tmp/kn"
+    cp "$project/examples/node.yaml" "$root/tmp/kn/"
+    conf='{"cniVersion": "1.0.0", "name": "net", "type": "bridge", "ipam": {"type": "kube-node", "nodeFile": "/tmp/kn/node.yaml", "dataDir": "/tmp/kn/networks"}}'
+    call() {
+        echo "$conf" | chroot "$root" env CNI_COMMAND="$1" CNI_CONTAINERID="$2" CNI_IFNAME=eth0 CNI_NETNS=/tmp/kn/netns CNI_PATH=/usr/lib/cni \
+            KUBE_NODE_RUN_DIR=/tmp/kn /usr/lib/cni/kube-node
+    }
+    call ADD alone | grep -q '"address"' || die "no address without agent"
+    chroot "$root" kube-node agent --run-dir=/tmp/kn --node-file=/tmp/kn/node.yaml --listen=none 2>"$roots/agent.log" &
+    agent=$!
+    for _ in $(seq 100); do if [ -S "$root/tmp/kn/agent.sock" ]; then break; fi; sleep 0.1; done
+    call ADD agent | grep -q '"address"' || die "no address from the agent"
+    call DEL agent
+    call DEL alone
+    kill "$agent"
+    wait "$agent" || die "the agent ended badly: $(cat "$roots/agent.log")"
+
+    # What install puts elsewhere it takes back itself; the package's own files dpkg knows.
+    chroot "$root" kube-node install >/dev/null
+    [ -x "$root/opt/cni/bin/kube-node.standalone" ] || die "kube-node install leaves no standalone plugin"
+    chroot "$root" kube-node uninstall >/dev/null
+    chroot "$root" dpkg -i /tmp/kube-node.deb >/dev/null # the same again, as an upgrade
+    chroot "$root" dpkg --purge kube-node >/dev/null
+    rm -rf "$root/tmp/kn" "$root/tmp/kube-node.deb"
+    listing >"$roots/after"
+    diff "$roots/before" "$roots/after" || die "something is left"
+    echo "deb.sh: $release, Python $python: $version installed, run, removed"
+done
+if [ -z "${KUBE_NODE_DEB_ROOTS:-}" ]; then rm -rf "$roots"; fi
