@@ -17,6 +17,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -233,6 +234,15 @@ def story(lab: Lab, images: tuple[Path, Path], count: int) -> None:
     show("uninstalled", "the node has what it had before")
 
 
+def ports_are_free() -> bool:
+    """Say whether no other lab runs here: its ports are fixed."""
+    for port in (6443, 12379):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return False
+    return True
+
+
 def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--pods", type=int, default=3, help="pods that come and go in each of two lanes, at least")
@@ -242,6 +252,7 @@ def main() -> None:
         images = build_images(Path(base))
         check_commands(images[0])
         show("image", f"{sum(path.lstat().st_size for path in images[0].rglob('*')) >> 20} MB, its commands run")
+        wait("another lab's ports are free", 600, ports_are_free, pause=1)
         with cluster_for(given.bin) as lab:
             try:
                 story(lab, images, given.pods)
