@@ -138,10 +138,12 @@ def check_pods(lab: Lab) -> None:
 
 
 def check_reservations(lab: Lab) -> None:
-    """Raise CheckFailedError unless the pods' addresses are reserved and no others."""
-    addresses = lab.pod_addresses()
-    if sorted(lab.reservations()) != sorted(address for found in addresses.values() for address in found):
-        raise CheckFailedError(f"reserved: {lab.reservations()}, by {addresses}")
+    """Wait until the pods' addresses are reserved and no others: a pod's sandbox may go a little later than the pod."""
+
+    def reserved() -> tuple[list[str], list[str]]:
+        return sorted(lab.reservations()), sorted(address for found in lab.pod_addresses().values() for address in found)
+
+    wait(lambda: f"reserved and of pods: {reserved()}", 60, lambda: reserved()[0] == reserved()[1], pause=1)
 
 
 def check_kubeconfig(lab: Lab) -> None:
