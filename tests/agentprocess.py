@@ -1,4 +1,4 @@
-"""The real agent as a process of its own, and calls to it as a relay makes them."""
+"""The agent as a process of its own, and the calls that a relay would pass to it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -18,20 +20,49 @@ from podnet import Answer
 from kubenode.agent import protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
-KUBE_NODE = Path(sys.executable).parent / "kube-node"
-START = 20.0  # seconds; a machine that runs other tests is slow
+KUBE_NODE = Path(sys.executable).with_name("kube-node")
+PATIENCE = 20.0  # seconds; two cores may have other things to do
+
+
+def eventually(condition: Callable[[], Any], complaint: str, patience: float = PATIENCE) -> Any:
+    """Wait until something is so, and return what it then is."""
+    end = time.monotonic() + patience
+    while not (found := condition()):
+        assert time.monotonic() < end, complaint
+        time.sleep(0.05)
+    return found
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def write_node(path: Path, *pod_cidrs: str, name: str = "node-1", **annotations: str) -> Path:
+    """Write a Node manifest; `_` in an annotation's key stands for a slash."""
+    metadata = {"name": name, "annotations": {key.replace("_", "/"): value for key, value in annotations.items()}}
+    spec = {"podCIDR": pod_cidrs[0], "podCIDRs": pod_cidrs} if pod_cidrs else {}
+    path.write_text(json.dumps({"apiVersion": "v1", "kind": "Node", "metadata": metadata, "spec": spec}))
+    return path
 
 
 class AgentProcess:
-    """An agent that serves a run directory. `arguments` are those of `kube-node agent`."""
+    """An agent with a run directory of its own. `wrap`: what to run it under."""
 
-    def __init__(self, run_dir: Path, *arguments: str, environ: Mapping[str, str] | None = None) -> None:
-        self.socket = run_dir / "agent.sock"
-        self.log_path = run_dir.parent / f"{run_dir.name}.agent.log"
-        self._command = [str(KUBE_NODE), "agent", f"--run-dir={run_dir}", "--listen=none", f"--cni-config={run_dir}/net.d", *arguments]
-        self._environ = {**os.environ, **(environ or {})}
+    def __init__(
+        self, run_dir: Path, *options: str, wrap: Sequence[str] = (), env: Mapping[str, str] | None = None, socket_path: Path | None = None
+    ) -> None:
+        self.run_dir = run_dir
+        self.socket = socket_path or run_dir / "agent.sock"
+        self.port = free_port()
+        self.log = run_dir.parent / f"agent-{self.port}.log"
+        given = {option.partition("=")[0] for option in options}
+        default = {"--run-dir": str(run_dir), "--listen": f"127.0.0.1:{self.port}", "--cni-config": str(run_dir / "none"), "--every": "0.2"}
+        self.command = [*wrap, str(KUBE_NODE), "agent", *options, *(f"{key}={value}" for key, value in default.items() if key not in given)]
+        self.environ = {**os.environ, **(env or {})}
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -43,37 +74,42 @@ class AgentProcess:
 
     def start(self) -> None:
         """Start it and wait until it serves."""
-        with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(self._command, env=self._environ, stdout=log, stderr=log)
-        end = time.monotonic() + START
-        while not self.serves():
-            assert self.process.poll() is None, self.log()
-            assert time.monotonic() < end, self.log()
-            time.sleep(0.02)
-
-    def serves(self) -> bool:
-        try:
-            with socket.socket(socket.AF_UNIX) as sock:
-                sock.connect(str(self.socket))
-        except OSError:
-            return False
-        return True
-
-    def stop(self) -> int:
-        """End it as systemd does; return its exit code."""
-        assert self.process
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+        self.launch()
+        eventually(self._is_up, f"the agent does not come up: {self.log}")
 
     def kill(self) -> None:
         """End it as a crash does."""
-        if self.process:
+        if self.process is not None:
             self.process.kill()
             self.process.wait()
-            self.process = None
 
-    def log(self) -> str:
-        return self.log_path.read_text()
+    def launch(self) -> None:
+        """Start it, whatever becomes of it."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(self.command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self.environ)
+
+    def stop(self) -> int:
+        """End it by SIGTERM; return its exit code."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+    def lines(self, message: str = "") -> list[dict[str, Any]]:
+        """Return the log lines so far that contain a text."""
+        found = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        return [line for line in found if message in line["msg"]]
+
+    def said(self, message: str) -> dict[str, Any]:
+        """Wait for a log line, and return the last that has this text."""
+        line: dict[str, Any] = eventually(lambda: self.lines(message), f"{message!r} is not in {self.log}")[-1]
+        return line
+
+    def get(self, path: str) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=15) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
 
     def connect(self, seconds: float = 30) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX)
@@ -88,6 +124,24 @@ class AgentProcess:
             sock.shutdown(socket.SHUT_WR)
             return answer(sock)
 
+    def call(self, command: str, netconf: Mapping[str, Any], container_id: str = "c1", **how: Any) -> Answer:
+        """Make a call of the plugin that a network configuration names."""
+        return self.ask(netconf["ipam"]["type"], command, netconf, container_id=container_id, **how)
+
+    def add(self, netconf: Mapping[str, Any], container_id: str = "c1", **how: Any) -> list[str]:
+        added = self.call("ADD", netconf, container_id, **how)
+        assert added.code == 0, added.stdout
+        return added.addresses
+
+    def _is_up(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, self.log.read_text()
+        try:
+            self.connect().close()
+        except OSError:
+            return False
+        return True
+
 
 def request(plugin: str, command: str, netconf: Mapping[str, Any] | bytes, **how: Any) -> bytes:
     """Return the bytes that a relay sends for a call; `how` as in `callplugin.environment`."""
@@ -98,7 +152,9 @@ def request(plugin: str, command: str, netconf: Mapping[str, Any] | bytes, **how
 
 def answer(sock: socket.socket) -> Answer:
     """Read an answer to its end; -1 as its status where none comes."""
-    received = b""
-    while chunk := sock.recv(65536):
-        received += chunk
+    received = b"".join(iter(lambda: sock.recv(65536), b""))
     return Answer(received[0] if received else -1, received[1:].decode(), "")
+
+
+def pod_args(name: str, namespace: str = "default", uid: str = "") -> str:
+    return f"IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name};K8S_POD_UID={uid}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -44,6 +45,13 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     return report
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep on one worker what looks at all of the machine's network (pytest-xdist, --dist=loadgroup)."""
+    for item in items:
+        if "podnet" in getattr(item, "fixturenames", ()) or "netns" in item.path.parts:
+            item.add_marker(pytest.mark.xdist_group("network"))
+
+
 @pytest.fixture(autouse=True)
 def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the directory that stands for /run/kube-node, empty; the environment says so and says nothing of a cluster."""
@@ -71,8 +79,14 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a directory with what `./build.sh binaries` makes; KUBE_NODE_BINARIES names one that is there already."""
     if made := os.environ.get("KUBE_NODE_BINARIES"):
         return Path(made)
-    output = tmp_path_factory.mktemp("binaries") / "bin"
-    subprocess.run([sys.executable, ROOT / "packaging/binaries.py", f"--output={output}", "--version=1.2.3-test"], check=True)
+    directory = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        directory = directory.parent  # all workers'
+    output = directory / "built/bin"
+    with (directory / "built.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not output.exists():
+            subprocess.run([sys.executable, ROOT / "packaging/binaries.py", f"--output={output}", "--version=1.2.3-test"], check=True)
     return output
 
 

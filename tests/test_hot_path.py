@@ -24,6 +24,7 @@ FREE = {
     "_collections_abc",
     "_bisect",
     "_collections",
+    "_functools",
     "_json",
     "_posixsubprocess",
     "_signal",

@@ -278,7 +278,7 @@ def test_a_changed_manifest(agent: AgentProcess, node_file: Path, netconf: NetCo
     node_file.write_text(json.dumps(manifest))
     eventually(lambda: agent.ask("kube-node", "ADD", netconf(annotation="k")).code == 0)
     node_file.write_text("{")
-    eventually(lambda: "the Node manifest cannot be used" in agent.log())
+    eventually(lambda: "the Node manifest cannot be used" in agent.log.read_text())
     assert agent.ask("kube-node", "ADD", netconf(annotation="k"), container_id="c2").addresses == ["172.20.0.3"]
 
 
@@ -299,6 +299,26 @@ def test_the_view_for_who_runs_without_agent(agent: AgentProcess, run_dir: Path,
     done = subprocess.run([KUBE_NODE], input=json.dumps(netconf()), env=environ, capture_output=True, text=True, check=True)
     assert [ip["address"] for ip in json.loads(done.stdout)["ips"]] == ["10.1.0.2/16", "fd01::2/64"]
     assert sys.executable  # the same interpreter
+
+
+def test_a_socket_that_is_passed_on(run_dir: Path, node_file: Path, netconf: NetConfMaker) -> None:
+    """With a socket of systemd's a call that comes while no agent runs waits for the next one."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(run_dir / "agent.sock"))
+        listener.listen(16)
+        for number in range(2):
+            with socket.socket(socket.AF_UNIX) as waiting:
+                waiting.settimeout(30)
+                waiting.connect(str(run_dir / "agent.sock"))
+                waiting.sendall(request("kube-node", "ADD", netconf(), container_id=f"c{number}"))
+                waiting.shutdown(socket.SHUT_WR)
+                script = 'exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"'
+                command = [str(KUBE_NODE), "agent", f"--run-dir={run_dir}", f"--node-file={node_file}", "--listen=none"]
+                agent = subprocess.Popen(["sh", "-c", script, "sh", *command], stdin=listener.fileno(), stderr=subprocess.DEVNULL)
+                assert answer(waiting).addresses == [f"10.1.0.{number + 2}", f"fd01::{number + 2}"]
+                agent.terminate()
+                assert agent.wait(20) == 0
+        assert (run_dir / "agent.sock").exists()
 
 
 def test_frame_and_parse() -> None:

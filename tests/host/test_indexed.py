@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
@@ -119,6 +120,49 @@ def test_a_change_without_the_lock(kept: Counting, other: DiskStore, tmp_path: P
         assert kept.is_as_indexed()
         assert len(kept.index().of(owner(1))) == 1
     assert len(allocator.find(other, owner(9))) == 1
+
+
+def test_what_a_killed_writer_has_left_is_no_change(kept: Counting, tmp_path: Path) -> None:
+    """A file that nobody owns is known to be there, until the next ADD takes it away."""
+    add(kept, 1)
+    (tmp_path / "net/10.0.0.9").touch()
+    assert allocator.release(kept, owner(2)) == []
+    with kept.lock():
+        assert kept.is_as_indexed()
+    add(kept, 3)
+    assert not (tmp_path / "net/10.0.0.9").exists()
+
+
+def test_a_lock_that_is_kept(tmp_path: Path, memory: Memory, kept: Counting) -> None:
+    """Nobody else comes in before the call is left, and the call itself comes in again; leaving twice is leaving once."""
+    mine = IndexedStore(str(tmp_path), "net", memory, lambda: None, keep=True)
+    add(mine, 1)
+    assert memory.mutex.locked()
+    with (tmp_path / "net/lock").open() as lock, pytest.raises(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert len(allocator.release(mine, owner(1))) == 2
+    mine.leave()
+    mine.leave()
+    add(kept, 2)
+    assert Counting.reads == 0
+
+
+def test_a_lock_that_is_kept_over_a_fault(tmp_path: Path, memory: Memory, kept: Counting) -> None:
+    """What a fault has left is read anew, by the call itself and by the next."""
+    mine = IndexedStore(str(tmp_path), "net", memory, lambda: None, keep=True)
+
+    def fault() -> None:
+        with mine.lock():
+            (tmp_path / "net/10.0.0.2").unlink()
+            raise ZeroDivisionError
+
+    add(mine, 1)
+    with pytest.raises(ZeroDivisionError):
+        fault()
+    assert [entry.name for entry in allocator.release(mine, owner(1))] == ["fd00::2"]
+    mine.leave()
+    add(kept, 2)
+    assert len(allocator.find(kept, owner(2))) == 2
 
 
 def test_an_obstacle(kept: Counting, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ UCRED = struct.Struct("3i")  # pid, uid, gid (unix(7), SO_PEERCRED)
 
 
 class Connection:
-    """A relay's connection. Whoever answers first has answered: a worker, or the clock."""
+    """A relay's connection. Whoever answers first has answered: its thread, or the clock. Only its thread closes it."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
@@ -61,7 +61,7 @@ class Connection:
             return not any(event & (select.POLLHUP | select.POLLERR) for _, event in poll.poll(0))
 
     def answer(self, status: int, stdout: bytes) -> bool:
-        """Answer and close. Return whether this was the answer, and has gone out whole."""
+        """Answer. Return whether this was the answer, and has gone out whole."""
         with self._mutex:
             if self._answered:
                 return False
@@ -70,12 +70,11 @@ class Connection:
             if len(stdout) > CHUNK:  # less always fits
                 self.socket.settimeout(SEND_TIMEOUT)
             self.socket.sendall(bytes([status]) + stdout)
+            self.socket.shutdown(socket.SHUT_RDWR)  # closing would give the descriptor to the next, while our thread may read from it
         except OSError:
             return False
-        finally:
-            self.socket.close()
         return True
 
     def refuse(self, error: CNIError) -> bool:
-        """Answer with an error object."""
+        """Answer with an error object. Good at any time, from any thread."""
         return self.answer(1, skel.answer(error.as_object(versions.LATEST)))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
+import threading
+import time
+from functools import partial
 from typing import TYPE_CHECKING
 
+from kubenode.agent.networks import Key
+from kubenode.agent.reclaim import Attached
 from kubenode.cni.errors import CNIError
+from kubenode.cni.request import is_name
 from kubenode.host.attachments import Attachments, everywhere
 from kubenode.host.datadir import DEFAULT_DATA_DIR
 from kubenode.ipam import allocator
@@ -17,6 +22,7 @@ if TYPE_CHECKING:
     from kubenode.agent.networks import Networks
     from kubenode.agent.reach import Stores
     from kubenode.agent.reclaim import Reclaimer
+    from kubenode.agent.workers import Round
     from kubenode.host.log import Log
 
 EVERY = 60.0  # seconds
@@ -26,49 +32,74 @@ class Housekeeping:
     """One pass does all of it; what fails is logged and tried again with the next."""
 
     def __init__(
-        self, networks: Networks, stores: Stores, reclaimer: Reclaimer | None, run_dir: str, config_dir: str, log: Log, every: float = EVERY
+        self,
+        networks: Networks,
+        stores: Stores,
+        ask: Round,
+        reclaimer: Reclaimer | None,
+        run_dir: str,
+        config_dir: str,
+        log: Log,
+        every: float = EVERY,
     ) -> None:
         self._networks = networks
         self._stores = stores
+        self._ask = ask
         self._reclaimer = reclaimer
         self._run_dir = run_dir
         self._config_dir = config_dir
         self._log = log
         self._every = every
 
-    async def run(self) -> None:
-        """Work until cancelled."""
+    def start(self) -> None:
+        """Work until the process ends, which must not wait for an API server or a disk that is slow: hence a daemon."""
+        threading.Thread(target=self._work, daemon=True, name="housekeeping").start()
+
+    def _work(self) -> None:
         while True:
-            await asyncio.to_thread(self.tidy)
-            await asyncio.sleep(self._every)
+            try:
+                self.tidy()
+            except Exception as error:  # noqa: BLE001 -- calls are served all the same, and the next pass may do better
+                self._log.error("internal error in housekeeping", error=repr(error))
+            time.sleep(self._every)
 
     def tidy(self) -> None:
-        """Make one pass. May wait for locks."""
+        """Make one pass."""
         self._networks.read_config(self._config_dir)
-        for data_dir, network in sorted(set(self._reserving())):
-            try:
-                self._look_at(data_dir, network)
-            except (CNIError, OSError) as error:
-                self._log.error("a data directory cannot be looked after", dataDir=data_dir, network=network, error=str(error))
+        places = {*self._networks.known(), *(Key(network, data_dir) for data_dir, network in self._stores.known())}
+        # Read once for both uses, and never all at the same time: there may be tens of thousands.
+        records = self._records(places)
         if self._reclaimer:
-            try:
-                self._reclaimer.look()
-            except (CNIError, OSError) as error:
-                self._log.error("leaks cannot be looked for", error=str(error))
+            self._reclaimer.look(records)
+        else:
+            for _ in records:
+                pass
+        self._ask.ask({place: partial(self._look_after, place) for place in sorted(places) if is_name(place.network)})
+        if self._reclaimer:
+            self._reclaimer.judge()
 
-    def _reserving(self) -> Iterator[tuple[str, str]]:
-        """Yield each data directory and network that may have reservations, as far as anything here tells."""
-        yield from ((key.data_dir or DEFAULT_DATA_DIR, key.network) for key in self._networks.known())
-        yield from self._stores.known()
-        for network, attachment in everywhere(self._run_dir):
-            yield str(Attachments(self._run_dir, network).read(attachment).get("dataDir") or DEFAULT_DATA_DIR), network
+    def _records(self, places: set[Key]) -> Iterator[Attached]:
+        """Yield what is known of each attachment, and note where it has its addresses."""
+        try:
+            for network, attachment in everywhere(self._run_dir):
+                record = Attachments(self._run_dir, network).read(attachment)
+                places.add(Key(network, str(record.get("dataDir") or DEFAULT_DATA_DIR)))
+                yield Attached(network, attachment, record)
+        except OSError as error:
+            self._log.error("the records of attachments cannot be read", error=str(error))
 
-    def _look_at(self, data_dir: str, network: str) -> None:
-        store = self._stores.get(data_dir, network)
-        if not os.path.isdir(store.directory):
-            return
-        if dead := allocator.release_dead(store):
-            self._log.warning("reservations of an earlier boot released", network=network, ips=[entry.name for entry in dead])
-        with store.lock():
-            if not store.is_as_indexed():
-                self._log.warning("somebody has changed reservations without the lock", network=network, dataDir=data_dir)
+    def _look_after(self, place: Key) -> None:
+        """Release what is of an earlier boot, and see whether the index is right. On the network's own thread."""
+        try:
+            store = self._stores.get(place.data_dir, place.network)
+            if not os.path.isdir(store.directory):
+                return
+            if dead := allocator.release_dead(store):
+                released = [entry.name for entry in dead]
+                self._log.warning("reservations of an earlier boot released", network=place.network, dataDir=place.data_dir, ips=released)
+            with store.lock():
+                if not store.is_as_indexed():
+                    told = {"network": place.network, "dataDir": place.data_dir}
+                    self._log.warning("somebody has changed reservations without the lock", **told)
+        except (CNIError, OSError) as error:
+            self._log.error("a data directory cannot be looked after", network=place.network, dataDir=place.data_dir, error=str(error))

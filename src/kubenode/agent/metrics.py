@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+from socketserver import TCPServer, ThreadingMixIn
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, disable_created_metrics
@@ -101,14 +103,19 @@ def _code(stdout: bytes) -> str:
         return "unknown"
 
 
-class HTTPServer(ThreadingHTTPServer):
-    """/metrics, /healthz and /readyz. The checks return why not, "" where all is well."""
+class HTTPServer(ThreadingMixIn, TCPServer):
+    """/metrics, /healthz and /readyz. The checks return why not, "" where all is well. Raises OSError.
+
+    Not http.server's: that asks the name service who we are, which takes its time on a node without DNS.
+    """
 
     daemon_threads = True
+    allow_reuse_address = True  # after a restart; a port that is in use stays refused
 
     def __init__(self, address: tuple[str, int], registry: CollectorRegistry, checks: dict[str, Callable[[], str]]) -> None:
         self.registry = registry
         self.checks = checks
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         super().__init__(address, _Handler)
 
     def start(self) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import queue
 import threading
-import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,6 +10,7 @@ from kubenode.cni import netconf, request
 from kubenode.cni.errors import CNIError
 from kubenode.cni.jsontext import JSONTextError, dumps, loads
 from kubenode.host import cniconfig
+from kubenode.host.datadir import DEFAULT_DATA_DIR
 from kubenode.host.log import ERROR, Log
 from kubenode.plugins import drop_in, host_local, kube_node, node_annotation
 from kubenode.plugins.skel import Call
@@ -19,7 +18,7 @@ from kubenode.plugins.skel import Call
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from kubenode.agent.workers import Workers
+    from kubenode.agent.workers import Round
     from kubenode.ipam.allocator import Usage
     from kubenode.plugins.skel import Command, Host
 
@@ -39,11 +38,10 @@ PLUGINS = {
     "host-local": Plugin(drop_in.COMMANDS, host_local.usage),
 }
 MOST = 1000  # networks remembered; a node has a few
-PATIENCE = 2.0  # seconds that a scrape waits for a network
 
 
 class Key(NamedTuple):
-    """What has reservations of its own: a network in a data directory, "" for the default one."""
+    """What has reservations of its own: a network in a data directory."""
 
     network: str
     data_dir: str
@@ -54,7 +52,7 @@ def key_of(conf: object) -> Key | None:
     ipam = conf.get("ipam") if isinstance(conf, dict) else None
     if not isinstance(conf, dict) or not isinstance(ipam, dict):
         return None
-    return Key(str(conf.get("name")), str(ipam.get("dataDir") or ""))
+    return Key(str(conf.get("name")), str(ipam.get("dataDir") or DEFAULT_DATA_DIR))
 
 
 class Networks:
@@ -63,15 +61,16 @@ class Networks:
     def __init__(self) -> None:
         self._mutex = threading.Lock()
         self._known: dict[Key, tuple[str, bytes]] = {}
-        self._seen: set[bytes] = set()
+        self._seen: set[int] = set()  # hashes: with runtimeConfig each pod's is another, and may be long
 
     def met(self, plugin: str, stdin: bytes) -> None:
         """Note the network of a call that went well. Cheap where its configuration is one that was seen already."""
-        if stdin in self._seen:
+        seen = hash(stdin)
+        if seen in self._seen:
             return
         if len(self._seen) >= MOST:
             self._seen.clear()
-        self._seen.add(stdin)
+        self._seen.add(seen)
         if key := key_of(loads(stdin)):
             self.note(key, plugin, stdin)
 
@@ -91,19 +90,12 @@ class Networks:
         with self._mutex:
             return list(self._known)
 
-    def usages(self, workers: Workers, environ: Mapping[str, str], host: Callable[[], Host]) -> list[Used]:
+    def usages(self, ask: Round, environ: Mapping[str, str], host: Callable[[], Host]) -> list[Used]:
         """Return how full each network is; one whose lock somebody holds for long is left out."""
-        found: queue.SimpleQueue[Used] = queue.SimpleQueue()
-        keys = self.known()
-        for key in keys:
-            workers.submit(key, partial(self._tell, found, key, environ, host))
-        end = time.monotonic() + PATIENCE
-        while found.qsize() < len(keys) and time.monotonic() < end:
-            time.sleep(0.002)
-        return [found.get() for _ in range(found.qsize())]
+        return list(ask.ask({key: partial(self._usage, key, environ, host) for key in self.known()}).items())
 
-    def _tell(self, found: queue.SimpleQueue[Used], key: Key, environ: Mapping[str, str], host: Callable[[], Host]) -> None:
-        found.put((key, self.usage(key, environ, host())))
+    def _usage(self, key: Key, environ: Mapping[str, str], host: Callable[[], Host]) -> list[Usage]:
+        return self.usage(key, environ, host())
 
     def usage(self, key: Key, environ: Mapping[str, str], host: Host) -> list[Usage]:
         """Return how full a network is; nothing where its configuration or the Node does not say. May wait for the store's lock."""

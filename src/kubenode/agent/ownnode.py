@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kubenode.cni.errors import NODE_INVALID, TRY_AGAIN_LATER, CNIError
 from kubenode.host import files
 from kubenode.kube import node
+from kubenode.kube.offloop import off_loop
 from kubenode.plugins import nodes
 
 if TYPE_CHECKING:
@@ -86,8 +88,8 @@ class OwnNode:
             self._changed.clear()
             if self._manifest is not None:
                 try:
-                    await asyncio.to_thread(self._view.put, self._manifest)
-                    await asyncio.to_thread(write_name, os.path.dirname(self._view.path), self._manifest["metadata"]["name"])
+                    await off_loop(partial(self._view.put, self._manifest))
+                    await off_loop(partial(write_name, os.path.dirname(self._view.path), self._manifest["metadata"]["name"]))
                 except (CNIError, OSError) as error:
                     self._log.error("the Node view cannot be written", error=str(error))
 
@@ -96,9 +98,9 @@ class OwnNode:
         read: tuple[int, int] | None = None
         while True:
             try:
-                status = await asyncio.to_thread(os.stat, path)
+                status = await off_loop(partial(os.stat, path))
                 if (status.st_ino, status.st_mtime_ns) != read:
-                    manifest = await asyncio.to_thread(nodes.manifest_from, path, label)
+                    manifest = await off_loop(partial(nodes.manifest_from, path, label))
                     self.node = node.parse(manifest, label)
                     if path != self._view.path:
                         self.publish(node.reduce(manifest))

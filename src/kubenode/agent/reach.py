@@ -13,6 +13,7 @@ from kubenode.plugins import nodes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Self
 
     from kubenode.agent.ownnode import OwnNode
     from kubenode.host.log import Log
@@ -30,13 +31,13 @@ class Stores:
         self._mutex = threading.Lock()
         self._memories: dict[tuple[str, str], Memory] = {}
 
-    def get(self, data_dir: str, network: str, before: Callable[[], None] = lambda: None) -> IndexedStore:
-        """Return a store; `before` is called with its lock held. Raises CNIError where its directory cannot be seen."""
+    def get(self, data_dir: str, network: str, before: Callable[[], None] = lambda: None, *, keep: bool = False) -> IndexedStore:
+        """Return a store; `before` and `keep` are as there. Raises CNIError where its directory cannot be seen."""
         data_dir = data_dir or DEFAULT_DATA_DIR
         here = self._root.seen(data_dir, "dataDir")
         with self._mutex:
             memory = self._memories.setdefault((data_dir, network), Memory())
-        return IndexedStore(here, network, memory, before)
+        return IndexedStore(here, network, memory, before, keep=keep)
 
     def known(self) -> list[tuple[str, str]]:
         """Return the data directories and networks of all."""
@@ -45,22 +46,42 @@ class Stores:
 
 
 class AgentHost:
-    """A `skel.Host` for one call; `before` is called with the lock of a store held, and raises where the call is too late."""
+    """A `skel.Host` for one call; `before` is called with the lock of a store held, and raises where the call is too late.
+
+    `keep`: a store's lock stays until the end of a `with` around the call and its answer. What a call did is then done, answered and, if
+    nobody took the answer, undone before anybody else comes: the runtime's DEL, by whichever way, is before all of it or after all of it.
+    """
 
     execs = False
 
-    def __init__(self, root: HostRoot, run_dir: str, stores: Stores, own: OwnNode, before: Callable[[], None]) -> None:
+    def __init__(
+        self, root: HostRoot, run_dir: str, stores: Stores, own: OwnNode, before: Callable[[], None] = lambda: None, *, keep: bool = False
+    ) -> None:
         self._root = root
         self._run_dir = run_dir
         self._stores = stores
         self._own = own
         self._before = before
+        self._keep = keep
+        self._kept: dict[tuple[str, str], IndexedStore] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for store in self._kept.values():
+            store.leave()
 
     def path(self, path: str) -> str:
         return self._root.path(path)
 
     def store(self, data_dir: str, network: str) -> IndexedStore:
-        return self._stores.get(data_dir, network, self._before)
+        if not self._keep:
+            return self._stores.get(data_dir, network, self._before)
+        key = (data_dir or DEFAULT_DATA_DIR, network)
+        if key not in self._kept:
+            self._kept[key] = self._stores.get(data_dir, network, self._before, keep=True)
+        return self._kept[key]
 
     def attachments(self, network: str) -> Attachments:
         return Attachments(self._run_dir, network)

@@ -8,18 +8,27 @@ Whatever cannot be told is doubt, and in doubt an address stays where it is.
 from __future__ import annotations
 
 import os
+import re
+import stat
 import time
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from kubenode.agent.inquiry import Inquiry
+from kubenode.agent.networks import Key
 from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
-from kubenode.host.attachments import Attachments, everywhere
+from kubenode.cni.request import is_name
+from kubenode.host.attachments import Attachments
+from kubenode.host.datadir import DEFAULT_DATA_DIR
 from kubenode.ipam import allocator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterable
 
+    from kubenode.agent.inquiry import Pods
     from kubenode.agent.reach import Stores
+    from kubenode.agent.workers import Round
     from kubenode.host.log import Log
     from kubenode.host.root import HostRoot
     from kubenode.ipam.store import Attachment
@@ -29,16 +38,13 @@ if TYPE_CHECKING:
             """Take note of leaked addresses that were released."""
 
         def suspected(self, counts: dict[str, int]) -> None:
-            """Take note of how many addresses each network may have leaked at present."""
-
-    class Pods(Protocol):
-        def pod(self, namespace: str, name: str) -> dict[str, Any] | None:
-            """Return a pod; None where the API server says that there is none. Raises CNIError where it cannot say."""
-
-        def close(self) -> None: ...
+            """Take note of how many attachments of each network may have leaked at present."""
 
 
 GRACE = 60.0  # seconds that a network namespace has to be gone
+FRESH = 60.0  # seconds for which it counts that a pod is gone; somebody may hold the store's lock
+OURS = "host-local"  # whose files we release: the embedded allocator's are the same
+POD_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")  # RFC 1123; of another name the API server can say nothing
 
 
 class Mode(Enum):
@@ -49,21 +55,40 @@ class Mode(Enum):
     OFF = "off"
 
 
-class Leak(NamedTuple):
-    """An attachment that may have leaked, and what its ADD said of it."""
+class Attached(NamedTuple):
+    """An attachment, and what its ADD said of it."""
 
     network: str
     attachment: Attachment
     record: dict[str, Any]
 
     @property
-    def data_dir(self) -> str:
-        return str(self.record.get("dataDir") or "")
+    def key(self) -> tuple[str, Attachment, str]:
+        return self.network, self.attachment, self.netns
+
+    @property
+    def place(self) -> Key:
+        return Key(self.network, str(self.record.get("dataDir") or DEFAULT_DATA_DIR))
+
+    @property
+    def netns(self) -> str:
+        return str(self.record.get("netns") or "")
+
+    @property
+    def pod(self) -> tuple[str, str]:
+        """Namespace and name."""
+        return str(self.record.get("podNamespace") or ""), str(self.record.get("podName") or "")
+
+    @property
+    def given_by(self) -> str:
+        """The plugin that has reserved its addresses; "" where the record does not say."""
+        ipam = self.record.get("ipam")
+        return str(ipam.get("type") or "") if isinstance(ipam, dict) else ""
 
     def told(self) -> dict[str, Any]:
         """Return it as a log line has it."""
-        pod = f"{self.record.get('podNamespace', '')}/{self.record.get('podName', '')}"
-        return {"network": self.network, "containerID": self.attachment.container_id, "ifname": self.attachment.ifname, "pod": pod}
+        ids = {"network": self.network, "containerID": self.attachment.container_id, "ifname": self.attachment.ifname}
+        return {**ids, "pod": "/".join(self.pod), "netns": self.netns}
 
 
 class Reclaimer:
@@ -74,6 +99,7 @@ class Reclaimer:
         root: HostRoot,
         run_dir: str,
         stores: Stores,
+        ask: Round,
         connect: Callable[[], Pods] | None,
         log: Log,
         observer: Observer,
@@ -83,107 +109,170 @@ class Reclaimer:
         self._root = root
         self._run_dir = run_dir
         self._stores = stores
+        self._ask = ask
         self._connect = connect
         self._log = log
         self._observer = observer
         self._mode = mode
         self._grace = grace
-        self._since: dict[tuple[str, Attachment], float] = {}
-        self._reported: set[tuple[str, Attachment]] = set()
+        self._suspects: dict[tuple[str, Attachment, str], Attached] = {}
+        self._since: dict[tuple[str, Attachment, str], float] = {}  # when its namespace was first missed; no clock that can be set
+        self._asked: dict[tuple[str, Attachment, str], float] = {}
+        self._said: dict[tuple[str, Attachment, str], str] = {}
+        self._complaint = ""
 
-    def look(self) -> list[Leak]:
-        """Make one pass. Return those that are suspected and were not released. Raises OSError where the records cannot be read."""
+    def look(self, attached: Iterable[Attached]) -> None:
+        """Take those of all attachments as suspects whose network namespace is gone."""
+        visible: dict[str, bool] = {}
         now = time.monotonic()
-        suspects = list(self._without_namespace())
-        self._since = {(leak.network, leak.attachment): self._since.get((leak.network, leak.attachment), now) for leak in suspects}
-        self._reported &= self._since.keys()
-        ripe = [leak for leak in suspects if now - self._since[leak.network, leak.attachment] >= self._grace]
-        released = self._judge(ripe) if ripe else []
-        left = [leak for leak in suspects if leak not in released]
+        self._suspects = {one.key: one for one in attached if self._is_gone(one.netns, visible)}
+        self._since = {key: self._since.get(key, now) for key in self._suspects}
+        self._asked = {key: when for key, when in list(self._asked.items()) if key in self._suspects}
+        self._said = {key: why for key, why in list(self._said.items()) if key in self._suspects}
+
+    def judge(self) -> list[Attached]:
+        """Release the suspects that are leaks for certain. Return the others."""
+        now = time.monotonic()
+        ripe = [one for key, one in self._suspects.items() if now - self._since[key] >= self._grace and self._is_ours(one)]
+        reserved = [one for some in self._in_turn(self._reserved, ripe) for one in some]
+        leaked = self._without_pod(reserved)
+        if self._mode is Mode.ON:
+            self._in_turn(partial(self._release, asked=time.monotonic()), leaked)
+        for one in leaked if self._mode is not Mode.ON else ():
+            self._say(one, "it would be released, but for --reclaim=report")
+        left = list(self._suspects.values())  # a copy: a network that was not free in time may come to it now
         counts: dict[str, int] = {}
-        for leak in left:
-            counts[leak.network] = counts.get(leak.network, 0) + 1
+        for one in left:
+            counts[one.network] = counts.get(one.network, 0) + 1
         self._observer.suspected(counts)
         return left
 
-    def _without_namespace(self) -> Iterator[Leak]:
-        for network, attachment in everywhere(self._run_dir):
-            record = Attachments(self._run_dir, network).read(attachment)
-            if self._is_gone(str(record.get("netns") or "")):
-                yield Leak(network, attachment, record)
-
-    def _is_gone(self, netns: str) -> bool:
+    def _is_gone(self, netns: str, visible: dict[str, bool]) -> bool:
         """Say whether a network namespace's path is gone for certain: what would hold it is here, and is the host's."""
-        if not netns.startswith("/") or netns.startswith("/proc/"):  # of a process: it could be of another PID namespace than ours
+        # A process's own path goes with the process, and may be of another PID namespace than ours.
+        if not netns.startswith("/") or os.path.normpath(netns).lstrip("/").startswith("proc/"):
             return False
         here = self._root.path(netns)
-        return not os.path.lexists(here) and os.path.isdir(os.path.dirname(here)) and self._root.is_mounted(netns)
+        if os.path.lexists(here):
+            return False
+        directory = os.path.dirname(here)
+        if directory not in visible:
+            visible[directory] = _is_linked_directory(directory) and self._root.is_mounted(netns)
+        return visible[directory]
 
-    def _judge(self, ripe: list[Leak]) -> list[Leak]:
-        released = []
-        pods = None
+    def _is_ours(self, one: Attached) -> bool:
+        """Say whether its addresses are ours to release."""
+        if one.given_by != OURS:
+            self._say(one, f"{one.given_by} has its address, and is to release it" if one.given_by else "its record is not complete")
+        return one.given_by == OURS and is_name(one.network)
+
+    def _in_turn(self, do: Callable[[list[Attached]], list[Attached]], attached: Iterable[Attached]) -> Iterable[list[Attached]]:
+        """Do something to the attachments of each network in turn with the network's calls. One that is not free stays as it is."""
+        by_place: dict[Key, list[Attached]] = {}
+        for one in attached:
+            by_place.setdefault(one.place, []).append(one)
+        return self._ask.ask({place: partial(do, some) for place, some in by_place.items()}).values()
+
+    def _reserved(self, attached: list[Attached]) -> list[Attached]:
+        """Return those that have addresses. The others' ADD has failed, or somebody has released them."""
+        have: list[Attached] = []
+        for one in attached:
+            try:
+                store = self._stores.get(one.place.data_dir, one.network)
+                is_reserved = os.path.isdir(store.directory) and bool(allocator.find(store, one.attachment))
+            except (CNIError, OSError) as error:
+                self._say(one, str(error))
+                continue
+            if is_reserved:
+                have.append(one)
+            elif self._mode is Mode.ON:
+                self._forget(one)
+            else:
+                self._suspects.pop(one.key, None)
+        return have
+
+    def _without_pod(self, attached: Collection[Attached]) -> list[Attached]:
+        """Return those whose pod the API server does not know any more."""
+        askable = sorted(filter(self._can_be_asked, attached), key=lambda one: self._asked.get(one.key, 0.0))
+        if not askable or self._connect is None:
+            return []
+        gone: list[Attached] = []
+        inquiry = None
+        problem: CNIError | None = None
         try:
-            for leak in ripe:
-                if not self._reserved(leak):
-                    self._forget(leak)  # its ADD failed, or somebody else released it
-                    released.append(leak)
+            inquiry = Inquiry(self._connect())
+            for one in askable:
+                if inquiry.is_over():
+                    break
+                self._asked[one.key] = time.monotonic()
+                if (is_gone := inquiry.is_gone(*one.pod, str(one.record.get("podUID") or ""))) is None:
                     continue
-                if self._connect is None or not leak.record.get("podName"):
-                    self._report(leak, "nobody can say whether its pod is gone")
-                    continue
-                pods = pods or self._connect()
-                if self._has_gone(leak, pods) and self._release(leak):
-                    released.append(leak)
+                if is_gone:
+                    gone.append(one)
+                else:
+                    self._say(one, "its pod is still there")
+            problem = inquiry.forbidden
         except CNIError as error:
-            self._log.warning("the API server cannot say which pods are gone: nothing is released", error=str(error))
+            problem = error
         finally:
-            if pods:
-                pods.close()
-        return released
-
-    def _reserved(self, leak: Leak) -> bool:
-        ipam = leak.record.get("ipam")
-        if isinstance(ipam, dict) and ipam.get("type") != "host-local":
-            return True  # by another plugin, in its own way
-        return bool(allocator.find(self._stores.get(leak.data_dir, leak.network), leak.attachment))
-
-    def _has_gone(self, leak: Leak, pods: Pods) -> bool:
-        """Say whether the API server knows the pod no more; another of its name is not it. Raises CNIError."""
-        found = pods.pod(str(leak.record.get("podNamespace") or "default"), str(leak.record["podName"]))
-        uid, there = str(leak.record.get("podUID") or ""), str(((found or {}).get("metadata") or {}).get("uid") or "")
-        gone = found is None or bool(uid and there and uid != there)
-        if not gone:
-            self._report(leak, "its pod is still there")
+            if inquiry:
+                inquiry.pods.close()
+        self._complain(str(problem or ""))
         return gone
 
-    def _release(self, leak: Leak) -> bool:
-        ipam = leak.record.get("ipam")
-        if isinstance(ipam, dict) and ipam.get("type") != "host-local":
-            self._report(leak, f"{ipam.get('type')} has its address, and is to release it")
+    def _can_be_asked(self, one: Attached) -> bool:
+        if self._connect is None:
+            self._say(one, "there is no API server to say whether its pod is gone")
             return False
-        if self._mode is not Mode.ON:
-            self._report(leak, "it would be released, but for --reclaim=report")
+        if not all(POD_NAME.fullmatch(name) for name in one.pod):
+            self._say(one, "its record names no pod")
             return False
-
-        def still_gone() -> None:
-            if not self._is_gone(str(leak.record.get("netns"))) or self._records(leak).read(leak.attachment) != leak.record:
-                raise CNIError(TRY_AGAIN_LATER, "it has come back")
-
-        released = allocator.release(self._stores.get(leak.data_dir, leak.network, still_gone), leak.attachment)
-        self._forget(leak)
-        self._log.warning("leaked addresses released", ips=[entry.name for entry in released], **leak.told())
-        self._observer.reclaimed(leak.network, len(released))
         return True
 
-    def _report(self, leak: Leak, why: str) -> None:
-        """Say once that an attachment is suspected, and why it stays."""
-        if (leak.network, leak.attachment) not in self._reported:
-            self._reported.add((leak.network, leak.attachment))
-            self._log.warning("an address may have leaked: its network namespace is gone", why_it_stays=why, **leak.told())
+    def _release(self, leaked: list[Attached], asked: float) -> list[Attached]:
+        done: list[Attached] = []
+        for one in leaked:
 
-    def _records(self, leak: Leak) -> Attachments:
-        return Attachments(self._run_dir, leak.network)
+            def is_certain(one: Attached = one) -> None:
+                # With the lock held: what an ADD does now comes after us.
+                if not self._is_still(one) or time.monotonic() - asked > FRESH:
+                    raise CNIError(TRY_AGAIN_LATER, "what was known of it has changed")
 
-    def _forget(self, leak: Leak) -> None:
-        if self._mode is Mode.ON:
-            self._records(leak).remove(leak.attachment)
+            try:
+                released = allocator.release(self._stores.get(one.place.data_dir, one.network, is_certain), one.attachment)
+            except (CNIError, OSError) as error:
+                self._say(one, str(error))
+                continue
+            self._forget(one)
+            self._log.warning("leaked addresses released", ips=[entry.name for entry in released], **one.told())
+            self._observer.reclaimed(one.network, len(released))
+            done.append(one)
+        return done
+
+    def _is_still(self, one: Attached) -> bool:
+        return self._is_gone(one.netns, {}) and Attachments(self._run_dir, one.network).read(one.attachment) == one.record
+
+    def _forget(self, one: Attached) -> None:
+        if self._is_still(one):
+            Attachments(self._run_dir, one.network).remove(one.attachment)
+        self._suspects.pop(one.key, None)
+
+    def _say(self, one: Attached, why: str) -> None:
+        """Say that an attachment is suspected and why it stays, once for each reason."""
+        if self._said.get(one.key) != why:
+            self._said[one.key] = why
+            self._log.warning("an address may have leaked: its network namespace is gone", why_it_stays=why, **one.told())
+
+    def _complain(self, problem: str) -> None:
+        if problem and problem != self._complaint:
+            self._log.warning("the API server does not say which pods are gone: their addresses stay", error=problem)
+        self._complaint = problem
+
+
+def _is_linked_directory(path: str) -> bool:
+    """Say whether a directory has a name. One that was removed and made anew stays in our mount as it was, and empty."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_nlink > 0

@@ -1,8 +1,8 @@
 """The socket: relays' connections become calls of `skel.run`, each on a thread of its own, answered once and in time.
 
 Threads wait in accept(2), one more than are at work, so that a call is never handed from one to another. Who waits for a network's lock
-keeps only that network's pods waiting. An ADD whose relay is gone when its addresses come takes them back: the runtime was told that it
-failed, and its DEL may have passed already.
+keeps only that network's pods waiting. An ADD or DEL is answered before it lets the lock go, and an ADD whose relay is gone by then takes
+its addresses back: the runtime was told that it failed.
 """
 
 from __future__ import annotations
@@ -18,14 +18,17 @@ from kubenode.agent import protocol
 from kubenode.agent.connection import DEADLINE, Connection
 from kubenode.agent.networks import PLUGINS
 from kubenode.cni.errors import INVALID_ENVIRONMENT, TRY_AGAIN_LATER, CNIError
-from kubenode.host.log import INFO, Log
 from kubenode.plugins import skel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from kubenode.agent.networks import Networks
-    from kubenode.plugins.skel import Host
+    from kubenode.agent.reach import AgentHost
+    from kubenode.host.log import Log
+
+    class HostMaker(Protocol):
+        def __call__(self, before: Callable[[], None], *, keep: bool) -> AgentHost: ...
 
     class Observer(Protocol):
         def called(self, plugin: str, command: str, status: int, stdout: bytes, seconds: float) -> None:
@@ -43,7 +46,7 @@ class Server:
     def __init__(
         self,
         listener: socket.socket,
-        host: Callable[[Callable[[], None]], Host],
+        host: HostMaker,
         networks: Networks,
         environ: Mapping[str, str],
         log: Log,
@@ -98,10 +101,10 @@ class Server:
                 self._open.discard(connection)
 
     def _start_thread(self) -> None:
-        self._threads += 1
-        self._waiting += 1
         # Daemons: one that waits for a lock for ever must not keep the agent from ending.
         threading.Thread(target=self._work, daemon=True, name="call").start()
+        self._threads += 1
+        self._waiting += 1
 
     def _work(self) -> None:
         while True:
@@ -113,7 +116,10 @@ class Server:
                     self._threads -= 1
                     return
                 if not self._waiting and self._threads < MOST:
-                    self._start_thread()
+                    try:
+                        self._start_thread()
+                    except RuntimeError as error:  # this one comes back for the next call
+                        self._log.error("cannot start a thread", error=str(error))
             self._open.add(connection)
             try:
                 self._serve(connection)
@@ -121,6 +127,7 @@ class Server:
                 self._log.error("internal error around a call", error=repr(error))
                 connection.answer(skel.NOT_HERE, b"")
             self._open.discard(connection)
+            connection.socket.close()
             with self._mutex:
                 if self._waiting >= SPARE:
                     self._threads -= 1
@@ -160,21 +167,22 @@ class Server:
             if not connection.is_wanted():
                 raise _too_late()
 
-        status, stdout = self._run(asked, self._host(before))
         command = asked.environ.get("CNI_COMMAND", "")
-        if not connection.answer(status, stdout) and status == 0 and command == "ADD":
-            self._take_back(asked)
+        with self._host(before, keep=command in {"ADD", "DEL"}) as host:
+            status, stdout = self._run(asked, host)
+            if not connection.answer(status, stdout) and status == 0 and command == "ADD":
+                self._take_back(asked, host)
         self._observer.called(asked.plugin, command, status, stdout, connection.age())
         if status == 0 and command in {"ADD", "STATUS"}:
             self._networks.met(asked.plugin, asked.stdin)
 
-    def _run(self, asked: protocol.Asked, host: Host) -> tuple[int, bytes]:
-        log = Log(asked.plugin, INFO, host.path)
+    def _run(self, asked: protocol.Asked, host: AgentHost) -> tuple[int, bytes]:
+        log = self._log.of(asked.plugin, host.path)
         return skel.run(PLUGINS[asked.plugin].commands, {**self._environ, **asked.environ}, asked.stdin, log, host)
 
-    def _take_back(self, asked: protocol.Asked) -> None:
+    def _take_back(self, asked: protocol.Asked, host: AgentHost) -> None:
         self._log.warning("nobody waits for an ADD's addresses any more: releasing them", containerID=asked.environ.get("CNI_CONTAINERID"))
-        self._run(asked._replace(environ={**asked.environ, "CNI_COMMAND": "DEL"}), self._host(lambda: None))
+        self._run(asked._replace(environ={**asked.environ, "CNI_COMMAND": "DEL"}), host)
 
 
 def _too_late() -> CNIError:

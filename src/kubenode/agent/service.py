@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kubenode.agent import ownnode
 from kubenode.agent.claim import Claim
-from kubenode.agent.housekeeping import Housekeeping
+from kubenode.agent.housekeeping import EVERY, Housekeeping
 from kubenode.agent.metrics import HTTPServer, Metrics
 from kubenode.agent.networks import Networks
 from kubenode.agent.notify import Notifier
 from kubenode.agent.reach import AgentHost, Stores
 from kubenode.agent.reclaim import GRACE, Mode, Reclaimer
 from kubenode.agent.server import Server
-from kubenode.agent.workers import Workers
+from kubenode.agent.workers import Round, Workers
 from kubenode.cni.errors import IO_FAILURE, CNIError
 from kubenode.host.nodeview import NodeView
 from kubenode.host.root import HostRoot
@@ -30,15 +30,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
     from typing import Any
 
+    from kubenode.agent.pods import ApiPods
     from kubenode.agent.watch import NodeWatch
     from kubenode.host.log import Log
-    from kubenode.kube.client import ApiServer
 
 DRAIN = 13.0  # seconds for calls under way once the agent is to end; each has 12
 SWEEP = 0.25  # seconds between looks for calls whose time is over
 BEAT = 2.5  # seconds between signs of life
 ALIVE = 10.0  # seconds that the event loop may take for a turn
-API_TIMEOUT = 10.0  # seconds for one look at a pod
+API_TIMEOUT = 10.0  # seconds until a watch must be accepted
+PATIENCE = 2.0  # seconds that a scrape, or a housekeeping pass, waits for networks whose lock somebody holds
 
 
 class Options(NamedTuple):
@@ -53,6 +54,7 @@ class Options(NamedTuple):
     listen: tuple[str, int] | None = None
     reclaim: Mode = Mode.ON
     grace: float = GRACE
+    every: float = EVERY
 
 
 class Agent:
@@ -65,9 +67,9 @@ class Agent:
         self._root = HostRoot(options.host_root)
         self._run_dir = self._root.seen(options.run_dir, "run directory")
         os.makedirs(self._run_dir, 0o755, exist_ok=True)
-        socket_path = self._root.path(options.socket)
-        os.makedirs(os.path.dirname(socket_path), 0o755, exist_ok=True)
-        self._claim = Claim(socket_path)
+        socket_dir = self._root.seen(os.path.dirname(os.path.abspath(options.socket)), "directory of the socket")
+        os.makedirs(socket_dir, 0o755, exist_ok=True)
+        self._claim = Claim(os.path.join(socket_dir, os.path.basename(options.socket)))
         self._metrics = Metrics()
         self._own = ownnode.OwnNode(NodeView(self._run_dir, node.decode, f"kube-node agent {VERSION}", log), log)
         self._stores = Stores(self._root)
@@ -75,6 +77,7 @@ class Agent:
         self._networks = Networks()
         self._notifier = Notifier(environ)
         self._turn = time.monotonic()
+        self._stopping = False
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then answer what was asked before."""
@@ -82,12 +85,13 @@ class Agent:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         _raise_file_limit()
-        http = self._http()
+        self._serve_http()
         jobs = self._node_jobs()
         listener = self._claim.listen(self._environ)
         server = Server(listener, self._host, self._networks, self._environ, self._log, self._metrics)
         server.start()
-        tasks = [asyncio.create_task(job) for job in (self._housekeeping().run(), self._beat(server), *jobs)]
+        tasks = [asyncio.create_task(job) for job in (self._beat(server), *jobs)]
+        self._housekeeping().start()
         stopped = asyncio.create_task(stop.wait())
         self._log.info("agent started", version=VERSION, socket=self._options.socket)
         self._notifier.tell(READY="1", STATUS=self._status())
@@ -96,14 +100,13 @@ class Agent:
             for task in done - {stopped}:
                 task.result()  # none of them ends but by a fault of ours
         finally:
+            self._stopping = True
             self._notifier.tell(STOPPING="1")
             left = await server.drain(self._claim.leave(), DRAIN)
             for task in [stopped, *tasks]:
                 task.cancel()
             listener.close()
             self._claim.end()
-            if http:
-                http.server_close()
             self._log.info("agent stopped", unanswered=left)
 
     def _node_jobs(self) -> list[Coroutine[Any, Any, None]]:
@@ -132,38 +135,31 @@ class Agent:
 
     def _housekeeping(self) -> Housekeeping:
         options = self._options
-        reclaimer = Reclaimer(
-            self._root,
-            self._run_dir,
-            self._stores,
-            None if options.node_file else self._connect,
-            self._log,
-            self._metrics,
-            options.reclaim,
-            options.grace,
-        )
-        config_dir = self._root.path(self._options.config_dir)
-        wanted = reclaimer if self._options.reclaim is not Mode.OFF else None
-        return Housekeeping(self._networks, self._stores, wanted, self._run_dir, config_dir, self._log)
+        connect = None if options.node_file else self._connect
+        ask = Round(self._workers, self._log, PATIENCE)
+        common = (self._root, self._run_dir, self._stores, ask, connect, self._log, self._metrics)
+        reclaimer = None if options.reclaim is Mode.OFF else Reclaimer(*common, options.reclaim, options.grace)
+        config_dir = self._root.path(options.config_dir)
+        return Housekeeping(self._networks, self._stores, ask, reclaimer, self._run_dir, config_dir, self._log, options.every)
 
-    def _connect(self) -> ApiServer:
-        from kubenode.kube.client import ApiServer  # brings lightkube, of no use to an agent with --node-file
+    def _connect(self) -> ApiPods:
+        from kubenode.agent.pods import ApiPods  # brings lightkube, of no use to an agent with --node-file
 
-        return ApiServer(self._options.kubeconfig or None, self._environ, API_TIMEOUT)
+        return ApiPods(self._options.kubeconfig, self._environ, self._metrics)
 
-    def _http(self) -> HTTPServer | None:
+    def _serve_http(self) -> None:
+        """Serve metrics and health from now until the process ends."""
         if self._options.listen is None:
-            return None
+            return
+        ask = Round(self._workers, self._log, PATIENCE)
         self._metrics.show_node(lambda: self._own.seen)
-        self._metrics.show_usage(lambda: self._networks.usages(self._workers, self._environ, lambda: self._host(lambda: None)))
+        self._metrics.show_usage(lambda: self._networks.usages(ask, self._environ, self._host))
         try:
-            http = HTTPServer(self._options.listen, self._metrics.registry, {"/healthz": self._ill, "/readyz": self._unready})
+            HTTPServer(self._options.listen, self._metrics.registry, {"/healthz": self._ill, "/readyz": self._unready}).start()
         except OSError as error:
             host, port = self._options.listen
             problem = f"cannot listen on {host}:{port}: {error.strerror}"
             raise CNIError(IO_FAILURE, problem, "give --listen another address, or none") from None
-        http.start()
-        return http
 
     async def _beat(self, server: Server) -> None:
         """Answer who has waited too long, note that the loop turns, and tell systemd."""
@@ -182,6 +178,8 @@ class Agent:
         return f"the event loop has not turned for {silent:.0f} s" if silent > ALIVE else ""
 
     def _unready(self) -> str:
+        if self._stopping:
+            return "the agent is stopping"
         if self._own.node is None:
             return str(self._own.why() or "the Node is not known yet")
         return self._ill()
@@ -191,11 +189,14 @@ class Agent:
         why = self._own.why()
         return (f"Node {own.name}" if own else "Node not known") + (f"; {why.msg}" if why else "")
 
-    def _host(self, before: Callable[[], None]) -> AgentHost:
-        return AgentHost(self._root, self._run_dir, self._stores, self._own, before)
+    def _host(self, before: Callable[[], None] = lambda: None, *, keep: bool = False) -> AgentHost:
+        return AgentHost(self._root, self._run_dir, self._stores, self._own, before, keep=keep)
 
 
 def _raise_file_limit() -> None:
     """Take as many file descriptors as may be had: a connection of each pod that starts needs one."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):  # a filter of system calls forbids it: who set that has set the limit, too
+        pass

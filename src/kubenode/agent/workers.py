@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import queue
 import threading
-from typing import TYPE_CHECKING
+from concurrent.futures import Future, wait
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Hashable, Mapping
+
+    from kubenode.host.log import Log
+
+K = TypeVar("K")
+T = TypeVar("T")
 
 IDLE = 60.0  # seconds after which a thread without work ends
 
@@ -40,3 +47,39 @@ class Workers:
                         return
             else:
                 job()
+
+
+class Round:
+    """One question to several networks, each on its own thread. Who does not answer in time is left out.
+
+    Nobody is asked again before the last answer is there: behind a lock that somebody holds for hours nothing piles up.
+    """
+
+    def __init__(self, workers: Workers, log: Log, patience: float) -> None:
+        self._workers = workers
+        self._log = log
+        self._patience = patience
+        self._mutex = threading.Lock()
+        self._asked: dict[Hashable, Future[object]] = {}
+
+    def ask(self, questions: Mapping[K, Callable[[], T]]) -> dict[K, T]:
+        """Return the answers that are there in time. A question that raises has no answer, and is logged."""
+        asked = {key: self._ask(key, question) for key, question in questions.items()}
+        wait(asked.values(), self._patience)
+        return {key: future.result() for key, future in asked.items() if future.done() and not future.exception()}  # type: ignore[misc]
+
+    def _ask(self, key: Hashable, question: Callable[[], object]) -> Future[object]:
+        with self._mutex:
+            before = self._asked.get(key)
+            if before and not before.done():
+                return before
+            future = self._asked[key] = Future()
+        self._workers.submit(key, partial(self._answer, future, key, question))
+        return future
+
+    def _answer(self, future: Future[object], key: Hashable, question: Callable[[], object]) -> None:
+        try:
+            future.set_result(question())
+        except Exception as error:  # noqa: BLE001 -- a fault here must not take the network's thread away
+            self._log.error("internal error", of=str(key), error=repr(error))
+            future.set_exception(error)

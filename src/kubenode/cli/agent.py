@@ -7,6 +7,7 @@ import os
 
 import click
 
+from kubenode.cni.errors import IO_FAILURE, CNIError
 from kubenode.host import cniconfig, log
 from kubenode.host.nodeview import DEFAULT_RUN_DIR
 
@@ -47,6 +48,10 @@ class Address(click.ParamType):  # type: ignore[type-arg] # generic only to type
     "--grace", type=click.FloatRange(min=0), default=60.0, show_default=True, metavar="SECONDS",
     help="How long the network namespace of a leak has been gone.",
 )  # fmt: skip
+@click.option(
+    "--every", type=click.FloatRange(min=0.1), default=60.0, show_default=True, metavar="SECONDS",
+    help="How often it looks for leaks, reboots and new networks.",
+)  # fmt: skip
 @click.option("--listen", type=Address(), default=LISTEN, show_default=True, help="/metrics, /healthz and /readyz; none for nothing.")
 @click.option("--loglevel", type=click.Choice(["warning", "info", "debug", "trace"]), default="info", show_default=True)
 def command(
@@ -58,6 +63,7 @@ def command(
     config_dir: str,
     reclaim: str,
     grace: float,
+    every: float,
     listen: tuple[str, int] | None,
     loglevel: str,
 ) -> None:
@@ -84,6 +90,11 @@ def command(
         listen=listen,
         reclaim=Mode(reclaim),
         grace=grace,
+        every=every,
     )
     level = {name: number for number, name in log.NAMES.items()}[loglevel]
-    asyncio.run(Agent(options, os.environ, log.Log("agent", level)).run())
+    try:
+        asyncio.run(Agent(options, os.environ, log.Log("agent", level)).run())
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        raise CNIError(IO_FAILURE, f"{error.strerror or error}{where}", "run it as root, with the host's directories mounted") from None

@@ -30,10 +30,22 @@ class Attachments:
     def write(self, attachment: Attachment, record: dict[str, Any]) -> None:
         content = dumps({"network": self._network, "containerID": attachment.container_id, "ifname": attachment.ifname, **record})
         try:
-            files.replace(self._path(attachment), content.encode())
+            self._write(attachment, content.encode())
         except FileNotFoundError:
             os.makedirs(self._directory, 0o700, exist_ok=True)
-            files.replace(self._path(attachment), content.encode())
+            self._write(attachment, content.encode())
+
+    def _write(self, attachment: Attachment, content: bytes) -> None:
+        # In place: a temporary file of a writer who dies would stay; half a record is none, and goes with the DEL that follows.
+        path = self._path(attachment)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            files.write_all(fd, content)
+        except BaseException:
+            os.unlink(path)
+            raise
+        finally:
+            os.close(fd)
 
     def read(self, attachment: Attachment) -> dict[str, Any]:
         """Return a record; empty where there is none that can be read, as a DEL must go on without."""
@@ -67,5 +79,5 @@ def _listed(directory: str) -> Iterator[tuple[str, Attachment]]:
     for name in listing:
         network, _, rest = name.partition(":")
         container_id, colon, ifname = rest.partition(":")
-        if colon and not ifname.endswith(files.TEMPORARY):
+        if colon:
             yield network, Attachment(container_id, ifname)

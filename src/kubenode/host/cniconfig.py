@@ -32,6 +32,8 @@ def netconfs(directory: str, ipam_types: Collection[str]) -> Iterator[dict[str, 
         if not isinstance(content, dict):
             continue
         common = {key: content[key] for key in ("name", "cniVersion") if key in content}
-        for plugin in content.get("plugins") or [content]:
-            if isinstance(plugin, dict) and isinstance(plugin.get("ipam"), dict) and plugin["ipam"].get("type") in ipam_types:
+        plugins = content.get("plugins", [content])
+        for plugin in plugins if isinstance(plugins, list) else ():
+            ipam = plugin.get("ipam") if isinstance(plugin, dict) else None
+            if isinstance(ipam, dict) and ipam.get("type") in list(ipam_types):  # a list compares with whatever stands there
                 yield {**plugin, **common}

@@ -41,16 +41,56 @@ class Memory:
 
 
 class IndexedStore(DiskStore):
-    """A `DiskStore` that reads the disk only after somebody else has changed it. `before` is called with the lock held, and may raise."""
+    """A `DiskStore` that reads the disk only after somebody else has changed it. `before` is called with the lock held, and may raise.
 
-    def __init__(self, data_dir: str, network: str, memory: Memory, before: Callable[[], None]) -> None:
+    `keep`: the lock stays after the first `with`, and is there for the next ones, until `leave`.
+    """
+
+    def __init__(self, data_dir: str, network: str, memory: Memory, before: Callable[[], None], *, keep: bool = False) -> None:
         super().__init__(data_dir, network)
         self._memory = memory
         self._before = before
+        self._keep = keep
+        self._held: AbstractContextManager[None] | None = None
         self._changed = False
 
-    def lock(self) -> _IndexedLock:  # type: ignore[override] # both are context managers of nothing
-        return _IndexedLock(self, super().lock())
+    def lock(self) -> _Turn:  # type: ignore[override] # both are context managers of nothing
+        return _Turn(self)
+
+    def enter(self) -> None:
+        """Take the thread's turn, then the directory's lock."""
+        if self._held:
+            return
+        self._memory.mutex.acquire()
+        try:
+            lock = super().lock()
+            lock.__enter__()
+            try:
+                self._begin()
+            except BaseException:
+                lock.__exit__(None, None, None)
+                raise
+        except BaseException:
+            self._memory.mutex.release()
+            raise
+        self._held = lock
+
+    def exit(self, error: BaseException | None) -> None:
+        """End a `with`; what it was ended by may have left who knows what."""
+        if error is not None and not isinstance(error, CNIError):
+            self._memory.forget()
+        if not self._keep:
+            self.leave()
+
+    def leave(self) -> None:
+        """Let others have the lock."""
+        if self._held:
+            try:
+                self._end()
+            finally:
+                self._held.__exit__(None, None, None)
+                self._held = None
+                self._memory.mutex.release()
 
     def index(self) -> Index:
         memory = self._memory
@@ -99,21 +139,25 @@ class IndexedStore(DiskStore):
     def is_as_indexed(self) -> bool:
         """Say whether the directory holds the names that the index has: somebody may change it without the lock. Needs the lock."""
         index = self._memory.index
-        if index is None or index.taken == super().taken():
+        if index is None:
+            return True
+        here = super().taken()
+        for entry in index.nobodys():  # what a killed writer has left is there, too, until the next ADD
+            if entry.address and entry.address.number in here[entry.address.version]:
+                here[entry.address.version].remove(entry.address.number)
+        if index.taken == here:
             return True
         self._memory.forget()
         return False
 
-    def begin(self) -> None:
+    def _begin(self) -> None:
         if self._memory.state is None or self._memory.state != self._state():
             self._memory.forget()
         self._changed = False
         self._before()
 
-    def end(self, error: BaseException | None) -> None:
-        if error is not None and not isinstance(error, CNIError):
-            self._memory.forget()  # who knows what was done
-        elif self._changed:
+    def _end(self) -> None:
+        if self._changed and self._memory.index:
             now = time.time_ns()
             try:
                 os.utime(self.directory, ns=(now, now))
@@ -128,34 +172,15 @@ class IndexedStore(DiskStore):
         status = os.stat(self.directory)
         return status.st_dev, status.st_ino, status.st_mtime_ns
 
-    @property
-    def mutex(self) -> threading.Lock:
-        return self._memory.mutex
 
+class _Turn:
+    """A store's lock, for a `with`."""
 
-class _IndexedLock:
-    """The thread's turn, then the directory's lock."""
-
-    def __init__(self, store: IndexedStore, lock: AbstractContextManager[None]) -> None:
+    def __init__(self, store: IndexedStore) -> None:
         self._store = store
-        self._lock = lock
 
     def __enter__(self) -> None:
-        self._store.mutex.acquire()
-        try:
-            self._lock.__enter__()
-            try:
-                self._store.begin()
-            except BaseException:
-                self._lock.__exit__(None, None, None)
-                raise
-        except BaseException:
-            self._store.mutex.release()
-            raise
+        self._store.enter()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        try:
-            self._store.end(error)
-        finally:
-            self._lock.__exit__(kind, error, traceback)
-            self._store.mutex.release()
+        self._store.exit(error)

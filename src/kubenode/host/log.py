@@ -30,6 +30,10 @@ class Log:
         self._level = level
         self._locate = locate
 
+    def of(self, plugin: str, locate: Callable[[str], str]) -> Log:
+        """Return the log of one call that an agent makes, as detailed as its own."""
+        return Log(plugin, self._level, locate)
+
     def bind(self, **fields: JSON) -> None:
         """Put these fields on every line from now on."""
         self._common.update({key: value for key, value in fields.items() if value})
@@ -65,13 +69,14 @@ class Log:
         line = dumps({"ts": stamp, "level": NAMES.get(level, "trace"), "msg": message, **self._common, **fields}) + "\n"
         if self._path:
             try:
-                # One write of one line: those of parallel calls do not mix.
                 fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+                try:
+                    os.write(fd, line.encode())  # one write of one line: those of parallel calls do not mix
+                finally:
+                    os.close(fd)
             except OSError as error:
                 sys.stderr.write(f"kube-node: cannot write the log file {self._path}: {error.strerror}\n")
             else:
-                os.write(fd, line.encode())
-                os.close(fd)
                 return
         sys.stderr.write(line)
 

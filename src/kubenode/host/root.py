@@ -26,7 +26,7 @@ class HostRoot:
         found = self.path(path)
         if self.directory and path not in self._seen:
             if not _is_below(_mount_of(found), self.directory):
-                mount = _first_two(path)
+                mount = _first_two(found.removeprefix(self.directory))
                 raise CNIError(
                     NOT_MOUNTED,
                     f"{what} {path} of the host is not mounted in the agent's container",
@@ -89,4 +89,4 @@ def _unescaped(text: str) -> str:
 def _first_two(path: str) -> str:
     """Return what is worth mounting for a path: /var/lib for /var/lib/cni/networks, /run for /run/x."""
     parts = [part for part in path.split("/") if part]
-    return "/" + "/".join(parts[: 2 if parts[0] != "run" else 1])
+    return "/" + "/".join(parts[: 1 if parts[:1] == ["run"] else 2])

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from kubenode.cni.memo import remembered
 from kubenode.cni.record import NamedTuple
 
 BITS = {4: 32, 6: 128}
@@ -22,15 +23,20 @@ class Address(NamedTuple):
 
     def __str__(self) -> str:
         """Return the text of RFC 5952; for IPv6 without a dotted tail."""
-        if self.version == 4:  # noqa: PLR2004 -- the IP version
-            number = self.number
-            return f"{number >> 24}.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
-        groups = [self.number >> shift & 0xFFFF for shift in range(112, -16, -16)]
-        start, length = _longest_run_of_zeros(groups)
-        if length == 0:
-            return ":".join([f"{group:x}" for group in groups])
-        head, tail = groups[:start], groups[start + length :]
-        return f"{':'.join([f'{group:x}' for group in head])}::{':'.join([f'{group:x}' for group in tail])}"
+        return _text(self)
+
+
+@remembered
+def _text(address: Address) -> str:
+    number = address.number
+    if address.version == 4:  # noqa: PLR2004 -- the IP version
+        return f"{number >> 24}.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
+    groups = [number >> shift & 0xFFFF for shift in range(112, -16, -16)]
+    start, length = _longest_run_of_zeros(groups)
+    if length == 0:
+        return ":".join([f"{group:x}" for group in groups])
+    head, tail = groups[:start], groups[start + length :]
+    return f"{':'.join([f'{group:x}' for group in head])}::{':'.join([f'{group:x}' for group in tail])}"
 
 
 def _longest_run_of_zeros(groups: list[int]) -> tuple[int, int]:
@@ -45,6 +51,7 @@ def _longest_run_of_zeros(groups: list[int]) -> tuple[int, int]:
     return best
 
 
+@remembered
 def parse_address(text: str) -> Address | None:
     """Read an address (RFC 4291, section 2.2), or return None. No zone, no leading zeros in IPv4, no blanks."""
     if ":" not in text:

@@ -14,7 +14,7 @@ from kubenode.ipam.search import Search, segments_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from kubenode.ipam.address import Address
     from kubenode.ipam.index import Index
@@ -40,10 +40,16 @@ class Usage(NamedTuple):
 
 
 def allocate(
-    store: Store, sets: Sequence[RangeSet], attachment: Attachment, requested: Sequence[Address] = (), exclude: Exclusions = ()
+    store: Store,
+    sets: Sequence[RangeSet],
+    attachment: Attachment,
+    requested: Sequence[Address] = (),
+    exclude: Exclusions = (),
+    first: Callable[[], None] = lambda: None,
 ) -> Addition:
-    """Reserve one address of each range set, or none at all. Raises CNIError."""
+    """Reserve one address of each range set, or none at all. `first` is called before, with the lock held. Raises CNIError."""
     with store.lock():
+        first()
         dead = _release_dead(store)
         index = store.index()
         nobodys = _release_nobodys(store, index)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kubenode.cni.memo import remembered
 from kubenode.cni.record import NamedTuple
 from kubenode.ipam.address import BITS, DIGITS, MAPPED, Address, parse_address
 
@@ -72,6 +73,7 @@ class RangeSet(NamedTuple):
         return next((r for r in self.ranges if r.holds(address)), None)
 
 
+@remembered
 def parse_subnet(text: str) -> Subnet:
     """Read CIDR notation of a network to allocate from. Raises RangeError."""
     address_text, slash, prefix_text = text.partition("/")
@@ -96,6 +98,7 @@ def parse_subnet(text: str) -> Subnet:
     return subnet
 
 
+@remembered
 def make_range(subnet: Subnet, start: Address | None = None, end: Address | None = None, gateway: Address | None = None) -> Range:
     """Fill in what is left out, as host-local does: from the first address to the last, and the gateway is the first.
 

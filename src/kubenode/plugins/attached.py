@@ -7,7 +7,7 @@ from kubenode.plugins.host_local import owner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from kubenode.cni.jsontext import JSON
     from kubenode.host.attachments import Attachments
@@ -47,11 +47,15 @@ def all_handed_on(call: Call) -> list[dict[str, JSON]]:
     return list({str(ipam.get("dataDir")): ipam for ipam in found if isinstance(ipam, dict)}.values())
 
 
-def forget_all_but(call: Call, valid: Collection[Attachment]) -> None:
+def all_but(call: Call, valid: Collection[Attachment]) -> list[Attachment]:
+    """Return those of this network's attachments with a record that are not valid."""
+    return [attachment for attachment in _records(call).all() if attachment not in valid]
+
+
+def forget_all(call: Call, stale: Iterable[Attachment]) -> None:
     records = _records(call)
-    for attachment in records.all():
-        if attachment not in valid:
-            records.remove(attachment)
+    for attachment in stale:
+        records.remove(attachment)
 
 
 def _records(call: Call) -> Attachments:

@@ -68,18 +68,27 @@ def choose_for_release(call: Call, name: str) -> Delegate:
 def add(call: Call, to: Delegate, ipam: Mapping[str, JSON]) -> bytes:
     """Get addresses with this `ipam`, and return the result as it goes to stdout. Raises CNIError, and then nothing stays reserved."""
     given_on = _with_ipam(call, to, ipam)
-    attached.note(call, given_on.netconf.ipam)
+    noted = False
+
+    def note() -> None:
+        nonlocal noted
+        attached.note(call, given_on.netconf.ipam)
+        noted = True
+
     try:
         if not to.executable:
-            return host_local.cmd_add(given_on)
+            # With the lock held: in an agent that was stopped, the pod's DEL may have passed before this is carried out, or refused.
+            return host_local.cmd_add(given_on, note)
+        note()
         if to.keeps_our_files:
             host_local.after_boot(given_on)
         return _run(given_on, to)
     except (CNIError, OSError) as error:
         if to.executable:
             _undo(given_on, to)
-        if to.executable or not isinstance(error, CNIError) or error.code != DUPLICATE_ALLOCATION:
-            attached.forget(call)  # a duplicate's earlier ADD is still good
+        # A duplicate's earlier ADD is still good.
+        if noted and (to.executable or not isinstance(error, CNIError) or error.code != DUPLICATE_ALLOCATION):
+            attached.forget(call)
         raise
 
 
@@ -108,11 +117,12 @@ def check(call: Call, to: Delegate, ipam: Mapping[str, JSON]) -> bytes:
 def collect(call: Call, to: Delegate, ipam: Mapping[str, JSON]) -> bytes:
     """Release what is stale (SPEC.md, "GC"), in each data directory that this network has had. host-local itself never does."""
     known = {str(known.get("dataDir")): known for known in [{"ranges": ANY_RANGES, **ipam}, *attached.all_handed_on(call)]}
+    valid = host_local.valid_attachments(call.netconf)
+    # Before anything is released: where an agent is stopped in between, the runtime's GC passes without it, and new pods come.
+    stale = attached.all_but(call, valid) if valid is not None else []
     for one in known.values():
         _both(_with_ipam(call, to, one), to)
-    valid = host_local.valid_attachments(call.netconf)
-    if valid is not None:
-        attached.forget_all_but(call, valid)
+    attached.forget_all(call, stale)
     return b""
 
 

@@ -5,7 +5,7 @@ docs/reference/host-local.md lists what is different, and the differential tests
 
 from __future__ import annotations
 
-from kubenode.cni.errors import IO_FAILURE, NOT_AVAILABLE, UNKNOWN_CONTAINER, CNIError
+from kubenode.cni.errors import IO_FAILURE, NOT_AVAILABLE, TRY_AGAIN_LATER, UNKNOWN_CONTAINER, CNIError
 from kubenode.plugins import host_local
 
 TYPE_CHECKING = False
@@ -20,7 +20,7 @@ def _as_reference(command: Command) -> Command:
         try:
             return command(call)
         except CNIError as error:
-            if error.code in {NOT_AVAILABLE, IO_FAILURE}:
+            if error.code in {NOT_AVAILABLE, IO_FAILURE, TRY_AGAIN_LATER}:  # the reference waits for ever
                 raise
             prefix = "host-local: " if error.code == UNKNOWN_CONTAINER else ""
             raise CNIError(ANY, prefix + error.msg, error.details) from None

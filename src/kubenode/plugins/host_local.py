@@ -14,7 +14,7 @@ from kubenode.plugins.skel import answer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from kubenode.cni.request import Request
     from kubenode.ipam.allocator import Usage
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from kubenode.plugins.skel import Call
 
 
-def cmd_add(call: Call) -> bytes:
-    """Reserve one address of each range set."""
+def cmd_add(call: Call, first: Callable[[], None] = lambda: None) -> bytes:
+    """Reserve one address of each range set. `first` is called before, once nobody else can change what is reserved."""
     conf = config.load(call.netconf, call.request.pod_args)
     dns = _dns(call, conf.resolv_conf)
-    added = allocator.allocate(_store(call), conf.sets, owner(call.request), conf.requested, conf.exclude)
+    added = allocator.allocate(_store(call), conf.sets, owner(call.request), conf.requested, conf.exclude, first)
     _log_released(call, "of an earlier boot", added.dead)
     _log_released(call, "without an owner: its file is empty, torn or not host-local's", added.nobodys)
     ips = tuple(IPConfig(a.address.version, f"{a.address}/{a.range.subnet.prefix}", str(a.range.gateway)) for a in added.given)

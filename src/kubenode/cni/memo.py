@@ -1,0 +1,20 @@
+"""`functools.lru_cache` without `functools`: what an agent works out for one pod it need not work out for the next."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
+    F = TypeVar("F", bound=Callable[..., object])
+
+    def remembered(function: F) -> F: ...
+else:
+    from _functools import _lru_cache_wrapper  # what `lru_cache` wraps a function in
+
+    MOST = 1024
+
+    def remembered(function):
+        """Let a pure function with hashable arguments remember its last results. What it raises is not remembered."""
+        return _lru_cache_wrapper(function, MOST, False, tuple)  # noqa: FBT003 -- its own signature

@@ -1,0 +1,57 @@
+"""One question to several networks."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from kubenode.agent.workers import Round, Workers
+from kubenode.host.log import INFO, Log
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@pytest.fixture
+def ask() -> Round:
+    return Round(Workers(), Log("agent", INFO), 0.3)
+
+
+def test_answers(ask: Round) -> None:
+    """Each network's answer under its key; networks answer side by side, and none is waited for longer than all."""
+    barrier = threading.Barrier(3)
+
+    def question(number: int) -> Callable[[], int]:
+        return lambda: barrier.wait(5) * 0 + number
+
+    assert ask.ask({number: question(number) for number in range(3)}) == {0: 0, 1: 1, 2: 2}
+    assert ask.ask({}) == {}
+
+
+def test_who_does_not_answer(ask: Round) -> None:
+    """A network that is busy is left out in time; it is asked once, however often the question comes, and answers afterwards."""
+    free = threading.Event()
+    asked = []
+
+    def busy() -> bool:
+        asked.append(1)
+        return free.wait(20)
+
+    for _ in range(3):
+        begin = time.monotonic()
+        assert ask.ask({"busy": busy, "net": lambda: True}) == {"net": True}
+        assert time.monotonic() - begin < 2
+    assert len(asked) == 1
+    free.set()
+    assert ask.ask({"busy": busy}) == {"busy": True}
+    assert len(asked) <= 2
+
+
+def test_a_question_that_fails(ask: Round, capsys: pytest.CaptureFixture[str]) -> None:
+    """A fault in a question has no answer and is logged; the network's thread goes on."""
+    assert ask.ask({"net": lambda: 1 // 0, "other": lambda: 1}) == {"other": 1}
+    assert "ZeroDivisionError" in capsys.readouterr().err
+    assert ask.ask({"net": lambda: 2}) == {"net": 2}
