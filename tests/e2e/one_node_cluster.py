@@ -1,33 +1,36 @@
 #!/usr/bin/env python3
-"""Two pods on a real one-node cluster get their addresses from kube-node: first handed on to host-local, then given by kube-node itself.
+"""Pods on a real one-node cluster get their addresses from kube-node, in each way that it has.
+
+First handed on to host-local, then given by kube-node itself, then by the agent through the relay. Then the agent is killed while pods
+start, and has to find a leaked address.
 
     one_node_cluster.py [--bin=_output/bin]
 
 Root only. KUBE_NODE_TESTBIN names the directory with the `cluster` script, CNI_TEST_PATH one with the reference plugins. Everything
-lies in a temporary directory; servers and pods are stopped whatever happens. Takes about a minute.
+lies in a temporary directory; servers and pods are stopped whatever happens. Takes about a minute and a half.
 """
 
 from __future__ import annotations
 
-import argparse
 import ipaddress
 import json
 import os
 import secrets
 import shutil
-import signal
 import subprocess
-import sys
-import tempfile
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from lab import NETWORK, CheckFailedError, Lab, cluster_for, parser, pod, pods, run, wait
+from nodeagent import NodeAgent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-NETWORK = "k8snet"
+    Show = Callable[[str, str], None]
+
+GRACE = 2  # seconds until what may have leaked has
+KILLED = 8  # pods that start while the agent is killed
 
 COUNTING = """#!/bin/sh
 echo "$CNI_COMMAND" >>"$0.calls"
@@ -35,173 +38,172 @@ exec "$0.reference"
 """
 
 
-class CheckFailedError(Exception):
-    """Something is not as it should be; the message says what."""
+def count_host_local(lab: Lab) -> None:
+    """Put something under host-local's name that counts its calls: it shows who gave the addresses."""
+    shutil.copy(lab.reference / "host-local", lab.cni_bin / "host-local.reference")
+    (lab.cni_bin / "host-local").write_text(COUNTING)
+    (lab.cni_bin / "host-local").chmod(0o755)
 
 
-def run(*command: str | Path, stdin: str | None = None) -> str:
-    done = subprocess.run([str(word) for word in command], check=False, capture_output=True, text=True, input=stdin, timeout=300)
-    if done.returncode:
-        raise CheckFailedError(f"{' '.join(map(str, command))}: {done.stdout}{done.stderr}")
-    return done.stdout
+def delegated(lab: Lab) -> list[str]:
+    calls = lab.cni_bin / "host-local.calls"
+    return calls.read_text().split() if calls.exists() else []
 
 
-def wait(what: str, seconds: float, probe: Callable[[], bool]) -> None:
-    end = time.monotonic() + seconds
-    while not probe():
-        if time.monotonic() > end:
-            raise CheckFailedError(f"not within {seconds} s: {what}")
-        time.sleep(0.2)
+def create(lab: Lab, *names: str) -> None:
+    lab.kubectl("create", "-f", "-", stdin=pods(*(pod(name) for name in names)))
 
 
-def namespaces() -> set[str]:
-    """Return the names of the network namespaces that containerd made."""
-    return {line.split()[0] for line in run("ip", "netns").splitlines() if line.startswith("cni-")}
+def wait_ready(lab: Lab, *names: str) -> None:
+    lab.kubectl("wait", "--for=condition=Ready", *(f"pod/{name}" for name in names), "--timeout=90s")
 
 
-class Lab:
-    """The cluster and what is asked of it."""
-
-    def __init__(self, base: Path, cluster: Path) -> None:
-        self.cluster = cluster
-        self.directory = base / "lab"
-        self.data_dir = base / "networks"
-        self.run_dir = base / "run"
-        self.bridge = f"kn{secrets.token_hex(3)}br"
-        self.cni_bin = self.directory / "cni/bin"
-        self.namespaces_before = namespaces()
-
-    def up(self) -> None:
-        # The kubelet's containerd starts the plugins, with the environment that it has from here.
-        os.environ["KUBE_NODE_RUN_DIR"] = str(self.run_dir)
-        self.run_dir.mkdir()
-        run(self.cluster, "up", self.directory)
-
-    def down(self) -> None:
-        if self.directory.exists():
-            run(self.cluster, "down", self.directory)
-        subprocess.run(["ip", "link", "del", self.bridge], check=False, capture_output=True)
-        # Pods that could not be deleted leave theirs behind.
-        for name in namespaces() - self.namespaces_before:
-            run("ip", "netns", "del", name)
-
-    def kubectl(self, *words: str, stdin: str | None = None) -> str:
-        return run("kubectl", "--kubeconfig", self.directory / "admin.conf", *words, stdin=stdin)
-
-    def get(self, *words: str) -> dict[str, Any]:
-        value: dict[str, Any] = json.loads(self.kubectl("get", *words, "-o", "json"))
-        return value
-
-    def install(self, binaries: Path, reference: Path) -> None:
-        shutil.copytree(binaries, self.cni_bin, symlinks=True, dirs_exist_ok=True)
-        for plugin in ("bridge", "loopback"):
-            shutil.copy(reference / plugin, self.cni_bin)
-        # What stands under host-local's name counts its calls: shows who gave the addresses.
-        shutil.copy(reference / "host-local", self.cni_bin / "host-local.reference")
-        (self.cni_bin / "host-local").write_text(COUNTING)
-        (self.cni_bin / "host-local").chmod(0o755)
-        ipam = {"type": "kube-node", "kubeconfig": str(self.directory / "node.conf"), "dataDir": str(self.data_dir)}
-        bridge = {"type": "bridge", "bridge": self.bridge, "isDefaultGateway": True, "ipMasq": False, "ipam": ipam}
-        conflist = json.dumps({"cniVersion": "1.0.0", "name": NETWORK, "plugins": [bridge]})
-        (self.directory / "cni/net.d/10-k8snet.conflist").write_text(conflist)
-
-    def without_host_local(self) -> None:
-        (self.cni_bin / "host-local").unlink()
-
-    def delegated(self) -> list[str]:
-        calls = self.cni_bin / "host-local.calls"
-        return calls.read_text().split() if calls.exists() else []
-
-    def reservations(self) -> list[str]:
-        names = [file.name for file in (self.data_dir / NETWORK).iterdir()]
-        return [name for name in names if not name.startswith("last_reserved_ip.") and (name[0].isdigit() or ":" in name)]
-
-    def trouble(self) -> str:
-        """Say what a person would look at first."""
-        events = self.kubectl("get", "events", "--sort-by=.lastTimestamp")
-        log = self.directory / "log/containerd.log"
-        tail = "\n".join(line for line in log.read_text().splitlines() if "error" in line)[-3000:]
-        return f"events:\n{events}\nerrors in containerd's log:\n{tail}"
-
-
-def pod_manifest(name: str) -> str:
-    container = {"name": "box", "image": "localhost/busybox:1", "imagePullPolicy": "Never"}
-    spec = {"terminationGracePeriodSeconds": 0, "containers": [container]}
-    return json.dumps({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec})
-
-
-def check(lab: Lab, pods: tuple[str, str], pod_cidrs: list[str], show: Callable[[str, str], None]) -> None:
-    """Run two pods and delete them again."""
-    begin = time.monotonic()
-    for name in pods:
-        lab.kubectl("apply", "-f", "-", stdin=pod_manifest(name))
-    lab.kubectl("wait", "--for=condition=Ready", *(f"pod/{name}" for name in pods), "--timeout=60s")
-    show("pods ready", f"{time.monotonic() - begin:.1f} s")
-
-    subnets = [ipaddress.ip_network(cidr) for cidr in pod_cidrs]
-    addresses = {name: [item["ip"] for item in lab.get("pod", name)["status"]["podIPs"]] for name in pods}
+def check_addresses(lab: Lab, addresses: dict[str, list[str]]) -> None:
+    """Raise CheckFailedError unless each has one of each family, inside the Node's, and all that is reserved is theirs."""
+    subnets = [ipaddress.ip_network(cidr) for cidr in lab.pod_cidrs]
     for name, found in addresses.items():
         inside = [[ipaddress.ip_address(address) in subnet for subnet in subnets] for address in found]
         if inside != [[True, False], [False, True]]:
-            raise CheckFailedError(f"{name} has {found}: not one address of each of {pod_cidrs}")
-        show(f"{name}: podIPs", ", ".join(found))
-
-    for address in addresses[pods[1]]:
-        family = "-6" if ":" in address else "-4"
-        run(lab.cluster, "exec", lab.directory, pods[0], "ping", family, "-c1", "-W5", address)
-        show(f"{pods[0]} pings {pods[1]}", address)
+            raise CheckFailedError(f"{name} has {found}: not one address of each of {lab.pod_cidrs}")
+    # No address twice: a file's name is there once.
     if sorted(lab.reservations()) != sorted(address for found in addresses.values() for address in found):
-        raise CheckFailedError(f"reserved: {lab.reservations()}")
+        raise CheckFailedError(f"reserved: {lab.reservations()}, by {addresses}")
 
+
+def check(lab: Lab, way: str, show: Show) -> None:
+    """Run two pods and delete them again."""
     begin = time.monotonic()
-    lab.kubectl("delete", "pod", *pods, "--wait")
-    wait(f"no reservation left, but {lab.reservations()}", 60, lambda: not lab.reservations())
+    names = f"{way}-1", f"{way}-2"
+    create(lab, *names)
+    wait_ready(lab, *names)
+    show("pods ready", f"{time.monotonic() - begin:.1f} s")
+
+    addresses = lab.pod_addresses()
+    check_addresses(lab, addresses)
+    for name, found in addresses.items():
+        show(f"{name}: podIPs", ", ".join(found))
+    for address in addresses[names[1]]:
+        family = "-6" if ":" in address else "-4"
+        run(lab.cluster, "exec", lab.directory, names[0], "ping", family, "-c1", "-W5", address)
+        show(f"{names[0]} pings {names[1]}", address)
+    delete(lab, names, show)
+
+
+def delete(lab: Lab, names: tuple[str, ...], show: Show) -> None:
+    begin = time.monotonic()
+    lab.kubectl("delete", "pod", *names, "--wait")
+    lab.wait_for_nothing(60)
     show("pods deleted, no reservation left", f"{time.monotonic() - begin:.1f} s")
 
 
-def story(lab: Lab, binaries: Path, reference: Path) -> None:
-    variant = ""
+def relays_only(lab: Lab) -> None:
+    """Leave what a node has whose agent comes in a container: no Python beside the relays."""
+    for file in lab.cni_bin.glob("*.standalone"):
+        file.unlink()
+
+
+def kill_while_pods_start(lab: Lab, agent: NodeAgent, show: Show) -> None:
+    """Kill the agent as soon as the first pod has an address, and start it again a little later."""
+    names = tuple(f"killed-{number}" for number in range(KILLED))
+    begin = time.monotonic()
+    create(lab, *names)
+    wait("a reservation", 30, lambda: bool(lab.reservations()), 0.005)
+    agent.kill()
+    show("agent killed", f"{len(lab.reservations())} of {2 * KILLED} addresses are reserved")
+    time.sleep(2)
+    agent.start()
+    wait_ready(lab, *names)
+    addresses = lab.pod_addresses()
+    show("pods ready all the same", f"{time.monotonic() - begin:.1f} s, {agent.metrics().calls('ADD')} ADD by the new agent")
+    lab.kubectl("delete", "pod", *names, "--wait")
+    wait(lambda: f"nothing left, but {lab.reservations()}; pods had {addresses}", 60, lambda: not lab.reservations() + lab.records())
+    show("pods deleted, no reservation left", "")
+
+
+def leak(lab: Lab) -> list[str]:
+    """Make an ADD for a pod that does not exist, in a network namespace that goes without a DEL. Return its addresses."""
+    name = f"kn-{secrets.token_hex(3)}"
+    netns = f"/var/run/netns/{name}"
+    conf = json.loads((lab.net_d / "10-k8snet.conflist").read_text())
+    stdin = json.dumps({"cniVersion": conf["cniVersion"], "name": NETWORK, **conf["plugins"][0]})
+    environ = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": name, "CNI_NETNS": netns, "CNI_IFNAME": "eth0", "CNI_PATH": str(lab.cni_bin)}
+    args = f"IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={name};K8S_POD_INFRA_CONTAINER_ID={name}"
+    run("ip", "netns", "add", name)
+    try:
+        done = subprocess.run(
+            [lab.cni_bin / "bridge"],
+            input=stdin.encode(),
+            env={**os.environ, **environ, "CNI_ARGS": args},
+            check=False,
+            capture_output=True,
+        )
+    finally:
+        run("ip", "netns", "del", name)
+    result: dict[str, Any] = json.loads(done.stdout)
+    if done.returncode:
+        raise CheckFailedError(f"ADD by hand: {result}")
+    return [entry["address"].partition("/")[0] for entry in result["ips"]]
+
+
+def find_a_leak(lab: Lab, agent: NodeAgent, show: Show) -> None:
+    """See that an agent finds what nobody will ever release."""
+    agent.stop()
+    agent.start(f"--grace={GRACE}", "--every=1")
+    begin = time.monotonic()
+    leaked = leak(lab)
+    if sorted(lab.reservations()) != sorted(leaked):
+        raise CheckFailedError(f"reserved: {lab.reservations()}, not {leaked}")
+    lab.wait_for_nothing(30)
+    seconds, reclaimed = time.monotonic() - begin, agent.metrics().reclaimed()
+    if seconds < GRACE or reclaimed != len(leaked):
+        raise CheckFailedError(f"after {seconds:.1f} s {reclaimed} addresses reclaimed, not {leaked}")
+    show("leak found and taken back", f"{', '.join(leaked)}, after {seconds:.1f} s")
+
+
+def story(lab: Lab) -> None:
+    way = ""
 
     def show(what: str, value: str) -> None:
-        print(f"{variant:12} {what:36} {value}", flush=True)
+        print(f"{way:12} {what:36} {value}", flush=True)
 
     begin = time.monotonic()
     lab.up()
-    lab.install(binaries, reference)
-    lab.kubectl("wait", "--for=condition=Ready", "node/lab", "--timeout=90s")
-    pod_cidrs = lab.get("node", "lab")["spec"]["podCIDRs"]
+    lab.install()
+    count_host_local(lab)
+    lab.kube_node()
+    lab.ready()
     show("node ready", f"{time.monotonic() - begin:.1f} s")
-    show("spec.podCIDRs", ", ".join(pod_cidrs))
+    show("spec.podCIDRs", ", ".join(lab.pod_cidrs))
 
-    variant = "host-local"
-    check(lab, (f"{variant}-1", f"{variant}-2"), pod_cidrs, show)
-    calls = lab.delegated()
+    way = "host-local"
+    check(lab, way, show)
+    calls = delegated(lab)
     if calls.count("ADD") < 2 or calls.count("DEL") < 2:
         raise CheckFailedError(f"host-local was asked only for {calls}")
     show("asked host-local", f"{calls.count('ADD')} ADD, {calls.count('DEL')} DEL")
 
-    variant = "embedded"
-    lab.without_host_local()
-    check(lab, (f"{variant}-1", f"{variant}-2"), pod_cidrs, show)
+    way = "embedded"
+    (lab.cni_bin / "host-local").unlink()
+    check(lab, way, show)
+
+    way = "agent"
+    relays_only(lab)
+    with NodeAgent(lab) as agent:
+        agent.start()
+        check(lab, way, show)
+        told = agent.metrics()
+        if told.calls("ADD") < 2 or told.calls("DEL") < 2 or told.used():
+            raise CheckFailedError(f"the agent tells of {told.calls('ADD')} ADD, {told.calls('DEL')} DEL, {told.used()} addresses used")
+        show("asked the agent", f"{told.calls('ADD')} ADD, {told.calls('DEL')} DEL")
+        kill_while_pods_start(lab, agent, show)
+        find_a_leak(lab, agent, show)
+        agent.stop()
+        agent.without_errors()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bin", type=Path, default=ROOT / "_output/bin", help="what ./build.sh binaries made")
-    arguments = parser.parse_args()
-    for name in ("KUBE_NODE_TESTBIN", "CNI_TEST_PATH"):
-        if name not in os.environ:
-            parser.error(f"{name} is not set")
-    # Ctrl-C and a job's end both have to pass through the cleaning up below.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    with tempfile.TemporaryDirectory(prefix="kn-e2e.") as base:
-        lab = Lab(Path(base), Path(os.environ["KUBE_NODE_TESTBIN"], "cluster"))
-        try:
-            story(lab, arguments.bin, Path(os.environ["CNI_TEST_PATH"]))
-        except CheckFailedError as failure:
-            sys.exit(f"one_node_cluster: {failure}\n{lab.trouble()}")
-        finally:
-            lab.down()
+    with cluster_for(parser(__doc__).parse_args().bin) as lab:
+        story(lab)
 
 
 if __name__ == "__main__":
