@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from agentlab import Sample
 
 ROUNDS = {0: 100, 250: 50, 4000: 20, 60000: 5}  # by reservations; the reference takes two seconds a call at the end
+SMOKE = {0: 2, 250: 2}
 BARS: dict[int, tuple[float, float | None]] = {0: (0.5, 0.3), 250: (0.2, None), 4000: (0.03, None), 60000: (0.003, None)}  # wall, CPU
 GROWTH, STANDALONE, CONCURRENT, STATUS = 1.5, 2.5, 0.5, 1.0
 MEMORY = {250: 45.0, 60000: 80.0}  # MB
@@ -78,14 +79,14 @@ def rounds(programs: list[Program], count: int) -> dict[str, Series]:
     return {name: Series(samples) for name, samples in found.items()}
 
 
-def against_reference(lab: Lab, scale: float) -> Iterator[Row]:
+def against_reference(lab: Lab, most_rounds: dict[int, int]) -> Iterator[Row]:
     """ADD and DEL at each number of reservations, ours and the reference's in turn."""
     adds: dict[int, Series] = {}
-    for count, most in ROUNDS.items():
+    for count, most in most_rounds.items():
         programs = [lab.relay("ADD", count), lab.reference("ADD", count), lab.relay("DEL", count), lab.reference("DEL", count)]
         if count == 0:
             programs += [lab.relay("STATUS", count), lab.standalone("ADD"), lab.standalone("DEL"), lab.nothing()]
-        series = rounds(programs, max(2, round(most * scale)))
+        series = rounds(programs, most)
         adds[count] = series["relay ADD"]
         wall_bar, cpu_bar = BARS[count]
         for command in ("ADD", "DEL"):
@@ -132,12 +133,12 @@ def measure(directory: Path, data_dir: Path, smoke: bool) -> list[Row]:  # noqa:
     subprocess.run([sys.executable, program, f"--output={binaries}"], check=True, stdout=subprocess.DEVNULL)
     with ExitStack() as stack:
         lab = stack.enter_context(Lab(directory, binaries, Path(os.environ["CNI_TEST_PATH"], "host-local"), data_dir))
-        rows = [*against_reference(lab, 0.02 if smoke else 1), at_once(lab, 20 if smoke else PODS, 1 if smoke else 7)]
+        rows = [*against_reference(lab, SMOKE if smoke else ROUNDS), at_once(lab, 20 if smoke else PODS, 1 if smoke else 7)]
         if lab.api_server:
             for way, bar in (("standalone", 1.0), ("relay", 0.0)):
                 requests = float(api_requests(lab, way, 20 if smoke else PODS))
                 rows.append(Row(f"API requests for {PODS} ADDs on a cold node, {way}", f"{requests:g}", "", requests, bar))
-        return [*rows, *memory(lab, list(MEMORY))]
+        return [*rows, *memory(lab, list(MEMORY)[:1] if smoke else list(MEMORY))]
 
 
 def show(rows: list[Row]) -> None:

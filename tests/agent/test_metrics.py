@@ -17,6 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from kubenode.agent.metrics import Metrics
 from kubenode.agent.networks import Key
 from kubenode.host.datadir import DiskStore
+from kubenode.host.log import Log
+from kubenode.host.nodeview import NodeView
 from kubenode.ipam.allocator import Usage
 from kubenode.ipam.ranges import RangeSet
 from kubenode.version import VERSION
@@ -185,6 +187,28 @@ def test_health(tmp_path: Path, run_dir: Path) -> None:
         eventually(lambda: agent.get("/readyz") == (200, "ok\n"), "it does not become ready")
         assert agent.get("/")[0] == 404
         assert agent.get("/metrics?name[]=x")[0] == 200
+
+
+def test_ready_means_that_calls_are_taken(run_dir: Path) -> None:
+    """An agent that knows its Node from the view is not ready before relays can connect: reading its libraries takes a while."""
+    manifest = {"metadata": {"name": "node-1", "uid": "u", "annotations": {}}, "spec": {"podCIDRs": ["10.0.0.0/24"]}}
+    NodeView(str(run_dir), lambda text, _: json.loads(text), "test", Log("test")).put(manifest)
+    agent = AgentProcess(run_dir, f"--kubeconfig={run_dir}/none")
+    agent.launch()
+    try:
+        end = time.monotonic() + 20
+        while not is_ready(agent):
+            assert time.monotonic() < end, agent.log.read_text()
+        agent.connect().close()
+    finally:
+        agent.kill()
+
+
+def is_ready(agent: AgentProcess) -> bool:
+    try:
+        return agent.get("/readyz")[0] == 200
+    except OSError:  # it does not listen yet
+        return False
 
 
 def test_a_port_that_is_taken(tmp_path: Path, run_dir: Path) -> None:

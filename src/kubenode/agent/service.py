@@ -80,7 +80,7 @@ class Agent:
         self._networks = Networks()
         self._notifier = Notifier(environ)
         self._turn = time.monotonic()
-        self._stopping = False
+        self._phase = "the agent is starting"  # why it does not serve; "" while it does
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then answer what was asked before."""
@@ -95,6 +95,7 @@ class Agent:
         listener = self._claim.listen(self._environ)
         server = Server(listener, self._host, self._networks, self._environ, self._log, self._metrics)
         server.start()
+        self._phase = ""
         tasks = [asyncio.create_task(job) for job in (self._beat(server), *jobs)]
         self._housekeeping().start()
         stopped = asyncio.create_task(stop.wait())
@@ -105,7 +106,7 @@ class Agent:
             for task in done - {stopped}:
                 task.result()  # none of them ends but by a fault of ours
         finally:
-            self._stopping = True
+            self._phase = "the agent is stopping"
             self._notifier.tell(STOPPING="1")
             left = await server.drain(self._claim.leave(), DRAIN)
             for task in [stopped, *tasks]:
@@ -183,8 +184,8 @@ class Agent:
         return f"the event loop has not turned for {silent:.0f} s" if silent > ALIVE else ""
 
     def _unready(self) -> str:
-        if self._stopping:
-            return "the agent is stopping"
+        if self._phase:
+            return self._phase
         if self._own.node is None:
             return str(self._own.why() or "the Node is not known yet")
         return self._ill()

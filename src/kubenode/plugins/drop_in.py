@@ -6,7 +6,7 @@ docs/reference/host-local.md lists what is different, and the differential tests
 from __future__ import annotations
 
 from kubenode.cni.errors import IO_FAILURE, NOT_AVAILABLE, TRY_AGAIN_LATER, UNKNOWN_CONTAINER, CNIError
-from kubenode.plugins import host_local
+from kubenode.plugins import delegation, host_local
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,4 +28,11 @@ def _as_reference(command: Command) -> Command:
     return run
 
 
-COMMANDS = {name: _as_reference(command) for name, command in host_local.COMMANDS.items()}
+OURSELVES = delegation.Delegate(delegation.HOST_LOCAL, "")
+COMMANDS = {
+    "ADD": _as_reference(lambda call: delegation.add(call, OURSELVES, call.netconf.ipam)),
+    "DEL": _as_reference(lambda call: delegation.delete(call, OURSELVES, call.netconf.ipam)),
+    "CHECK": _as_reference(lambda call: delegation.check(call, OURSELVES, call.netconf.ipam)),
+    "GC": _as_reference(lambda call: delegation.collect(call, OURSELVES, call.netconf.ipam)),
+    "STATUS": _as_reference(host_local.cmd_status),
+}
