@@ -1,4 +1,4 @@
-"""The controller's decisions against a model of a cluster: two controllers whose views lag, crash, and try again, and people who interfere."""
+"""The controller's decisions against a model of a cluster: two controllers with views that lag, crashes, and people who interfere."""
 
 from __future__ import annotations
 
@@ -124,9 +124,11 @@ class Controllers(RuleBasedStateMachine):
             self.put_node(node._replace(annotations=annotations, version=self.cluster.next()))
 
     @rule(
-        name=st.sampled_from(POOLS), key=st.sampled_from(KEYS), blocks=st.lists(st.sampled_from(BLOCKS), min_size=1, max_size=3, unique=True),
+        name=st.sampled_from(POOLS),
+        key=st.sampled_from(KEYS),
+        blocks=st.lists(st.sampled_from(BLOCKS), min_size=1, max_size=3, unique=True),
         rack=st.booleans(),
-    )  # fmt: skip
+    )
     def put_pool(self, name: str, key: str, blocks: list[Block], *, rack: bool) -> None:
         pool = SubnetPool(name, key, tuple(blocks), RACK if rack else Selector(), RECLAIM)
         self.cluster.pools[name] = pool
@@ -183,8 +185,8 @@ class Controllers(RuleBasedStateMachine):
     def write(self, view: View, write: Write) -> None:
         claims, nodes = self.cluster.claims, self.cluster.nodes
         if isinstance(write, CreateClaim):
-            there = claims.get(write.claim.subnet) or self.put_claim(write.claim._replace(uid=f"c{self.cluster.next()}"))
-            view.ledger.set_claim(there)
+            made = claims.get(write.claim.subnet) or self.put_claim(write.claim._replace(uid=f"c{self.cluster.next()}"))
+            view.ledger.set_claim(made)
         elif isinstance(write, UpdateClaim):
             if (there := claims.get(write.claim.subnet)) and there.version == write.claim.version:
                 view.ledger.set_claim(self.put_claim(write.claim))

@@ -39,13 +39,20 @@ class Network(click.ParamType):  # type: ignore[type-arg] # generic only to type
 @click.command("controller")
 @click.option("--kubeconfig", metavar="FILE", default="", help="How to reach the API server. [default: as the plugins]")
 @click.option(
-    "--namespace", metavar="NAME", envvar="POD_NAMESPACE", default="kube-system", show_default=True, help="Where the Lease is. [$POD_NAMESPACE]"
+    "--namespace",
+    metavar="NAME",
+    envvar="POD_NAMESPACE",
+    default="kube-system",
+    show_default=True,
+    help="Where the Lease is. [$POD_NAMESPACE]",
 )
 @click.option(
     "--lease", metavar="NAME", default="kube-node-controller", show_default=True,
     help="Of several controllers, who holds this Lease works; none for all at once, which is safe and wasteful.",
 )  # fmt: skip
-@click.option("--service-cidr", "service_cidrs", type=Network(), multiple=True, help="The services' network: pools that overlap it are shown.")
+@click.option(
+    "--service-cidr", "service_cidrs", type=Network(), multiple=True, help="The services' network: pools that overlap it are shown."
+)
 @click.option("--pod-cidr", "pod_cidrs", type=Network(), multiple=True, help="The pods' network: pools that overlap it are shown.")
 @click.option("--listen", type=Address(), default=LISTEN, show_default=True, help="/metrics, /healthz and /readyz; none for nothing.")
 @click.option("--loglevel", type=click.Choice(["warning", "info", "debug", "trace"]), default="info", show_default=True)
@@ -58,17 +65,17 @@ def command(
     listen: tuple[str, int] | None,
     loglevel: str,
 ) -> None:
-    r"""Give every node subnets of its own, for secondary networks.
+    """Give every node subnets of its own, for secondary networks.
 
-    It writes the annotations that the plugin reads, by the SubnetPools that there are, and notes each subnet that is given as a NodeSubnet. One
-    works for a cluster; others may stand by. It logs JSON lines to standard error.
+    It writes the annotations that the plugin reads, by the SubnetPools that there are, and notes each subnet that is given as a
+    NodeSubnet. One works for a cluster; others may stand by. It logs JSON lines to standard error.
 
     \b
     Examples:
       kube-node controller
       kube-node controller --kubeconfig=admin.conf --lease=none
       kube-node controller --service-cidr=10.96.0.0/16 --service-cidr=fd00:10:96::/112
-    """
+    """  # noqa: D301 -- a backspace is how click is told to leave lines as they are
     from kubenode.controller.service import Controller, Options
 
     options = Options(kubeconfig, namespace, "" if lease == "none" else lease, service_cidrs, pod_cidrs)

@@ -13,7 +13,12 @@ from kubenode.version import VERSION
 if TYPE_CHECKING:
     from kubenode.cni.errors import CNIError
 
-COMMANDS = {"agent": "agent", "controller": "controller", "try": "try_"}  # command to module; its function is called `command`
+COMMANDS = {
+    "agent": "agent",
+    "controller": "controller",
+    "pools": "pools",
+    "try": "try_",
+}  # command to module; its function is called `command`
 
 
 class Commands(click.Group):

@@ -53,7 +53,7 @@ class Leader:
     async def run(self) -> None:
         """Campaign, lead, and begin again, until cancelled. A fault of `lead` ends it."""
         while True:
-            while not await self._held():
+            while not await self._held():  # noqa: ASYNC110 (what is waited for happens at the API server)
                 await asyncio.sleep(self._terms.retry * self._random.uniform(0.8, 1.2))
             self._log.info("leads from now on", lease=self._name, identity=self._identity)
             self.leads = True
@@ -86,10 +86,11 @@ class Leader:
 
     async def resign(self) -> None:
         """Give the Lease back, so that the next one need not wait."""
-        spec = (self._lease or {}).get("spec", {})
+        lease = self._lease or {}
+        spec = lease.get("spec", {})
         if spec.get("holderIdentity") == self._identity:
             try:
-                await self._write({**spec, "holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": _now()})
+                await self._write(lease, {**spec, "holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": _now()})
             except CNIError as error:
                 self._log.warning("the Lease could not be given back", error=str(error))
 
@@ -121,7 +122,7 @@ class Leader:
             return True
         spec = self._lease.get("spec") or {}
         if spec.get("holderIdentity") == self._identity:
-            await self._write(self._spec(spec))
+            await self._write(self._lease, self._spec(spec))
             return True
         version, now = self._lease["metadata"]["resourceVersion"], time.monotonic()
         if version != self._seen[0]:
@@ -129,7 +130,7 @@ class Leader:
         # Clocks of two machines need not agree: what counts is how long we have not seen it renewed.
         if spec.get("holderIdentity") and now - self._seen[1] < float(spec.get("leaseDurationSeconds") or self._terms.duration):
             return False
-        await self._write(self._spec({"leaseTransitions": int(spec.get("leaseTransitions") or 0) + 1, "acquireTime": _now()}))
+        await self._write(self._lease, self._spec({"leaseTransitions": int(spec.get("leaseTransitions") or 0) + 1, "acquireTime": _now()}))
         return True
 
     async def _read(self) -> dict[str, Any] | None:
@@ -140,9 +141,8 @@ class Leader:
                 return None
             raise
 
-    async def _write(self, spec: dict[str, Any]) -> None:
-        assert self._lease is not None
-        self._lease = await self._cluster.replace(f"{self._path}/{self._name}", {**self._lease, "spec": spec})
+    async def _write(self, lease: dict[str, Any], spec: dict[str, Any]) -> None:
+        self._lease = await self._cluster.replace(f"{self._path}/{self._name}", {**lease, "spec": spec})
 
     def _spec(self, kept: dict[str, Any]) -> dict[str, Any]:
         return {**kept, "holderIdentity": self._identity, "leaseDurationSeconds": max(1, round(self._terms.duration)), "renewTime": _now()}

@@ -1,4 +1,4 @@
-"""A collection of the API server, followed: LIST in pages, then WATCH from there, resumed where it ends, listed anew where that is too late."""
+"""A collection of the API server, followed: LIST in pages, then WATCH from there, resumed where it ends, listed anew if too late."""
 
 from __future__ import annotations
 
@@ -149,5 +149,5 @@ class Mirror:
         if error.msg != self._logged:
             self._log.warning("cannot be followed, what is known serves", resource=self._resource, error=str(error))
             self._logged = error.msg
-        pause = min(self._pace.longest, self._pace.shortest * 2 ** min(self._failures - 1, 7)) * self._random.uniform(0.5, 1)
+        pause = min(self._pace.longest, self._pace.shortest * float(1 << min(self._failures - 1, 7))) * self._random.uniform(0.5, 1)
         return max(pause, min(self._pace.longest, (isinstance(error, RefusedError) and error.retry_after) or 0.0))

@@ -130,6 +130,10 @@ class Ledger:
         if (entered := self.claims.get(claim.subnet)) is not None and not entered.uid:
             self.drop_claim(claim.subnet)
 
+    def bar(self, subnet: Subnet) -> None:
+        """Never give a subnet: the name of its NodeSubnet is taken by an object that says something else."""
+        self.space.note(subnet, "(a broken NodeSubnet)")  # comes before every node
+
     def reclaim_after(self, pool: str) -> float:
         return self.pools[pool].reclaim_after if pool in self.pools else RECLAIM_AFTER
 
@@ -147,7 +151,7 @@ class Ledger:
         return claim.annotation if pool is None else pool.annotation
 
     def _leave(self, claims: Iterable[NodeSubnet], now: float) -> tuple[list[Write], float | None]:
-        """There is no such node: note since when, and forget its claims once that is long enough."""
+        """See to the claims of a node that is gone: note since when, and forget them once that is long enough."""
         writes: list[Write] = []
         dues: list[float] = []
         for claim in claims:
@@ -164,11 +168,12 @@ class Ledger:
         if conflicts != old_conflicts:
             self.changed_pools.update(pool for conflict in [*conflicts, *old_conflicts] for pool in conflict.pools)
         self.changed_pools |= waits_for ^ old_pools
-        for book, value in ((self.conflicts, conflicts), (self.waiting, waits_for)):
-            if value:
-                book[name] = value  # type: ignore[index] # two books of two kinds
-            else:
-                book.pop(name, None)  # type: ignore[attr-defined]
+        self.conflicts.pop(name, None)
+        self.waiting.pop(name, None)
+        if conflicts:
+            self.conflicts[name] = conflicts
+        if waits_for:
+            self.waiting[name] = waits_for
 
     def _note(self, name: str) -> None:
         """Take note of what a node's annotations hold without a claim of its own, so that nobody else is given it."""
@@ -176,10 +181,9 @@ class Ledger:
         for subnet in old:
             self.space.forget(subnet, name)
         node, found = self.nodes.get(name), []
-        for key in self.by_key if node else ():
-            assert node is not None
+        for annotation in [node.annotations.get(key) for key in self.by_key] if node else ():
             try:
-                subnets = noted(node.annotations.get(key))
+                subnets = noted(annotation)
             except RangeError:
                 continue
             for subnet in subnets:

@@ -156,7 +156,9 @@ class Reconciler:
             self._ledger.withdraw(claim)
             if refused.status != HTTPStatus.CONFLICT:
                 raise
-            await self._look(claim)  # somebody else was quicker; for whom, decides what comes next
+            # Somebody else was quicker; for whom, decides what comes next.
+            if await self._look(claim) and self._ledger.claims.get(claim.subnet) is None:
+                self._ledger.bar(claim.subnet)
         except BaseException:
             # It may be there all the same: then the watch, or the next attempt's 409, says so.
             self._ledger.withdraw(claim)
@@ -187,14 +189,16 @@ class Reconciler:
             self._feeds.claims.forget(claim)
             self._log.info("took back", subnet=str(claim.subnet), node=claim.node, pool=claim.pool)
 
-    async def _look(self, claim: NodeSubnet) -> None:
-        """Ask for a claim as it is now."""
+    async def _look(self, claim: NodeSubnet) -> bool:
+        """Ask for a claim as it is now; tell whether there is an object of its name."""
         try:
             self._feeds.claims.take_object(await self._cluster.get(f"{CLAIMS}/{claim.name}"))
         except RefusedError as refused:
             if refused.status != HTTPStatus.NOT_FOUND:
                 raise
             self._feeds.claims.forget(claim)
+            return False
+        return True
 
     async def _annotate(self, write: Annotate, key: Key) -> None:
         node = write.node
@@ -231,13 +235,9 @@ class Reconciler:
         try:
             self._feeds.pools.take_object(await self._cluster.merge(f"{POOLS}/{name}/status", patch))
         except RefusedError as refused:
-            if refused.status == HTTPStatus.NOT_FOUND:
-                return
-            if refused.status != HTTPStatus.CONFLICT:
+            if refused.status not in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
                 raise
-            self._feeds.pools.take_object(await self._cluster.get(f"{POOLS}/{name}"))
-            self._ledger.changed_pools.add(name)
-            return
+            return  # it has changed; the watch will tell
         old = {condition["type"]: condition["status"] for condition in pool.status.get("conditions") or ()}
         for condition in wanted["conditions"]:
             bad = "False" if condition["type"] == "Ready" else "True"
@@ -246,7 +246,7 @@ class Reconciler:
                 await self._warn(about, condition["reason"], condition["message"])
 
     async def _warn_node(self, conflict: Conflict) -> None:
-        self._log.warning("a conflict", node=conflict.node, reason=conflict.reason, message=conflict.message)
+        self._log.warning("a conflict", node=conflict.node, reason=conflict.reason, text=conflict.message)
         about = {"apiVersion": "v1", "kind": "Node", "name": conflict.node, "uid": conflict.uid}
         await self._warn(about, conflict.reason, conflict.message)
 

@@ -101,7 +101,7 @@ def _some(texts: list[str], between: str = "; ") -> str:
 
 def _condition(pool: SubnetPool, now: float, kind: str, holds: bool, reason: str, message: str) -> dict[str, Any]:  # noqa: FBT001
     value = "True" if holds else "False"
-    old = next((condition for condition in pool.status.get("conditions") or () if condition.get("type") == kind), {})
+    old: dict[str, Any] = next((condition for condition in pool.status.get("conditions") or () if condition.get("type") == kind), {})
     since = old["lastTransitionTime"] if old.get("status") == value and "lastTransitionTime" in old else stamp(now)
     return {
         "type": kind,

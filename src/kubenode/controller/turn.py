@@ -77,9 +77,9 @@ class Turn:
     def _elsewhere(self, subnet: Subnet, key: str) -> str | None:
         """Return another annotation of the node that has claimed addresses of a subnet and still holds them."""
         for held, claim in self._ledger.claims.overlapping(subnet):
-            if claim.node == self.node.name and claim.annotation != key and claim.annotation in self._ledger.by_key:
-                if held in self._readable(claim.annotation):
-                    return f"its annotation {claim.annotation}"
+            other = claim.annotation
+            if claim.node == self.node.name and other != key and other in self._ledger.by_key and held in self._readable(other):
+                return f"its annotation {other}"
         return None
 
     def _readable(self, key: str) -> tuple[Subnet, ...]:
@@ -121,7 +121,7 @@ class Turn:
         return False
 
     def _release(self, claim: NodeSubnet) -> None:
-        """The node does not have it, and does not need it: note since when, and forget it once that is long enough."""
+        """See to a claim that the node does not have, and does not need: note since when, and forget it once that is long enough."""
         if not claim.uid:
             self._ledger.withdraw(claim)
             return

@@ -85,7 +85,7 @@ class Cluster:
         self._timeout = timeout
         self._observer = observer
         self._url = self._sign_on.server.rstrip("/")
-        self._client = httpx2.AsyncClient(transport=AsyncTransport(self._sign_on), timeout=None, trust_env=False)  # noqa: S113 (see _send)
+        self._client = httpx2.AsyncClient(transport=AsyncTransport(self._sign_on), timeout=None, trust_env=False)
         self._list: msgspec.json.Decoder[_List] = msgspec.json.Decoder(_List)
         self._event: msgspec.json.Decoder[_Event] = msgspec.json.Decoder(_Event)
 
