@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 MANIFESTS = list(yaml.safe_load_all((ROOT / "deploy/controller/rbac.yaml").read_text()))
 RULES = [
-    (manifest["metadata"]["name"], index, verb)
+    (f"{manifest['kind']}/{manifest['metadata']['name']}", index, verb)
     for manifest in MANIFESTS
     if manifest["kind"] in ("ClusterRole", "Role")
     for index, rule in enumerate(manifest["rules"])
@@ -48,8 +48,7 @@ def rights(crds: RealApiServer) -> Iterator[RealApiServer]:
 @pytest.fixture
 def account(rights: RealApiServer, tmp_path: Path) -> Path:
     lease = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases"
-    if rights.request("GET", lease)["items"]:
-        rights.request("DELETE", f"{lease}/kube-node-controller")
+    rights.request("DELETE", f"{lease}?fieldSelector=metadata.name=kube-node-controller")
     token = {"token": rights.token("kube-node-controller")}
     return rights.kubeconfig(tmp_path / "account", token)
 
@@ -79,12 +78,13 @@ def test_the_manifest_is_enough(corner: Corner, account: Path, tmp_path: Path) -
 @pytest.mark.parametrize(("role", "index", "verb"), RULES, ids=str)
 def test_a_right_is_missing(corner: Corner, rights: RealApiServer, account: Path, tmp_path: Path, role: str, index: int, verb: str) -> None:
     """With any one right taken away, an error names what is missing: verb, resource and the rule to bind."""
-    manifest = next(each for each in MANIFESTS if each["metadata"]["name"] == role and len(each.get("rules", ())) > index)
+    kind, _, name = role.partition("/")
+    manifest = next(each for each in MANIFESTS if (each["kind"], each["metadata"]["name"]) == (kind, name))
     less = copy.deepcopy(manifest)
     resource = less["rules"][index]["resources"][0]
     less["rules"][index]["verbs"].remove(verb)
     less["rules"] = [rule for rule in less["rules"] if rule["verbs"]]
-    rights.request("PUT", f"{path_of(manifest)}/{role}", less)
+    rights.request("PUT", f"{path_of(manifest)}/{name}", less)
     expected = f'resources: ["{resource}"], verbs: ["{verb}"]'.replace('"', '\\"')
     with ControllerProcess(account, tmp_path / "controller.log") as process:
         provoke(corner, lambda: expected in process.log())
@@ -93,7 +93,7 @@ def test_a_right_is_missing(corner: Corner, rights: RealApiServer, account: Path
 
 def provoke(corner: Corner, said: Callable[[], bool]) -> None:
     """Have the controller do all that it does, until it has `said` what it cannot."""
-    spec = {"cidr": "172.20.9.0/24", "pool": f"none-{corner.id}", "annotation": corner.key, "node": "none", "nodeUID": ""}
+    spec = {"cidr": "172.20.9.0/24", "pool": f"none-{corner.id}", "annotation": corner.key, "node": "none", "nodeUID": "none"}
     broken = {"apiVersion": f"{GROUP}/v1alpha1", "kind": "NodeSubnet", "metadata": {"name": "172.20.0.0-24"}, "spec": spec}
     corner.server.request("POST", f"{APIS}/nodesubnets", broken)  # of another's name: has to be looked at
     corner.pool("net", [{"cidr": "172.20.0.0/22", "nodePrefix": 24}], reclaimAfter="1s")

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import time
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +14,8 @@ import click
 from kubenode.cni.errors import NODE_NOT_FOUND, CNIError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from rich.table import Table
 
     from kubenode.controller.mirror import Sink
@@ -181,13 +184,31 @@ async def _purge(pool: str, kubeconfig: str, *, yes: bool) -> None:
     annotate, delete = purge(pool, (claim for _, claim in ledger.claims), ledger.nodes)
     if not yes:
         click.confirm(f"Take {len(delete)} subnets of {pool} away, with the annotations of {len(annotate)} nodes?", abort=True)
+    subnets = nodes = 0
     cluster = Cluster(kubeconfig or None, os.environ, TIMEOUT, _Uncounted())
     try:
-        for write in annotate:
-            metadata = {"uid": write.node.uid, "resourceVersion": write.node.version, "annotations": dict(write.values)}
-            await cluster.merge(f"{NODES}/{write.node.name}", {"metadata": metadata}, metadata=True)
-        for claim, _ in delete:
-            await cluster.delete(f"{CLAIMS}/{claim.name}", claim.uid, claim.version)
+        while annotate or delete:
+            for write in annotate:
+                metadata = {"uid": write.node.uid, "resourceVersion": write.node.version, "annotations": dict(write.values)}
+                nodes += await _done(cluster.merge(f"{NODES}/{write.node.name}", {"metadata": metadata}, metadata=True))
+            for claim, _ in delete:
+                subnets += await _done(cluster.delete(f"{CLAIMS}/{claim.name}", claim.uid, claim.version))
+            # A controller notes what nodes have lost, and a kubelet its state: what has changed meanwhile is looked at again.
+            ledger = await _read(kubeconfig, nodes=True)
+            annotate, delete = purge(pool, (claim for _, claim in ledger.claims), ledger.nodes)
     finally:
         await cluster.aclose()
-    click.echo(f"took {len(delete)} subnets away, and changed the annotations of {len(annotate)} nodes")
+    click.echo(f"took {subnets} subnets away, and changed the annotations of {nodes} nodes")
+
+
+async def _done(write: Awaitable[object]) -> bool:
+    """Tell whether a write was made; not where the object has changed or is gone."""
+    from kubenode.kube.refusal import RefusedError
+
+    try:
+        await write
+    except RefusedError as refused:
+        if refused.status not in (HTTPStatus.CONFLICT, HTTPStatus.NOT_FOUND):
+            raise
+        return False
+    return True

@@ -60,7 +60,7 @@ class _ListMeta(msgspec.Struct, rename={"version": "resourceVersion", "more": "c
 
 class _List(msgspec.Struct):
     metadata: _ListMeta
-    items: list[msgspec.Raw]
+    items: list[msgspec.Raw] | None  # null where there are none, if only metadata was asked for
 
 
 class _Details(msgspec.Struct, rename={"pause": "retryAfterSeconds"}):
@@ -102,7 +102,7 @@ class Cluster:
                 page = self._list.decode(body)
             except msgspec.MsgspecError as error:
                 raise self._garbled("a list", error) from error
-            yield page.items, page.metadata.version
+            yield page.items or [], page.metadata.version
             more = page.metadata.more
             if not more:
                 return
