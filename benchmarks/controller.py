@@ -89,19 +89,22 @@ def measure(server: RealApiServer, kubeconfig: Path, directory: Path, nodes: int
     process = ControllerProcess(kubeconfig, directory / f"controller-{nodes}.log", "--lease=none")
 
     def run(served: int) -> tuple[float, dict[str, int], float, float]:
-        (server.directory / "audit.log").write_bytes(b"")  # the API server appends
+        before = len(server.asked())
         began = time.monotonic()
         process.start()
         until(lambda: settled(process, nodes, served), PATIENCE, process.log)
         seconds = time.monotonic() - began
         time.sleep(2)  # what comes late, counts
-        requests = Counter(f"{asked.verb} {asked.resource}" for asked in server.asked())
+        requests = Counter(f"{asked.verb} {asked.resource}" for asked in server.asked()[before:])
         assert process.process is not None
         memory, cpu = usage(process.process.pid)
         process.stop()
         return seconds, dict(sorted(requests.items())), memory, cpu
 
-    return Row(nodes, *run(nodes), *run(0))
+    try:
+        return Row(nodes, *run(nodes), *run(0))
+    finally:
+        process.kill()
 
 
 def settled(process: ControllerProcess, nodes: int, served: int) -> bool:

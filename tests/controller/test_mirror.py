@@ -6,12 +6,18 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from apiserver import base64_text, write_kubeconfig
 from standin import StandInApiServer, answer, cut, failure, refuse, stream
 
+from kubenode.controller.feeds import TOO_LONG, Nodes
 from kubenode.controller.mirror import Mirror, Pace
+from kubenode.controller.pools import Ledger
+from kubenode.controller.records import noted
 from kubenode.host.log import Log
+from kubenode.ipam.ranges import RangeError
 from kubenode.kube.collection import Cluster, Collection
+from kubenode.kube.node import LAST_APPLIED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,6 +92,16 @@ def mirrored(
 
         asyncio.run(run())
     return server, counts
+
+
+def test_a_long_annotation() -> None:
+    """Of an annotation that is too long for a list of subnets only that is kept: it is no list, so it is never changed."""
+    ledger = Ledger()
+    metadata = {"name": "n", "uid": "u", "resourceVersion": "1", "annotations": {"k": "x" * 2000, LAST_APPLIED: "{}", "other": "1"}}
+    Nodes(ledger, lambda: None, Log("test")).take_object({"metadata": metadata})
+    assert ledger.nodes["n"].annotations == {"k": TOO_LONG, "other": "1"}
+    with pytest.raises(RangeError):
+        noted(TOO_LONG)
 
 
 def test_pages_then_a_watch(tmp_path: Path) -> None:

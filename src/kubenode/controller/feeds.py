@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sys import intern
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -29,6 +30,8 @@ class _Object(msgspec.Struct):
 
 
 _NODE: msgspec.json.Decoder[_Object] = msgspec.json.Decoder(_Object)
+LONGEST = 1024  # characters of an annotation that may be a list of subnets
+TOO_LONG = f"(more than {LONGEST} characters)"  # no list of subnets, so that it is left as it is
 _NOTHING: dict[str, str] = {}
 
 
@@ -47,9 +50,14 @@ class Nodes(Feed):
 
     def take(self, told: _Object) -> str:
         meta = told.metadata
-        # The copy that kubectl leaves is as large as the rest.
-        annotations = {key: value for key, value in (meta.annotations or _NOTHING).items() if key != LAST_APPLIED}
-        node = Node(meta.name, meta.uid, meta.version, meta.labels or _NOTHING, annotations)
+        # Of thousands of nodes most labels are the same, and most of what they are annotated with is of no use here.
+        labels = {intern(key): intern(value) for key, value in (meta.labels or _NOTHING).items()}
+        annotations = {
+            intern(key): value if len(value) <= LONGEST else TOO_LONG
+            for key, value in (meta.annotations or _NOTHING).items()
+            if key != LAST_APPLIED
+        }
+        node = Node(intern(meta.name), intern(meta.uid), meta.version, labels, annotations)
         known = self._ledger.nodes.get(node.name)
         if known is None or known.uid != node.uid or not before(node.version, known.version):
             self._ledger.set_node(node)

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, disable_created_metrics
 from prometheus_client.core import GaugeMetricFamily
 
-from kubenode.controller.status import usages
 from kubenode.version import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
-    from kubenode.controller.pools import Ledger
+    from kubenode.controller.status import Figures
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)  # seconds
 
@@ -34,11 +33,11 @@ class Metrics:
             "kube_node_controller_allocation_duration_seconds", "From a Node's need to its annotation.", buckets=BUCKETS, registry=registry
         )
 
-    def show(self, ledger: Ledger, depth: Callable[[], int], leads: Callable[[], bool]) -> None:
-        """Show what the ledger says, looked up for each scrape."""
+    def show(self, figures: Mapping[str, Figures], depth: Callable[[], int], leads: Callable[[], bool]) -> None:
+        """Show the pools that there are at each scrape, and how much there is to do."""
         Gauge("kube_node_controller_queue_depth", "Nodes and pools to look at.", registry=self.registry).set_function(depth)
         Gauge("kube_node_controller_leader", "Whether this one works.", registry=self.registry).set_function(leads)
-        self.registry.register(_Pools(ledger))
+        self.registry.register(_Pools(figures))
 
     def requested(self, verb: str, resource: str, result: str) -> None:
         self._requests.labels(verb, resource, result).inc()
@@ -51,8 +50,10 @@ class Metrics:
 
 
 class _Pools:
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    """A scraper comes in a thread of its own, so it sees only numbers that were counted where the ledger is."""
+
+    def __init__(self, figures: Mapping[str, Figures]) -> None:
+        self._figures = figures
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         labels = ["pool", "family"]
@@ -61,17 +62,15 @@ class _Pools:
         free = GaugeMetricFamily("kube_node_controller_subnets_free", "Subnets that can be given.", labels=labels)
         waiting = GaugeMetricFamily("kube_node_controller_nodes_waiting", "Nodes for which nothing is left.", labels=["pool"])
         conflicts = GaugeMetricFamily("kube_node_controller_conflicts", "Annotations that are in conflict.", labels=["pool"])
-        for name, pool in sorted(self._ledger.pools.copy().items()):
-            used = usages(self._ledger, pool)
-            for family in sorted({usage.block.cidr.version for usage in used}):
-                mine = [usage for usage in used if usage.block.cidr.version == family]
+        for name, figures in sorted(dict(self._figures).items()):
+            for family in sorted({usage.block.cidr.version for usage in figures.usages}):
+                mine = [usage for usage in figures.usages if usage.block.cidr.version == family]
                 for metric, value in (
                     (total, sum(usage.total for usage in mine)),
                     (allocated, sum(usage.allocated for usage in mine)),
                     (free, sum(usage.free for usage in mine)),
                 ):
                     metric.add_metric([name, f"ipv{family}"], value)
-            waiting.add_metric([name], sum(name in pools for pools in self._ledger.waiting.copy().values()))
-            found = [conflict for conflicts_ in self._ledger.conflicts.copy().values() for conflict in conflicts_]
-            conflicts.add_metric([name], sum(name in conflict.pools for conflict in found))
+            waiting.add_metric([name], figures.waiting)
+            conflicts.add_metric([name], figures.conflicts)
         yield from (total, allocated, free, waiting, conflicts)

@@ -54,6 +54,7 @@ class Ledger:
 
     def drop_pool(self, name: str) -> None:
         if self.pools.pop(name, None) is not None:
+            self.changed_pools.add(name)
             self._pools_changed(name)
 
     def set_claim(self, claim: NodeSubnet) -> None:

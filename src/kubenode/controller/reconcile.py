@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from kubenode.cni.errors import INTERNAL, CNIError
 from kubenode.controller.queue import Key, WorkQueue
 from kubenode.controller.records import GROUP, stamp
-from kubenode.controller.status import status
+from kubenode.controller.status import figures, status
 from kubenode.controller.writes import Annotate, CreateClaim, DeleteClaim, UpdateClaim
 from kubenode.kube.refusal import RefusedError
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from kubenode.controller.pools import Ledger
     from kubenode.controller.ports import Log
     from kubenode.controller.records import NodeSubnet
-    from kubenode.controller.status import Reserved
+    from kubenode.controller.status import Figures, Reserved
     from kubenode.controller.writes import Conflict, Write
     from kubenode.kube.collection import Cluster
 
@@ -57,6 +57,7 @@ class Reconciler:
         self.reserved: list[Reserved] = []
         self.failure: CNIError | None = None  # of the last thing that failed, until all is done
         self.works = False
+        self.figures: dict[str, Figures] = {}  # pools in numbers, by name
         self._cluster = cluster
         self._ledger = ledger
         self._feeds = feeds
@@ -79,6 +80,7 @@ class Reconciler:
         finally:
             self.works = False
             self.queue.clear()
+            self.figures.clear()
 
     def heard(self) -> None:
         """Put what the ledger says has changed on the queue. Who does not work leaves it there."""
@@ -227,8 +229,10 @@ class Reconciler:
     async def _pool(self, name: str) -> None:
         pool = self._ledger.pools.get(name)
         if pool is None:
+            self.figures.pop(name, None)
             return
-        wanted = status(self._ledger, pool, time.time(), self.reserved)
+        self.figures[name] = figures(self._ledger, pool)
+        wanted = status(self._ledger, pool, time.time(), self.reserved, self.figures[name])
         if wanted == pool.status:
             return
         patch = {"metadata": {"resourceVersion": pool.version}, "status": wanted}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from sys import intern
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kubenode.controller.selector import Selector, SelectorError, parse_selector
@@ -130,10 +131,10 @@ def parse_claim(manifest: Mapping[str, Any]) -> NodeSubnet:
         raise RecordError(f"NodeSubnet {metadata['name']}: its cidr is {subnet}, so it has to be called {object_name(subnet)}")
     return NodeSubnet(
         subnet,
-        str(spec.get("pool", "")),
-        str(spec.get("annotation", "")),
-        str(spec.get("node", "")),
-        str(spec.get("nodeUID", "")),
+        intern(str(spec.get("pool", ""))),  # many claims say the same
+        intern(str(spec.get("annotation", ""))),
+        intern(str(spec.get("node", ""))),
+        intern(str(spec.get("nodeUID", ""))),
         bool(spec.get("adopted", False)),
         released,
         str(metadata.get("uid", "")),

@@ -99,7 +99,7 @@ class Controller:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        self._metrics.show(self._ledger, lambda: len(self._reconciler.queue), lambda: self._reconciler.works)
+        self._metrics.show(self._reconciler.figures, lambda: len(self._reconciler.queue), lambda: self._reconciler.works)
         http = self._serve(self._metrics.registry, {"/healthz": self._ill, "/readyz": self._unready})
         tasks = [asyncio.create_task(job) for job in (self._beat(), self._work(), *(mirror.run() for mirror in self._mirrors))]
         stopped = asyncio.create_task(stop.wait())

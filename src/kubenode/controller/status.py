@@ -33,15 +33,31 @@ class Usage(NamedTuple):
     free: int
 
 
+class Figures(NamedTuple):
+    """A pool in numbers."""
+
+    usages: list[Usage]
+    waiting: int
+    conflicts: int
+
+
+def figures(ledger: Ledger, pool: SubnetPool) -> Figures:
+    found = [conflict for conflicts in ledger.conflicts.values() for conflict in conflicts]
+    waiting = sum(pool.name in pools for pools in ledger.waiting.values())
+    return Figures(usages(ledger, pool), waiting, sum(pool.name in conflict.pools for conflict in found))
+
+
 def usages(ledger: Ledger, pool: SubnetPool) -> list[Usage]:
     return [Usage(block, block.total, ledger.claims.within(block.cidr), ledger.space.free(block)) for block in pool.blocks]
 
 
-def status(ledger: Ledger, pool: SubnetPool, now: float, reserved: Iterable[Reserved] = ()) -> dict[str, Any]:
+def status(
+    ledger: Ledger, pool: SubnetPool, now: float, reserved: Iterable[Reserved] = (), counted: Figures | None = None
+) -> dict[str, Any]:
     """Return the status that the object should have; equal to `pool.status` where nothing has changed."""
     networks = [
         {"cidr": str(usage.block.cidr), "total": min(usage.total, LARGEST), "allocated": usage.allocated, "free": min(usage.free, LARGEST)}
-        for usage in usages(ledger, pool)
+        for usage in (counted or figures(ledger, pool)).usages
     ]
     conditions = [
         _condition(pool, now, "Ready", *_ready(ledger, pool)),
