@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 COMMANDS = {  # command to module; its function is called `command`, or as it is named behind the colon
     "agent": "agent",
+    "controller": "controller",
+    "pools": "pools",
     "install": "install",
     "uninstall": "install:uninstall",
     "try": "try_",

@@ -140,7 +140,7 @@ class AsyncNodes:
 
 
 class AsyncTransport(httpx2.AsyncBaseTransport):
-    """Returns answers with status 200, whose bodies are still to come; everything else is a CNIError.
+    """Returns answers of success, whose bodies are still to come; everything else is a CNIError.
 
     A busy server's Retry-After is left to the caller, who has other things to do meanwhile.
     """
@@ -166,7 +166,7 @@ class AsyncTransport(httpx2.AsyncBaseTransport):
             await response.aclose()
             await self._renew()
             response = await self._ask(request)
-        if response.status_code != HTTPStatus.OK:
+        if not response.is_success:
             raise self._sign_on.refused(response.status_code, await response.aread(), retry_after(response))
         return response
 

@@ -108,7 +108,7 @@ def pod_subnets(node: Node) -> tuple[Subnet, ...]:
             "the controller manager assigns them (--allocate-node-cidrs=true and --cluster-cidr), or kubeadm's --pod-network-cidr",
         )
     try:
-        return _subnets(node.pod_cidrs)
+        return subnets(node.pod_cidrs)
     except RangeError as error:
         raise CNIError(
             NODE_INVALID, f"spec.podCIDRs of Node {node.name}: {error}", "check --cluster-cidr of the controller manager"
@@ -133,7 +133,7 @@ def annotated_subnets(node: Node, key: str) -> tuple[Subnet, ...]:
     """Return the subnets of an annotation `CIDR[,CIDR…]`, blanks allowed. Raises CNIError."""
     value = annotation(node, key)
     try:
-        return _subnets(part.strip() for part in value.split(","))
+        return subnets(part.strip() for part in value.split(","))
     except RangeError as error:
         raise CNIError(
             ANNOTATION_INVALID,
@@ -142,14 +142,15 @@ def annotated_subnets(node: Node, key: str) -> tuple[Subnet, ...]:
         ) from None
 
 
-def _subnets(parts: Iterable[str]) -> tuple[Subnet, ...]:
-    subnets: list[Subnet] = []
+def subnets(parts: Iterable[str]) -> tuple[Subnet, ...]:
+    """Read subnets that do not overlap. Raises RangeError."""
+    found: list[Subnet] = []
     for part in parts:
         if not part:
             raise RangeError("an empty subnet, so a comma too many")
         subnet = parse_subnet(part)
-        for other in subnets:
+        for other in found:
             if subnet.overlaps(other):
                 raise RangeError(f"subnets {other} and {subnet} overlap")
-        subnets.append(subnet)
-    return tuple(subnets)
+        found.append(subnet)
+    return tuple(found)

@@ -1,0 +1,101 @@
+"""`kube-node controller`: the cluster's controller, run by a Deployment or by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+from kubenode.cli.agent import Address
+from kubenode.host import log
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from prometheus_client import CollectorRegistry
+
+    from kubenode.agent.metrics import HTTPServer
+    from kubenode.ipam.ranges import Subnet
+
+LISTEN = "127.0.0.1:19091"
+
+
+class Network(click.ParamType):  # type: ignore[type-arg] # generic only to type checkers
+    """A network in CIDR notation."""
+
+    name = "CIDR"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Subnet:
+        from kubenode.ipam.ranges import RangeError, parse_subnet
+
+        try:
+            return parse_subnet(str(value))
+        except RangeError as error:
+            self.fail(str(error), param, ctx)
+
+
+@click.command("controller")
+@click.option("--kubeconfig", metavar="FILE", default="", help="How to reach the API server. [default: as the plugins]")
+@click.option(
+    "--namespace",
+    metavar="NAME",
+    envvar="POD_NAMESPACE",
+    default="kube-system",
+    show_default=True,
+    help="Where the Lease is. [$POD_NAMESPACE]",
+)
+@click.option(
+    "--lease", metavar="NAME", default="kube-node-controller", show_default=True,
+    help="Of several controllers, who holds this Lease works; none for all at once, which is safe and wasteful.",
+)  # fmt: skip
+@click.option(
+    "--service-cidr", "service_cidrs", type=Network(), multiple=True, help="The services' network: pools that overlap it are shown."
+)
+@click.option("--pod-cidr", "pod_cidrs", type=Network(), multiple=True, help="The pods' network: pools that overlap it are shown.")
+@click.option("--listen", type=Address(), default=LISTEN, show_default=True, help="/metrics, /healthz and /readyz; none for nothing.")
+@click.option("--loglevel", type=click.Choice(["warning", "info", "debug", "trace"]), default="info", show_default=True)
+def command(
+    kubeconfig: str,
+    namespace: str,
+    lease: str,
+    service_cidrs: tuple[Subnet, ...],
+    pod_cidrs: tuple[Subnet, ...],
+    listen: tuple[str, int] | None,
+    loglevel: str,
+) -> None:
+    """Give every node subnets of its own, for secondary networks.
+
+    It writes the annotations that the plugin reads, by the SubnetPools that there are, and notes each subnet that is given as a
+    NodeSubnet. One works for a cluster; others may stand by. It logs JSON lines to standard error.
+
+    \b
+    Examples:
+      kube-node controller
+      kube-node controller --kubeconfig=admin.conf --lease=none
+      kube-node controller --service-cidr=10.96.0.0/16 --service-cidr=fd00:10:96::/112
+    """  # noqa: D301 -- a backspace is how click is told to leave lines as they are
+    from kubenode.controller.service import Controller, Options
+
+    options = Options(kubeconfig, namespace, "" if lease == "none" else lease, service_cidrs, pod_cidrs)
+    level = {name: number for number, name in log.NAMES.items()}[loglevel]
+    asyncio.run(Controller(options, os.environ, log.Log("controller", level), _server(listen)).run())
+
+
+def _server(listen: tuple[str, int] | None) -> Callable[[CollectorRegistry, dict[str, Callable[[], str]]], HTTPServer | None]:
+    def serve(registry: CollectorRegistry, checks: dict[str, Callable[[], str]]) -> HTTPServer | None:
+        from kubenode.agent.metrics import HTTPServer
+        from kubenode.cni.errors import IO_FAILURE, CNIError
+
+        if listen is None:
+            return None
+        try:
+            http = HTTPServer(listen, registry, checks)
+        except OSError as error:
+            problem = f"cannot listen on {listen[0]}:{listen[1]}: {error.strerror}"
+            raise CNIError(IO_FAILURE, problem, "give --listen another address, or none") from None
+        http.start()
+        return http
+
+    return serve

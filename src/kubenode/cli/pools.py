@@ -1,0 +1,214 @@
+"""`kube-node pools`: how full the SubnetPools are, and which node has what of one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kubenode.cni.errors import NODE_NOT_FOUND, CNIError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from rich.table import Table
+
+    from kubenode.controller.mirror import Sink
+    from kubenode.controller.pools import Ledger
+    from kubenode.controller.records import SubnetPool
+
+TIMEOUT = 30.0  # seconds for one request
+BAR = 20  # characters
+
+
+@click.command("pools")
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--purge", is_flag=True, help="Take the annotations and NodeSubnets away that a deleted pool NAME has left.")
+@click.option("--yes", is_flag=True, help="Do not ask before.")
+@click.option("--kubeconfig", metavar="FILE", default="", help="How to reach the API server. [default: as the plugins]")
+def command(name: str | None, kubeconfig: str, *, as_json: bool, purge: bool, yes: bool) -> None:
+    """Show the SubnetPools, or each node and its subnets of the pool NAME.
+
+    \b
+    Examples:
+      kube-node pools
+      kube-node pools net1
+      kube-node pools net1 --json
+      kubectl delete subnetpool net1 && kube-node pools net1 --purge
+    """  # noqa: D301 -- a backspace is how click is told to leave lines as they are
+    if purge:
+        if name is None:
+            raise click.UsageError("--purge needs the NAME of a pool that was deleted")
+        asyncio.run(_purge(name, kubeconfig, yes=yes))
+        return
+    ledger = asyncio.run(_read(kubeconfig))
+    if name is not None and name not in ledger.pools and not any(claim.pool == name for _, claim in ledger.claims):
+        raise CNIError(NODE_NOT_FOUND, f"there is no SubnetPool {name}", f"there are: {', '.join(sorted(ledger.pools)) or 'none'}")
+    if as_json:
+        found = [_pool_object(pool) for pool in sorted(ledger.pools.values()) if name in (None, pool.name)]
+        click.echo(
+            json.dumps({"pools": found} if name is None else {**(found[0] if found else {"name": name}), "nodes": _nodes(ledger, name)})
+        )
+        return
+    from rich.console import Console
+
+    console = Console()
+    if name is None:
+        console.print(_overview(ledger) if ledger.pools else "There are no SubnetPools.")
+    else:
+        console.print(_detail(ledger, name))
+    for pool in sorted(ledger.pools.values()):
+        if name in (None, pool.name):
+            for kind, message in _troubles(pool):
+                console.print(f"{pool.name}: {kind}: {message}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _pool_object(pool: SubnetPool) -> dict[str, Any]:
+    return {
+        "name": pool.name,
+        "annotation": pool.annotation,
+        "cidrs": list(pool.status.get("cidrs") or ()),
+        "conditions": list(pool.status.get("conditions") or ()),
+    }
+
+
+def _nodes(ledger: Ledger, pool: str) -> list[dict[str, Any]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for subnet, claim in sorted(ledger.claims):
+        if claim.pool == pool:
+            entry: dict[str, Any] = {"cidr": str(subnet), "adopted": claim.adopted}
+            if claim.released is not None:
+                entry["released"] = claim.released
+            found.setdefault(claim.node, []).append(entry)
+    return [{"node": node, "subnets": subnets} for node, subnets in sorted(found.items())]
+
+
+def _overview(ledger: Ledger) -> Table:
+    from rich.table import Table
+
+    table = Table("pool", "network", "a node's", "", "given", "free", "annotation", box=None, pad_edge=False)
+    for pool in sorted(ledger.pools.values()):
+        numbers = {network["cidr"]: network for network in pool.status.get("cidrs") or ()}
+        for index, block in enumerate(pool.blocks):
+            network = numbers.get(str(block.cidr))
+            first = (pool.name, pool.annotation) if index == 0 else ("", "")
+            if network is None:
+                table.add_row(first[0], str(block.cidr), f"/{block.node_prefix}", "no controller has seen it", "", "", first[1])
+                continue
+            used = network["total"] - network["free"]
+            given, free = f"{network['allocated']}", f"{network['free']}"
+            table.add_row(first[0], str(block.cidr), f"/{block.node_prefix}", _bar(used, network["total"]), given, free, first[1])
+        if not pool.blocks:
+            table.add_row(pool.name, "", "", "", "", "", pool.annotation)
+    return table
+
+
+def _bar(used: int, total: int) -> str:
+    """Return a bar; what is used at all shows, and what is free at all, too."""
+    full = min(BAR - (used < total), max(used > 0, BAR * used // total))
+    return "█" * full + "░" * (BAR - full)
+
+
+def _detail(ledger: Ledger, name: str) -> Table:
+    from rich.table import Table
+
+    table = Table("node", "subnets", "", box=None, pad_edge=False)
+    for entry in _nodes(ledger, name):
+        notes = {"taken over": any(subnet["adopted"] for subnet in entry["subnets"])}
+        released = [subnet["released"] for subnet in entry["subnets"] if "released" in subnet]
+        if released:
+            left = min(released) + ledger.reclaim_after(name) - time.time()
+            notes[f"the node is without it, free in {max(0, round(left))} s"] = True
+        table.add_row(
+            entry["node"],
+            ", ".join(subnet["cidr"] for subnet in entry["subnets"]),
+            "; ".join(note for note, holds in notes.items() if holds),
+        )
+    return table
+
+
+def _troubles(pool: SubnetPool) -> list[tuple[str, str]]:
+    found = []
+    for condition in pool.status.get("conditions") or ():
+        if condition.get("status") == ("False" if condition.get("type") == "Ready" else "True"):
+            kind = "NotReady" if condition["type"] == "Ready" else condition["type"]
+            found.append((kind, condition.get("message", "")))
+    return found
+
+
+class _Uncounted:
+    def requested(self, verb: str, resource: str, result: str) -> None:
+        """Nobody reads metrics of a command."""
+
+
+async def _read(kubeconfig: str, *, nodes: bool = False) -> Ledger:
+    """Return what the API server has of pools and claims, and where asked for, of nodes."""
+    from kubenode.controller.feeds import Claims, Nodes, Pools
+    from kubenode.controller.pools import Ledger
+    from kubenode.controller.reconcile import CLAIMS, NODES, POOLS
+    from kubenode.host.log import Log
+    from kubenode.kube.collection import Cluster, Collection
+
+    ledger, log = Ledger(), Log("pools")
+    cluster = Cluster(kubeconfig or None, os.environ, TIMEOUT, _Uncounted())
+    try:
+        wanted: list[tuple[Collection, Sink]] = [
+            (Collection(POOLS), Pools(ledger, lambda: None, log)),
+            (Collection(CLAIMS), Claims(ledger, lambda: None, log)),
+        ]
+        if nodes:
+            wanted.append((Collection(NODES, metadata=True), Nodes(ledger, lambda: None, log)))
+        for collection, sink in wanted:
+            async for items, _ in cluster.pages(collection):
+                for item in items:
+                    sink.put(item)
+    finally:
+        await cluster.aclose()
+    return ledger
+
+
+async def _purge(pool: str, kubeconfig: str, *, yes: bool) -> None:
+    from kubenode.controller.purge import purge
+    from kubenode.controller.reconcile import CLAIMS, NODES
+    from kubenode.kube.collection import Cluster
+
+    ledger = await _read(kubeconfig, nodes=True)
+    if pool in ledger.pools:
+        raise click.UsageError(f"SubnetPool {pool} is there, and would give what is taken away: kubectl delete subnetpool {pool}")
+    annotate, delete = purge(pool, (claim for _, claim in ledger.claims), ledger.nodes)
+    if not yes:
+        click.confirm(f"Take {len(delete)} subnets of {pool} away, with the annotations of {len(annotate)} nodes?", abort=True)
+    subnets = nodes = 0
+    cluster = Cluster(kubeconfig or None, os.environ, TIMEOUT, _Uncounted())
+    try:
+        while annotate or delete:
+            for write in annotate:
+                metadata = {"uid": write.node.uid, "resourceVersion": write.node.version, "annotations": dict(write.values)}
+                nodes += await _done(cluster.merge(f"{NODES}/{write.node.name}", {"metadata": metadata}, metadata=True))
+            for claim, _ in delete:
+                subnets += await _done(cluster.delete(f"{CLAIMS}/{claim.name}", claim.uid, claim.version))
+            # A controller notes what nodes have lost, and a kubelet its state: what has changed meanwhile is looked at again.
+            ledger = await _read(kubeconfig, nodes=True)
+            annotate, delete = purge(pool, (claim for _, claim in ledger.claims), ledger.nodes)
+    finally:
+        await cluster.aclose()
+    click.echo(f"took {subnets} subnets away, and changed the annotations of {nodes} nodes")
+
+
+async def _done(write: Awaitable[object]) -> bool:
+    """Tell whether a write was made; not where the object has changed or is gone."""
+    from kubenode.kube.refusal import RefusedError
+
+    try:
+        await write
+    except RefusedError as refused:
+        if refused.status not in (HTTPStatus.CONFLICT, HTTPStatus.NOT_FOUND):
+            raise
+        return False
+    return True

@@ -1,0 +1,147 @@
+"""What the API server tells, put into the ledger; what is older than what is known already is left out."""
+
+from __future__ import annotations
+
+from sys import intern
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from kubenode.controller.records import Node, NodeSubnet, RecordError, parse_claim, parse_pool
+from kubenode.kube.node import LAST_APPLIED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kubenode.controller.pools import Ledger
+    from kubenode.controller.ports import Log
+
+
+class _Meta(msgspec.Struct, rename={"version": "resourceVersion"}):
+    name: str
+    uid: str = ""
+    version: str = ""
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+
+
+class _Object(msgspec.Struct):
+    metadata: _Meta
+
+
+_NODE: msgspec.json.Decoder[_Object] = msgspec.json.Decoder(_Object)
+LONGEST = 1024  # characters of an annotation that may be a list of subnets
+TOO_LONG = f"(more than {LONGEST} characters)"  # no list of subnets, so that it is left as it is
+_NOTHING: dict[str, str] = {}
+
+
+class Feed:
+    """A sink of a mirror. `heard` is called after each change."""
+
+    def __init__(self, ledger: Ledger, heard: Callable[[], None], log: Log) -> None:
+        self._ledger = ledger
+        self._heard = heard
+        self._log = log
+
+
+class Nodes(Feed):
+    def put(self, manifest: msgspec.Raw) -> str:
+        return self.take(_NODE.decode(manifest))
+
+    def take(self, told: _Object) -> str:
+        meta = told.metadata
+        # Of thousands of nodes most labels are the same, and most of what they are annotated with is of no use here.
+        labels = {intern(key): intern(value) for key, value in (meta.labels or _NOTHING).items()}
+        annotations = {
+            intern(key): value if len(value) <= LONGEST else TOO_LONG
+            for key, value in (meta.annotations or _NOTHING).items()
+            if key != LAST_APPLIED
+        }
+        node = Node(intern(meta.name), intern(meta.uid), meta.version, labels, annotations)
+        known = self._ledger.nodes.get(node.name)
+        if known is None or known.uid != node.uid or not before(node.version, known.version):
+            self._ledger.set_node(node)
+            self._heard()
+        return node.name
+
+    def take_object(self, manifest: dict[str, Any]) -> None:
+        self.take(msgspec.convert(manifest, _Object))
+
+    def drop(self, manifest: msgspec.Raw) -> None:
+        meta = _NODE.decode(manifest).metadata
+        known = self._ledger.nodes.get(meta.name)
+        if known is not None and known.uid == meta.uid:
+            self._ledger.drop_node(meta.name)
+            self._heard()
+
+    def only(self, names: set[str], version: str) -> None:
+        for node in [node for node in self._ledger.nodes.values() if node.name not in names and not before(version, node.version)]:
+            self._ledger.drop_node(node.name)
+        self._heard()
+
+
+class Claims(Feed):
+    def put(self, manifest: msgspec.Raw) -> str:
+        return self.take_object(msgspec.json.decode(manifest))
+
+    def take_object(self, manifest: dict[str, Any]) -> str:
+        try:
+            claim = parse_claim(manifest)
+        except RecordError as error:
+            self._log.warning("a NodeSubnet means nothing", error=str(error))
+            return str(manifest["metadata"]["name"])
+        known = self._ledger.claims.get(claim.subnet)
+        if known is None or known.uid != claim.uid or not before(claim.version, known.version):
+            self._ledger.set_claim(claim)
+            self._heard()
+        return claim.name
+
+    def drop(self, manifest: msgspec.Raw) -> None:
+        try:
+            claim = parse_claim(msgspec.json.decode(manifest))
+        except RecordError:
+            return
+        self.forget(claim)
+
+    def forget(self, claim: NodeSubnet) -> None:
+        """There is no such object any more."""
+        known = self._ledger.claims.get(claim.subnet)
+        if known is not None and known.uid == claim.uid:
+            self._ledger.drop_claim(claim.subnet)
+            self._heard()
+
+    def only(self, names: set[str], version: str) -> None:
+        gone = [claim for _, claim in self._ledger.claims if claim.uid and claim.name not in names and not before(version, claim.version)]
+        for claim in gone:
+            self._ledger.drop_claim(claim.subnet)
+        self._heard()
+
+
+class Pools(Feed):
+    def put(self, manifest: msgspec.Raw) -> str:
+        return self.take_object(msgspec.json.decode(manifest))
+
+    def take_object(self, manifest: dict[str, Any]) -> str:
+        pool = parse_pool(manifest)
+        known = self._ledger.pools.get(pool.name)
+        if known is None or known.uid != pool.uid or not before(pool.version, known.version):
+            self._ledger.set_pool(pool)
+            self._heard()
+        return pool.name
+
+    def drop(self, manifest: msgspec.Raw) -> None:
+        meta = _NODE.decode(manifest).metadata
+        known = self._ledger.pools.get(meta.name)
+        if known is not None and known.uid == meta.uid:
+            self._ledger.drop_pool(meta.name)
+            self._heard()
+
+    def only(self, names: set[str], version: str) -> None:
+        for pool in [pool for pool in self._ledger.pools.values() if pool.name not in names and not before(version, pool.version)]:
+            self._ledger.drop_pool(pool.name)
+        self._heard()
+
+
+def before(version: str, other: str) -> bool:
+    """Compare two versions; all that is known of their form is that they are numbers by now."""
+    return version.isdecimal() and other.isdecimal() and int(version) < int(other)

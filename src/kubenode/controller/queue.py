@@ -1,0 +1,81 @@
+"""What is still to be looked at: each key once, never by two at a time, again later where it failed or is not due yet."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from random import SystemRandom
+from typing import TypeAlias
+
+Key: TypeAlias = tuple[str, str]  # kind and name
+
+SHORTEST, LONGEST = 0.25, 30.0  # seconds until a second try; each one after that waits twice as long
+DOUBLINGS = 7
+
+
+class WorkQueue:
+    def __init__(self) -> None:
+        self._ready: deque[Key] = deque()
+        self._wanted: dict[Key, float] = {}  # since when
+        self._active: dict[Key, float] = {}
+        self._later: dict[Key, asyncio.TimerHandle] = {}
+        self._failures: dict[Key, int] = {}
+        self._more = asyncio.Event()
+        self._random = SystemRandom()
+
+    def __len__(self) -> int:
+        return len(self._wanted) + len(self._active)
+
+    def add(self, key: Key) -> None:
+        if key not in self._wanted:
+            self._wanted[key] = time.monotonic()
+            if key not in self._active:
+                self._ready.append(key)
+                self._more.set()
+
+    def add_later(self, key: Key, seconds: float) -> None:
+        """Add the key then, or when it was to be added anyway, if that is sooner."""
+        loop = asyncio.get_running_loop()
+        planned = self._later.get(key)
+        if planned is not None:
+            if planned.when() <= loop.time() + seconds:
+                return
+            planned.cancel()
+        self._later[key] = loop.call_later(seconds, self._due, key)
+
+    async def get(self) -> Key:
+        while not self._ready:
+            self._more.clear()
+            await self._more.wait()
+        key = self._ready.popleft()
+        self._active[key] = self._wanted.pop(key)
+        return key
+
+    def since(self, key: Key) -> float:
+        """Return since when a key that is being looked at was wanted."""
+        return self._active[key]
+
+    def done(self, key: Key) -> None:
+        self._active.pop(key, None)
+        if key in self._wanted:
+            self._ready.append(key)
+            self._more.set()
+
+    def succeeded(self, key: Key) -> None:
+        self._failures.pop(key, None)
+
+    def failed(self, key: Key, at_least: float = 0.0) -> None:
+        failures = self._failures[key] = self._failures.get(key, 0) + 1
+        pause = min(LONGEST, SHORTEST * 2 ** min(failures - 1, DOUBLINGS)) * self._random.uniform(0.5, 1)
+        self.add_later(key, max(pause, at_least))
+
+    def clear(self) -> None:
+        for handle in self._later.values():
+            handle.cancel()
+        for book in (self._ready, self._wanted, self._active, self._later, self._failures):
+            book.clear()
+
+    def _due(self, key: Key) -> None:
+        del self._later[key]
+        self.add(key)

@@ -1,0 +1,278 @@
+"""The work: what the ledger says has to be written is written, by several workers, a node by one of them at a time.
+
+A NodeSubnet comes before the annotation that names it; each write holds only for the version of the object that the decision was made from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+import traceback
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from kubenode.cni.errors import INTERNAL, CNIError
+from kubenode.controller.queue import Key, WorkQueue
+from kubenode.controller.records import GROUP, stamp
+from kubenode.controller.status import figures, status
+from kubenode.controller.writes import Annotate, CreateClaim, DeleteClaim, UpdateClaim
+from kubenode.kube.refusal import RefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from kubenode.controller.feeds import Claims, Nodes, Pools
+    from kubenode.controller.pools import Ledger
+    from kubenode.controller.ports import Log
+    from kubenode.controller.records import NodeSubnet
+    from kubenode.controller.status import Figures, Reserved
+    from kubenode.controller.writes import Conflict, Write
+    from kubenode.kube.collection import Cluster
+
+NODES = "/api/v1/nodes"
+POOLS = f"/apis/{GROUP}/v1alpha1/subnetpools"
+CLAIMS = f"/apis/{GROUP}/v1alpha1/nodesubnets"
+EVENTS = "/api/v1/namespaces/default/events"  # where those about objects without a namespace are
+WORKERS = 16
+ROUNDS = 6  # for one node in a row: claims, annotation, and who else was quicker
+STATUS_AFTER = 0.5  # seconds from a change to a pool's status, which covers all that changes meanwhile
+
+
+class Observer(Protocol):
+    def served(self, seconds: float) -> None: ...
+
+
+class Feeds(NamedTuple):
+    """Where an answer of the API server goes, so that the next decision knows it before a watch tells."""
+
+    nodes: Nodes
+    claims: Claims
+    pools: Pools
+
+
+class Reconciler:
+    def __init__(self, cluster: Cluster, ledger: Ledger, feeds: Feeds, log: Log, observer: Observer, workers: int = WORKERS) -> None:
+        self.queue = WorkQueue()
+        self.reserved: list[Reserved] = []
+        self.failure: CNIError | None = None  # of the last thing that failed, until all is done
+        self.works = False
+        self.figures: dict[str, Figures] = {}  # pools in numbers, by name
+        self._cluster = cluster
+        self._ledger = ledger
+        self._feeds = feeds
+        self._log = log
+        self._observer = observer
+        self._workers = workers
+        self._logged = ""
+
+    async def run(self) -> None:
+        """Look at everything, then at what changes, until cancelled."""
+        self.works = True
+        ledger = self._ledger
+        ledger.changed.update(ledger.nodes, (claim.node for _, claim in ledger.claims))
+        ledger.changed_pools.update(ledger.pools)
+        self.heard()
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self._workers):
+                    group.create_task(self._work())
+        finally:
+            self.works = False
+            self.queue.clear()
+            self.figures.clear()
+
+    def heard(self) -> None:
+        """Put what the ledger says has changed on the queue. Who does not work leaves it there."""
+        if not self.works:
+            return
+        for name in sorted(self._ledger.changed):
+            self.queue.add(("node", name))
+        for name in self._ledger.changed_pools:
+            self.queue.add_later(("pool", name), STATUS_AFTER)
+        self._ledger.changed.clear()
+        self._ledger.changed_pools.clear()
+
+    async def _work(self) -> None:
+        while True:
+            key = await self.queue.get()
+            try:
+                await (self._node(key) if key[0] == "node" else self._pool(key[1]))
+            except CNIError as error:
+                self._failed(key, error)
+            except Exception as error:  # noqa: BLE001 (a fault of ours at one node must not keep the others from being served)
+                self._log.error("a fault", about=key[1], traceback=traceback.format_exc())
+                self._failed(key, CNIError(INTERNAL, f"{key[0]} {key[1]}: {type(error).__name__}: {error}", "see the log; it tries again"))
+            else:
+                self.queue.succeeded(key)
+                self.failure = None
+            finally:
+                self.queue.done(key)
+            self.heard()
+
+    def _failed(self, key: Key, error: CNIError) -> None:
+        self.failure = error
+        self.queue.failed(key, min(60.0, (isinstance(error, RefusedError) and error.retry_after) or 0.0))
+        if error.msg != self._logged:  # else an outage would fill the log
+            self._log.warning("could not be written, tries again", about=key[1], error=str(error))
+            self._logged = error.msg
+
+    async def _node(self, key: Key) -> None:
+        name, ledger = key[1], self._ledger
+        for _ in range(ROUNDS):
+            known = ledger.conflicts.get(name, [])
+            ledger.changed.discard(name)
+            now = time.time()
+            outcome = ledger.plan(name, now)
+            for conflict in outcome.conflicts:
+                if conflict not in known:
+                    await self._warn_node(conflict)
+            if not outcome.writes:
+                if outcome.again is not None:
+                    self.queue.add_later(key, outcome.again - now)
+                return
+            await self._all([self._write(write, key) for write in outcome.writes])
+        ledger.changed.add(name)
+
+    async def _all(self, jobs: list[Coroutine[Any, Any, None]]) -> None:
+        """Do things at once; all of them end before the first error is raised."""
+        results = await asyncio.gather(*jobs, return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    async def _write(self, write: Write, key: Key) -> None:
+        if isinstance(write, CreateClaim):
+            await self._create(write.claim)
+        elif isinstance(write, UpdateClaim):
+            await self._update(write.claim)
+        elif isinstance(write, DeleteClaim):
+            await self._delete(write)
+        else:
+            await self._annotate(write, key)
+
+    async def _create(self, claim: NodeSubnet) -> None:
+        try:
+            made = await self._cluster.create(CLAIMS, claim.manifest())
+        except RefusedError as refused:
+            self._ledger.withdraw(claim)
+            if refused.status != HTTPStatus.CONFLICT:
+                raise
+            # Somebody else was quicker; for whom, decides what comes next.
+            if await self._look(claim) and self._ledger.claims.get(claim.subnet) is None:
+                self._ledger.bar(claim.subnet)
+        except BaseException:
+            # It may be there all the same: then the watch, or the next attempt's 409, says so.
+            self._ledger.withdraw(claim)
+            raise
+        else:
+            self._feeds.claims.take_object(made)
+            self._log.debug("gave", subnet=str(claim.subnet), node=claim.node, pool=claim.pool, adopted=claim.adopted)
+
+    async def _update(self, claim: NodeSubnet) -> None:
+        try:
+            self._feeds.claims.take_object(await self._cluster.replace(f"{CLAIMS}/{claim.name}", claim.manifest()))
+        except RefusedError as refused:
+            if refused.status not in (HTTPStatus.CONFLICT, HTTPStatus.NOT_FOUND):
+                raise
+            await self._look(claim)
+
+    async def _delete(self, write: DeleteClaim) -> None:
+        claim = write.claim
+        if write.orphan and await self._node_there(claim.node):
+            return  # our watch is late; it will tell
+        try:
+            await self._cluster.delete(f"{CLAIMS}/{claim.name}", claim.uid, claim.version)
+        except RefusedError as refused:
+            if refused.status not in (HTTPStatus.CONFLICT, HTTPStatus.NOT_FOUND):
+                raise
+            await self._look(claim)
+        else:
+            self._feeds.claims.forget(claim)
+            self._log.info("took back", subnet=str(claim.subnet), node=claim.node, pool=claim.pool)
+
+    async def _look(self, claim: NodeSubnet) -> bool:
+        """Ask for a claim as it is now; tell whether there is an object of its name."""
+        try:
+            self._feeds.claims.take_object(await self._cluster.get(f"{CLAIMS}/{claim.name}"))
+        except RefusedError as refused:
+            if refused.status != HTTPStatus.NOT_FOUND:
+                raise
+            self._feeds.claims.forget(claim)
+            return False
+        return True
+
+    async def _annotate(self, write: Annotate, key: Key) -> None:
+        node = write.node
+        patch = {"metadata": {"uid": node.uid, "resourceVersion": node.version, "annotations": dict(write.values)}}
+        try:
+            self._feeds.nodes.take_object(await self._cluster.merge(f"{NODES}/{node.name}", patch, metadata=True))
+        except RefusedError as refused:
+            if refused.status == HTTPStatus.CONFLICT:
+                await self._node_there(node.name)
+            elif refused.status != HTTPStatus.NOT_FOUND:  # then the watch will tell that it was deleted
+                raise
+        else:
+            self._observer.served(time.monotonic() - self.queue.since(key))
+            self._log.info("annotated", node=node.name, **{name.rpartition("/")[2]: value for name, value in write.values.items()})
+
+    async def _node_there(self, name: str) -> bool:
+        """Ask for a Node as it is now; tell whether there is one."""
+        try:
+            self._feeds.nodes.take_object(await self._cluster.get(f"{NODES}/{name}", metadata=True))
+        except RefusedError as refused:
+            if refused.status != HTTPStatus.NOT_FOUND:
+                raise
+            return False
+        return True
+
+    async def _pool(self, name: str) -> None:
+        pool = self._ledger.pools.get(name)
+        if pool is None:
+            self.figures.pop(name, None)
+            return
+        self.figures[name] = figures(self._ledger, pool)
+        wanted = status(self._ledger, pool, time.time(), self.reserved, self.figures[name])
+        if wanted == pool.status:
+            return
+        patch = {"metadata": {"resourceVersion": pool.version}, "status": wanted}
+        try:
+            self._feeds.pools.take_object(await self._cluster.merge(f"{POOLS}/{name}/status", patch))
+        except RefusedError as refused:
+            if refused.status not in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
+                raise
+            return  # it has changed; the watch will tell
+        old = {condition["type"]: condition["status"] for condition in pool.status.get("conditions") or ()}
+        for condition in wanted["conditions"]:
+            bad = "False" if condition["type"] == "Ready" else "True"
+            if condition["status"] == bad and old.get(condition["type"]) != bad:
+                about = {"apiVersion": f"{GROUP}/v1alpha1", "kind": "SubnetPool", "name": name, "uid": pool.uid}
+                await self._warn(about, condition["reason"], condition["message"])
+
+    async def _warn_node(self, conflict: Conflict) -> None:
+        self._log.warning("a conflict", node=conflict.node, reason=conflict.reason, text=conflict.message)
+        about = {"apiVersion": "v1", "kind": "Node", "name": conflict.node, "uid": conflict.uid}
+        await self._warn(about, conflict.reason, conflict.message)
+
+    async def _warn(self, about: dict[str, str], reason: str, message: str) -> None:
+        """Make an Event. The same one is not made twice within its hour, whoever leads and however often it starts."""
+        mark = hashlib.sha256("\0".join([about["uid"], reason, message]).encode()).hexdigest()[:16]
+        now = stamp(time.time())
+        event = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": f"{about['name']}.{mark}", "namespace": "default"},
+            "involvedObject": about,
+            "reason": reason,
+            "message": message,
+            "type": "Warning",
+            "count": 1,
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "source": {"component": "kube-node-controller"},
+        }
+        try:
+            await self._cluster.create(EVENTS, event)
+        except RefusedError as refused:
+            if refused.status != HTTPStatus.CONFLICT:
+                self._log.warning("no Event could be made", about=about["name"], error=str(refused))

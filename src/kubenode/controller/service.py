@@ -1,0 +1,175 @@
+"""The controller put together: what runs at the same time, from start to end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import socket
+import time
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import msgspec
+
+from kubenode.cni.errors import CNIError
+from kubenode.controller.feeds import Claims, Nodes, Pools
+from kubenode.controller.leader import TERMS, Leader, Terms
+from kubenode.controller.metrics import Metrics
+from kubenode.controller.mirror import Mirror
+from kubenode.controller.pools import Ledger
+from kubenode.controller.reconcile import CLAIMS, NODES, POOLS, Feeds, Reconciler
+from kubenode.controller.status import Reserved
+from kubenode.ipam.ranges import RangeError, Subnet, parse_subnet
+from kubenode.kube.collection import Cluster, Collection
+from kubenode.version import VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from prometheus_client import CollectorRegistry
+
+    from kubenode.controller.ports import Log
+
+TIMEOUT = 30.0  # seconds for one request; a page of a list may take some
+BEAT = 1.0  # seconds between two signs of life
+ALIVE = 20.0  # seconds that the event loop may take for a turn
+LOOK_EVERY = 3600.0  # seconds between looks at podCIDRs
+
+
+class Closeable(Protocol):
+    def server_close(self) -> None: ...
+
+
+class _Spec(msgspec.Struct, rename={"pod_cidrs": "podCIDRs"}):
+    pod_cidrs: list[str] = []
+
+
+class _Meta(msgspec.Struct):
+    name: str
+
+
+class _Node(msgspec.Struct):
+    metadata: _Meta
+    spec: _Spec
+
+
+_POD_CIDRS: msgspec.json.Decoder[_Node] = msgspec.json.Decoder(_Node)
+
+
+class Options(NamedTuple):
+    """How the controller is run. `lease`: "" for none."""
+
+    kubeconfig: str = ""
+    namespace: str = "kube-system"
+    lease: str = "kube-node-controller"
+    service_cidrs: tuple[Subnet, ...] = ()
+    pod_cidrs: tuple[Subnet, ...] = ()
+    terms: Terms = TERMS
+
+
+class Controller:
+    """One controller. Raises CNIError where it cannot start. `serve` answers HTTP with metrics and these checks."""
+
+    def __init__(
+        self, options: Options, environ: Mapping[str, str], log: Log,
+        serve: Callable[[CollectorRegistry, dict[str, Callable[[], str]]], Closeable | None],
+    ) -> None:  # fmt: skip
+        self._options = options
+        self._log = log
+        self._metrics = Metrics()
+        self._cluster = Cluster(options.kubeconfig or None, environ, TIMEOUT, self._metrics)
+        self._ledger = Ledger()
+        feeds = Feeds(*(kind(self._ledger, self._heard, log) for kind in (Nodes, Claims, Pools)))  # type: ignore[arg-type] # in this order
+        self._reconciler = Reconciler(self._cluster, self._ledger, feeds, log, self._metrics)
+        self._reconciler.reserved = [Reserved(subnet, "the service network") for subnet in options.service_cidrs]
+        self._reconciler.reserved += [Reserved(subnet, "the pods' network") for subnet in options.pod_cidrs]
+        self._mirrors = [
+            Mirror(self._cluster, Collection(POOLS), feeds.pools, log, self._metrics),
+            Mirror(self._cluster, Collection(CLAIMS), feeds.claims, log, self._metrics),
+            Mirror(self._cluster, Collection(NODES, metadata=True), feeds.nodes, log, self._metrics),
+        ]
+        identity = f"{socket.gethostname()}_{secrets.token_hex(4)}"
+        self._leader = Leader(self._cluster, options.namespace, options.lease, identity, self._lead, log, options.terms)
+        self._serve = serve
+        self._turn = time.monotonic()
+
+    async def run(self) -> None:
+        """Work until SIGTERM or SIGINT."""
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        self._metrics.show(self._reconciler.figures, lambda: len(self._reconciler.queue), lambda: self._reconciler.works)
+        http = self._serve(self._metrics.registry, {"/healthz": self._ill, "/readyz": self._unready})
+        tasks = [asyncio.create_task(job) for job in (self._beat(), self._work(), *(mirror.run() for mirror in self._mirrors))]
+        stopped = asyncio.create_task(stop.wait())
+        self._log.info("controller started", version=VERSION, pid=os.getpid())
+        try:
+            done, _ = await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {stopped}:
+                task.result()  # none of them ends but by a fault of ours
+        finally:
+            for task in [stopped, *tasks]:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            if self._options.lease:
+                await self._leader.resign()
+            await self._cluster.aclose()
+            if http:
+                http.server_close()
+            self._log.info("controller stopped")
+
+    async def _work(self) -> None:
+        """Work once all is known, and if there is a Lease, while it is ours."""
+        for mirror in self._mirrors:
+            await mirror.synced.wait()
+        self._log.info("all is known", nodes=len(self._ledger.nodes), claims=len(self._ledger.claims), pools=len(self._ledger.pools))
+        await (self._leader.run() if self._options.lease else self._lead())
+
+    async def _lead(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._reconciler.run())
+            group.create_task(self._look_at_pod_cidrs())
+
+    async def _look_at_pod_cidrs(self) -> None:
+        """Take note of podCIDRs, of which metadata says nothing. They are of one or two networks: a page of Nodes shows where those are."""
+        while True:
+            try:
+                pages = self._cluster.pages(Collection(NODES))
+                items, _ = await anext(pages)
+                await pages.aclose()
+                fixed = [reserved for reserved in self._reconciler.reserved if not reserved.what.startswith("podCIDR ")]
+                self._reconciler.reserved = [*fixed, *(found for item in items for found in _pod_cidrs(item))]
+                self._ledger.changed_pools.update(self._ledger.pools)
+                self._heard()
+            except CNIError as error:
+                self._log.warning("podCIDRs could not be looked at", error=str(error))
+            await asyncio.sleep(LOOK_EVERY)
+
+    def _heard(self) -> None:
+        self._reconciler.heard()
+
+    async def _beat(self) -> None:
+        while True:
+            self._turn = time.monotonic()
+            await asyncio.sleep(BEAT)
+
+    def _ill(self) -> str:
+        silent = time.monotonic() - self._turn
+        return f"the event loop has not turned for {silent:.0f} s" if silent > ALIVE else ""
+
+    def _unready(self) -> str:
+        """Say what is missing: a collection that cannot be followed, the Lease, or what could not be written."""
+        for mirror in self._mirrors:
+            if mirror.failure is not None and not mirror.synced.is_set():
+                return str(mirror.failure)
+        failure = self._leader.failure or self._reconciler.failure
+        return str(failure) if failure else self._ill()
+
+
+def _pod_cidrs(item: msgspec.Raw) -> list[Reserved]:
+    try:
+        node = _POD_CIDRS.decode(item)
+        return [Reserved(parse_subnet(text), f"podCIDR of Node {node.metadata.name}") for text in node.spec.pod_cidrs]
+    except (msgspec.MsgspecError, RangeError):
+        return []

@@ -1,0 +1,109 @@
+"""PURE. What of the pools is free: the lowest subnet that nobody has, and how many there are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kubenode.controller.held import Held
+from kubenode.ipam.address import BITS
+from kubenode.ipam.ranges import Subnet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from kubenode.controller.records import Block, NodeSubnet, SubnetPool
+
+
+class Space:
+    """Claims, and what nodes hold without one (`strange`: subnet to nodes), seen as what is not free."""
+
+    def __init__(self, claims: Held[NodeSubnet]) -> None:
+        self._claims = claims
+        self.strange: Held[set[str]] = Held()
+        self.overlaps: dict[str, list[str]] = {}  # pool: where it overlaps which other
+        self.barred: dict[tuple[str, Block], str] = {}  # a pool's block that gives nothing, and why
+        self._lowest: dict[Block, int] = {}  # below it nothing is free
+
+    def note(self, subnet: Subnet, node: str) -> None:
+        holders = self.strange.get(subnet)
+        if holders is None:
+            self.strange.put(subnet, {node})
+        else:
+            holders.add(node)
+
+    def forget(self, subnet: Subnet, node: str) -> None:
+        holders = self.strange.get(subnet)
+        if holders is not None:
+            holders.discard(node)
+            if not holders:
+                self.strange.remove(subnet)
+
+    def freed(self, subnet: Subnet) -> None:
+        """Look again where `subnet` was."""
+        for block, lowest in self._lowest.items():
+            if block.cidr.overlaps(subnet):
+                host = BITS[block.cidr.version] - block.node_prefix
+                self._lowest[block] = min(lowest, max(block.cidr.number, subnet.number >> host << host))
+
+    def pools_changed(self, pools: Iterable[SubnetPool]) -> None:
+        self._lowest = {}
+        self.overlaps, self.barred = {}, {}
+        ordered = sorted(pools, key=lambda pool: (pool.created, pool.name))
+        for index, younger in enumerate(ordered):
+            for older in ordered[:index]:
+                for mine in younger.blocks:
+                    for other in older.blocks:
+                        if mine.cidr.overlaps(other.cidr):
+                            self._overlap(older, other, younger, mine)
+
+    def _overlap(self, older: SubnetPool, other: Block, younger: SubnetPool, mine: Block) -> None:
+        self.overlaps.setdefault(older.name, []).append(f"{other.cidr} overlaps {mine.cidr} of SubnetPool {younger.name}")
+        self.overlaps.setdefault(younger.name, []).append(f"{mine.cidr} overlaps {other.cidr} of SubnetPool {older.name}")
+        if mine.node_prefix != other.node_prefix:
+            # Subnets of two lengths have two names, so the API server would not refuse the second of two that overlap.
+            self.barred[younger.name, mine] = (
+                f"{mine.cidr} overlaps {other.cidr} of SubnetPool {older.name}, which is older and has another nodePrefix: "
+                f"nothing is given of it; make them equal, or exclude nothing and choose another network"
+            )
+
+    def lowest_free(self, pool: SubnetPool, version: int) -> Subnet | None:
+        """Return the lowest free subnet of the first block of a family that has one."""
+        for block in pool.blocks:
+            if block.cidr.version == version and (pool.name, block) not in self.barred:
+                subnet = self._lowest_of(block)
+                if subnet is not None:
+                    return subnet
+        return None
+
+    def free(self, block: Block) -> int:
+        """Count the free subnets of a block."""
+        spans = [*self._claims.spans(block.cidr, block.node_prefix), *self.strange.spans(block.cidr, block.node_prefix)]
+        unit = BITS[block.cidr.version] - block.node_prefix
+        for excluded in block.exclude:
+            first, last = max(excluded.number, block.cidr.number), min(excluded.last, block.cidr.last)
+            spans.append((first - block.cidr.number >> unit, last - block.cidr.number >> unit))
+        taken, end = 0, -1
+        for first, last in sorted(spans):
+            taken += max(0, last - max(first, end + 1) + 1)
+            end = max(end, last)
+        return block.total - taken
+
+    def _lowest_of(self, block: Block) -> Subnet | None:
+        size = 1 << BITS[block.cidr.version] - block.node_prefix
+        number = self._lowest.get(block, block.cidr.number)
+        while number <= block.cidr.last:
+            subnet = Subnet(block.cidr.version, number, block.node_prefix)
+            last = self._taken_until(subnet, block)
+            if last is None:
+                self._lowest[block] = number
+                return subnet
+            # What is larger than a subnet ends where a subnet ends; of what is smaller the rest of its subnet goes with it.
+            number = max(number + size, last + 1)
+        self._lowest[block] = number
+        return None
+
+    def _taken_until(self, subnet: Subnet, block: Block) -> int | None:
+        ends = [excluded.last for excluded in block.exclude if excluded.overlaps(subnet)]
+        ends += [held.last for held, _ in self._claims.overlapping(subnet)]
+        ends += [held.last for held, _ in self.strange.overlapping(subnet)]
+        return max(ends, default=None)

@@ -1,0 +1,215 @@
+"""The API server as the controller needs it: whole collections in pages, watches of them, and writes. With asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from urllib.parse import urlencode
+
+import httpx2
+import msgspec
+
+from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
+from kubenode.kube.asyncclient import LARGEST, AsyncTransport, GarbledError
+from kubenode.kube.refusal import RefusedError
+from kubenode.kube.signon import SignOn
+from kubenode.kube.sources import SERVICE_ACCOUNT, connection
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Mapping
+
+PAGE = 500  # objects in one answer to a LIST, as kubectl asks for them
+JSON_PATCH, MERGE_PATCH = "application/json-patch+json", "application/merge-patch+json"
+METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+
+
+class Collection(NamedTuple):
+    """All objects of a resource. `metadata`: only their metadata is asked for."""
+
+    path: str
+    metadata: bool = False
+
+    def of(self, name: str) -> str:
+        return f"{self.path}/{name}"
+
+
+class Event(NamedTuple):
+    """One line of a watch. For a BOOKMARK the object has only a version."""
+
+    kind: str
+    object: msgspec.Raw
+
+
+class Observer(Protocol):
+    """Counts requests. `result` is an HTTP status, or "error"."""
+
+    def requested(self, verb: str, resource: str, result: str) -> None: ...
+
+
+class _Event(msgspec.Struct):
+    type: str
+    object: msgspec.Raw
+
+
+class _ListMeta(msgspec.Struct, rename={"version": "resourceVersion", "more": "continue"}):
+    version: str = ""
+    more: str = ""
+
+
+class _List(msgspec.Struct):
+    metadata: _ListMeta
+    items: list[msgspec.Raw] | None  # null where there are none, if only metadata was asked for
+
+
+class _Details(msgspec.Struct, rename={"pause": "retryAfterSeconds"}):
+    pause: float | None = None
+
+
+class _Status(msgspec.Struct):
+    code: int = HTTPStatus.INTERNAL_SERVER_ERROR
+    details: _Details | None = None
+
+
+class Cluster:
+    """One API server. Everything here raises CNIError: RefusedError for what the API server itself says.
+
+    Making one blocks, as credentials are read. `timeout` bounds each request, and for a watch its beginning, in seconds.
+    """
+
+    def __init__(
+        self, kubeconfig: str | None, environ: Mapping[str, str], timeout: float, observer: Observer, service_account: str = SERVICE_ACCOUNT
+    ) -> None:
+        self._sign_on = SignOn(connection(kubeconfig, environ, service_account), environ, timeout)
+        self._timeout = timeout
+        self._observer = observer
+        self._url = self._sign_on.server.rstrip("/")
+        self._client = httpx2.AsyncClient(transport=AsyncTransport(self._sign_on), timeout=None, trust_env=False)
+        self._list: msgspec.json.Decoder[_List] = msgspec.json.Decoder(_List)
+        self._event: msgspec.json.Decoder[_Event] = msgspec.json.Decoder(_Event)
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
+
+    async def pages(self, collection: Collection) -> AsyncGenerator[tuple[list[msgspec.Raw], str], None]:
+        """Yield all objects in pages, each with the version of the whole. A page that has expired is a RefusedError with 410."""
+        more = ""
+        while True:
+            query = {"limit": str(PAGE), **({"continue": more} if more else {})}
+            body = await self._ask("list", "GET", collection.path, query, accept=METADATA_LIST if collection.metadata else "")
+            try:
+                page = self._list.decode(body)
+            except msgspec.MsgspecError as error:
+                raise self._garbled("a list", error) from error
+            yield page.items or [], page.metadata.version
+            more = page.metadata.more
+            if not more:
+                return
+
+    async def watch(self, collection: Collection, version: str, seconds: int) -> AsyncGenerator[Event, None]:
+        """Return what happens after `version`, once the API server has accepted to say so for `seconds`."""
+        query = {"watch": "true", "resourceVersion": version, "allowWatchBookmarks": "true", "timeoutSeconds": str(seconds)}
+        headers = {"Accept-Encoding": "identity", **({"Accept": METADATA} if collection.metadata else {})}
+        request = self._client.build_request("GET", f"{self._url}{collection.path}?{urlencode(query)}", headers=headers)
+        return self._events(await self._send("watch", collection.path, request, stream=True))
+
+    async def get(self, path: str, *, metadata: bool = False) -> dict[str, Any]:
+        return self._object(await self._ask("get", "GET", path, accept=METADATA if metadata else ""))
+
+    async def create(self, path: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        return self._object(await self._ask("create", "POST", path, body=manifest))
+
+    async def replace(self, path: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        return self._object(await self._ask("update", "PUT", path, body=manifest))
+
+    async def merge(self, path: str, patch: Mapping[str, Any], *, metadata: bool = False) -> dict[str, Any]:
+        """Change what `patch` says; with a resourceVersion in it, only if that is still the object's."""
+        accept = METADATA if metadata else ""
+        return self._object(await self._ask("patch", "PATCH", path, body=patch, content_type=MERGE_PATCH, accept=accept))
+
+    async def delete(self, path: str, uid: str, version: str) -> None:
+        """Delete the object if it still is the one that is known."""
+        await self._ask("delete", "DELETE", path, body={"preconditions": {"uid": uid, "resourceVersion": version}})
+
+    async def _ask(
+        self,
+        verb: str,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        content_type: str = "application/json",
+        accept: str = "",
+    ) -> bytes:
+        content = None if body is None else msgspec.json.encode(body)
+        headers = {"Accept": accept or "application/json", **({"Content-Type": content_type} if content is not None else {})}
+        url = f"{self._url}{path}" + (f"?{urlencode(query)}" if query else "")
+        response = await self._send(verb, path, self._client.build_request(method, url, content=content, headers=headers))
+        return bytes(response.content)
+
+    async def _send(self, verb: str, path: str, request: httpx2.Request, *, stream: bool = False) -> httpx2.Response:
+        resource = _resource(path)
+        try:
+            async with asyncio.timeout(self._timeout):
+                response = await self._client.send(request, stream=stream)
+        except RefusedError as error:
+            self._observer.requested(verb, resource, str(error.status))
+            raise
+        except (TimeoutError, httpx2.RequestError) as error:
+            self._observer.requested(verb, resource, "error")
+            raise self._sign_on.no_answer(error) from error
+        except CNIError:
+            self._observer.requested(verb, resource, "error")
+            raise
+        self._observer.requested(verb, resource, str(response.status_code))
+        return response
+
+    def _object(self, body: bytes) -> dict[str, Any]:
+        try:
+            found = msgspec.json.decode(body)
+        except msgspec.MsgspecError as error:
+            raise self._garbled("an object", error) from error
+        if not isinstance(found, dict):
+            raise self._garbled("an object", type(found).__name__)
+        return found
+
+    async def _events(self, response: httpx2.Response) -> AsyncGenerator[Event, None]:
+        pending = bytearray()
+        try:
+            async for chunk in response.aiter_raw():
+                searched = len(pending)
+                pending += chunk
+                while (end := pending.find(b"\n", searched)) >= 0:
+                    line, searched = bytes(pending[:end]), 0
+                    del pending[: end + 1]
+                    yield self._told(line)
+                if len(pending) > LARGEST:
+                    raise self._garbled("an event of a watch", f"more than {LARGEST} bytes")
+        except httpx2.RequestError as error:
+            raise self._sign_on.no_answer(error) from error
+        finally:
+            await response.aclose()
+
+    def _told(self, line: bytes) -> Event:
+        try:
+            event = self._event.decode(line)
+            if event.type == "ERROR":
+                status = msgspec.json.decode(event.object, type=_Status)
+                pause = status.details.pause if status.details else None
+                raise self._sign_on.refused(status.code, bytes(event.object), pause)
+        except msgspec.MsgspecError as error:
+            raise self._garbled("an event of a watch", error) from error
+        return Event(event.type, event.object)
+
+    def _garbled(self, wanted: str, found: object) -> GarbledError:
+        problem = f"API server {self._sign_on.server} sent something other than {wanted}: {found}"
+        return GarbledError(TRY_AGAIN_LATER, problem, "does something between answer in its place?")
+
+
+def _resource(path: str) -> str:
+    """Return what a path is about: `nodes`, `subnetpools/status`."""
+    parts = path.strip("/").split("/")[2 if path.startswith("/api/") else 3 :]
+    if parts[:1] == ["namespaces"]:
+        parts = parts[2:]
+    return "/".join([*parts[:1], *parts[2:]])

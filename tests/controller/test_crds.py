@@ -1,0 +1,89 @@
+"""What the API server itself refuses of a SubnetPool, and what kubectl shows."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from controllerprocess import until
+
+from kubenode.controller.records import parse_pool
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from corner import Corner
+
+NET = {"cidr": "172.20.0.0/16", "nodePrefix": 24}
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"cidrs": []}, "cidrs"),
+        ({"cidrs": [{"cidr": "172.20.0.0/16"}]}, "nodePrefix"),
+        ({"cidrs": [{**NET, "cidr": "172.20.0.0"}]}, "cidr"),
+        ({"cidrs": [{**NET, "cidr": "172.20.0.300/16"}]}, "cidr"),
+        ({"cidrs": [{**NET, "cidr": "172.20.0.0/31"}]}, "cidr"),
+        ({"cidrs": [{**NET, "nodePrefix": 127}]}, "nodePrefix"),
+        ({"cidrs": [{**NET, "nodePrefix": "24"}]}, "nodePrefix"),
+        ({"cidrs": [{**NET, "exclude": ["host"]}]}, "exclude"),
+        ({"cidrs": [NET, NET]}, "cidrs"),
+        ({"cidrs": [NET], "annotation": "two words"}, "annotation"),
+        ({"cidrs": [NET], "reclaimAfter": "soon"}, "reclaimAfter"),
+        ({"cidrs": [NET], "nodeSelector": {"matchExpressions": [{"key": "a", "operator": "Is"}]}}, "operator"),
+    ],
+)
+def test_the_api_server_refuses(corner: Corner, spec: dict[str, Any], field: str) -> None:
+    """What a pattern can tell does not get in, and the answer names the field."""
+    manifest = {"apiVersion": "kube-node.nordix.org/v1alpha1", "kind": "SubnetPool", "metadata": {"name": f"p-{corner.id}"}, "spec": spec}
+    with pytest.raises(RuntimeError, match=rf"422 .*spec\.{'.*' if field != 'cidrs' else ''}{field}"):
+        corner.server.request("POST", "/apis/kube-node.nordix.org/v1alpha1/subnetpools", manifest)
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ({"cidrs": [{**NET, "nodePrefix": 12}]}, "nodePrefix of 172.20.0.0/16 is 12; it has to be from 16 to 30"),
+        ({"cidrs": [{**NET, "nodePrefix": 31}]}, "it has to be from 16 to 30"),
+        ({"cidrs": [{**NET, "cidr": "172.20.0.1/16"}]}, "host bits"),
+        ({"cidrs": [{**NET, "exclude": ["172.21.0.1"]}]}, "exclude 172.21.0.1/32 is not in 172.20.0.0/16"),
+        ({"cidrs": [NET, {"cidr": "172.20.4.0/24", "nodePrefix": 26}]}, "of the same pool overlap"),
+        ({"cidrs": [NET], "nodeSelector": {"matchExpressions": [{"key": "a", "operator": "In"}]}}, "In of label a needs values"),
+    ],
+)
+def test_what_only_we_can_tell(spec: dict[str, Any], says: str) -> None:
+    """What no pattern can tell is a problem of the pool that says what would be right."""
+    (problem,) = parse_pool({"metadata": {"name": "p"}, "spec": spec}).problems
+    assert says in problem
+
+
+@pytest.mark.usefixtures("controller")
+def test_a_pool_that_cannot_work(corner: Corner) -> None:
+    """A pool that means nothing is not Ready, says why, and gives nothing until it is corrected."""
+    node = corner.node("a")
+    pool = corner.pool("net", [{**NET, "nodePrefix": 12}])
+    until(lambda: corner.condition(pool, "Ready")[:2] == ("False", "Invalid"), 10)
+    assert "from 16 to 30" in corner.condition(pool, "Ready")[2]
+    assert corner.annotation(node) is None
+    corner.pool("net", [NET])
+    until(lambda: corner.annotation(node) == "172.20.0.0/24", 10)
+    until(lambda: corner.condition(pool, "Ready")[0] == "True", 10)
+
+
+@pytest.mark.usefixtures("controller")
+def test_kubectl_shows(corner: Corner, admin: Path) -> None:
+    """`kubectl get` shows of a pool how full it is, and of a NodeSubnet whose it is."""
+    if shutil.which("kubectl") is None:
+        pytest.skip("no kubectl in PATH")
+    pool, node = corner.pool("net", [NET]), corner.node("a")
+    until(lambda: corner.status(pool).get("allocated") == 1, 10)
+    kubectl = ["kubectl", f"--kubeconfig={admin}", "get"]
+    row = subprocess.run([*kubectl, "subnetpools", pool, "--no-headers"], check=True, capture_output=True, text=True).stdout.split()
+    assert row[:7] == [pool, "172.20.0.0/16", "1", "255", "True", "False", "False"]
+    row = subprocess.run(
+        [*kubectl, "nodesubnets", "172.20.0.0-24", "--no-headers"], check=True, capture_output=True, text=True
+    ).stdout.split()
+    assert row[:4] == ["172.20.0.0-24", "172.20.0.0/24", pool, node]

@@ -1,0 +1,135 @@
+"""Decisions that the model does not show in numbers: what is counted, how long it takes, what a purge takes."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kubenode.controller.pools import Ledger
+from kubenode.controller.purge import purge
+from kubenode.controller.records import Node, NodeSubnet, parse_pool
+from kubenode.controller.status import Reserved, status
+from kubenode.controller.writes import Annotate, CreateClaim
+from kubenode.ipam.ranges import Subnet, parse_subnet
+
+
+def pool(name: str, *cidrs: dict[str, Any], **spec: Any) -> dict[str, Any]:
+    return {"metadata": {"name": name, "generation": 1}, "spec": {"annotation": name, "cidrs": list(cidrs), **spec}}
+
+
+def settle(ledger: Ledger, now: float = 0.0) -> int:
+    """Do what the ledger says until nothing is left; return how many writes that took."""
+    count = 0
+    while ledger.changed:
+        name = min(ledger.changed)
+        ledger.changed.discard(name)
+        for write in ledger.plan(name, now).writes:
+            count += 1
+            if isinstance(write, Annotate):
+                annotations = {key: value for key, value in {**write.node.annotations, **write.values}.items() if value is not None}
+                ledger.set_node(write.node._replace(annotations=annotations))
+            else:
+                assert isinstance(write, CreateClaim)
+                ledger.set_claim(write.claim._replace(uid=f"c{count}", version=str(count)))
+    return count
+
+
+@given(
+    st.lists(
+        st.sampled_from(["10.0.0.0/25", "10.0.0.0/26", "10.0.0.64/28", "10.0.0.66/31", "10.0.0.128/27", "10.0.0.200", "10.0.0.0/8"]),
+        max_size=4,
+        unique=True,
+    ),
+    st.lists(
+        st.sampled_from(["10.0.0.0/28", "10.0.0.16/30", "10.0.0.16/28", "10.0.0.128/26", "10.0.0.32/30", "10.0.0.36/30"]), unique=True
+    ),
+)
+def test_free_is_what_can_be_given(exclude: list[str], held: list[str]) -> None:
+    """As many subnets as are said to be free are given, then none; none of them overlaps what is excluded or held."""
+    ledger = Ledger()
+    ledger.set_pool(parse_pool(pool("p", {"cidr": "10.0.0.0/24", "nodePrefix": 28, "exclude": exclude})))
+    for number, text in enumerate(held):
+        ledger.set_node(Node(f"h{number}", f"u{number}", "1", {}, {"p": text}))
+    settle(ledger)
+    had = {name: node.annotations["p"] for name, node in ledger.nodes.items()}
+    free = status(ledger, ledger.pools["p"], 0.0)["cidrs"][0]["free"]
+    for number in range(20):
+        ledger.set_node(Node(f"n{number:02}", f"v{number}", "1", {}, {}))
+    settle(ledger)
+    given_ = [parse_subnet(node.annotations["p"]) for name, node in ledger.nodes.items() if name not in had and node.annotations]
+    assert len(given_) == free
+    taken = [*map(parse_subnet, had.values()), *ledger.pools["p"].blocks[0].exclude]
+    assert not any(one.overlaps(other) for one in given_ for other in taken)
+    assert {name: ledger.nodes[name].annotations["p"] for name in had} == had
+
+
+def test_fifteen_thousand_nodes() -> None:
+    """A first pass over 15,000 nodes, two pools and two families takes seconds, a second writes nothing, a change is looked at alone."""
+    ledger = Ledger()
+    for name, number in (("net1", 64), ("net2", 128)):
+        cidrs = ({"cidr": f"10.{number}.0.0/10", "nodePrefix": 26}, {"cidr": f"fd00:{number}::/48", "nodePrefix": 64})
+        ledger.set_pool(parse_pool(pool(name, *cidrs)))
+    for number in range(15_000):
+        ledger.set_node(Node(f"n{number:05}", f"u{number}", "1", {}, {}))
+    began = time.process_time()
+    for name in sorted(ledger.changed):
+        for write in ledger.plan(name, 0.0).writes:
+            assert isinstance(write, CreateClaim)
+            ledger.set_claim(write.claim._replace(uid="c", version="1"))
+        (annotate,) = ledger.plan(name, 0.0).writes
+        assert isinstance(annotate, Annotate)
+        ledger.set_node(annotate.node._replace(annotations={key: str(value) for key, value in annotate.values.items()}))
+    assert time.process_time() - began < 30
+    again = time.process_time()
+    assert not any(ledger.plan(name, 0.0).writes for name in sorted(ledger.changed))
+    assert time.process_time() - again < 15
+    ledger.changed.clear()
+    one = time.process_time()
+    ledger.set_node(Node("new", "u", "1", {}, {}))
+    assert ledger.changed == {"new"}
+    assert len(ledger.plan("new", 0.0).writes) == 4
+    assert time.process_time() - one < 0.05
+
+
+def test_reserved_networks() -> None:
+    """A pool that overlaps the service network or a podCIDR says so, and still serves."""
+    ledger = Ledger()
+    ledger.set_pool(parse_pool(pool("p", {"cidr": "10.96.0.0/16", "nodePrefix": 24})))
+    said = status(ledger, ledger.pools["p"], 0.0, [Reserved(Subnet(4, 10 << 24 | 96 << 16, 12), "the service network")])
+    conditions = {condition["type"]: condition for condition in said["conditions"]}
+    assert conditions["Conflict"]["reason"] == "ReservedOverlap"
+    assert conditions["Conflict"]["message"] == "10.96.0.0/16 overlaps 10.96.0.0/12, the service network"
+    assert conditions["Ready"]["status"] == "True"
+
+
+def test_a_status_that_stays_is_equal() -> None:
+    """The time of a condition changes only with it, so that a status which stays is not written again."""
+    ledger = Ledger()
+    ledger.set_pool(parse_pool(pool("p", {"cidr": "10.96.0.0/16", "nodePrefix": 24})))
+    first = status(ledger, ledger.pools["p"], 1.0)
+    ledger.set_pool(ledger.pools["p"]._replace(status=first))
+    assert status(ledger, ledger.pools["p"], 100.0) == first
+
+
+def test_a_large_network() -> None:
+    """An IPv6 network may have more subnets than a number in a status can say."""
+    ledger = Ledger()
+    ledger.set_pool(parse_pool(pool("p", {"cidr": "fd00::/8", "nodePrefix": 126})))
+    assert status(ledger, ledger.pools["p"], 1.0)["cidrs"][0]["free"] == (1 << 63) - 1
+
+
+def test_purge() -> None:
+    """A purge takes from annotations what the deleted pool gave, leaves what stood there by hand, and takes all its claims."""
+    own, adopted = parse_subnet("10.0.0.0/24"), parse_subnet("10.0.1.0/24")
+    claims = [NodeSubnet(own, "p", "k", "a", "u"), NodeSubnet(adopted, "p", "k", "b", "u", adopted=True)]
+    claims.append(NodeSubnet(parse_subnet("10.0.2.0/24"), "q", "k", "a", "u"))
+    nodes = {
+        "a": Node("a", "u", "1", {}, {"k": "10.0.0.0/24,10.0.2.0/24"}),
+        "b": Node("b", "u", "1", {}, {"k": "10.0.1.0/24"}),
+    }
+    annotate, delete = purge("p", claims, nodes)
+    assert [(write.node.name, write.values) for write in annotate] == [("a", {"k": "10.0.2.0/24"})]
+    assert [write.claim.subnet for write in delete] == [own, adopted]
