@@ -7,13 +7,13 @@ Whatever cannot be told is doubt, and in doubt an address stays where it is.
 
 from __future__ import annotations
 
-import os
 import time
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
 from kubenode.host.attachments import Attachments, everywhere
+from kubenode.host.namespaces import Namespaces
 from kubenode.ipam import allocator
 
 if TYPE_CHECKING:
@@ -113,11 +113,7 @@ class Reclaimer:
                 yield Leak(network, attachment, record)
 
     def _is_gone(self, netns: str) -> bool:
-        """Say whether a network namespace's path is gone for certain: what would hold it is here, and is the host's."""
-        if not netns.startswith("/") or netns.startswith("/proc/"):  # of a process: it could be of another PID namespace than ours
-            return False
-        here = self._root.path(netns)
-        return not os.path.lexists(here) and os.path.isdir(os.path.dirname(here)) and self._root.is_mounted(netns)
+        return Namespaces(self._root).is_gone(netns)
 
     def _judge(self, ripe: list[Leak]) -> list[Leak]:
         released = []

@@ -13,7 +13,11 @@ from kubenode.version import VERSION
 if TYPE_CHECKING:
     from kubenode.cni.errors import CNIError
 
-COMMANDS = {"agent": "agent", "try": "try_"}  # command to module; its function is called `command`
+COMMANDS = {  # command to module; its function is called `command`
+    "status": "status",
+    "agent": "agent",
+    "try": "try_",
+}
 
 
 class Commands(click.Group):
