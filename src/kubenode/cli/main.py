@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 COMMANDS = {  # command to module; its function is called `command`
     "status": "status",
+    "doctor": "doctor",
+    "gc": "gc",
+    "release": "release",
+    "version": "version",
     "agent": "agent",
     "try": "try_",
 }

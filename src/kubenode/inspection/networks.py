@@ -77,17 +77,17 @@ class Network(NamedTuple):
         return f"annotation {annotation}" if annotation else "spec.podCIDRs"
 
 
-def find(place: Place, records: Records | None) -> list[Network]:
-    """Return all networks that configurations and, where they are given, records tell of, each once.
+def find(place: Place, records: Records | None, manifest: dict[str, Any] | None = None) -> list[Network]:
+    """Return all networks that configurations and, where they are given, records tell of, each once. `manifest`: a Node newer than it.
 
     Raises CNIError where a file that a person named cannot be used.
     """
     found: dict[tuple[str, str], Network] = {}
     for configured in [*of_runtime(place), *of_files(place.configs)]:
-        network = look_at(place, configured)
+        network = look_at(place, configured, manifest)
         found.setdefault((network.name, network.data_dir), network)
     for configured in records.networks() if records else ():
-        network = look_at(place, configured)
+        network = look_at(place, configured, manifest)
         found.setdefault((network.name, network.data_dir), network)
     return list(found.values())
 
@@ -112,11 +112,11 @@ def of_files(paths: tuple[str, ...]) -> Iterator[Configured]:
                 yield Configured(path, raw)
 
 
-def look_at(place: Place, configured: Configured) -> Network:
+def look_at(place: Place, configured: Configured, manifest: dict[str, Any] | None = None) -> Network:
     """Find a network's subnets and how full they are."""
     data_dir = str(configured.ipam.get("dataDir") or "") or DEFAULT_DATA_DIR
     try:
-        call = RESOLVE[str(configured.ipam.get("type"))](call_for(place, configured.raw))
+        call = RESOLVE[str(configured.ipam.get("type"))](call_for(place, configured.raw, manifest))
         data_dir = host_local.data_dir(call.netconf) or DEFAULT_DATA_DIR
         conf = config.load(call.netconf, {})
         store = place.store(data_dir, configured.name)

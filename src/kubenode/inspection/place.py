@@ -53,12 +53,13 @@ class Place(NamedTuple):
 
 
 class Looking:
-    """A `skel.Host` for who only looks: the Node is the one of the view, however old."""
+    """A `skel.Host` for who only looks: the Node is the one given, else the one of the view, however old."""
 
     execs = False
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, manifest: dict[str, Any] | None = None) -> None:
         self._place = place
+        self._manifest = manifest
 
     def path(self, path: str) -> str:
         return self._place.root.path(path)
@@ -72,6 +73,8 @@ class Looking:
     def node(self, options: nodes.NodeOptions, choose: Callable[[Node], T], log: Log) -> T:  # noqa: ARG002 -- skel.Host
         if options.node_file:
             return choose(node.parse(nodes.manifest_from(self.path(options.node_file), options.node_file), options.node_file))
+        if self._manifest is not None:
+            return choose(node.parse(self._manifest, "the API server's answer"))
         view = self._place.view()
         if view is None:
             path = os.path.join(self._place.run_dir, "node.json")
@@ -84,8 +87,8 @@ class Looking:
 SILENT = Log("kube-node", ERROR - 1)
 
 
-def call_for(place: Place, raw: dict[str, Any]) -> Call:
+def call_for(place: Place, raw: dict[str, Any], manifest: dict[str, Any] | None = None) -> Call:
     """Return a STATUS call of a network's configuration. Raises CNIError where that is invalid."""
     environ = {**place.environ, "KUBE_NODE_RUN_DIR": place.run}
     parsed = netconf.parse(raw)
-    return Call(request.parse({"CNI_COMMAND": "STATUS"}), parsed, environ, Log("kube-node", ERROR - 1), Looking(place))
+    return Call(request.parse({"CNI_COMMAND": "STATUS"}), parsed, environ, Log("kube-node", ERROR - 1), Looking(place, manifest))

@@ -61,15 +61,20 @@ def look(place: Place, names: Collection[str], wanted: Wanted) -> Report:
     records = Records(place)
     try:
         found = find(place, records)
-        if unknown := [name for name in names if name not in {network.name for network in found}]:
-            known = ", ".join(sorted({network.name for network in found})) or "none"
-            problem = f"there is no network {', '.join(unknown)} on this node"
-            raise CNIError(CONFIG_FILE, problem, f"known are {known}; name its configuration by --config")
-        chosen = [network for network in found if not names or network.name in names]
+        chosen = require_known(found, names)
         reports = [NetworkReport(network, *holders(network, records, wanted)) for network in chosen]
     except OSError as error:
         raise unreadable(error) from None
     return Report(see_node(place), agentprobe.ask(place), reports, wanted)
+
+
+def require_known(networks: list[Network], names: Collection[str]) -> list[Network]:
+    """Return the networks of these names, all where there are none. Raises CNIError for a name that none has."""
+    if unknown := [name for name in names if name not in {network.name for network in networks}]:
+        known = ", ".join(sorted({network.name for network in networks})) or "none"
+        problem = f"there is no network {', '.join(unknown)} on this node"
+        raise CNIError(CONFIG_FILE, problem, f"known are {known}; name its configuration by --config")
+    return [network for network in networks if not names or network.name in names]
 
 
 def look_for(place: Place, text: str) -> Whose:
