@@ -79,10 +79,10 @@ class SeededNode:
                 record = {"netns": str(self.netns / "held"), "podNamespace": "many", "podName": f"p{number}", "dataDir": str(self.networks)}
                 noted.write(Attachment(container_id, "eth0"), {**record, "ipam": {"type": "host-local"}})
 
-    def run_command(self, *arguments: str, env: Mapping[str, str] | None = None, stdin: str = "") -> Answer:
-        """Run `kube-node COMMAND …` on this node; what it prints is without colour."""
+    def run_command(self, *arguments: str, env: Mapping[str, str] | None = None, stdin: str = "", wrap: Sequence[str] = ()) -> Answer:
+        """Run `kube-node COMMAND …` on this node; what it prints is without colour. `wrap` stands in front of the command."""
         where = [f"--cni-config={self.net}"] if arguments[0] in {"status", "doctor", "gc", "release", "map", "try-add"} else []
-        command = [str(KUBE_NODE), arguments[0], *where, *arguments[1:]]
+        command = [*wrap, str(KUBE_NODE), arguments[0], *where, *arguments[1:]]
         done = subprocess.run(
             command, env={**os.environ, **(env or {})}, capture_output=True, text=True, check=False, timeout=120, input=stdin
         )

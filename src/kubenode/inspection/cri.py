@@ -90,7 +90,7 @@ def _call(path: str, method: str) -> tuple[str, bytes]:
     from h2.exceptions import ProtocolError
 
     end = time.monotonic() + PATIENCE
-    connection = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
+    connection = H2Connection(H2Configuration(client_side=True))
     headers = [
         (":method", "POST"), (":scheme", "http"), (":path", method), (":authority", "localhost"),
         ("content-type", "application/grpc"), ("te", "trailers"),
@@ -124,7 +124,7 @@ def _answer(sock: socket.socket, connection: Connection, end: float) -> tuple[st
                 data += event.data
                 connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
             elif isinstance(event, (events.ResponseReceived, events.TrailersReceived)):
-                status = next((str(value) for name, value in event.headers if name == "grpc-status"), status)
+                status = next((value.decode() for name, value in event.headers if name == b"grpc-status"), status)
             elif isinstance(event, (events.StreamReset, events.ConnectionTerminated)):
                 raise OSError(0, f"it has ended the call: {event.error_code}")
             elif isinstance(event, events.StreamEnded):
