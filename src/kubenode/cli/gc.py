@@ -50,6 +50,7 @@ def command(names: tuple[str, ...], source: str, cri_socket: str, place: Place, 
     try:
         networks = require_known(find(place, records), names)
         found = [one for network in networks for one in stale.find(place, network, records, sandboxes)]
+        found.sort(key=lambda one: (one.network.name, one.held.address))
         done = [] if dry_run or not found else stale.release(place, found)
     except OSError as error:
         raise unreadable(error) from None

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 COMMANDS = {  # command to module; its function is called `command`
     "status": "status",
     "doctor": "doctor",
+    "map": "map_",
+    "try-add": "try_add",
     "gc": "gc",
     "release": "release",
     "version": "version",
