@@ -9,6 +9,8 @@ help() {
 ./build.sh try                      two pods in network namespaces, addresses by kube-node; no cluster needed
 ./build.sh test [PYTEST ARGUMENTS]  the tests; those that need programs which are not here skip and say so
 ./build.sh check                    ruff, mypy and the rules of who imports whom
+./build.sh man                      manual pages of all commands, in _output/man
+./build.sh pictures                 docs/images, made anew from what the commands print
 ./build.sh fuzz [SECONDS]           the relay, by libFuzzer
 ./build.sh venv                     only .venv, which all of the above make when needed
 EOF
@@ -77,13 +79,15 @@ command=${1:-help}
 [ $# = 0 ] || shift
 case $command in
 help | -h | --help) help && exit ;;
-venv | binaries | try | test | check) venv ;;
+venv | binaries | try | test | check | man | pictures) venv ;;
 fuzz) ;;
 *) help >&2 && die "no command $command" ;;
 esac
 case $command in
 binaries) .venv/bin/python packaging/binaries.py "$@" ;;
 try) try "$@" ;;
+man) .venv/bin/python packaging/manpages.py "$@" ;;
+pictures) .venv/bin/python packaging/pictures.py "$@" ;;
 fuzz) relay/fuzz.sh "$@" ;;
 test) .venv/bin/pytest "$@" ;;
 check)

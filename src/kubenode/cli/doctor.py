@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 COLOURS = ("green", "yellow", "red")
 
 
-@click.command("doctor")
+@click.command("doctor", short_help="What is wrong with this node, and what to do.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 @click.option("--quiet", "-q", is_flag=True, help="Only what is wrong.")
 @where.BIN_DIR

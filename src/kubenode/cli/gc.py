@@ -13,9 +13,11 @@ if TYPE_CHECKING:
     from kubenode.inspection.stale import Stale
 
 
-@click.command("gc")
+@click.command("gc", short_help="Release what no pod has any more.")
 @click.option("--dry-run", is_flag=True, help="Show what would be released, and release nothing.")
-@click.option("--network", "-n", "names", multiple=True, metavar="NAME", help="Only this network. May come several times.")
+@click.option(
+    "--network", "-n", "names", multiple=True, metavar="NAME", type=where.NetworkName(), help="Only this network. May come several times."
+)
 @click.option(
     "--from", "source", type=click.Choice(["auto", "cri", "netns"]), default="auto", show_default=True,
     help="Who says which pods there are: the runtime's sandboxes by CRI, or network namespaces. auto: CRI where a socket is there.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from inspect import cleandoc
 from typing import TYPE_CHECKING
 
 import click
@@ -21,9 +22,15 @@ COMMANDS = {  # command to module; its function is called `command`
     "gc": "gc",
     "release": "release",
     "version": "version",
+    "completion": "completion",
     "agent": "agent",
     "try": "try_",
 }
+
+
+def unraw(text: str | None) -> str:
+    r"""Return a help text as click wants it: in a raw docstring \b, which keeps a paragraph's lines as they are, is two characters."""
+    return cleandoc(text or "").replace("\\b\n", "\b\n")
 
 
 class Commands(click.Group):
@@ -34,6 +41,7 @@ class Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = import_module(f"kubenode.cli.{COMMANDS[cmd_name]}").command
+        command.help = unraw(command.help)
         return command
 
 
@@ -41,12 +49,22 @@ class Commands(click.Group):
 @click.version_option(VERSION, "--version", "-version", "-V", message="%(version)s")
 @click.pass_context
 def kube_node(context: click.Context) -> None:
-    """Addresses for pods, taken from the Kubernetes Node object.
+    r"""Addresses for pods, taken from the Kubernetes Node object.
 
     As a CNI plugin it is run by the container runtime, with CNI_COMMAND set and a network configuration on standard input.
+
+    \b
+    Examples:
+      kube-node doctor
+      kube-node status
+      kube-node status 10.1.2.3
+      kube-node COMMAND --help
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
+
+
+kube_node.help = unraw(kube_node.help)
 
 
 def main() -> int:

@@ -27,8 +27,8 @@ class Drawn(NamedTuple):
     names: dict[Address, str]
 
 
-@click.command("map")
-@click.argument("target", required=False, default="", metavar="[NETWORK|SUBNET]")
+@click.command("map", short_help="A picture of what is in use of a subnet.")
+@click.argument("target", type=where.NetworkName(), required=False, default="", metavar="[NETWORK|SUBNET]")
 @click.option("--svg", "svg_file", default="", metavar="FILE", help="Write an SVG picture instead; - is standard output.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a picture.")
 @where.place

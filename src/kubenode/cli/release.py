@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from kubenode.inspection.place import Place
 
 
-@click.command("release")
+@click.command("release", short_help="Release one address by hand.")
 @click.argument("address")
-@click.option("--network", "-n", default="", metavar="NAME", help="In this network, where several have it.")
+@click.option("--network", "-n", default="", metavar="NAME", type=where.NetworkName(), help="In this network, where several have it.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; needs --yes.")
 @where.place

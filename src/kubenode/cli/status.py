@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 NEWEST = 20  # pods shown of each network unless all are asked for
 
 
-@click.command("status")
+@click.command("status", short_help="Networks, used and free addresses, whose each is.")
 @click.argument("address", required=False, metavar="[ADDRESS]")
-@click.option("--network", "-n", "names", multiple=True, metavar="NAME", help="Only this network. May come several times.")
+@click.option(
+    "--network", "-n", "names", multiple=True, metavar="NAME", type=where.NetworkName(), help="Only this network. May come several times."
+)
 @click.option("--namespace", default="", metavar="NAMESPACE", help="Only pods of this namespace.")
 @click.option("--all", "-a", "show_all", is_flag=True, help=f"All pods, not only the {NEWEST} newest of each network.")
 @click.option("--output", "-o", type=click.Choice(["table", "wide", "json"]), default="table", help="wide: also what is behind it all.")

@@ -54,8 +54,8 @@ class Trial:
         self.steps.append(Step(name, (time.perf_counter() - begin) * MILLISECONDS, told, failed))
 
 
-@click.command("try-add")
-@click.argument("network")
+@click.command("try-add", short_help="Ask for an address and give it back, with timings.")
+@click.argument("network", type=where.NetworkName(), metavar="NETWORK")
 @click.option("--namespace", default="default", show_default=True, metavar="NAMESPACE", help="As if the pod were of this namespace.")
 @click.option("--pod", "with_pod", is_flag=True, help="Also make a network namespace and connect it by the network's plugin. Needs root.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")

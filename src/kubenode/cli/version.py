@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from kubenode.inspection.place import Place
 
 
-@click.command("version")
+@click.command("version", short_help="Versions of this program and of what is installed.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @where.BIN_DIR
 @where.place

@@ -14,6 +14,8 @@ from kubenode.host.nodeview import DEFAULT_RUN_DIR
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from click.shell_completion import CompletionItem
+
     from kubenode.inspection.place import Place
 
 DEFAULT_BIN_DIR = "/opt/cni/bin"
@@ -43,6 +45,19 @@ BIN_DIR = click.option(
 KUBECONFIG = click.option(
     "--kubeconfig", metavar="FILE", default="", help="How to reach the API server. [default: as the network configuration says]"
 )
+
+
+class NetworkName(click.ParamType):  # type: ignore[type-arg] # generic only to type checkers
+    """A network's name; a shell completes those of the runtime's configuration."""
+
+    name = "NAME"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002
+        from click.shell_completion import CompletionItem
+
+        directory = str(ctx.params.get("config_dir") or cniconfig.DEFAULT_CONFIG_DIR)
+        names = {str(conf.get("name")) for conf in cniconfig.netconfs(directory, ("kube-node", "node-annotation", "host-local"))}
+        return [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]
 
 
 def place(function: Callable[..., Any]) -> Callable[..., Any]:
