@@ -81,6 +81,8 @@ def own_node(facts: Facts) -> Iterator[Finding]:
 def machine_id(facts: Facts) -> Iterator[Finding]:
     """No other Node has our machine-id, as far as we may look."""
     myself = facts.identity
+    if facts.why_no_api:
+        yield ok(f"not compared: {facts.why_no_api}")
     for kubeconfig, answer in facts.asked.items():
         if isinstance(answer, CNIError):
             if answer.code == MACHINE_ID_AMBIGUOUS:
@@ -128,6 +130,8 @@ def node_view(facts: Facts) -> Iterator[Finding]:
         yield Finding(State.FAILURE, seen.problem.msg, f"{seen.problem.details}; or remove it: the next ADD makes it anew", forget)
     elif seen.view is None:
         yield ok("none yet: the first ADD makes it")
+    elif not facts.fresh and not facts.agent.up:
+        yield ok(f"not compared: {facts.why_no_api or 'the API server does not say'}")
     elif facts.fresh and (differs := _difference(node.reduce(seen.view.manifest), facts.fresh)):
         if facts.agent.up or seen.view.age() > REFRESH_AFTER:
             yield warning(f"{seen.path} is not what the API server says: {differs}", "remove it: the next ADD makes it anew", forget)

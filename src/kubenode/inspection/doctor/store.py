@@ -7,9 +7,11 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from kubenode.host import files
+from kubenode.host.cniconfig import DEFAULT_CONFIG_DIR
 from kubenode.host.datadir import BOOT_ID, boot_id
 from kubenode.inspection.doctor.finding import Finding, failure, ok, warning
 from kubenode.inspection.records import pod_of
+from kubenode.plugins.nodes import run_dir
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,7 +74,7 @@ def leaks(facts: Facts) -> Iterator[Finding]:
         gone = {attachment for name, attachment in facts.records.without_namespace if name == network.name}
         if not gone:
             continue
-        held = [one for one in network.store.held() if one.attachment in gone]
+        held = sorted(one for one in network.store.held() if one.attachment in gone)
         if held:
             told = _some([f"{one.address} ({pod_of(facts.records.of(network.name, one.attachment)) or one.attachment.container_id[:12]})"
                           for one in held if one.attachment])  # fmt: skip
@@ -86,9 +88,12 @@ def _there(facts: Facts) -> list[Network]:
 
 def _gc(facts: Facts, network: Network) -> str:
     place = facts.place
-    where = f"--cni-config={quote(place.config_dir)} --run-dir={quote(place.run_dir)}"
-    extra = "".join(f" --config={quote(path)}" for path in place.configs)
-    return f"kube-node gc --network={quote(network.name)} {where}{extra}"
+    options = [("--network", network.name), *(("--config", path) for path in place.configs)]
+    if place.config_dir != DEFAULT_CONFIG_DIR:
+        options.append(("--cni-config", place.config_dir))
+    if place.run_dir != run_dir(place.environ):
+        options.append(("--run-dir", place.run_dir))
+    return " ".join(["kube-node gc", *(f"{name}={quote(value)}" for name, value in options)])
 
 
 def _file_system(path: str) -> str:
