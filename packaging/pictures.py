@@ -194,6 +194,7 @@ def draw(name: str, line: str) -> None:
         console.print(Text.from_ansi(f"\x1b[1m$ kube-node {line}\x1b[0m\n{shown}"))
         # rich's own would load a font from another host.
         template = re.sub(r"@font-face \{\{.*?\}\}\n", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
+        template = template.replace("<svg ", '<svg xml:space="preserve" ', 1)  # what is indented stays so in every viewer
         console.save_svg(str(IMAGES / f"{name}-{columns}.svg"), title=f"kube-node {line}", code_format=template, unique_id="kube-node")
         print(f"pictures: docs/images/{name}-{columns}.svg")
 

@@ -12,7 +12,7 @@ from kubenode.cli import where
 if TYPE_CHECKING:
     from kubenode.inspection.place import Place
 
-NEWEST = 20  # pods shown of each network unless all are asked for
+NEWEST = 10  # pods shown of each network unless all are asked for
 
 
 @click.command("status", short_help="Networks, used and free addresses, whose each is.")

@@ -92,7 +92,7 @@ def _network(one: NetworkReport, report: Report, out: Console, *, wide: bool) ->
     if wide:
         parts.append(_indented(Text(f"reservations in {network.store.directory}", "dim")))
     if one.holders:
-        parts.append(_indented(_holders(one.holders, wide=wide)))
+        parts.append(_indented(_holders(one.holders, ", " if out.width >= WIDE else "\n", wide=wide)))
     elif report.wanted.namespace:
         parts.append(_indented(Text(f"no pods of namespace {report.wanted.namespace}", "dim")))
     if one.left_out:
@@ -118,7 +118,7 @@ def _subnets(network: Network, out: Console) -> Table:
     return table
 
 
-def _holders(found: list[Holder], *, wide: bool) -> Table:
+def _holders(found: list[Holder], between: str, *, wide: bool) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
     table.add_column("ADDRESS", no_wrap=True)
     table.add_column("POD, OR CONTAINER", overflow="fold")
@@ -129,7 +129,7 @@ def _holders(found: list[Holder], *, wide: bool) -> Table:
         table.add_column("NETNS", overflow="fold")
     for one in found:
         row = [
-            "\n".join(map(str, one.addresses)),
+            between.join(map(str, one.addresses)),
             _who(one, wide=wide),
             one.attachment.ifname if one.attachment else "",
             screen.ago(one.since),
