@@ -87,15 +87,20 @@ def stale_socket(doctor: Doctor) -> None:
         pass
 
 
-def route(doctor: Doctor) -> None:
+def no_net(doctor: Doctor) -> None:
+    """Look from a network namespace of our own."""
     if os.geteuid() != 0 or not shutil.which("ip"):
         pytest.skip("network namespaces need root and the ip command (Debian: iproute2)")
     name = f"kn-doctor-{os.getpid()}"
     subprocess.run(["ip", "netns", "add", name], check=True)
     doctor.stack.callback(subprocess.run, ["ip", "netns", "del", name], check=True)
-    for command in ("link add one type veth peer name two", "link set one up", "link set two up", "route add 10.1.0.128/25 dev one"):
-        subprocess.run(["ip", "-n", name, *command.split()], check=True)
     doctor.wrap = ["nsenter", f"--net=/var/run/netns/{name}"]
+
+
+def route(doctor: Doctor) -> None:
+    no_net(doctor)
+    for command in ("link add one type veth peer name two", "link set one up", "link set two up", "route add 10.1.0.128/25 dev one"):
+        subprocess.run([*doctor.wrap, "ip", *command.split()], check=True)
 
 
 def no_route(doctor: Doctor) -> None:
@@ -247,6 +252,18 @@ def test_fault(doctor: Doctor, fault: Fault) -> None:
         fault.mend(doctor)
     else:
         follow(doctor, found)
+    assert doctor.findings() == (0, [])
+
+
+def test_a_networks_own_bridge(doctor: Doctor, cni_bin: Path) -> None:
+    """What the network itself has made on the host is in nobody's way: its bridge, with the gateway's address and the route to it."""
+    no_net(doctor)
+    shutil.copy(cni_bin / "bridge", doctor.node.bin / "bridge")
+    doctor.node.configure(doctor.conf, isGateway=True)
+    arguments = ("try-add", "k8snet", "--pod", f"--bin-dir={doctor.node.bin}")
+    answer = doctor.node.run_command(*arguments, env=doctor.env, wrap=doctor.wrap)
+    assert answer.code == 0, answer.stdout + answer.stderr
+    assert "10.1.0.1" in subprocess.run([*doctor.wrap, "ip", "addr"], capture_output=True, text=True, check=True).stdout
     assert doctor.findings() == (0, [])
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import signal
+import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from agentprocess import AgentProcess
+from agentprocess import KUBE_NODE, AgentProcess
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -175,10 +179,51 @@ def test_no_line_is_wider_than_the_terminal(seeded: SeededNode, columns: str) ->
         assert "…" not in shown
 
 
+def on_terminal(node: SeededNode, **env: str) -> str:
+    """Return what status writes to a terminal."""
+    leader, follower = pty.openpty()
+    environ = {key: value for key, value in os.environ.items() if key != "NO_COLOR"}
+    command = [str(KUBE_NODE), "status", f"--cni-config={node.net}"]
+    done = subprocess.Popen(command, stdin=follower, stdout=follower, stderr=follower, env={**environ, "TERM": "xterm-256color", **env})
+    os.close(follower)
+    shown = b""
+    try:
+        while chunk := os.read(leader, 65536):
+            shown += chunk
+    except OSError:  # EIO: nobody writes to it any more
+        pass
+    os.close(leader)
+    assert done.wait() == 0
+    return shown.decode()
+
+
 def test_colour(seeded: SeededNode) -> None:
-    """Without a terminal there is no colour."""
-    seeded.configure(seeded.conf())
+    """Colour is for a terminal only, and NO_COLOR turns it off there, too."""
+    conf = seeded.conf()
+    seeded.configure(conf)
+    seeded.add(conf, "c1", "web/shop")
+    green = "\x1b[32m"
     assert "\x1b" not in seeded.run_command("status").stdout
+    assert green in on_terminal(seeded)
+    assert green not in on_terminal(seeded, NO_COLOR="1")
+
+
+def test_watch(seeded: SeededNode) -> None:
+    """--watch shows what has changed since; with --json an object a line."""
+    conf = seeded.conf()
+    seeded.configure(conf)
+    command = [str(KUBE_NODE), "status", f"--cni-config={seeded.net}", "--json", "--watch", "--interval=0.2"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as watching:
+        assert watching.stdout
+        assert json.loads(watching.stdout.readline())["networks"][0]["attachments"] == []
+        seeded.add(conf, "c1", "web/shop")
+        pods: list[str] = []
+        while not pods:
+            pods = [one["pod"] for one in json.loads(watching.stdout.readline())["networks"][0]["attachments"]]
+        watching.send_signal(signal.SIGINT)
+        watching.stdout.read()
+        assert watching.wait(10) == 130
+    assert pods == ["web/shop"]
 
 
 def test_many(seeded: SeededNode) -> None:

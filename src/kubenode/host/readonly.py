@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, NamedTuple
@@ -78,10 +79,10 @@ class ReadOnlyStore(DiskStore):
     def holder(self, address: Address) -> Held | None:
         """Return who holds an address; None where nobody does."""
         try:
-            since = os.lstat(os.path.join(self.directory, str(address))).st_mtime
+            status = os.lstat(os.path.join(self.directory, str(address)))
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return self._look(address, since)
+        return self._look(address, status.st_mtime) if stat.S_ISREG(status.st_mode) else None
 
     def _look(self, address: Address, since: float) -> Held | None:
         path = os.path.join(self.directory, str(address))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import TypeVar
 
+    from kubenode.host.readonly import Held
     from kubenode.inspection.agentprobe import Agent
     from kubenode.inspection.networks import Configured, Network
     from kubenode.inspection.place import Place
@@ -52,6 +53,12 @@ class Facts:
     @cached_property
     def records(self) -> Records:
         return Records(self.place)
+
+    @cached_property
+    def held(self) -> dict[str, list[Held]]:
+        """What is held in each directory, in the order of addresses."""
+        directories = {network.store.directory: network.store for network in self.networks}
+        return {directory: sorted(store.held(), key=lambda one: one.address) for directory, store in directories.items()}
 
     @cached_property
     def agent(self) -> Agent:

@@ -48,7 +48,7 @@ def reboot(facts: Facts) -> Iterator[Finding]:
                 f"cp {BOOT_ID} {quote(network.store.boot_path)} && chmod 600 {quote(network.store.boot_path)}",
             )
         elif network.store.is_of_another_boot():
-            count = len(network.store.since())
+            count = len(facts.held[network.store.directory])
             yield warning(
                 f"{network.store.directory} has {count} reservations of before the last reboot",
                 "the next ADD releases them; now:",
@@ -61,7 +61,9 @@ def reboot(facts: Facts) -> Iterator[Finding]:
 def torn(facts: Facts) -> Iterator[Finding]:
     """Every reservation says whose it is."""
     for network in _there(facts):
-        broken = [os.path.join(network.store.directory, str(one.address)) for one in network.store.held() if one.attachment is None]
+        broken = [
+            os.path.join(network.store.directory, str(one.address)) for one in facts.held[network.store.directory] if one.attachment is None
+        ]
         if broken:
             told = _some(broken)
             advice = "a power failure or another program left them; kube-node's next ADD takes them away; now:"
@@ -74,7 +76,7 @@ def leaks(facts: Facts) -> Iterator[Finding]:
         gone = {attachment for name, attachment in facts.records.without_namespace if name == network.name}
         if not gone:
             continue
-        held = sorted(one for one in network.store.held() if one.attachment in gone)
+        held = [one for one in facts.held[network.store.directory] if one.attachment in gone]
         if held:
             told = _some([f"{one.address} ({pod_of(facts.records.of(network.name, one.attachment)) or one.attachment.container_id[:12]})"
                           for one in held if one.attachment])  # fmt: skip
