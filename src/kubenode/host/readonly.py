@@ -72,9 +72,9 @@ class ReadOnlyStore(DiskStore):
             return []
         return found
 
-    def held(self) -> list[Held]:
-        """Return all that is held, in no order."""
-        return [one for address, since in self.since() if (one := self._look(address, since))]
+    def held(self, known: list[tuple[Address, float]] | None = None) -> list[Held]:
+        """Return all that is held, in no order; `known`: what `since` has just said."""
+        return [one for address, since in (self.since() if known is None else known) if (one := self._look(address, since))]
 
     def holder(self, address: Address) -> Held | None:
         """Return who holds an address; None where nobody does."""

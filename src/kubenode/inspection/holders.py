@@ -43,11 +43,11 @@ def holders(network: Network, records: Records, wanted: Wanted) -> tuple[list[Ho
     since = sorted(network.store.since(), key=lambda pair: pair[1], reverse=True)
     enough = wanted.most * max(1, len(network.usages)) + NEIGHBOURS
     if not wanted.most or wanted.namespace or suspects or len(since) <= enough:
-        found = _grouped(network.name, network.store.held(), records)
+        found = _grouped(network.name, network.store.held(since), records)
         if wanted.namespace:
             found = [one for one in found if one.record and (one.record.get("podNamespace") or "default") == wanted.namespace]
     else:
-        found = _grouped(network.name, [held for address, _ in since[:enough] if (held := network.store.holder(address))], records)
+        found = _grouped(network.name, network.store.held(since[:enough]), records)
     if not wanted.most:
         return found, 0
     shown = [one for index, one in enumerate(found) if index < wanted.most or one.suspected]
@@ -56,7 +56,7 @@ def holders(network: Network, records: Records, wanted: Wanted) -> tuple[list[Ho
 
 
 def holder_of(network: Network, records: Records, address: Address) -> Holder | None:
-    """Return who holds an address, with all other addresses of the same attachment that its record's network has."""
+    """Return who holds an address; None where nobody does."""
     held = network.store.holder(address)
     if held is None:
         return None
