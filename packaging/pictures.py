@@ -28,6 +28,8 @@ from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.text import Text
 
+from kubenode.version import VERSION
+
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs/images"
 COLUMNS, ROWS = (80, 200), 60
@@ -89,7 +91,7 @@ def main() -> None:
         binaries = os.environ.get("KUBE_NODE_BINARIES")
         if not binaries:
             binaries = f"{scratch}/bin"
-            subprocess.run([sys.executable, ROOT / "packaging/binaries.py", f"--output={binaries}"], check=True)
+            subprocess.run([sys.executable, ROOT / "packaging/binaries.py", f"--output={binaries}", f"--version={VERSION}"], check=True)
         shutil.copytree(binaries, f"{scratch}/opt/cni/bin", symlinks=True)
         shutil.copytree("/etc", f"{scratch}/etc", symlinks=True)
         subprocess.run(["unshare", "--mount", "--net", sys.executable, __file__, f"--inside={scratch}"], check=True)

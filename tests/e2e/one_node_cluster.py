@@ -105,6 +105,14 @@ class Lab:
         conflist = json.dumps({"cniVersion": "1.0.0", "name": NETWORK, "plugins": [bridge]})
         (self.directory / "cni/net.d/10-k8snet.conflist").write_text(conflist)
 
+    def kube_node(self, command: str, *words: str, may_fail: bool = False) -> str:
+        """Run our own command line on this node."""
+        line = [str(self.cni_bin / "kube-node.standalone"), command, f"--cni-config={self.directory}/cni/net.d", *words]
+        done = subprocess.run(line, check=False, capture_output=True, text=True, timeout=60)
+        if done.returncode and not may_fail:
+            raise CheckFailedError(f"{' '.join(line)}: {done.stdout}{done.stderr}")
+        return done.stdout
+
     def without_host_local(self) -> None:
         (self.cni_bin / "host-local").unlink()
 
@@ -153,10 +161,34 @@ def check(lab: Lab, pods: tuple[str, str], pod_cidrs: list[str], show: Callable[
     if sorted(lab.reservations()) != sorted(address for found in addresses.values() for address in found):
         raise CheckFailedError(f"reserved: {lab.reservations()}")
 
+    inspect(lab, addresses, show)
+
     begin = time.monotonic()
     lab.kubectl("delete", "pod", *pods, "--wait")
     wait(f"no reservation left, but {lab.reservations()}", 60, lambda: not lab.reservations())
     show("pods deleted, no reservation left", f"{time.monotonic() - begin:.1f} s")
+
+
+def inspect(lab: Lab, addresses: dict[str, list[str]], show: Callable[[str, str], None]) -> None:
+    """Look at the node with our own command line: whose the addresses are, that all is well, and that gc takes only what is stale."""
+    (network,) = json.loads(lab.kube_node("status", "--json"))["networks"]
+    seen = {one["pod"]: sorted(one["addresses"]) for one in network["attachments"]}
+    if seen != {f"default/{name}": sorted(found) for name, found in addresses.items()}:
+        raise CheckFailedError(f"status says {seen}")
+    whose = json.loads(lab.kube_node("status", "--json", next(iter(addresses.values()))[0]))["holders"]
+    show("status: whose address", whose[0]["pod"])
+    checks = json.loads(lab.kube_node("doctor", "--json", f"--bin-dir={lab.cni_bin}", may_fail=True))["checks"]
+    if wrong := [f"{one['check']}: {one['what']}" for one in checks if one["state"] != "ok"]:
+        raise CheckFailedError(f"doctor says {wrong}")
+    show("doctor: all is well", f"{len(checks)} checks")
+
+    stale = lab.data_dir / NETWORK / "11.0.0.250"
+    stale.write_text("gone\r\neth0")
+    os.utime(stale, (0, 0))
+    released = json.loads(lab.kube_node("gc", "--json", f"--cri-socket={lab.directory}/run/containerd.sock"))["released"]
+    if [one["address"] for one in released] != [stale.name]:
+        raise CheckFailedError(f"gc has released {released}")
+    show("gc by the runtime's sandboxes", f"{stale.name} and nothing else")
 
 
 def story(lab: Lab, binaries: Path, reference: Path) -> None:
