@@ -10,6 +10,8 @@ help() {
 ./build.sh try                      two pods in network namespaces, addresses by kube-node; no cluster needed
 ./build.sh test [PYTEST ARGUMENTS]  the tests; those that need programs which are not here skip and say so
 ./build.sh check                    ruff, mypy and the rules of who imports whom
+./build.sh man                      manual pages of all commands, in _output/man
+./build.sh pictures                 docs/images, made anew from what the commands print
 ./build.sh fuzz [SECONDS]           the relay, by libFuzzer
 ./build.sh venv                     only .venv, which all of the above make when needed
 EOF
@@ -78,7 +80,7 @@ command=${1:-help}
 [ $# = 0 ] || shift
 case $command in
 help | -h | --help) help && exit ;;
-venv | binaries | deb | try | test | check) venv ;;
+venv | binaries | deb | try | test | check | man | pictures) venv ;;
 fuzz) ;;
 *) help >&2 && die "no command $command" ;;
 esac
@@ -89,6 +91,8 @@ deb)
     .venv/bin/python packaging/deb.py "$@"
     ;;
 try) try "$@" ;;
+man) .venv/bin/python packaging/manpages.py "$@" ;;
+pictures) .venv/bin/python packaging/pictures.py "$@" ;;
 fuzz) relay/fuzz.sh "$@" ;;
 test) .venv/bin/pytest "$@" ;;
 check)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import click
 import pytest
 
+from kubenode.cli.main import COMMANDS, kube_node
 from kubenode.cni import errors
+from kubenode.inspection.doctor.registry import CHECKS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+ELSEWHERE = {"agent", "try"}  # have pages of their own, or need none
 CODES = {value for name, value in vars(errors).items() if name.isupper() and isinstance(value, int)}
 
 
@@ -25,3 +30,30 @@ def test_links_lead_somewhere(page: Path) -> None:
     """A relative link in a page names a file that is there."""
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_is_explained(name: str) -> None:
+    """docs/reference/cli.md names each command, and each option of those that look at a node."""
+    text = (ROOT / "docs/reference/cli.md").read_text()
+    command = kube_node.get_command(click.Context(kube_node), name)
+    assert command is not None
+    assert name in text
+    if name in ELSEWHERE:
+        return
+    options = {text for parameter in command.params if isinstance(parameter, click.Option) for text in parameter.opts}
+    assert [option for option in sorted(options) if f"`{option}" not in text and f" {option}" not in text] == []
+
+
+def test_every_check_is_explained() -> None:
+    """docs/reference/cli.md has a row for each check of doctor, in its order."""
+    section = (ROOT / "docs/reference/cli.md").read_text().partition("\n## doctor\n")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `([a-z0-9-]+)` \|", section, re.MULTILINE) == [check.name for check in CHECKS]
+
+
+@pytest.mark.parametrize("picture", sorted((ROOT / "docs/images").glob("*.svg")), ids=lambda path: path.name)
+def test_pictures(picture: Path) -> None:
+    """A picture of a command is whole, cuts no text, and loads nothing from elsewhere."""
+    tree = ET.parse(picture)
+    assert "…" not in "".join(tree.getroot().itertext())
+    assert not re.search(r'(href|src|url)\s*[=(]\s*["\']?https?:', picture.read_text())

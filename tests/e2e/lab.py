@@ -106,6 +106,14 @@ class Lab:
         """Configure the network with kube-node."""
         self.network(type="kube-node", kubeconfig=str(self.directory / "node.conf"), **more)
 
+    def command(self, command: str, *words: str, may_fail: bool = False) -> str:
+        """Run our own command line on this node."""
+        line = [str(self.cni_bin / "kube-node.standalone"), command, f"--cni-config={self.net_d}", *words]
+        done = subprocess.run(line, check=False, capture_output=True, text=True, timeout=60)
+        if done.returncode and not may_fail:
+            raise CheckFailedError(f"{' '.join(line)}: {done.stdout}{done.stderr}")
+        return done.stdout
+
     def ready(self) -> None:
         self.kubectl("wait", "--for=condition=Ready", f"node/{NODE}", "--timeout=90s")
         self.pod_cidrs = self.get("node", NODE)["spec"]["podCIDRs"]

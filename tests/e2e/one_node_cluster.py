@@ -86,6 +86,8 @@ def check(lab: Lab, way: str, show: Show) -> None:
         family = "-6" if ":" in address else "-4"
         run(lab.cluster, "exec", lab.directory, names[0], "ping", family, "-c1", "-W5", address)
         show(f"{names[0]} pings {names[1]}", address)
+    if way != "agent":  # where there is nothing but relays
+        inspect(lab, addresses, show)
     delete(lab, names, show)
 
 
@@ -94,6 +96,28 @@ def delete(lab: Lab, names: tuple[str, ...], show: Show) -> None:
     lab.kubectl("delete", "pod", *names, "--wait")
     lab.wait_for_nothing(60)
     show("pods deleted, no reservation left", f"{time.monotonic() - begin:.1f} s")
+
+
+def inspect(lab: Lab, addresses: dict[str, list[str]], show: Show) -> None:
+    """Look at the node with our own command line: whose the addresses are, that all is well, and that gc takes only what is stale."""
+    (network,) = json.loads(lab.command("status", "--json"))["networks"]
+    seen = {one["pod"]: sorted(one["addresses"]) for one in network["attachments"]}
+    if seen != {f"default/{name}": sorted(found) for name, found in addresses.items()}:
+        raise CheckFailedError(f"status says {seen}")
+    whose = json.loads(lab.command("status", "--json", next(iter(addresses.values()))[0]))["holders"]
+    show("status: whose address", whose[0]["pod"])
+    checks = json.loads(lab.command("doctor", "--json", f"--bin-dir={lab.cni_bin}", may_fail=True))["checks"]
+    if wrong := [f"{one['check']}: {one['what']}" for one in checks if one["state"] != "ok"]:
+        raise CheckFailedError(f"doctor says {wrong}")
+    show("doctor: all is well", f"{len(checks)} checks")
+
+    stale = lab.data_dir / NETWORK / "11.0.0.250"
+    stale.write_text("gone\r\neth0")
+    os.utime(stale, (0, 0))
+    released = json.loads(lab.command("gc", "--json", f"--cri-socket={lab.directory}/run/containerd.sock"))["released"]
+    if [one["address"] for one in released] != [stale.name]:
+        raise CheckFailedError(f"gc has released {released}")
+    show("gc by the runtime's sandboxes", f"{stale.name} and nothing else")
 
 
 def relays_only(lab: Lab) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 import time
 from enum import Enum
 from functools import partial
@@ -21,6 +20,7 @@ from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
 from kubenode.cni.request import is_name
 from kubenode.host.attachments import Attachments
 from kubenode.host.datadir import DEFAULT_DATA_DIR
+from kubenode.host.namespaces import Namespaces
 from kubenode.ipam import allocator
 
 if TYPE_CHECKING:
@@ -123,9 +123,9 @@ class Reclaimer:
 
     def look(self, attached: Iterable[Attached]) -> None:
         """Take those of all attachments as suspects whose network namespace is gone."""
-        visible: dict[str, bool] = {}
+        namespaces = Namespaces(self._root)
         now = time.monotonic()
-        self._suspects = {one.key: one for one in attached if self._is_gone(one.netns, visible)}
+        self._suspects = {one.key: one for one in attached if namespaces.is_gone(one.netns)}
         self._since = {key: self._since.get(key, now) for key in self._suspects}
         self._asked = {key: when for key, when in list(self._asked.items()) if key in self._suspects}
         self._said = {key: why for key, why in list(self._said.items()) if key in self._suspects}
@@ -146,19 +146,6 @@ class Reclaimer:
             counts[one.network] = counts.get(one.network, 0) + 1
         self._observer.suspected(counts)
         return left
-
-    def _is_gone(self, netns: str, visible: dict[str, bool]) -> bool:
-        """Say whether a network namespace's path is gone for certain: what would hold it is here, and is the host's."""
-        # A process's own path goes with the process, and may be of another PID namespace than ours.
-        if not netns.startswith("/") or os.path.normpath(netns).lstrip("/").startswith("proc/"):
-            return False
-        here = self._root.path(netns)
-        if os.path.lexists(here):
-            return False
-        directory = os.path.dirname(here)
-        if directory not in visible:
-            visible[directory] = _is_linked_directory(directory) and self._root.is_mounted(netns)
-        return visible[directory]
 
     def _is_ours(self, one: Attached) -> bool:
         """Say whether its addresses are ours to release."""
@@ -250,7 +237,7 @@ class Reclaimer:
         return done
 
     def _is_still(self, one: Attached) -> bool:
-        return self._is_gone(one.netns, {}) and Attachments(self._run_dir, one.network).read(one.attachment) == one.record
+        return Namespaces(self._root).is_gone(one.netns) and Attachments(self._run_dir, one.network).read(one.attachment) == one.record
 
     def _forget(self, one: Attached) -> None:
         if self._is_still(one):
@@ -267,12 +254,3 @@ class Reclaimer:
         if problem and problem != self._complaint:
             self._log.warning("the API server does not say which pods are gone: their addresses stay", error=problem)
         self._complaint = problem
-
-
-def _is_linked_directory(path: str) -> bool:
-    """Say whether a directory has a name. One that was removed and made anew stays in our mount as it was, and empty."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return False
-    return stat.S_ISDIR(status.st_mode) and status.st_nlink > 0

@@ -28,7 +28,7 @@ class Address(click.ParamType):  # type: ignore[type-arg] # generic only to type
         return host.strip("[]"), int(port)
 
 
-@click.command("agent")
+@click.command("agent", short_help="Serve the plugins of this node.")
 @click.option("--socket", metavar="PATH", help="Where relays connect. [default: $KUBE_NODE_SOCKET, or agent.sock in --run-dir]")
 @click.option(
     "--run-dir", metavar="DIR", envvar="KUBE_NODE_RUN_DIR", default=DEFAULT_RUN_DIR, show_default=True,

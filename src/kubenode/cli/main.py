@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from inspect import cleandoc
 from typing import TYPE_CHECKING
 
 import click
@@ -14,13 +15,26 @@ if TYPE_CHECKING:
     from kubenode.cni.errors import CNIError
 
 COMMANDS = {  # command to module; its function is called `command`, or as it is named behind the colon
-    "agent": "agent",
-    "controller": "controller",
+    "status": "status",
+    "doctor": "doctor",
+    "map": "map_",
     "pools": "pools",
+    "try-add": "try_add",
+    "gc": "gc",
+    "release": "release",
     "install": "install",
     "uninstall": "install:uninstall",
+    "agent": "agent",
+    "controller": "controller",
+    "version": "version",
+    "completion": "completion",
     "try": "try_",
 }
+
+
+def unraw(text: str | None) -> str:
+    r"""Return a help text as click wants it: in a raw docstring \b, which keeps a paragraph's lines as they are, is two characters."""
+    return cleandoc(text or "").replace("\\b\n", "\b\n")
 
 
 class Commands(click.Group):
@@ -32,6 +46,7 @@ class Commands(click.Group):
             return None
         module, _, function = COMMANDS[cmd_name].partition(":")
         command: click.Command = getattr(import_module(f"kubenode.cli.{module}"), function or "command")
+        command.help = unraw(command.help)
         return command
 
 
@@ -39,12 +54,22 @@ class Commands(click.Group):
 @click.version_option(VERSION, "--version", "-version", "-V", message="%(version)s")
 @click.pass_context
 def kube_node(context: click.Context) -> None:
-    """Addresses for pods, taken from the Kubernetes Node object.
+    r"""Addresses for pods, taken from the Kubernetes Node object.
 
     As a CNI plugin it is run by the container runtime, with CNI_COMMAND set and a network configuration on standard input.
+
+    \b
+    Examples:
+      kube-node doctor
+      kube-node status
+      kube-node status 10.1.2.3
+      kube-node COMMAND --help
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
+
+
+kube_node.help = unraw(kube_node.help)
 
 
 def main() -> int:

@@ -98,16 +98,21 @@ class Trial:
         return Pod(name, [ip["address"] for ip in ips], [ip["gateway"] for ip in ips], (time.perf_counter() - begin) * 1000, {})
 
 
-@click.command("try")
+@click.command("try", short_help="Two pods with addresses, without a cluster.")
 @click.option(
     "--node", "node_file", type=click.Path(dir_okay=False), help="A Node manifest, YAML or JSON, instead of the built-in example."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def command(node_file: str | None, *, as_json: bool) -> int:
-    """Give two pods addresses from a Node manifest, here and now; no cluster is needed.
+    r"""Give two pods addresses from a Node manifest, here and now; no cluster is needed.
 
     As root, with the reference bridge plugin on this machine, the pods are network namespaces that ping each other. Else only the addresses
     are asked for. Afterwards all is as before.
+
+    \b
+    Examples:
+      kube-node try
+      kube-node try --node=node.yaml --json
     """
     console = Console(stderr=True, highlight=False)
     manifest = os.path.abspath(node_file or str(files("kubenode.cli").joinpath("node.yaml")))

@@ -18,22 +18,30 @@ SUFFIXES = (".conf", ".conflist", ".json")  # as libcni's `ConfFiles` has them
 
 def netconfs(directory: str, ipam_types: Collection[str]) -> Iterator[dict[str, Any]]:
     """Yield what each plugin with one of these IPAM plugins is given. What cannot be read is the runtime's to complain about."""
+    for path in paths(directory):
+        try:
+            content = loads(files.read(path))
+        except (OSError, JSONTextError):
+            continue
+        yield from plugins(content, ipam_types)
+
+
+def paths(directory: str) -> list[str]:
+    """Return the configuration files of a directory in the runtime's order; none where there is no directory."""
     try:
         names = sorted(os.listdir(directory))
     except OSError:
+        return []
+    return [os.path.join(directory, name) for name in names if name.endswith(SUFFIXES)]
+
+
+def plugins(content: object, ipam_types: Collection[str]) -> Iterator[dict[str, Any]]:
+    """Yield the same of one file's content."""
+    if not isinstance(content, dict):
         return
-    for name in names:
-        if not name.endswith(SUFFIXES):
-            continue
-        try:
-            content = loads(files.read(os.path.join(directory, name)))
-        except (OSError, JSONTextError):
-            continue
-        if not isinstance(content, dict):
-            continue
-        common = {key: content[key] for key in ("name", "cniVersion") if key in content}
-        plugins = content.get("plugins", [content])
-        for plugin in plugins if isinstance(plugins, list) else ():
-            ipam = plugin.get("ipam") if isinstance(plugin, dict) else None
-            if isinstance(ipam, dict) and ipam.get("type") in list(ipam_types):  # a list compares with whatever stands there
-                yield {**plugin, **common}
+    common = {key: content[key] for key in ("name", "cniVersion") if key in content}
+    listed = content.get("plugins", [content])
+    for plugin in listed if isinstance(listed, list) else ():
+        ipam = plugin.get("ipam") if isinstance(plugin, dict) else None
+        if isinstance(ipam, dict) and ipam.get("type") in list(ipam_types):  # a list compares with whatever stands there
+            yield {**plugin, **common}

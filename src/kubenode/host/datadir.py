@@ -34,7 +34,7 @@ class DiskStore:
 
     def __init__(self, data_dir: str, network: str) -> None:
         self.directory = os.path.join(data_dir or DEFAULT_DATA_DIR, network)
-        self._boot_path = os.path.join(data_dir or DEFAULT_DATA_DIR, f".{network}.boot")
+        self.boot_path = os.path.join(data_dir or DEFAULT_DATA_DIR, f".{network}.boot")
 
     def lock(self) -> _Lock:
         return _Lock(self.directory)
@@ -45,14 +45,14 @@ class DiskStore:
             for entry in entries:
                 # What is not a plain file is nobody's reservation, and keeps its name: a link is never followed.
                 if entry.name != LOCK and not entry.name.startswith(LAST_RESERVED) and entry.is_file(follow_symlinks=False):
-                    yield Reservation(entry.name, _address(entry.name), _owner(files.read(entry.path)))
+                    yield Reservation(entry.name, address_of(entry.name), owner_in(files.read(entry.path)))
 
     def index(self) -> Index:
         return Index(self.reservations())
 
     def taken(self) -> dict[int, list[int]]:
         numbers: dict[int, list[int]] = {4: [], 6: []}
-        for address in filter(None, map(_address, os.listdir(self.directory))):
+        for address in filter(None, map(address_of, os.listdir(self.directory))):
             numbers[address.version].append(address.number)
         for found in numbers.values():
             found.sort()
@@ -98,17 +98,17 @@ class DiskStore:
             os.close(fd)
 
     def is_of_another_boot(self) -> bool:
-        boot_id = _boot_id()
+        this = boot_id()
         try:
-            noted = files.read(self._boot_path)
+            noted = files.read(self.boot_path)
         except FileNotFoundError:
             self.note_boot()
             return False
-        return boot_id not in {b"", noted}
+        return this not in {b"", noted}
 
     def note_boot(self) -> None:
-        if boot_id := _boot_id():
-            files.replace(self._boot_path, boot_id)
+        if this := boot_id():
+            files.replace(self.boot_path, this)
 
 
 class _Lock:
@@ -136,7 +136,7 @@ class _Lock:
         os.close(self._fd)  # and with it goes the lock
 
 
-def _boot_id() -> bytes:
+def boot_id() -> bytes:
     """Return what names this boot; empty where the kernel does not say."""
     try:
         return files.read(BOOT_ID)
@@ -144,13 +144,13 @@ def _boot_id() -> bytes:
         return b""
 
 
-def _address(name: str) -> Address | None:
+def address_of(name: str) -> Address | None:
     """Return the address that a file is named by, as we and host-local would name it."""
     address = parse_address(name)
     return address if address and str(address) == name else None
 
 
-def _owner(content: bytes) -> Attachment | None:
+def owner_in(content: bytes) -> Attachment | None:
     """Return whose a file is; None for what neither we nor any host-local writes: its writer died, or it is somebody else's."""
     container_id, separator, ifname = content.decode(errors="replace").partition("\r\n")
     if not is_name(container_id.strip()) or (separator and not is_ifname(ifname.strip())):

@@ -32,6 +32,7 @@ NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")  # RFC 1123, which the API 
 PAGE = 500  # Nodes in one answer to a LIST, as kubectl asks for them
 Node = create_global_resource("", "v1", "Node", "nodes")  # a dict as the API server sent it; lightkube's typed one drops unknown keys
 Pod = create_namespaced_resource("", "v1", "Pod", "pods")
+Review = create_global_resource("authorization.k8s.io", "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews")
 
 
 class ApiServer:
@@ -58,6 +59,15 @@ class ApiServer:
         if not NAME.fullmatch(namespace) or not NAME.fullmatch(name):
             return None
         return self._there("Pod", lambda: dict(self._client.get(Pod, name, namespace=namespace)))
+
+    def may(self, verb: str, resource: str, name: str = "") -> bool:
+        """Say whether we have a right to a resource of the core group, by the API server's own word. Raises CNIError."""
+        asked = {"verb": verb, "resource": resource, **({"name": name} if name else {})}
+        try:
+            answer = self._client.create(Review(spec={"resourceAttributes": asked}))
+            return bool((answer.get("status") or {}).get("allowed"))
+        except (msgspec.MsgspecError, TypeError, ValueError, AttributeError) as error:
+            raise self._no_such("SelfSubjectAccessReview", error) from error
 
     def _there(self, kind: str, get: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
         try:

@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 
     from kubenode.kube.kubeconfig import Connection
 
+ANSWERS = (HTTPStatus.OK, HTTPStatus.CREATED)
+
 
 class Transport(httpx2.BaseTransport):
-    """Returns complete answers with status 200; everything else is a CNIError."""
+    """Returns complete answers with status 200 or 201; everything else is a CNIError."""
 
     def __init__(self, connection: Connection, environ: Mapping[str, str], timeout: float) -> None:
         self._timeout = timeout
@@ -38,7 +40,7 @@ class Transport(httpx2.BaseTransport):
             if pause is not None and time.monotonic() + pause < deadline:
                 time.sleep(pause)
                 response = self._ask(request)
-        if response.status_code != HTTPStatus.OK:
+        if response.status_code not in ANSWERS:
             raise self._sign_on.refused(response.status_code, response.content, retry_after(response))
         return response
 

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from kubenode.cni.jsontext import JSON
-    from kubenode.ipam.allocator import Usage
     from kubenode.plugins.skel import Call
 
 EMBEDDED = "embedded"
@@ -134,9 +133,9 @@ def status(call: Call, to: Delegate, ipam: Mapping[str, JSON], families: Collect
     return host_local.cmd_status(given_on, families) if to.keeps_our_files else b""
 
 
-def usage(call: Call, ipam: Mapping[str, JSON]) -> list[Usage]:
-    """Return how much of each range set is taken, by host-local's files. Raises CNIError."""
-    return host_local.usage(_with_ipam(call, Delegate(HOST_LOCAL, ""), ipam))
+def resolved(call: Call, ipam: Mapping[str, JSON]) -> Call:
+    """Return the call as whoever keeps host-local's files would get it."""
+    return _with_ipam(call, Delegate(HOST_LOCAL, ""), ipam)
 
 
 def not_available(error: CNIError) -> CNIError:

@@ -6,7 +6,7 @@ from kubenode.cni.errors import CNIError
 from kubenode.cni.record import NamedTuple
 from kubenode.ipam import families
 from kubenode.kube import node
-from kubenode.plugins import delegation, options
+from kubenode.plugins import delegation, host_local, options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,8 +62,13 @@ def cmd_status(call: Call) -> bytes:
 
 def usage(call: Call) -> list[Usage]:
     """Return how much of each family's subnets is taken. Raises CNIError."""
+    return host_local.usage(resolve(call))
+
+
+def resolve(call: Call) -> Call:
+    """Return the call with host-local's configuration, all families in it. Raises CNIError."""
     conf = KubeNodeConf.read(call).validated()
-    return delegation.usage(call, conf.ipam(call.host.node(conf.common.node, conf.subnets_of, call.log), families.BOTH))
+    return delegation.resolved(call, conf.ipam(call.host.node(conf.common.node, conf.subnets_of, call.log), families.BOTH))
 
 
 COMMANDS = {"ADD": cmd_add, "DEL": cmd_del, "CHECK": cmd_check, "GC": cmd_gc, "STATUS": cmd_status}

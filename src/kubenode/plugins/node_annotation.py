@@ -10,7 +10,7 @@ from kubenode.cni.jsontext import JSONTextError, loads
 from kubenode.cni.record import NamedTuple
 from kubenode.host import files
 from kubenode.kube import annotation, node
-from kubenode.plugins import delegation, options
+from kubenode.plugins import delegation, host_local, options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,8 +62,13 @@ def cmd_status(call: Call) -> bytes:
 
 def usage(call: Call) -> list[Usage]:
     """Return how much of each of the annotation's range sets is taken. Raises CNIError."""
+    return host_local.usage(resolve(call))
+
+
+def resolve(call: Call) -> Call:
+    """Return the call with the configuration that the annotation holds. Raises CNIError."""
     conf = NodeAnnotationConf.read(call).validated()
-    return delegation.usage(call, call.host.node(conf.common.node, conf.ipam_of, call.log))
+    return delegation.resolved(call, call.host.node(conf.common.node, conf.ipam_of, call.log))
 
 
 def cmd_show(call: Call) -> bytes:

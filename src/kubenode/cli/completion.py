@@ -1,0 +1,29 @@
+"""`kube-node completion`: what a shell has to read to complete commands, options and networks."""
+
+from __future__ import annotations
+
+import click
+
+VARIABLE = "_KUBE_NODE_COMPLETE"  # click's own for a program of this name
+
+
+@click.command("completion", short_help="Shell completion, for bash, zsh and fish.")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def command(shell: str) -> None:
+    r"""Print a shell's completion of commands, options and network names.
+
+    \b
+    Examples:
+      kube-node completion bash > /etc/bash_completion.d/kube-node
+      kube-node completion zsh > "${fpath[1]}/_kube-node"
+      kube-node completion fish > ~/.config/fish/completions/kube-node.fish
+    """
+    from click.shell_completion import get_completion_class
+
+    from kubenode.cli.main import kube_node
+
+    found = get_completion_class(shell)
+    assert found  # noqa: S101 -- click has all three
+    complete = found(kube_node, {}, "kube-node", VARIABLE)
+    # Not `source()`: of bash it asks the version, and there need not be one where a package is built.
+    click.echo(complete.source_template % complete.source_vars())

@@ -1,0 +1,75 @@
+"""`kube-node doctor`: what is wrong with this node, and what to do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from kubenode.cli import where
+
+if TYPE_CHECKING:
+    from kubenode.inspection.doctor.finding import Result
+    from kubenode.inspection.place import Place
+
+COLOURS = ("green", "yellow", "red")
+
+
+@click.command("doctor", short_help="What is wrong with this node, and what to do.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+@click.option("--quiet", "-q", is_flag=True, help="Only what is wrong.")
+@where.BIN_DIR
+@where.KUBECONFIG
+@where.place
+def command(place: Place, *, as_json: bool, quiet: bool) -> int:
+    r"""Check this node, from the plugins to the last reservation, and say what to do.
+
+    Each check is told by name, with ✓, ! or ✗. The exit code says the worst: 0 all is well, 1 something is to be looked at, 2 pods do not
+    get addresses, or will not. Nothing is changed.
+
+    \b
+    Examples:
+      kube-node doctor
+      kube-node doctor --quiet
+      kube-node doctor --config=net1.yaml --config=net2.yaml
+      kube-node doctor --kubeconfig=/etc/kubernetes/kubelet.conf --json
+    """
+    from kubenode.cli import screen
+    from kubenode.inspection.doctor.facts import Facts
+    from kubenode.inspection.doctor.registry import examine
+
+    results = list(examine(Facts(place)))
+    worst = max(one.finding.state for one in results)
+    if as_json:
+        screen.dump({"worst": worst.name.lower(), "checks": [_json(one) for one in results]})
+    else:
+        _show([one for one in results if one.finding.state or not quiet])
+    return int(worst)
+
+
+def _show(results: list[Result]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from kubenode.cli import screen
+
+    out = screen.console()
+    table = Table.grid(padding=(0, 1))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for check, finding in results:
+        sign = f"[{COLOURS[finding.state]}]{screen.legible(finding.state.sign, out)}[/]"
+        lines = [escape(finding.what)]
+        if finding.advice:
+            lines.append(screen.legible("→ ", out) + escape(finding.advice))
+        if finding.run:
+            lines.append(f"  [bold]{escape(finding.run)}[/]")
+        table.add_row(sign, check, "\n".join(lines))
+    out.print(table)
+
+
+def _json(one: Result) -> dict[str, str]:
+    finding = one.finding
+    told = {"check": one.check, "state": finding.state.name.lower(), "what": finding.what}
+    return {**told, **({"advice": finding.advice} if finding.advice else {}), **({"run": finding.run} if finding.run else {})}

@@ -1,0 +1,92 @@
+"""`kube-node map`: a picture of what is in use of a subnet."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import click
+
+from kubenode.cli import where
+
+if TYPE_CHECKING:
+    from kubenode.inspection.mapping import Picture
+    from kubenode.inspection.networks import Network
+    from kubenode.inspection.place import Place
+    from kubenode.inspection.records import Records
+    from kubenode.ipam.address import Address
+
+IN_TERMINAL, IN_SVG = 1024, 4096  # cells of a picture at the most
+NAMED = 5000  # addresses up to which a picture says whose each is
+
+
+class Drawn(NamedTuple):
+    """A picture of one of a network's subnets, and whose an address is."""
+
+    network: str
+    picture: Picture
+    names: dict[Address, str]
+
+
+@click.command("map", short_help="A picture of what is in use of a subnet.")
+@click.argument("target", type=where.NetworkName(), required=False, default="", metavar="[NETWORK|SUBNET]")
+@click.option("--svg", "svg_file", default="", metavar="FILE", help="Write an SVG picture instead; - is standard output.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a picture.")
+@where.place
+def command(target: str, svg_file: str, place: Place, *, as_json: bool) -> int:
+    r"""Draw what is in use of each subnet: a cell is an address, or in larger subnets a block of them.
+
+    Of a subnet much larger than what is in use, the beginning is drawn. In an SVG picture the pointer on a cell tells whose it is.
+
+    \b
+    Examples:
+      kube-node map
+      kube-node map net1
+      kube-node map 10.1.2.0/24
+      kube-node map k8snet --svg=k8snet.svg
+    """
+    from kubenode.cli import mapview, screen
+    from kubenode.cni.errors import CONFIG_FILE, CNIError
+    from kubenode.inspection.networks import find
+    from kubenode.inspection.records import Records
+    from kubenode.inspection.report import unreadable
+
+    records = Records(place)
+    try:
+        networks = find(place, records)
+        most = IN_SVG if svg_file else IN_TERMINAL
+        drawn = [
+            one for network in networks for one in _draw(network, records, most) if target in {"", one.network, str(one.picture.subnet)}
+        ]
+    except OSError as error:
+        raise unreadable(error) from None
+    if target and not drawn:
+        known = ", ".join(f"{one.name} ({', '.join(str(u.range_set.ranges[0].subnet) for u in one.usages)})" for one in networks) or "none"
+        raise CNIError(CONFIG_FILE, f"there is no network or subnet {target} on this node", f"known are {known}")
+    if svg_file:
+        with click.open_file(svg_file, "w", encoding="utf-8", atomic=svg_file != "-") as file:
+            file.write(mapview.svg(drawn))
+    elif as_json:
+        screen.dump([mapview.as_json(one) for one in drawn])
+    else:
+        mapview.show(drawn)
+    return 0
+
+
+def _draw(network: Network, records: Records, most: int) -> list[Drawn]:
+    from kubenode.inspection.holders import Wanted, holders
+    from kubenode.inspection.mapping import draw
+    from kubenode.inspection.records import pod_of
+
+    held = [address for address, _ in network.store.since()]
+    names: dict[Address, str] = {}
+    leaked = set()
+    if len(held) <= NAMED:
+        for one in holders(network, records, Wanted())[0]:
+            who = pod_of(one.record) or (one.attachment.container_id if one.attachment else "nobody")
+            names |= dict.fromkeys(one.addresses, who)
+            leaked |= set(one.addresses) if one.suspected else set()
+    drawn = []
+    for usage in network.usages:
+        by_subnet = {r.subnet: [s for s in usage.range_set.ranges if s.subnet == r.subnet] for r in usage.range_set.ranges}
+        drawn += [Drawn(network.name, draw(ranges, network.exclude, held, leaked, most), names) for ranges in by_subnet.values()]
+    return drawn

@@ -1,0 +1,69 @@
+"""`kube-node release`: take one address back by hand."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+from kubenode.cli import where
+
+if TYPE_CHECKING:
+    from kubenode.inspection.place import Place
+
+
+@click.command("release", short_help="Release one address by hand.")
+@click.argument("address")
+@click.option("--network", "-n", default="", metavar="NAME", type=where.NetworkName(), help="In this network, where several have it.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON; needs --yes.")
+@where.place
+def command(address: str, network: str, place: Place, *, yes: bool, as_json: bool) -> int:
+    r"""Release an address, whoever holds it. It asks before.
+
+    The pod, if there still is one, keeps the address on its interface, while another pod may get it too: kube-node gc is the safer way.
+    Exit code 1 where nobody holds it, or you said no.
+
+    \b
+    Examples:
+      kube-node release 10.1.2.3
+      kube-node release fd00::1:2 --network=net1 --yes
+    """
+    from kubenode.cli import screen, statusview
+    from kubenode.inspection import stale
+    from kubenode.inspection.records import pod_of
+    from kubenode.inspection.report import look_for, unreadable
+
+    found = look_for(place, address)
+    holders = [(of, one) for of, one in found.holders if network in {"", of.name}]
+    if as_json and not yes:
+        raise click.UsageError("--json needs --yes: there is nobody to ask")
+    if len(holders) > 1:
+        raise click.UsageError(f"{address} is held in {', '.join(of.name for of, _ in holders)}: say which by --network")
+    if not holders:
+        if as_json:
+            screen.dump({"address": str(found.address), "released": False})
+        else:
+            statusview.whose(found._replace(holders=[]))
+        return 1
+    ((of, holder),) = holders
+    if not as_json:
+        statusview.whose(found._replace(holders=holders))
+        netns = str(holder.record.get("netns") or "")
+        if netns and os.path.lexists(place.root.path(netns)):
+            screen.console().print(
+                "[yellow]![/] Its network namespace is still there: the pod may be alive, and goes on to use the address."
+            )
+    if not yes and not click.confirm(f"Release {found.address}?"):
+        return 1
+    held = of.store.holder(found.address)
+    try:
+        done = stale.release(place, [stale.Stale(of, held, pod_of(holder.record), "asked for")]) if held else []
+    except OSError as error:
+        raise unreadable(error) from None
+    if as_json:
+        screen.dump({"address": str(found.address), "network": of.name, "released": bool(done)})
+    else:
+        click.echo(f"{found.address} released." if done else f"{found.address} has got another holder meanwhile: nothing was released.")
+    return 0 if done else 1

@@ -1,0 +1,241 @@
+"""What `kube-node status` prints: tables with bars for a person, JSON for a program."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group
+from rich.live import Live
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from kubenode.cli import screen
+from kubenode.inspection.records import pod_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.console import Console, RenderableType
+
+    from kubenode.inspection.holders import Holder
+    from kubenode.inspection.networks import Network
+    from kubenode.inspection.report import NetworkReport, Report, Whose
+
+SHORT_ID = 12  # characters of a container ID, as runtimes' own tools show it
+BAR = 16
+WIDE_BAR = 32
+WIDE = 120  # columns from which on bars may be longer
+
+
+def show(look: Callable[[], Report], interval: float, *, wide: bool) -> None:
+    """Print what is seen; again and again where there is an interval."""
+    out = screen.console()
+    if not interval:
+        out.print(page(look(), out, wide=wide))
+        return
+    if not out.is_terminal:
+        while True:
+            out.print(page(look(), out, wide=wide))
+            time.sleep(interval)
+    with Live(page(look(), out, wide=wide), console=out, screen=True, auto_refresh=False, vertical_overflow="ellipsis") as live:
+        while True:
+            time.sleep(interval)
+            live.update(page(look(), out, wide=wide), refresh=True)
+
+
+def page(report: Report, out: Console, *, wide: bool) -> Group:
+    """Return all of it."""
+    parts: list[RenderableType] = [_head(report)]
+    for one in report.networks:
+        parts += ["", *_network(one, report, out, wide=wide)]
+    if not report.networks:
+        parts += ["", "No networks: nothing in the CNI configuration is kube-node's, node-annotation's or host-local's.",
+                  "[dim]Name a NetworkAttachmentDefinition with --config, or see kube-node doctor.[/]"]  # fmt: skip
+    if suspects := sum(len(one.suspects) for one in report.networks):
+        what = screen.counted(suspects, "pod has", {"pod has": "pods have"})
+        advice = "The agent releases them once their pod is gone, too; kube-node gc does it now."
+        parts += ["", f"[yellow]![/] {what} addresses and no network namespace: leaked? {advice}"]
+    return Group(*parts)
+
+
+def _head(report: Report) -> Table:
+    table = Table.grid(padding=(0, 2))
+    seen, agent = report.node, report.agent
+    if seen.node and seen.view:
+        age = "written by hand" if seen.view.fetched is None else f"seen {screen.ago(seen.view.fetched)}"
+        table.add_row("Node", f"[bold]{escape(seen.node.name)}[/], {age}")
+    else:
+        why = str(seen.problem) if seen.problem else f"not seen yet: there is no {seen.path}"
+        table.add_row("Node", f"[yellow]{escape(why)}[/]")
+    if agent.up:
+        table.add_row("Agent", f"[green]up[/], process {agent.pid}, answers in {agent.milliseconds:.1f} ms")
+    elif agent.installed:
+        table.add_row("Agent", f"[red]down[/]: {agent.socket}: {escape(agent.problem)}")
+    else:
+        table.add_row("Agent", "none: the plugins run by themselves")
+    return table
+
+
+def _network(one: NetworkReport, report: Report, out: Console, *, wide: bool) -> list[RenderableType]:
+    network = one.network
+    kind = network.configured.raw.get("type")
+    by = f"{network.plugin} in {kind}" if kind else network.plugin
+    title = Text.from_markup(f"[bold]{escape(network.name)}[/]  [dim]{escape(by)} · {escape(network.configured.path)}[/]")
+    parts: list[RenderableType] = [title]
+    if network.problem:
+        parts.append(_indented(Text.from_markup(f"[red]✗[/] {escape(str(network.problem))}")))
+    if network.usages:
+        parts.append(_indented(_subnets(network, out)))
+    if wide:
+        parts.append(_indented(Text(f"reservations in {network.store.directory}", "dim")))
+    if one.holders:
+        parts.append(_indented(_holders(one.holders, ", " if out.width >= WIDE else "\n", wide=wide)))
+    elif report.wanted.namespace:
+        parts.append(_indented(Text(f"no pods of namespace {report.wanted.namespace}", "dim")))
+    if one.left_out:
+        parts.append(_indented(Text(f"and {screen.counted(one.left_out, 'address')} of older pods: --all", "dim")))
+    return parts
+
+
+def _indented(what: RenderableType) -> Padding:
+    return Padding(what, (0, 0, 0, 2), expand=False)
+
+
+def _subnets(network: Network, out: Console) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for _ in range(4):
+        table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    width = WIDE_BAR if out.width >= WIDE else BAR
+    for usage in network.usages:
+        subnets = "\n".join(dict.fromkeys(str(r.subnet) for r in usage.range_set.ranges))
+        gauge = screen.legible(screen.bar(usage.used, usage.total, width), out)
+        used = f"{screen.number(usage.used)} of {screen.number(usage.total)}"
+        table.add_row(subnets, gauge, screen.percent(usage.used, usage.total), used, f"[dim]{escape(network.source)}[/]")
+    return table
+
+
+def _holders(found: list[Holder], between: str, *, wide: bool) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    table.add_column("ADDRESS", no_wrap=True)
+    table.add_column("POD, OR CONTAINER", overflow="fold")
+    table.add_column("IF", no_wrap=True)
+    table.add_column("SINCE", no_wrap=True)
+    if wide:
+        table.add_column("CONTAINER", no_wrap=True)
+        table.add_column("NETNS", overflow="fold")
+    for one in found:
+        row = [
+            between.join(map(str, one.addresses)),
+            _who(one, wide=wide),
+            one.attachment.ifname if one.attachment else "",
+            screen.ago(one.since),
+        ]
+        if wide:
+            row += [one.attachment.container_id[:SHORT_ID] if one.attachment else "", escape(str(one.record.get("netns") or ""))]
+        table.add_row(*row)
+    return table
+
+
+def _who(one: Holder, *, wide: bool) -> str:
+    if one.attachment is None:
+        return "[yellow]nobody: the file is empty or torn[/]"
+    pod = pod_of(one.record)
+    name = escape(pod) if pod else f"[dim]{'-' if wide else one.attachment.container_id[:SHORT_ID]}[/]"
+    return f"{name} [yellow]leaked?[/]" if one.suspected else name
+
+
+def whose(found: Whose) -> None:
+    """Print whose an address is."""
+    out = screen.console()
+    for network, one in found.holders:
+        table = Table.grid(padding=(0, 2))
+        table.add_row("address", f"[bold]{found.address}[/]")
+        table.add_row("network", f"{escape(network.name)}  [dim]{escape(network.configured.path)}[/]")
+        table.add_row("pod", _who(one, wide=False))
+        if one.attachment:
+            table.add_row("container", one.attachment.container_id)
+            table.add_row("interface", one.attachment.ifname or "-")
+        for label, key in (("netns", "netns"), ("pod UID", "podUID")):
+            if one.record.get(key):
+                table.add_row(label, escape(str(one.record[key])))
+        table.add_row("since", f"{screen.stamp(one.since)}, {screen.ago(one.since)}")
+        table.add_row("file", f"{network.store.directory}/{found.address}")
+        out.print(table)
+    if not found.holders and found.networks:
+        for network in found.networks:
+            out.print(f"{found.address} is held by nobody; it is of network [bold]{escape(network.name)}[/], {_kind(network, found)}.")
+    elif not found.holders:
+        out.print(f"{found.address} is held by nobody, and of no subnet of this node's networks.")
+
+
+def _kind(network: Network, found: Whose) -> str:
+    gateways = {r.gateway for usage in network.usages for r in usage.range_set.ranges}
+    if found.address in gateways:
+        return "whose gateway it is"
+    if any(subnet.holds(found.address) for subnet in network.exclude):
+        return "which excludes it"
+    return "which may give it" if any(usage.range_set.range_of(found.address) for usage in network.usages) else "outside of its ranges"
+
+
+def whose_json(found: Whose) -> dict[str, Any]:
+    holders = [{"network": network.name, "dataDir": network.data_dir, **holder_json(one)} for network, one in found.holders]
+    return {"address": str(found.address), "holders": holders, "networks": [network.name for network in found.networks]}
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """Return all of it for a program."""
+    seen, agent = report.node, report.agent
+    return {
+        "node": {
+            "name": seen.node.name if seen.node else None,
+            "podCIDRs": list(seen.node.pod_cidrs) if seen.node else [],
+            "view": seen.path,
+            "fetched": screen.stamp(seen.view.fetched) if seen.view and seen.view.fetched else None,
+            "ageSeconds": round(seen.view.age(), 1) if seen.view and seen.view.fetched else None,
+            "error": str(seen.problem) if seen.problem else None,
+        },
+        "agent": {"up": agent.up, "socket": agent.socket, "pid": agent.pid or None, "error": agent.problem or None},
+        "networks": [_network_json(one) for one in report.networks],
+    }
+
+
+def _network_json(one: NetworkReport) -> dict[str, Any]:
+    network = one.network
+    return {
+        "name": network.name,
+        "plugin": network.plugin,
+        "config": network.configured.path,
+        "dataDir": network.data_dir,
+        "source": network.source,
+        "error": str(network.problem) if network.problem else None,
+        "rangeSets": [
+            {
+                "family": f"ipv{usage.range_set.version}",
+                "subnets": [str(r.subnet) for r in usage.range_set.ranges],
+                "ranges": [str(r) for r in usage.range_set.ranges],
+                "total": usage.total,
+                "used": usage.used,
+                "free": usage.total - usage.used,
+            }
+            for usage in network.usages
+        ],
+        "attachments": [holder_json(holder) for holder in one.holders],
+        "suspectedLeaks": len(one.suspects),
+    }
+
+
+def holder_json(one: Holder) -> dict[str, Any]:
+    return {
+        "addresses": list(map(str, one.addresses)),
+        "containerID": one.attachment.container_id if one.attachment else None,
+        "ifname": one.attachment.ifname if one.attachment else None,
+        "pod": pod_of(one.record) or None,
+        "podUID": one.record.get("podUID"),
+        "netns": one.record.get("netns"),
+        "since": screen.stamp(one.since),
+        "suspectedLeak": one.suspected,
+    }

@@ -1,0 +1,41 @@
+"""`kube-node version`: of this program, of what the runtime calls, and what it runs on."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from kubenode.cli import where
+from kubenode.version import VERSION
+
+if TYPE_CHECKING:
+    from kubenode.inspection.place import Place
+
+
+@click.command("version", short_help="Versions of this program and of what is installed.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@where.BIN_DIR
+@where.place
+def command(place: Place, *, as_json: bool) -> None:
+    r"""Show versions: of this program, of the executables in the CNI bin directory, of the specification.
+
+    \b
+    Examples:
+      kube-node version
+      kube-node version --json
+    """
+    from kubenode.cli import screen
+    from kubenode.cni import versions
+    from kubenode.inspection.doctor.executables import executables
+
+    found = executables([place.root.path(directory) for directory in place.bin_dirs])
+    python = ".".join(map(str, sys.version_info[:3]))
+    if as_json:
+        installed = [{"path": one.path, "kind": "relay" if one.is_relay else "launcher", "version": one.version or None} for one in found]
+        screen.dump({"version": VERSION, "python": python, "cniVersions": list(versions.SUPPORTED), "installed": installed})
+        return
+    click.echo(f"kube-node {VERSION}, Python {python}\nCNI {', '.join(versions.SUPPORTED)}")
+    for one in found:
+        click.echo(f"{one.path}  {'relay' if one.is_relay else 'launcher'} {one.version or 'of unknown version'}")

@@ -1,0 +1,92 @@
+"""The options by which a command is told where to look; the same for all that look."""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kubenode.host import cniconfig
+from kubenode.host.nodeview import DEFAULT_RUN_DIR
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from click.shell_completion import CompletionItem
+
+    from kubenode.inspection.place import Place
+
+DEFAULT_BIN_DIR = "/opt/cni/bin"
+
+OPTIONS = (
+    click.option(
+        "--config", "configs", metavar="FILE", multiple=True, type=click.Path(dir_okay=False),
+        help="Also the networks of this file: NetworkAttachmentDefinitions or CNI configurations, YAML or JSON. May come several times.",
+    ),
+    click.option(
+        "--cni-config", "config_dir", metavar="DIR", default=cniconfig.DEFAULT_CONFIG_DIR, show_default=True,
+        help="The runtime's network configurations.",
+    ),
+    click.option(
+        "--run-dir", metavar="DIR", envvar="KUBE_NODE_RUN_DIR", default=DEFAULT_RUN_DIR, show_default=True,
+        help="Where the Node view and the records of attachments are. [$KUBE_NODE_RUN_DIR]",
+    ),
+    click.option(
+        "--host-root", metavar="DIR", envvar="KUBE_NODE_HOST_ROOT", default="",
+        help="Where the host's directories are mounted, in a container. [$KUBE_NODE_HOST_ROOT]",
+    ),
+)  # fmt: skip
+BIN_DIR = click.option(
+    "--bin-dir", "bin_dirs", metavar="DIR", multiple=True, default=(DEFAULT_BIN_DIR,), show_default=True,
+    help="Where the runtime's plugins are. May come several times.",
+)  # fmt: skip
+KUBECONFIG = click.option(
+    "--kubeconfig", metavar="FILE", default="", help="How to reach the API server. [default: as the network configuration says]"
+)
+
+
+class NetworkName(click.ParamType):  # type: ignore[type-arg] # generic only to type checkers
+    """A network's name; a shell completes those of the runtime's configuration."""
+
+    name = "NAME"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002
+        from click.shell_completion import CompletionItem
+
+        directory = str(ctx.params.get("config_dir") or cniconfig.DEFAULT_CONFIG_DIR)
+        names = {str(conf.get("name")) for conf in cniconfig.netconfs(directory, ("kube-node", "node-annotation", "host-local"))}
+        return [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]
+
+
+def place(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options, and hand them on as `place`."""
+
+    @functools.wraps(function)
+    def command(
+        configs: tuple[str, ...],
+        config_dir: str,
+        run_dir: str,
+        host_root: str,
+        *args: Any,
+        bin_dirs: tuple[str, ...] = (DEFAULT_BIN_DIR,),
+        kubeconfig: str = "",
+        **options: Any,
+    ) -> Any:
+        found = make(configs, config_dir, run_dir, host_root, bin_dirs, kubeconfig)
+        return function(*args, place=found, **options)
+
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return command
+
+
+def make(
+    configs: tuple[str, ...], config_dir: str, run_dir: str, host_root: str, bin_dirs: tuple[str, ...] = (), kubeconfig: str = ""
+) -> Place:
+    from kubenode.host.root import HostRoot
+    from kubenode.inspection.place import Place
+
+    socket = os.environ.get("KUBE_NODE_SOCKET") or os.path.join(run_dir, "agent.sock")
+    return Place(HostRoot(host_root), run_dir, config_dir, socket, bin_dirs, configs, kubeconfig, dict(os.environ))

@@ -1,0 +1,40 @@
+"""Network namespaces as records name them: whether one is gone for certain."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kubenode.host.root import HostRoot
+
+
+class Namespaces:
+    """The judgement for one look at many; what directories are here is asked once."""
+
+    def __init__(self, root: HostRoot) -> None:
+        self._root = root
+        self._visible: dict[str, bool] = {}
+
+    def is_gone(self, netns: str) -> bool:
+        """Say whether a network namespace's path is gone for certain: what would hold it is here, and is the host's."""
+        # A process's own path goes with the process, and may be of another PID namespace than ours.
+        if not netns.startswith("/") or os.path.normpath(netns).lstrip("/").startswith("proc/"):
+            return False
+        here = self._root.path(netns)
+        if os.path.lexists(here):
+            return False
+        directory = os.path.dirname(here)
+        if directory not in self._visible:
+            self._visible[directory] = _is_linked_directory(directory) and self._root.is_mounted(netns)
+        return self._visible[directory]
+
+
+def _is_linked_directory(path: str) -> bool:
+    """Say whether a directory has a name. One that was removed and made anew stays in our mount as it was, and empty."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_nlink > 0

@@ -1,0 +1,166 @@
+"""Checks of the API server and of what it says of our Node."""
+
+from __future__ import annotations
+
+import os
+from shlex import quote
+from typing import TYPE_CHECKING, Any
+
+from kubenode.cni.errors import FORBIDDEN, MACHINE_ID_AMBIGUOUS, NODE_NOT_FOUND, UNAUTHORIZED, CNIError
+from kubenode.inspection.doctor.finding import Finding, State, failure, of_error, ok, warning
+from kubenode.kube import node
+from kubenode.plugins.nodes import REFRESH_AFTER
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kubenode.inspection.doctor.facts import Facts
+    from kubenode.kube.client import ApiServer
+
+ABOUT_NODE = frozenset([NODE_NOT_FOUND, MACHINE_ID_AMBIGUOUS])  # errors that are `own-node`'s and `machine-id`'s to tell
+REFUSALS = frozenset([FORBIDDEN, UNAUTHORIZED])
+
+
+def reachable(facts: Facts) -> Iterator[Finding]:
+    """See that the API server answers, and takes the kubeconfig's credentials."""
+    if facts.why_no_api:
+        yield ok(facts.why_no_api)
+    for kubeconfig, answer in facts.asked.items():
+        if not isinstance(answer, CNIError) or answer.code in ABOUT_NODE | {FORBIDDEN}:
+            yield ok(f"it answers{_by(kubeconfig)}")
+        elif answer.code == UNAUTHORIZED or not facts.seen.node:
+            yield of_error(answer)
+        else:  # what was seen last goes on to serve
+            yield of_error(answer, State.WARNING)
+
+
+def rights(facts: Facts) -> Iterator[Finding]:
+    """Plugins may get their Node; without its name known they have to list all."""
+    if facts.why_no_api:
+        yield ok(facts.why_no_api)
+    for kubeconfig, answer in facts.asked.items():
+        if isinstance(answer, CNIError) and answer.code not in ABOUT_NODE | {FORBIDDEN}:
+            continue  # the API server cannot say
+        name = facts.identity.name or (str(answer["metadata"]["name"]) if isinstance(answer, dict) else "")
+        needed = [("get", name)] if name else [("get", ""), ("list", "")]
+
+        def missing(server: ApiServer, wanted: list[tuple[str, str]] = needed) -> list[str]:
+            return [verb for verb, which in wanted if not server.may(verb, "nodes", which)]
+
+        try:
+            lacking = facts.ask(kubeconfig, missing)
+        except CNIError as error:
+            yield of_error(error, State.WARNING)
+            continue
+        if lacking:
+            verbs = ",".join(lacking)
+            yield failure(
+                f"no right to {verbs} nodes{_by(kubeconfig)}",
+                "let a cluster admin grant it: "
+                f"kubectl create clusterrole kube-node --verb={verbs} --resource=nodes, and a clusterrolebinding to the kubeconfig's user",
+            )
+        else:
+            yield ok(" and ".join(verb for verb, _ in needed) + " nodes")
+
+
+def own_node(facts: Facts) -> Iterator[Finding]:
+    """Our Node is found, and it is known how."""
+    myself = facts.identity
+    for answer in facts.asked.values():
+        if isinstance(answer, CNIError):
+            if answer.code == NODE_NOT_FOUND:
+                yield of_error(answer)
+            continue
+        name = answer["metadata"]["name"]
+        how = f"by {myself.name_source}" if myself.name else f"by its machine-id {myself.machine_id}"
+        yield ok(f"Node {name}, {how}")
+    if facts.why_no_api and facts.seen.node:
+        yield ok(f"Node {facts.seen.node.name}, by {facts.seen.path}")
+
+
+def machine_id(facts: Facts) -> Iterator[Finding]:
+    """No other Node has our machine-id, as far as we may look."""
+    myself = facts.identity
+    if facts.why_no_api:
+        yield ok(f"not compared: {facts.why_no_api}")
+    for kubeconfig, answer in facts.asked.items():
+        if isinstance(answer, CNIError):
+            if answer.code == MACHINE_ID_AMBIGUOUS:
+                yield of_error(answer)
+            continue
+        own = str(answer["status"]["nodeInfo"]["machineID"])
+
+        def same(server: ApiServer, machine: str = own) -> list[str] | None:
+            return [_name(one) for one in server.nodes() if _machine_id(one) == machine] if server.may("list", "nodes") else None
+
+        try:
+            found = facts.ask(kubeconfig, same) if own else []
+        except CNIError as error:
+            if error.code not in REFUSALS:
+                yield of_error(error, State.WARNING)
+            continue
+        if found is None:
+            yield ok(f"not compared: no right to list nodes, and none needed as {myself.name_source or 'the host name'} names the Node")
+        elif len(found) > 1:
+            yield warning(
+                f"the Nodes {', '.join(sorted(found))} have the same machineID {own}",
+                "cloned machines: give each its own (systemd-machine-id-setup) and restart its kubelet; else only a name tells them apart",
+            )
+
+
+def pod_cidrs(facts: Facts) -> Iterator[Finding]:
+    """See that the Node has the podCIDRs that a network takes its subnets from."""
+    takers = [
+        one.name for one in facts.configured if facts.asks(one) and one.ipam.get("type") == "kube-node" and not one.ipam.get("annotation")
+    ]
+    if not takers:
+        yield ok("no network takes its subnets from them")
+    elif facts.node:
+        try:
+            yield ok(", ".join(map(str, node.pod_subnets(facts.node))))
+        except CNIError as error:
+            yield of_error(error)
+
+
+def node_view(facts: Facts) -> Iterator[Finding]:
+    """See that the Node view can be used, is renewed, and says what the API server says."""
+    seen = facts.seen
+    forget = f"rm {quote(os.path.join(facts.place.run, 'node.json'))}"
+    if seen.problem:
+        yield Finding(State.FAILURE, seen.problem.msg, f"{seen.problem.details}; or remove it: the next ADD makes it anew", forget)
+    elif seen.view is None:
+        yield ok("none yet: the first ADD makes it")
+    elif not facts.fresh and not facts.agent.up:
+        yield ok(f"not compared: {facts.why_no_api or 'the API server does not say'}")
+    elif facts.fresh and (differs := _difference(node.reduce(seen.view.manifest), facts.fresh)):
+        if facts.agent.up or seen.view.age() > REFRESH_AFTER:
+            yield warning(f"{seen.path} is not what the API server says: {differs}", "remove it: the next ADD makes it anew", forget)
+    elif facts.agent.up and seen.view.fetched is not None and seen.view.age() > REFRESH_AFTER:
+        yield warning(
+            f"the agent is up, and {seen.path} is {seen.view.age():.0f} s old",
+            "it cannot reach the API server: see its log (journalctl -u kube-node-agent, or kubectl logs)",
+        )
+    elif facts.identity.name and seen.node and seen.node.name != facts.identity.name and not facts.why_no_api:
+        problem = f"{seen.path} is of Node {seen.node.name}, and {facts.identity.name_source} says {facts.identity.name}"
+        yield warning(problem, "remove it: the next ADD makes it anew", forget)
+
+
+def _difference(seen: dict[str, Any], fresh: dict[str, Any]) -> str:
+    one, other = node.parse(seen, ""), node.parse(fresh, "")
+    if one.name != other.name:
+        return f"Node {one.name} there, {other.name} here"
+    if one.pod_cidrs != other.pod_cidrs:
+        return f"podCIDRs {', '.join(one.pod_cidrs) or 'none'} there, {', '.join(other.pod_cidrs) or 'none'} now"
+    return ""
+
+
+def _by(kubeconfig: str) -> str:
+    return f" by {kubeconfig}" if kubeconfig else ""
+
+
+def _name(manifest: dict[str, Any]) -> str:
+    return str((manifest.get("metadata") or {}).get("name"))
+
+
+def _machine_id(manifest: dict[str, Any]) -> str:
+    return str(((manifest.get("status") or {}).get("nodeInfo") or {}).get("machineID"))

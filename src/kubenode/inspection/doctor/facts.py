@@ -1,0 +1,168 @@
+"""What checks look at, each looked up when it is first asked for. Looking changes nothing; the API server is asked a few questions."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from kubenode.cni.errors import CNIError
+from kubenode.host import identity
+from kubenode.inspection import agentprobe, networks
+from kubenode.inspection.doctor.executables import Executable, executables
+from kubenode.inspection.place import Looking
+from kubenode.inspection.records import Records
+from kubenode.inspection.report import NodeSeen, see_node
+from kubenode.kube import node
+from kubenode.kube.identity import Identity, own_node
+from kubenode.plugins import node_annotation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import TypeVar
+
+    from kubenode.host.readonly import Held
+    from kubenode.inspection.agentprobe import Agent
+    from kubenode.inspection.networks import Configured, Network
+    from kubenode.inspection.place import Place
+    from kubenode.kube.client import ApiServer
+    from kubenode.kube.node import Node
+
+    T = TypeVar("T")
+
+PATIENCE = 4.0  # seconds for all that is asked of an API server in one go
+TAKE_NODES = ("kube-node", "node-annotation")  # the plugins that need to know the Node
+
+
+class Facts:
+    """All of it for one node."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+
+    @cached_property
+    def configured(self) -> list[Configured]:
+        """Every network configuration with one of our plugins, also where two are of one network."""
+        return [*networks.of_runtime(self.place), *networks.of_files(self.place.configs)]
+
+    @cached_property
+    def networks(self) -> list[Network]:
+        """Every network, as it is by the Node of now where the API server says that, else by the Node view."""
+        return networks.find(self.place, self.records, self.fresh)
+
+    @cached_property
+    def records(self) -> Records:
+        return Records(self.place)
+
+    @cached_property
+    def held(self) -> dict[str, list[Held]]:
+        """What is held in each directory, in the order of addresses."""
+        directories = {network.store.directory: network.store for network in self.networks}
+        return {directory: sorted(store.held(), key=lambda one: one.address) for directory, store in directories.items()}
+
+    @cached_property
+    def agent(self) -> Agent:
+        return agentprobe.ask(self.place)
+
+    @cached_property
+    def seen(self) -> NodeSeen:
+        """The Node view."""
+        return see_node(self.place)
+
+    @cached_property
+    def executables(self) -> list[Executable]:
+        """Our own executables in the CNI bin directories."""
+        return executables([self.place.root.path(directory) for directory in self.place.bin_dirs])
+
+    @cached_property
+    def kubeconfigs(self) -> list[str]:
+        """The kubeconfigs by which plugins ask, "" for what they find without one; none where no plugin asks."""
+        if self.why_no_api:
+            return []
+        if self.place.kubeconfig:
+            return [self.place.kubeconfig]
+        named = {self._kubeconfig_of(one): None for one in self.configured if self.asks(one)}
+        return list(named)
+
+    @cached_property
+    def why_no_api(self) -> str:
+        """Say why nobody on this node has to ask the API server; "" where somebody has to."""
+        if not any(self.asks(one) for one in self.configured):
+            return "no network of this node takes anything from the API server"
+        if self.seen.view and self.seen.view.fetched is None:
+            return f"{self.seen.path} was written by hand: the API server is not asked"
+        if self.agent.up and not self.place.kubeconfig and not any(self._kubeconfig_of(one) for one in self.configured):
+            return "the agent asks the API server, with credentials of its own"
+        return ""
+
+    @staticmethod
+    def asks(configured: Configured) -> bool:
+        return configured.ipam.get("type") in TAKE_NODES and not configured.ipam.get("nodeFile")
+
+    def _kubeconfig_of(self, configured: Configured) -> str:
+        if named := configured.ipam.get("kubeconfig"):
+            return str(named)
+        if configured.ipam.get("type") == "node-annotation":
+            try:
+                return node_annotation.config_file(self.place.environ, Looking(self.place)).get("kubeconfig", "")
+            except CNIError:
+                return ""
+        return ""
+
+    @contextmanager
+    def api(self, kubeconfig: str) -> Iterator[ApiServer]:
+        """Open a connection to the API server. Raises CNIError."""
+        from kubenode.kube.client import ApiServer
+
+        path = self.place.root.path(kubeconfig) if kubeconfig and kubeconfig != self.place.kubeconfig else kubeconfig
+        server = ApiServer(path or None, self.place.environ, PATIENCE)
+        try:
+            yield server
+        finally:
+            server.close()
+
+    def ask(self, kubeconfig: str, question: Callable[[ApiServer], T]) -> T:
+        """Ask the API server, and give up when it takes too long. Raises CNIError."""
+        from kubenode.kube.client import within
+
+        def call() -> T:
+            with self.api(kubeconfig) as server:
+                return question(server)
+
+        return within(PATIENCE, call)
+
+    @cached_property
+    def identity(self) -> Identity:
+        """What this host knows of its own Node's name."""
+        given, source = identity.given_name(self.place.environ, self.place.run)
+        guesses = ((self.seen.node.name,) if self.seen.node else ()) + (identity.host_name(),)
+        return Identity(given, source, tuple(dict.fromkeys(guesses)), identity.machine_id(self.place.root.path("/etc/machine-id")))
+
+    @cached_property
+    def asked(self) -> dict[str, dict[str, Any] | CNIError]:
+        """What each kubeconfig's API server says of our Node."""
+        answers: dict[str, dict[str, Any] | CNIError] = {}
+        for kubeconfig in self.kubeconfigs:
+            try:
+                answers[kubeconfig] = node.reduce(self.ask(kubeconfig, lambda server: own_node(server, self.identity)))
+            except CNIError as error:
+                answers[kubeconfig] = error
+        return answers
+
+    @cached_property
+    def fresh(self) -> dict[str, Any] | None:
+        """Our Node as the API server has it now; None where it was not asked, or could not say."""
+        return next((answer for answer in self.asked.values() if isinstance(answer, dict)), None)
+
+    @cached_property
+    def node(self) -> Node | None:
+        """Our Node, as fresh as can be had."""
+        return node.parse(self.fresh, "the API server's answer") if self.fresh else self.seen.node
+
+    def is_secondary(self, configured: Configured) -> bool:
+        """Say whether a network is not the one that the runtime connects every pod to: the first of its directory."""
+        first = next((one.path for one in networks.of_runtime(self.place)), None)
+        return configured.path != first
+
+    def bin_dir(self) -> str:
+        return self.place.bin_dirs[0]

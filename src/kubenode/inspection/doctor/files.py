@@ -1,0 +1,159 @@
+"""Checks of what is installed: configurations, executables, the agent, kubeconfigs."""
+
+from __future__ import annotations
+
+import os
+import stat
+from shlex import quote
+from typing import TYPE_CHECKING
+
+from kubenode.cni.errors import CNIError
+from kubenode.cni.jsontext import JSONTextError, loads
+from kubenode.host import cniconfig, delegate
+from kubenode.host import files as host_files
+from kubenode.inspection.doctor.executables import STANDALONE
+from kubenode.inspection.doctor.finding import Finding, failure, of_error, ok, warning
+from kubenode.kube.sources import connection
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kubenode.inspection.doctor.facts import Facts
+
+OTHERS = 0o077  # what group and others may
+INSTALL = "./build.sh binaries, and copy all of _output/bin there; or kube-node install"
+BUILT_IN = frozenset(["", "embedded", "host-local"])  # delegates that are not needed as an executable
+
+
+def cni_config(facts: Facts) -> Iterator[Finding]:
+    """Each file of the runtime's directory can be read, and one has a network of ours."""
+    here = facts.place.root.path(facts.place.config_dir)
+    for path in cniconfig.paths(here):
+        try:
+            content = loads(host_files.read(path))
+        except OSError as error:
+            yield failure(f"{path} cannot be read: {error.strerror}", "make it readable", f"chmod 600 {quote(path)}")
+        except JSONTextError as error:
+            yield failure(f"{path} is not JSON: {error}", "correct it, or remove it: runtimes pass it over")
+        else:
+            if not isinstance(content, dict):
+                yield failure(f"{path} is no network configuration", "it must be one JSON object; correct it, or remove it")
+    if not facts.configured:
+        advice = f"write one, such as examples/10-k8snet.conflist, to {facts.place.config_dir}; or name secondary networks' by --config"
+        yield failure(f"no network with kube-node, node-annotation or host-local in {facts.place.config_dir}", advice)
+
+
+def plugins(facts: Facts) -> Iterator[Finding]:
+    """See that what the configurations call is in a CNI bin directory, and may be executed."""
+    wanted = {str(name): None for one in facts.configured for name in (one.raw.get("type"), one.ipam.get("type")) if name}
+    where = ", ".join(facts.place.bin_dirs)
+    directories = [facts.place.root.path(directory) for directory in facts.place.bin_dirs]
+    for name in wanted:
+        there = [path for directory in directories if os.path.lexists(path := os.path.join(directory, name))]
+        if not there:
+            ours = name in {"kube-node", "node-annotation", "host-local"}
+            advice = INSTALL if ours else "copy it there from the reference plugins (Debian: containernetworking-plugins)"
+            yield failure(f"there is no plugin {name} in {where}", advice)
+        elif not delegate.find(name, directories):
+            path = there[0]
+            if os.path.exists(path):
+                yield failure(f"{path} cannot be executed", "give it the right", f"chmod 755 {quote(path)}")
+            else:
+                yield failure(f"{path} is a link to {os.readlink(path)}, which is not there", INSTALL)
+    if wanted:
+        yield ok(f"{', '.join(wanted)} in {where}")
+
+
+def one_version(facts: Facts) -> Iterator[Finding]:
+    """Relays and launchers are of one version: what one writes another reads."""
+    versions: dict[str, list[str]] = {}
+    for one in facts.executables:
+        if one.version:
+            versions.setdefault(one.version, []).append(one.path)
+    if len(versions) > 1:
+        told = "; ".join(f"{', '.join(map(os.path.basename, paths))}: {version}" for version, paths in versions.items())
+        yield failure(f"executables of several versions in {facts.bin_dir()}: {told}", f"install all of one: {INSTALL}")
+    for version in versions:
+        yield ok(f"all are {version}")
+
+
+def fallback(facts: Facts) -> Iterator[Finding]:
+    """Beside each relay stands the launcher that it starts without an agent."""
+    launchers = {one.path: one for one in facts.executables if not one.is_relay}
+    say = warning if facts.agent.up else failure
+    for relay in (one for one in facts.executables if one.is_relay):
+        launcher = launchers.get(relay.fallback)
+        if launcher is None:
+            advice = f"without it pods start only while the agent runs; {INSTALL}"
+            yield say(f"{relay.path} has no {os.path.basename(relay.fallback)} beside it", advice)
+        elif not os.access(launcher.path, os.X_OK):
+            yield say(f"{launcher.path} cannot be executed", "give it the right", f"chmod 755 {quote(launcher.path)}")
+    for launcher in launchers.values():
+        if launcher.broken:
+            yield say(f"{launcher.path} cannot start: {launcher.broken}", f"build with the node's own Python: {INSTALL}")
+
+
+def agent(facts: Facts) -> Iterator[Finding]:
+    """See that an agent answers, where there are relays that ask it."""
+    found = facts.agent
+    relays = [one for one in facts.executables if one.is_relay and not one.path.endswith(STANDALONE)]
+    if found.up:
+        yield ok(f"process {found.pid} answers in {found.milliseconds:.1f} ms on {found.socket}")
+    elif found.installed:
+        start = "start it: systemctl restart kube-node-agent, or see its DaemonSet; kube-node agent runs it by hand"
+        yield warning(f"the agent at {found.socket} is down: {found.problem}", start)
+    elif relays:
+        yield warning(
+            f"relays are installed, and no agent serves {found.socket}",
+            "start it: systemctl enable --now kube-node-agent, or its DaemonSet; until then each call starts Python",
+        )
+    else:
+        yield ok("none, and none is needed: the plugins run by themselves")
+
+
+def kubeconfig(facts: Facts) -> Iterator[Finding]:
+    """Each kubeconfig that plugins use can be read, by root only, and says what is needed."""
+    if facts.why_no_api:
+        yield ok(facts.why_no_api)
+    for path in facts.kubeconfigs:
+        here = facts.place.root.path(path) if path and path != facts.place.kubeconfig else path
+        try:
+            found = connection(here or None, facts.place.environ)
+        except CNIError as error:
+            yield of_error(error)
+            continue
+        secrets = [here, found.user.token_file, found.user.key.path if found.user.key else None]
+        open_ones = [one for one in dict.fromkeys(secrets) if one and _open(one)]
+        for one in open_ones:
+            yield warning(
+                f"{one} has a secret that others than root can reach (mode {_mode(one):04o})", "let root alone read it", _lock(one)
+            )
+        if not open_ones:
+            yield ok(f"{found.origin}, server {found.cluster.server}")
+
+
+def _mode(path: str) -> int:
+    return stat.S_IMODE(os.stat(path).st_mode)
+
+
+def _open(path: str) -> bool:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return False
+    return bool(status.st_mode & OTHERS) or status.st_uid not in {0, os.geteuid()}
+
+
+def _lock(path: str) -> str:
+    return f"chown {os.geteuid()} {quote(path)} && chmod 600 {quote(path)}"
+
+
+def delegates(facts: Facts) -> Iterator[Finding]:
+    """See that the IPAM plugin that a configuration hands on to is there."""
+    directories = [facts.place.root.path(directory) for directory in facts.place.bin_dirs]
+    for one in facts.configured:
+        name = str(one.ipam.get("delegate") or "")
+        if name in BUILT_IN - {"host-local"} or delegate.find(name, directories):
+            continue
+        advice = f'install it in {facts.bin_dir()}, or say "delegate": "embedded" in {one.path}'
+        yield failure(f"network {one.name} hands on to {name}, which is not in {', '.join(facts.place.bin_dirs)}", advice)

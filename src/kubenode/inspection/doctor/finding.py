@@ -1,0 +1,63 @@
+"""What a check finds: how bad it is, and what to do."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from kubenode.cni.errors import CNIError
+    from kubenode.inspection.doctor.facts import Facts
+
+
+class State(IntEnum):
+    """How bad; the worst is the exit code."""
+
+    OK = 0
+    WARNING = 1
+    FAILURE = 2
+
+    @property
+    def sign(self) -> str:
+        return "✓!✗"[self]
+
+
+class Finding(NamedTuple):
+    """`what` names the thing and its value, `advice` says what to do, `run` is a command line that does it, where one can."""
+
+    state: State
+    what: str
+    advice: str = ""
+    run: str = ""
+
+
+class Check(NamedTuple):
+    """`look` yields findings; none at all: `fine` is true."""
+
+    name: str
+    fine: str
+    look: Callable[[Facts], Iterable[Finding]]
+
+
+class Result(NamedTuple):
+    check: str
+    finding: Finding
+
+
+def ok(what: str) -> Finding:
+    return Finding(State.OK, what)
+
+
+def warning(what: str, advice: str, run: str = "") -> Finding:
+    return Finding(State.WARNING, what, advice, run)
+
+
+def failure(what: str, advice: str, run: str = "") -> Finding:
+    return Finding(State.FAILURE, what, advice, run)
+
+
+def of_error(error: CNIError, state: State = State.FAILURE) -> Finding:
+    """Return an error of ours as a finding: it says what is wrong and what to do as it is."""
+    return Finding(state, error.msg, error.details or "see docs/reference/errors.md")

@@ -1,0 +1,135 @@
+"""Checks of networks: their configuration, their subnets, and how full they are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
+from kubenode.inspection.doctor import hostnet
+from kubenode.inspection.doctor.finding import Finding, State, failure, of_error, ok, warning
+from kubenode.inspection.networks import RECORDS
+from kubenode.ipam.address import parse_address
+from kubenode.kube.sources import connection
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kubenode.inspection.doctor.facts import Facts
+    from kubenode.inspection.networks import Network
+    from kubenode.ipam.ranges import Range
+
+NEAR = 80  # percent in use from which on exhaustion is near
+ADVICE_FULL = "delete pods of this node or move them to others; or give it another subnet"
+
+
+def valid(facts: Facts) -> Iterator[Finding]:
+    """Each network's configuration and what it takes from the Node are as an ADD needs them."""
+    for network in facts.networks:
+        if network.problem is None:
+            yield ok(f"{network.name}: {', '.join(str(one.subnet) for one in _ranges(network))} by {network.source}")
+        elif network.problem.code != TRY_AGAIN_LATER:
+            yield Finding(
+                State.FAILURE, f"network {network.name}: {network.problem.msg}", network.problem.details or network.configured.path
+            )
+
+
+def families(facts: Facts) -> Iterator[Finding]:
+    """Who is kept from one family gets an address of the other."""
+    for network in facts.networks:
+        have = {usage.range_set.version for usage in network.usages}
+        for family, other in ((4, 6), (6, 4)):
+            key = f"ipv{family}-namespaces"
+            limit = network.configured.ipam.get(key)
+            if limit is None or not have or network.plugin != "kube-node":
+                continue
+            if family not in have:
+                advice = f"give the Node an IPv{family} subnet, or remove {key} from {network.configured.path}"
+                yield warning(f"network {network.name} has {key} and no IPv{family} subnet", advice)
+            elif other not in have:
+                yield failure(
+                    f"network {network.name}: pods of namespaces other than {key} {limit} get no address: none is IPv{other}",
+                    f"give the Node one (--cluster-cidr with both families), or remove {key} from {network.configured.path}",
+                )
+
+
+def overlap(facts: Facts) -> Iterator[Finding]:
+    """No two networks give the same addresses."""
+    found = [network for network in facts.networks if network.usages]
+    for index, one in enumerate(found):
+        for other in found[index + 1 :]:
+            pair = next(((a, b) for a in _ranges(one) for b in _ranges(other) if a.overlaps(b)), None)
+            if pair:
+                yield failure(
+                    f"networks {one.name} and {other.name} both give addresses of {pair[0].subnet} and {pair[1].subnet}",
+                    f"give one of them another subnet: {one.name} has its by {one.source}, {other.name} by {other.source}",
+                )
+
+
+def host_routes(facts: Facts) -> Iterator[Finding]:
+    """No network gives addresses that the host has, or reaches another way."""
+    routes, addresses = hostnet.routes(), hostnet.addresses()
+    for network in facts.networks:
+        for one in _ranges(network):
+            for what in hostnet.conflicts(network.configured.raw, one.subnet, one.gateway, routes, addresses):
+                advice = "give the network another subnet, or remove that address or route from the host"
+                yield failure(f"subnet {one.subnet} of network {network.name} and {what} overlap", advice)
+
+
+def exhaustion(facts: Facts) -> Iterator[Finding]:
+    """No range set is full, or nearly so."""
+    for network in facts.networks:
+        for usage in network.usages:
+            told = f"network {network.name}: {usage.used:,} of {usage.total:,} IPv{usage.range_set.version} addresses are in use"
+            if usage.used >= usage.total:
+                yield failure(told, ADVICE_FULL)
+            elif usage.used * 100 > usage.total * NEAR:
+                yield warning(told, ADVICE_FULL)
+
+
+def ipv4_limit(facts: Facts) -> Iterator[Finding]:
+    """Pods without IPv4 can reach the API server: its address is not IPv4."""
+    for network in facts.networks:
+        limit = network.configured.ipam.get("ipv4-namespaces")
+        if network.plugin != "kube-node" or limit is None or facts.is_secondary(network.configured) or network.configured.path == RECORDS:
+            continue
+        if address := _api_ipv4(facts, str(network.configured.ipam.get("kubeconfig") or "")):
+            yield warning(
+                f"network {network.name} keeps IPv4 for namespaces {limit}, and the API server is at {address}: other pods cannot reach it",
+                "let the cluster's first --service-cluster-ip-range be IPv6, add the namespaces whose pods need the API server, "
+                f"or remove ipv4-namespaces from {network.configured.path}",
+            )
+
+
+def default_gateway(facts: Facts) -> Iterator[Finding]:
+    """No secondary network takes the pods' default route."""
+    for one in facts.configured:
+        if one.raw.get("isDefaultGateway") is True and facts.is_secondary(one):
+            yield warning(
+                f"network {one.name} in {one.path} is a secondary one and has isDefaultGateway true: it takes the default route of pods",
+                "remove isDefaultGateway there (isGateway gives the bridge its address all the same); routes to it belong into ipam.routes",
+            )
+
+
+def _ranges(network: Network) -> list[Range]:
+    return [one for usage in network.usages for one in usage.range_set.ranges]
+
+
+def _api_ipv4(facts: Facts, kubeconfig: str) -> str:
+    """Return the API server's address where it is IPv4, as far as anything here tells it."""
+    host = facts.place.environ.get("KUBERNETES_SERVICE_HOST", "")
+    if not host:
+        try:
+            host = (
+                urlsplit(
+                    connection(facts.place.kubeconfig or facts.place.root.path(kubeconfig), facts.place.environ).cluster.server
+                ).hostname
+                or ""
+            )
+        except CNIError:
+            return ""
+    address = parse_address(host)
+    return str(address) if address and address.version == 4 else ""  # noqa: PLR2004 -- the IP version
+
+
+__all__ = ["default_gateway", "exhaustion", "families", "host_routes", "ipv4_limit", "of_error", "overlap", "valid"]

@@ -1,0 +1,113 @@
+"""Checks of what is kept on disk: reservations, and the run directory."""
+
+from __future__ import annotations
+
+import os
+from shlex import quote
+from typing import TYPE_CHECKING
+
+from kubenode.host import files
+from kubenode.host.cniconfig import DEFAULT_CONFIG_DIR
+from kubenode.host.datadir import BOOT_ID, boot_id
+from kubenode.inspection.doctor.finding import Finding, failure, ok, warning
+from kubenode.inspection.records import pod_of
+from kubenode.plugins.nodes import run_dir
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kubenode.inspection.doctor.facts import Facts
+    from kubenode.inspection.networks import Network
+
+SHOWN = 5  # of each kind that a finding names
+IN_MEMORY = frozenset(["tmpfs", "ramfs"])
+OTHERS_WRITE = 0o022
+
+
+def access(facts: Facts) -> Iterator[Finding]:
+    """Nobody but root can change what is reserved, or say which Node this is."""
+    directories = [facts.place.run, *(network.store.directory for network in _there(facts))]
+    for directory in dict.fromkeys(directories):
+        if os.path.isdir(directory) and (mode := os.stat(directory).st_mode & 0o7777) & OTHERS_WRITE:
+            advice = "take the right away: who writes there decides which addresses pods get"
+            yield failure(
+                f"{directory} can be written by others than its owner (mode {mode:04o})", advice, f"chmod go-w {quote(directory)}"
+            )
+
+
+def reboot(facts: Facts) -> Iterator[Finding]:
+    """Reservations do not outlive a reboot: they are in memory, or their boot is noted."""
+    for network in _there(facts):
+        if _file_system(network.store.directory) in IN_MEMORY:
+            continue
+        noted = network.store.boot_noted()
+        if noted is None:
+            yield warning(
+                f"{network.store.directory} is on a disk, and nobody has noted of which boot its reservations are",
+                "kube-node's next ADD with the embedded allocator notes it; if the node has not been rebooted since, note it now",
+                f"cp {BOOT_ID} {quote(network.store.boot_path)} && chmod 600 {quote(network.store.boot_path)}",
+            )
+        elif network.store.is_of_another_boot():
+            count = len(facts.held[network.store.directory])
+            yield warning(
+                f"{network.store.directory} has {count} reservations of before the last reboot",
+                "the next ADD releases them; now:",
+                _gc(facts, network),
+            )
+    if facts.networks and boot_id():
+        yield ok("reservations are in memory or of this boot")
+
+
+def torn(facts: Facts) -> Iterator[Finding]:
+    """Every reservation says whose it is."""
+    for network in _there(facts):
+        broken = [
+            os.path.join(network.store.directory, str(one.address)) for one in facts.held[network.store.directory] if one.attachment is None
+        ]
+        if broken:
+            told = _some(broken)
+            advice = "a power failure or another program left them; kube-node's next ADD takes them away; now:"
+            yield warning(f"empty or torn reservation files: {told}", advice, f"rm -f {' '.join(map(quote, broken))}")
+
+
+def leaks(facts: Facts) -> Iterator[Finding]:
+    """Who holds an address has a network namespace."""
+    for network in _there(facts):
+        gone = {attachment for name, attachment in facts.records.without_namespace if name == network.name}
+        if not gone:
+            continue
+        held = [one for one in facts.held[network.store.directory] if one.attachment in gone]
+        if held:
+            told = _some([f"{one.address} ({pod_of(facts.records.of(network.name, one.attachment)) or one.attachment.container_id[:12]})"
+                          for one in held if one.attachment])  # fmt: skip
+            advice = "the agent releases them once the API server says that the pods are gone; now, if you know that they are:"
+            yield warning(f"network {network.name} may have leaked {told}: network namespaces are gone", advice, _gc(facts, network))
+
+
+def _there(facts: Facts) -> list[Network]:
+    return [network for network in facts.networks if os.path.isdir(network.store.directory)]
+
+
+def _gc(facts: Facts, network: Network) -> str:
+    place = facts.place
+    options = [("--network", network.name), *(("--config", path) for path in place.configs)]
+    if place.config_dir != DEFAULT_CONFIG_DIR:
+        options.append(("--cni-config", place.config_dir))
+    if place.run_dir != run_dir(place.environ):
+        options.append(("--run-dir", place.run_dir))
+    return " ".join(["kube-node gc", *(f"{name}={quote(value)}" for name, value in options)])
+
+
+def _file_system(path: str) -> str:
+    """Return the type of the file system that a path is on (proc_pid_mountinfo(5))."""
+    real, best, kind = os.path.realpath(path), "", ""
+    for line in files.read("/proc/self/mountinfo").decode(errors="surrogateescape").splitlines():
+        fields, _, rest = line.partition(" - ")
+        point = fields.split(" ")[4]
+        if (real == point or real.startswith(point.rstrip("/") + "/")) and len(point) >= len(best):
+            best, kind = point, rest.split(" ")[0]
+    return kind
+
+
+def _some(texts: list[str]) -> str:
+    return ", ".join(texts[:SHOWN]) + (f" and {len(texts) - SHOWN} more" if len(texts) > SHOWN else "")

@@ -1,0 +1,81 @@
+"""Who holds which address since when."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from kubenode.host.readonly import Held
+    from kubenode.inspection.networks import Network
+    from kubenode.inspection.records import Records
+    from kubenode.ipam.address import Address
+    from kubenode.ipam.store import Attachment
+
+NEIGHBOURS = 8  # addresses read beyond those that are wanted, so that the last pod's are complete
+
+
+class Holder(NamedTuple):
+    """An attachment with its addresses; `attachment` is None for a file that can be nobody's. `since` is in seconds since 1970."""
+
+    network: str
+    attachment: Attachment | None
+    addresses: tuple[Address, ...]
+    since: float
+    record: dict[str, Any]
+    suspected: bool
+
+
+class Wanted(NamedTuple):
+    """Which holders are asked for: those of a namespace, "" for all; `most` of them, the newest first, 0 for all."""
+
+    namespace: str = ""
+    most: int = 0
+
+
+def holders(network: Network, records: Records, wanted: Wanted) -> tuple[list[Holder], int]:
+    """Return the holders of a network's addresses, the newest first, and how many addresses were left out.
+
+    Suspected leaks are never left out. Files are read only where they have to be.
+    """
+    suspects = any(name == network.name for name, _ in records.without_namespace)
+    since = sorted(network.store.since(), key=lambda pair: pair[1], reverse=True)
+    enough = wanted.most * max(1, len(network.usages)) + NEIGHBOURS
+    if not wanted.most or wanted.namespace or suspects or len(since) <= enough:
+        found = _grouped(network.name, network.store.held(since), records)
+        if wanted.namespace:
+            found = [one for one in found if one.record and (one.record.get("podNamespace") or "default") == wanted.namespace]
+    else:
+        found = _grouped(network.name, network.store.held(since[:enough]), records)
+    if not wanted.most:
+        return found, 0
+    shown = [one for index, one in enumerate(found) if index < wanted.most or one.suspected]
+    known = len(since) if not wanted.namespace else sum(len(one.addresses) for one in found)
+    return shown, known - sum(len(one.addresses) for one in shown)
+
+
+def holder_of(network: Network, records: Records, address: Address) -> Holder | None:
+    """Return who holds an address; None where nobody does."""
+    held = network.store.holder(address)
+    if held is None:
+        return None
+    (found,) = _grouped(network.name, [held], records)
+    return found
+
+
+def _grouped(network: str, held: Iterable[Held], records: Records) -> list[Holder]:
+    """Put addresses of one attachment together; a nobody's file stands alone."""
+    groups: dict[object, list[Held]] = {}
+    for one in held:
+        groups.setdefault(one.attachment or one.address, []).append(one)
+    made = [_holder(network, group, records) for group in groups.values()]
+    return sorted(made, key=lambda one: (-one.since, one.addresses))
+
+
+def _holder(network: str, group: list[Held], records: Records) -> Holder:
+    attachment = group[0].attachment
+    addresses = tuple(sorted(one.address for one in group))
+    record = records.of(network, attachment) if attachment else {}
+    since = min(one.since for one in group)
+    return Holder(network, attachment, addresses, since, record, records.is_suspect(network, attachment))

@@ -1,0 +1,94 @@
+"""Where to look, and the host as plugins' code meets it when somebody only looks."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from kubenode.cni import netconf, request
+from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
+from kubenode.host.attachments import Attachments
+from kubenode.host.datadir import DEFAULT_DATA_DIR
+from kubenode.host.log import ERROR, Log
+from kubenode.host.nodeview import NodeView
+from kubenode.host.readonly import ReadOnlyStore
+from kubenode.kube import node
+from kubenode.plugins import nodes
+from kubenode.plugins.skel import Call
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from kubenode.host.nodeview import View
+    from kubenode.host.root import HostRoot
+    from kubenode.kube.node import Node
+
+T = TypeVar("T")
+
+
+class Place(NamedTuple):
+    """Where things are. Paths are the host's; `configs` are files of this process's own."""
+
+    root: HostRoot
+    run_dir: str
+    config_dir: str
+    socket: str
+    bin_dirs: tuple[str, ...]
+    configs: tuple[str, ...]
+    kubeconfig: str
+    environ: Mapping[str, str]
+
+    @property
+    def run(self) -> str:
+        """The run directory as it is found from here."""
+        return self.root.path(self.run_dir)
+
+    def store(self, data_dir: str, network: str) -> ReadOnlyStore:
+        return ReadOnlyStore(self.root.path(data_dir or DEFAULT_DATA_DIR), network)
+
+    def view(self) -> View | None:
+        """Return the Node view; None where there is none. Raises CNIError where it is broken, OSError where it cannot be read."""
+        return NodeView(self.run, node.decode, "", SILENT).read()
+
+
+class Looking:
+    """A `skel.Host` for who only looks: the Node is the one given, else the one of the view, however old."""
+
+    execs = False
+
+    def __init__(self, place: Place, manifest: dict[str, Any] | None = None) -> None:
+        self._place = place
+        self._manifest = manifest
+
+    def path(self, path: str) -> str:
+        return self._place.root.path(path)
+
+    def store(self, data_dir: str, network: str) -> ReadOnlyStore:
+        return self._place.store(data_dir, network)
+
+    def attachments(self, network: str) -> Attachments:
+        return Attachments(self._place.run, network)
+
+    def node(self, options: nodes.NodeOptions, choose: Callable[[Node], T], log: Log) -> T:  # noqa: ARG002 -- skel.Host
+        if options.node_file:
+            return choose(node.parse(nodes.manifest_from(self.path(options.node_file), options.node_file), options.node_file))
+        if self._manifest is not None:
+            return choose(node.parse(self._manifest, "the API server's answer"))
+        view = self._place.view()
+        if view is None:
+            path = os.path.join(self._place.run_dir, "node.json")
+            raise CNIError(
+                TRY_AGAIN_LATER, f"there is no Node view {path} yet", "the first pod's ADD makes it; kube-node doctor asks itself"
+            )
+        return choose(node.parse(view.manifest, os.path.join(self._place.run_dir, "node.json")))
+
+
+SILENT = Log("kube-node", ERROR - 1)
+
+
+def call_for(place: Place, raw: dict[str, Any], manifest: dict[str, Any] | None = None) -> Call:
+    """Return a STATUS call of a network's configuration. Raises CNIError where that is invalid."""
+    environ = {**place.environ, "KUBE_NODE_RUN_DIR": place.run}
+    parsed = netconf.parse(raw)
+    return Call(request.parse({"CNI_COMMAND": "STATUS"}), parsed, environ, Log("kube-node", ERROR - 1), Looking(place, manifest))

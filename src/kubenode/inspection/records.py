@@ -1,0 +1,77 @@
+"""What ADDs have said of their pods, read once for all questions, and who of them has no network namespace any more."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from kubenode.cni import versions
+from kubenode.host.attachments import Attachments, everywhere
+from kubenode.host.datadir import DEFAULT_DATA_DIR
+from kubenode.host.namespaces import Namespaces
+from kubenode.inspection.networks import RECORDS, Configured
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kubenode.inspection.place import Place
+    from kubenode.ipam.store import Attachment
+
+OURS = "host-local"  # whose files we read
+
+
+class Records:
+    """All records of this node. Raises OSError where they cannot be read."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+
+    def of(self, network: str, attachment: Attachment) -> dict[str, Any]:
+        """Return one record; empty where there is none."""
+        if "all" in self.__dict__:
+            return self.all.get((network, attachment), {})
+        return self._read(network, attachment)
+
+    def _read(self, network: str, attachment: Attachment) -> dict[str, Any]:
+        return Attachments(self._place.run, network).read(attachment)
+
+    @cached_property
+    def all(self) -> dict[tuple[str, Attachment], dict[str, Any]]:
+        return {(network, attachment): self._read(network, attachment) for network, attachment in everywhere(self._place.run)}
+
+    @cached_property
+    def without_namespace(self) -> frozenset[tuple[str, Attachment]]:
+        """Those whose network namespace is gone, as the agent judges; whether their pod is gone, too, only the API server knows."""
+        namespaces = Namespaces(self._place.root)
+        return frozenset(key for key, record in self.all.items() if namespaces.is_gone(str(record.get("netns") or "")))
+
+    def is_suspect(self, network: str, attachment: Attachment | None) -> bool:
+        """Say the same of one attachment, without a look at the others."""
+        if attachment is None:
+            return False
+        if "without_namespace" in self.__dict__:
+            return (network, attachment) in self.without_namespace
+        return Namespaces(self._place.root).is_gone(str(self.of(network, attachment).get("netns") or ""))
+
+    def networks(self) -> Iterator[Configured]:
+        """Yield one configuration for each network and data directory of which ADDs have handed on host-local's."""
+        best: dict[tuple[str, str], dict[str, Any]] = {}
+        for (network, _), record in self.all.items():
+            ipam = record.get("ipam")
+            if not isinstance(ipam, dict) or ipam.get("type") != OURS:
+                continue
+            key = (network, str(record.get("dataDir") or DEFAULT_DATA_DIR))
+            if _count(ipam) > _count(best.get(key, {})):  # a pod with one family of two has a range set less
+                best[key] = ipam
+        for (network, data_dir), ipam in best.items():
+            yield Configured(RECORDS, {"cniVersion": versions.LATEST, "name": network, "ipam": {**ipam, "dataDir": data_dir}})
+
+
+def pod_of(record: dict[str, Any]) -> str:
+    """Return a pod's namespace and name; "" where its ADD did not say."""
+    return f"{record.get('podNamespace') or 'default'}/{record['podName']}" if record.get("podName") else ""
+
+
+def _count(ipam: dict[str, Any]) -> int:
+    ranges = ipam.get("ranges")
+    return len(ranges) if isinstance(ranges, list) else 0

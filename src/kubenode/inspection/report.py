@@ -1,0 +1,116 @@
+"""All that `status` tells, as one record."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from kubenode.cni.errors import CONFIG_FILE, IO_FAILURE, CNIError
+from kubenode.inspection import agentprobe
+from kubenode.inspection.holders import Holder, Wanted, holder_of, holders
+from kubenode.inspection.networks import Network, find
+from kubenode.inspection.records import Records
+from kubenode.ipam.address import parse_address
+from kubenode.kube import node
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from kubenode.host.nodeview import View
+    from kubenode.inspection.agentprobe import Agent
+    from kubenode.inspection.place import Place
+    from kubenode.ipam.address import Address
+    from kubenode.kube.node import Node
+
+
+class NodeSeen(NamedTuple):
+    """The Node view: none, broken, or what it says."""
+
+    path: str
+    view: View | None
+    node: Node | None
+    problem: CNIError | None
+
+
+class NetworkReport(NamedTuple):
+    network: Network
+    holders: list[Holder]
+    left_out: int  # addresses of holders that are not among these
+
+    @property
+    def suspects(self) -> list[Holder]:
+        return [one for one in self.holders if one.suspected]
+
+
+class Report(NamedTuple):
+    node: NodeSeen
+    agent: Agent
+    networks: list[NetworkReport]
+    wanted: Wanted
+
+
+class Whose(NamedTuple):
+    """What an address is: who holds it, and of which networks' subnets it is one."""
+
+    address: Address
+    holders: list[tuple[Network, Holder]]
+    networks: list[Network]
+
+
+def look(place: Place, names: Collection[str], wanted: Wanted) -> Report:
+    """Look at all networks, or those of these names. Raises CNIError."""
+    records = Records(place)
+    try:
+        found = find(place, records)
+        chosen = require_known(found, names)
+        reports = [NetworkReport(network, *holders(network, records, wanted)) for network in chosen]
+    except OSError as error:
+        raise unreadable(error) from None
+    return Report(see_node(place), agentprobe.ask(place), reports, wanted)
+
+
+def require_known(networks: list[Network], names: Collection[str]) -> list[Network]:
+    """Return the networks of these names, all where there are none. Raises CNIError for a name that none has."""
+    if unknown := [name for name in names if name not in {network.name for network in networks}]:
+        known = ", ".join(sorted({network.name for network in networks})) or "none"
+        problem = f"there is no network {', '.join(unknown)} on this node"
+        raise CNIError(CONFIG_FILE, problem, f"known are {known}; name its configuration by --config")
+    return [network for network in networks if not names or network.name in names]
+
+
+def look_for(place: Place, text: str) -> Whose:
+    """Find out whose an address is. Raises CNIError."""
+    address = parse_address(text.partition("/")[0].strip("[]"))
+    if address is None:
+        raise CNIError(CONFIG_FILE, f"{text!r} is no IP address", "such as 10.1.2.3 or fd00::1:2")
+    records = Records(place)
+    try:
+        networks = find(place, None)
+        found = _held_in(networks, records, address)
+        if not found:  # reading all records takes a while where there are many
+            networks = find(place, records)
+            found = _held_in(networks, records, address)
+    except OSError as error:
+        raise unreadable(error) from None
+    of = [network for network in networks if any(r.subnet.holds(address) for usage in network.usages for r in usage.range_set.ranges)]
+    return Whose(address, found, of)
+
+
+def _held_in(networks: list[Network], records: Records, address: Address) -> list[tuple[Network, Holder]]:
+    return [(network, holder) for network in networks if (holder := holder_of(network, records, address))]
+
+
+def see_node(place: Place) -> NodeSeen:
+    """Read the Node view."""
+    path = f"{place.run_dir}/node.json"
+    try:
+        view = place.view()
+        return NodeSeen(path, view, node.parse(view.manifest, path) if view else None, None)
+    except CNIError as error:
+        return NodeSeen(path, None, None, error)
+    except OSError as error:
+        return NodeSeen(path, None, None, unreadable(error))
+
+
+def unreadable(error: OSError) -> CNIError:
+    """Return the error for what cannot be looked at."""
+    return CNIError(IO_FAILURE, f"{error.filename}: {error.strerror}", "run it as root")

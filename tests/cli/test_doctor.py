@@ -1,0 +1,289 @@
+"""`kube-node doctor` on a healthy node, and on one with a fault: it names it, and what it advises mends it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+from agentprocess import AgentProcess
+from healthy import SCRIPTS, Doctor, follow, steps
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from node import SeededNode
+
+
+class Fault(NamedTuple):
+    """What is broken, by which check it is to be found, what that is to say, and how its advice is followed: "run" runs its command."""
+
+    check: str
+    says: str
+    seed: Callable[[Doctor], object]
+    mend: Callable[[Doctor], object] | None = None
+    state: str = "failure"
+
+
+def fewer_pods(doctor: Doctor) -> None:
+    for number in range(3, 100):
+        (doctor.node.networks / f"k8snet/10.1.0.{number}").unlink()
+
+
+def annotate_pool(doctor: Doctor) -> None:
+    """Give the node another subnet."""
+    doctor.node.view(["10.1.0.0/16", "fd01::/64"])
+
+
+def second_network(doctor: Doctor, **ipam: Any) -> None:
+    top = {key: ipam.pop(key) for key in ("isDefaultGateway",) if key in ipam}
+    doctor.node.configure(doctor.node.conf("net1", annotation="example.com/net1", **ipam), "20-net1.conf", **top)
+
+
+def annotate(doctor: Doctor, value: str | None) -> None:
+    doctor.node.view(["10.1.0.0/24", "fd01::/64"], {"example.com/net1": value} if value else {})
+
+
+def other_version(doctor: Doctor) -> None:
+    doctor.relays()
+    doctor.agent()
+    library = doctor.node.bin / "kube-node.lib"
+    library.unlink()
+    (library / "kubenode").mkdir(parents=True)
+    (library / "kubenode/version.py").write_text('VERSION = "0.0.1"\n')
+
+
+def install_anew(doctor: Doctor) -> None:
+    library = doctor.node.bin / "kube-node.lib"
+    if library.is_dir() and not library.is_symlink():
+        shutil.rmtree(library)
+    for path in (doctor.node.bin / "kube-node", doctor.node.bin / "kube-node.standalone", library):
+        path.unlink(missing_ok=True)
+    (doctor.node.bin / "kube-node").touch()
+    doctor.relays()
+
+
+def without(doctor: Doctor, *names: str) -> None:
+    doctor.relays()
+    for name in names:
+        (doctor.node.bin / name).unlink()
+
+
+def break_view(doctor: Doctor) -> None:
+    """Leave half of the Node view, with a network that does not need it."""
+    view = doctor.node.run / "node.json"
+    shutil.copy(view, doctor.node.directory)
+    doctor.reconfigure(nodeFile=str(doctor.node.directory / "node.json"))
+    view.write_text("{")
+
+
+def stale_socket(doctor: Doctor) -> None:
+    with AgentProcess(doctor.node.run):
+        pass
+
+
+def no_net(doctor: Doctor) -> None:
+    """Look from a network namespace of our own."""
+    if os.geteuid() != 0 or not shutil.which("ip"):
+        pytest.skip("network namespaces need root and the ip command (Debian: iproute2)")
+    name = f"kn-doctor-{os.getpid()}"
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    doctor.stack.callback(subprocess.run, ["ip", "netns", "del", name], check=True)
+    doctor.wrap = ["nsenter", f"--net=/var/run/netns/{name}"]
+
+
+def route(doctor: Doctor) -> None:
+    no_net(doctor)
+    for command in ("link add one type veth peer name two", "link set one up", "link set two up", "route add 10.1.0.128/25 dev one"):
+        subprocess.run([*doctor.wrap, "ip", *command.split()], check=True)
+
+
+def no_route(doctor: Doctor) -> None:
+    subprocess.run([*doctor.wrap, "ip", "route", "del", "10.1.0.128/25"], check=True)
+
+
+def earlier_boot(doctor: Doctor) -> None:
+    (doctor.node.networks / ".k8snet.boot").write_text("another\n")
+
+
+def tear(doctor: Doctor) -> None:
+    for name in ("10.1.0.66", "10.1.0.67"):
+        (doctor.node.networks / "k8snet" / name).write_text("")
+
+
+def remove(doctor: Doctor, *names: str) -> None:
+    for name in names:
+        (doctor.node.directory / name).unlink()
+
+
+FAULTS = {
+    "configuration is not JSON": Fault(
+        "cni-config", "05-x.conf is not JSON", lambda d: d.write("net.d/05-x.conf", "{"), lambda d: remove(d, "net.d/05-x.conf")
+    ),
+    "no network": Fault("cni-config", "no network with", lambda d: remove(d, "net.d/10-k8snet.conflist"), lambda d: d.reconfigure()),
+    "plugin missing": Fault("plugins", "no plugin bridge", lambda d: remove(d, "bin/bridge"), lambda d: d.plugin("bridge")),
+    "plugin not executable": Fault("plugins", "bridge cannot be executed", lambda d: d.plugin("bridge", 0o644)),
+    "plugin is a link to nothing": Fault(
+        "plugins",
+        "is a link to /nowhere",
+        steps(lambda d: remove(d, "bin/kube-node"), lambda d: (d.node.bin / "kube-node").symlink_to("/nowhere")),
+        steps(lambda d: remove(d, "bin/kube-node"), lambda d: (d.node.bin / "kube-node").symlink_to(SCRIPTS / "kube-node")),
+    ),
+    "versions differ": Fault("one-version", "0.0.1", other_version, install_anew),
+    "no fallback": Fault(
+        "fallback", "no kube-node.standalone beside", lambda d: without(d, "kube-node.standalone"), steps(install_anew, lambda d: d.agent())
+    ),
+    "fallback without library": Fault(
+        "fallback", "kube-node.lib", lambda d: without(d, "kube-node.lib"), steps(install_anew, lambda d: d.agent())
+    ),
+    "fallback not executable": Fault(
+        "fallback",
+        "standalone cannot be executed",
+        steps(lambda d: d.relays(), lambda d: d.agent(), lambda d: (d.node.bin / "kube-node.standalone").chmod(0o644)),
+        None,
+        "warning",
+    ),
+    "agent down": Fault("agent", "is down: Connection refused", stale_socket, lambda d: d.agent(), "warning"),
+    "relays without agent": Fault("agent", "no agent serves", lambda d: d.relays(), lambda d: d.agent(), "warning"),
+    "delegate missing": Fault(
+        "delegates", "hands on to other", lambda d: d.reconfigure(delegate="other"), lambda d: d.reconfigure(delegate="embedded")
+    ),
+    "no podCIDRs": Fault(
+        "pod-cidrs", "has no spec.podCIDRs", lambda d: d.node.view([]), lambda d: d.node.view(["10.1.0.0/24", "fd01::/64"])
+    ),
+    "view broken": Fault(
+        "node-view",
+        "neither JSON nor YAML",
+        break_view,
+    ),
+    "node file missing": Fault(
+        "networks", "nodeFile", lambda d: d.reconfigure(nodeFile="/nowhere/node.yaml"), lambda d: d.reconfigure(nodeFile=None)
+    ),
+    "annotation missing": Fault(
+        "networks", "has no annotation example.com/net1", second_network, lambda d: annotate(d, "172.20.2.0/24")
+    ),
+    "annotation invalid": Fault(
+        "networks", "invalid CIDR", steps(second_network, lambda d: annotate(d, "172.20.2.0")), lambda d: annotate(d, "172.20.2.0/24")
+    ),
+    "configuration invalid": Fault(
+        "networks", "refreshAfter", lambda d: d.reconfigure(refreshAfter="soon"), lambda d: d.reconfigure(refreshAfter=None)
+    ),
+    "a family for nobody": Fault(
+        "families",
+        "get no address",
+        steps(lambda d: d.reconfigure(**{"ipv4-namespaces": ["web"]}), lambda d: d.node.view(["10.1.0.0/24"])),
+        lambda d: d.reconfigure(**{"ipv4-namespaces": None}),
+    ),
+    "networks overlap": Fault(
+        "overlap",
+        "k8snet and net1 both give",
+        steps(second_network, lambda d: annotate(d, "10.1.0.0/25")),
+        lambda d: annotate(d, "172.20.2.0/24"),
+    ),
+    "route of the host": Fault("host-routes", "the host's route to 10.1.0.128/25", route, no_route),
+    "exhaustion near": Fault(
+        "exhaustion", "231 of 253", lambda d: d.node.hold("k8snet", 230, since=3),
+        fewer_pods, "warning",
+    ),
+    "exhausted": Fault(
+        "exhaustion", "253 of 253", lambda d: d.node.hold("k8snet", 252, since=3), annotate_pool,
+    ),
+    "IPv4 limited and the API server on IPv4": Fault(
+        "ipv4-limit",
+        "10.96.0.1",
+        steps(lambda d: d.reconfigure(**{"ipv4-namespaces": ["web"]}), lambda d: d.env.update(KUBERNETES_SERVICE_HOST="10.96.0.1")),
+        lambda d: d.reconfigure(**{"ipv4-namespaces": None}),
+        "warning",
+    ),
+    "secondary network with default gateway": Fault(
+        "default-gateway",
+        "net1",
+        steps(lambda d: second_network(d, isDefaultGateway=True), lambda d: annotate(d, "172.20.2.0/24")),
+        second_network,
+        "warning",
+    ),
+    "data directory for everybody": Fault("access", "can be written by others", lambda d: (d.node.networks / "k8snet").chmod(0o777)),
+    "boot not noted": Fault("reboot", "nobody has noted", lambda d: remove(d, "networks/.k8snet.boot"), None, "warning"),
+    "reservations of before a reboot": Fault("reboot", "before the last reboot", earlier_boot, None, "warning"),
+    "torn files": Fault("torn", "10.1.0.66", tear, None, "warning"),
+    "leak": Fault("leaks", "web/shop", lambda d: remove(d, "netns/c1"), None, "warning"),
+}  # fmt: skip
+
+
+@pytest.fixture
+def doctor(seeded: SeededNode, built: Path) -> Iterator[Doctor]:
+    with ExitStack() as stack:
+        yield Doctor(seeded, built, stack)
+
+
+def test_healthy_node(doctor: Doctor) -> None:
+    """Where all is well there is no ! and no ✗, and the exit code is 0."""
+    answer = doctor.run()
+    assert answer.code == 0, answer.stdout
+    signs = [line[0] for line in answer.stdout.splitlines() if line[0] != " "]
+    assert set(signs) == {"✓"}
+    assert len(signs) > 20
+
+
+def test_healthy_node_with_agent(doctor: Doctor) -> None:
+    """The same with relays and an agent."""
+    doctor.relays()
+    doctor.agent()
+    code, findings = doctor.findings()
+    assert (code, findings) == (0, [])
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
+def test_fault(doctor: Doctor, fault: Fault) -> None:
+    """A fault is found by the check that is named for it, which says what it is; its advice mends it, and then all is well."""
+    fault.seed(doctor)
+    code, findings = doctor.findings()
+    found = [one for one in findings if one["check"] == fault.check]
+    assert any(fault.says in one["what"] for one in found), findings
+    assert {one["state"] for one in found} == {fault.state}
+    assert all(one["advice"] for one in findings)
+    assert code == max({"warning": 1, "failure": 2}[one["state"]] for one in findings)
+    if fault.mend:
+        fault.mend(doctor)
+    else:
+        follow(doctor, found)
+    assert doctor.findings() == (0, [])
+
+
+def test_a_networks_own_bridge(doctor: Doctor, cni_bin: Path) -> None:
+    """What the network itself has made on the host is in nobody's way: its bridge, with the gateway's address and the route to it."""
+    no_net(doctor)
+    shutil.copy(cni_bin / "bridge", doctor.node.bin / "bridge")
+    doctor.node.configure(doctor.conf, isGateway=True)
+    arguments = ("try-add", "k8snet", "--pod", f"--bin-dir={doctor.node.bin}")
+    answer = doctor.node.run_command(*arguments, env=doctor.env, wrap=doctor.wrap)
+    assert answer.code == 0, answer.stdout + answer.stderr
+    assert "10.1.0.1" in subprocess.run([*doctor.wrap, "ip", "addr"], capture_output=True, text=True, check=True).stdout
+    assert doctor.findings() == (0, [])
+
+
+def test_looking_changes_nothing(doctor: Doctor) -> None:
+    """Not a file, a directory or a time is another afterwards."""
+    tear(doctor)
+    earlier_boot(doctor)
+    before = doctor.node.snapshot()
+    doctor.run()
+    assert doctor.node.snapshot() == before
+
+
+def test_text(doctor: Doctor) -> None:
+    """A fault stands with its sign, the check's name, and behind an arrow what to do; --quiet leaves out what is well."""
+    doctor.plugin("bridge", 0o644)
+    answer = doctor.run("--quiet")
+    assert answer.code == 2
+    lines = answer.stdout.splitlines()
+    assert lines[0].startswith("✗ plugins")
+    assert "→ give it the right" in lines[1]
+    assert f"chmod 755 {doctor.node.bin}/bridge" in lines[2]
+    assert len(lines) == 3
+    json.loads(doctor.run("--json").stdout)

@@ -1,0 +1,90 @@
+"""What a person reads before a command runs: help, examples, completion, manual pages. All of it from one text."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+import click
+import pytest
+from agentprocess import KUBE_NODE
+from manpages import pages
+
+from kubenode.cli.main import COMMANDS, kube_node
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CONTEXT = click.Context(kube_node, info_name="kube-node")
+
+
+def examples(text: str) -> list[str]:
+    """Return the example command lines of a help text."""
+    lines = text.partition("Examples:\n")[2].splitlines()
+    return [line.strip() for line in lines[: lines.index("") if "" in lines else None]]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_examples(name: str) -> None:
+    """Every command's help has examples, each on a line of its own, and the command takes each of them."""
+    command = kube_node.get_command(CONTEXT, name)
+    assert command is not None
+    found = examples(command.get_help(click.Context(command, info_name=name, parent=CONTEXT)))
+    assert found
+    for line in found:
+        program, called, *arguments = shlex.split(line.partition(" > ")[0])
+        assert (program, called) == ("kube-node", name)
+        command.make_context(name, arguments, parent=CONTEXT, resilient_parsing=False)
+
+
+def test_commands_fit_on_a_line() -> None:
+    """The list of commands says of each what it is for, uncut at 80 columns."""
+    shown = subprocess.run([KUBE_NODE, "--help"], capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "80"}).stdout
+    assert "..." not in shown.partition("Commands:")[2]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_script(shell: str, tmp_path: Path) -> None:
+    """The script is the shell's own language, as far as that shell is here to say so."""
+    script = subprocess.run([KUBE_NODE, "completion", shell], capture_output=True, text=True, check=True).stdout
+    assert "_KUBE_NODE_COMPLETE" in script
+    if shutil.which(shell):
+        file = tmp_path / "completion"
+        file.write_text(script)
+        subprocess.run([shell, "-n", str(file)], check=True)
+
+
+def completed(*words: str, last: str = "") -> list[str]:
+    """Return what bash would offer for the word after these."""
+    line = " ".join(["kube-node", *words, last])
+    env = {**os.environ, "_KUBE_NODE_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(len(words) + 1)}
+    shown = subprocess.run([KUBE_NODE], env=env, capture_output=True, text=True, check=True).stdout
+    return [item.partition(",")[2] for item in shown.split()]
+
+
+def test_completion(tmp_path: Path) -> None:
+    """Commands, options and the names of networks are completed."""
+    (tmp_path / "10-a.conf").write_text('{"name": "k8snet", "ipam": {"type": "kube-node"}}')
+    assert "doctor" in completed()
+    assert completed(last="sta") == ["status"]
+    assert "--dry-run" in completed("gc", last="--d")
+    assert completed("status", f"--cni-config={tmp_path}", "--network", last="k") == ["k8snet"]
+
+
+def test_manual_pages(tmp_path: Path) -> None:
+    """Each command has a page that says what its help says, with its examples, and of which the formatter complains of nothing."""
+    made = pages()
+    assert set(made) == {"kube-node.1", *(f"kube-node-{name}.1" for name in COMMANDS)}
+    for name, text in made.items():
+        assert ".SH EXAMPLES\n" in text
+        assert "\b" not in text
+        if shutil.which("groff"):
+            (tmp_path / name).write_text(text)
+            done = subprocess.run(
+                ["groff", "-man", "-Tutf8", "-Kutf8", "-ww", str(tmp_path / name)], capture_output=True, text=True, check=True
+            )
+            assert done.stderr == ""
+            assert "kube-node" in done.stdout

@@ -1,0 +1,66 @@
+"""The same commands in a container, where the host's directories are mounted under another."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from agentprocess import KUBE_NODE
+
+from kubenode.host.attachments import Attachments
+from kubenode.ipam.store import Attachment
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Path:
+    """Return the host's directories: a network, a pod, and one whose network namespace is gone."""
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        pytest.skip("a mount namespace needs root and unshare (Debian: util-linux)")
+    root = tmp_path / "host"
+    for name in ("etc/cni/net.d", "run/netns", "run/kube-node", "var/lib/cni/networks/k8snet"):
+        (root / name).mkdir(parents=True)
+    conf = {"cniVersion": "1.1.0", "name": "k8snet", "type": "bridge", "ipam": {"type": "kube-node"}}
+    (root / "etc/cni/net.d/10-k8snet.conf").write_text(json.dumps(conf))
+    view = {"kind": "Node", "metadata": {"name": "worker-1"}, "spec": {"podCIDRs": ["10.1.0.0/24"]}}
+    (root / "run/kube-node/node.json").write_text(json.dumps(view))
+    (root / "run/netns/c1").touch()
+    for number, name in ((2, "c1"), (3, "c2")):
+        (root / f"var/lib/cni/networks/k8snet/10.1.0.{number}").write_text(f"{name}\r\neth0")
+        record = {"netns": f"/run/netns/{name}", "podNamespace": "web", "podName": name, "ipam": {"type": "host-local"}}
+        Attachments(str(root / "run/kube-node"), "k8snet").write(Attachment(name, "eth0"), record)
+    return root
+
+
+def in_container(host: Path, *arguments: str, mounted: bool = True) -> Any:
+    """Run a command where the host's root is mounted; return its JSON."""
+    script = 'mount --bind "$0" "$0" && exec "$@"' if mounted else 'exec "$@"'
+    environ = {**os.environ, "KUBE_NODE_HOST_ROOT": str(host), "KUBE_NODE_RUN_DIR": "/run/kube-node"}
+    command = ["unshare", "--mount", "sh", "-c", script, str(host), str(KUBE_NODE), *arguments, "--json"]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    assert done.stdout, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_host_root(host: Path) -> None:
+    """Everything is looked for on the host, and named as the host has it; gc releases there."""
+    (network,) = in_container(host, "status")["networks"]
+    assert (network["config"], network["dataDir"]) == ("/etc/cni/net.d/10-k8snet.conf", "/var/lib/cni/networks")
+    assert {one["pod"]: one["suspectedLeak"] for one in network["attachments"]} == {"web/c1": False, "web/c2": True}
+    checks = {one["check"]: one for one in in_container(host, "doctor")["checks"]}
+    assert "10.1.0.3 (web/c2)" in checks["leaks"]["what"]
+    assert [one["address"] for one in in_container(host, "gc")["released"]] == ["10.1.0.3"]
+    assert not (host / "var/lib/cni/networks/k8snet/10.1.0.3").exists()
+
+
+def test_not_mounted(host: Path) -> None:
+    """Where the host's directories are not mounted nothing is a leak: what cannot be seen is not gone."""
+    (network,) = in_container(host, "status", mounted=False)["networks"]
+    assert not any(one["suspectedLeak"] for one in network["attachments"])
+    assert in_container(host, "gc", mounted=False)["released"] == []

@@ -1,0 +1,75 @@
+"""`kube-node map`: each address, or each block of them, in its cell."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from typing import TYPE_CHECKING
+
+import pytest
+
+from kubenode.inspection.mapping import Kind, draw
+from kubenode.ipam.address import Address
+from kubenode.ipam.ranges import make_range, parse_subnet
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from node import SeededNode
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.mark.parametrize(
+    ("subnet", "held", "shown", "block", "cells"),
+    [
+        ("10.1.0.0/24", [2, 3], "10.1.0.0/24", 1, 256),
+        ("10.1.0.0/28", [2], "10.1.0.0/28", 1, 16),
+        ("10.1.0.0/16", [2, 3], "10.1.0.0/24", 1, 256),
+        ("10.1.0.0/16", [2, 60000], "10.1.0.0/16", 64, 1024),
+        ("fd01::/64", [2, 3], "fd01::/120", 1, 256),
+        ("fd01::/64", [2, 300], "fd01::/119", 1, 512),
+        ("fd01::/64", [2, 2**63], "fd01::/64", 2**54, 1024),
+    ],
+)
+def test_what_is_shown(subnet: str, held: list[int], shown: str, block: int, cells: int) -> None:
+    """All that is in use is shown, in cells that can be told apart, and no address is in two cells or in none."""
+    made = make_range(parse_subnet(subnet))
+    addresses = [Address(made.subnet.version, made.subnet.number + number) for number in held]
+    picture = draw([made], [], addresses, [], 1024)
+    assert (str(picture.shown), picture.block, len(picture.cells)) == (shown, block, cells)
+    assert sum(cell.held for cell in picture.cells) == len(held)
+    assert [cell.first.number for cell in picture.cells] == [made.subnet.number + index * block for index in range(cells)]
+
+
+def test_kinds() -> None:
+    """What cannot be given is not free: gateway, network and broadcast address, what is excluded or outside of the range."""
+    subnet = parse_subnet("10.1.0.0/28")
+    made = make_range(subnet, Address(4, subnet.number + 2), Address(4, subnet.number + 10))
+    excluded = parse_subnet("10.1.0.8/30")
+    three, four = Address(4, subnet.number + 3), Address(4, subnet.number + 4)
+    picture = draw([made], [excluded], [three, four], [four], 1024)
+    letters = {Kind.FREE: ".", Kind.HELD: "h", Kind.LEAKED: "l", Kind.GATEWAY: "g", Kind.EXCLUDED: "x", Kind.OUTSIDE: "-"}
+    kinds = "".join(letters[cell.kind] for cell in picture.cells)
+    assert kinds == "-g.hl...xxxx----"
+    assert draw([made], [], [], [], 4).cells[0].kind is Kind.FREE
+
+
+def test_pictures(seeded: SeededNode, tmp_path: Path) -> None:
+    """The terminal's picture fits into 80 columns; the SVG picture has a cell an address that tells whose it is."""
+    conf = seeded.conf()
+    seeded.configure(conf)
+    seeded.add(conf, "c1", "web/<shop>")
+    shown = seeded.run_command("map", env={"COLUMNS": "80"}).stdout
+    assert "  10.1.0.0 -G█·" in shown
+    assert max(map(len, shown.splitlines())) <= 80
+    file = tmp_path / "map.svg"
+    assert seeded.run_command("map", "k8snet", f"--svg={file}").code == 0
+    titles = [title.text for title in ET.parse(file).iter(f"{SVG}title")]
+    assert len(titles) == 512
+    assert "10.1.0.2: web/<shop>" in titles
+    said = json.loads(seeded.run_command("map", "10.1.0.0/24", "--json").stdout)
+    assert {"first": "10.1.0.2", "kind": "held", "held": 1, "size": 1} in said[0]["cells"]
+    wrong = seeded.run_command("map", "10.2.0.0/24")
+    assert wrong.code == 1
+    assert "10.1.0.0/24" in wrong.stderr
