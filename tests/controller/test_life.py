@@ -160,6 +160,9 @@ def test_warnings(corner: Corner) -> None:
         for pool, other in ((one, two), (two, one)):
             until(lambda pool=pool: corner.condition(pool, "Conflict")[1] == "PoolOverlap", 10)  # type: ignore[misc]
             assert other in corner.condition(pool, "Conflict")[2]
+        three = corner.pool("c", [{"cidr": "172.31.0.0/16", "nodePrefix": 24}])
+        until(lambda: corner.condition(three, "Conflict")[1] == "ReservedOverlap", 20)
+        assert f"podCIDR of Node podcidr-{corner.id}" in corner.condition(three, "Conflict")[2]
     finally:
         corner.server.delete_node(f"podcidr-{corner.id}")
 

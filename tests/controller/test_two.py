@@ -75,7 +75,7 @@ class ComeAndGo:
 
 
 def kill_at_random(process: ControllerProcess, chance: random.Random, over: threading.Event) -> None:
-    while not over.wait(chance.uniform(1.5, 4)):
+    while not over.wait(chance.uniform(1.5, 4) * (1 + NODES / 500)):  # a start takes longer where there are more nodes
         process.kill()
         process.start()
 

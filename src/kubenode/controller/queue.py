@@ -31,8 +31,7 @@ class WorkQueue:
         if key not in self._wanted:
             self._wanted[key] = time.monotonic()
             if key not in self._active:
-                self._ready.append(key)
-                self._more.set()
+                self._put(key)
 
     def add_later(self, key: Key, seconds: float) -> None:
         """Add the key then, or when it was to be added anyway, if that is sooner."""
@@ -59,8 +58,7 @@ class WorkQueue:
     def done(self, key: Key) -> None:
         self._active.pop(key, None)
         if key in self._wanted:
-            self._ready.append(key)
-            self._more.set()
+            self._put(key)
 
     def succeeded(self, key: Key) -> None:
         self._failures.pop(key, None)
@@ -75,6 +73,14 @@ class WorkQueue:
             handle.cancel()
         for book in (self._ready, self._wanted, self._active, self._later, self._failures):
             book.clear()
+
+    def _put(self, key: Key) -> None:
+        # Pools are few, and how full they are should not be told only when thousands of nodes are done.
+        if key[0] == "pool":
+            self._ready.appendleft(key)
+        else:
+            self._ready.append(key)
+        self._more.set()
 
     def _due(self, key: Key) -> None:
         del self._later[key]

@@ -36,7 +36,7 @@ CLAIMS = f"/apis/{GROUP}/v1alpha1/nodesubnets"
 EVENTS = "/api/v1/namespaces/default/events"  # where those about objects without a namespace are
 WORKERS = 16
 ROUNDS = 6  # for one node in a row: claims, annotation, and who else was quicker
-STATUS_AFTER = 0.5  # seconds from a change to a pool's status, which covers all that changes meanwhile
+STATUS_AFTER = 1.0  # seconds from a change to a pool's status, which covers all that changes meanwhile
 
 
 class Observer(Protocol):

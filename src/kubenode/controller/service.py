@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 TIMEOUT = 30.0  # seconds for one request; a page of a list may take some
 BEAT = 1.0  # seconds between two signs of life
 ALIVE = 20.0  # seconds that the event loop may take for a turn
-LOOK_EVERY = 3600.0  # seconds between looks at podCIDRs
+LOOK_EVERY = 3600.0  # seconds between looks at podCIDRs, where pools stay as they are
+POOLS_EVERY = 5.0  # seconds between looks whether they do
 
 
 class Closeable(Protocol):
@@ -133,7 +134,13 @@ class Controller:
 
     async def _look_at_pod_cidrs(self) -> None:
         """Take note of podCIDRs, of which metadata says nothing. They are of one or two networks: a page of Nodes shows where those are."""
+        looked, looked_for = 0.0, None
         while True:
+            blocks = {pool.name: pool.blocks for pool in self._ledger.pools.values()}
+            if blocks == looked_for and time.monotonic() - looked < LOOK_EVERY:
+                await asyncio.sleep(POOLS_EVERY)
+                continue
+            looked, looked_for = time.monotonic(), blocks
             try:
                 pages = self._cluster.pages(Collection(NODES))
                 items, _ = await anext(pages)
@@ -144,7 +151,6 @@ class Controller:
                 self._heard()
             except CNIError as error:
                 self._log.warning("podCIDRs could not be looked at", error=str(error))
-            await asyncio.sleep(LOOK_EVERY)
 
     def _heard(self) -> None:
         self._reconciler.heard()
