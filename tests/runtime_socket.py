@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 from h2.config import H2Configuration
@@ -45,7 +46,7 @@ class RuntimeSocket:
                 sock, _ = self._listener.accept()
             except OSError:
                 return
-            with sock:
+            with sock, suppress(ConnectionError):  # who has its answer may be gone
                 self._answer(sock)
 
     def _answer(self, sock: socket.socket) -> None:

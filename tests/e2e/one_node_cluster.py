@@ -107,9 +107,10 @@ def inspect(lab: Lab, addresses: dict[str, list[str]], show: Show) -> None:
     whose = json.loads(lab.command("status", "--json", next(iter(addresses.values()))[0]))["holders"]
     show("status: whose address", whose[0]["pod"])
     checks = json.loads(lab.command("doctor", "--json", f"--bin-dir={lab.cni_bin}", may_fail=True))["checks"]
-    if wrong := [f"{one['check']}: {one['what']}" for one in checks if one["state"] != "ok"]:
+    # The one thing that is not as it should be: relays are installed, and no agent is.
+    if wrong := [f"{one['check']}: {one['what']}" for one in checks if one["state"] != "ok" and one["check"] != "agent"]:
         raise CheckFailedError(f"doctor says {wrong}")
-    show("doctor: all is well", f"{len(checks)} checks")
+    show("doctor: all is well but for the agent", f"{len(checks)} checks")
 
     stale = lab.data_dir / NETWORK / "11.0.0.250"
     stale.write_text("gone\r\neth0")
