@@ -7,7 +7,7 @@ updated to another build pods come and go, and none is lost. In the end nothing 
 
     daemonset.py [--bin=_output/bin] [--pods=3]
 
-As one_node_cluster.py. Takes about two minutes.
+As one_node_cluster.py. Takes about two minutes, on a machine with nothing else to do.
 """
 
 from __future__ import annotations
