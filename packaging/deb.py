@@ -49,8 +49,9 @@ if [ "$1" = configure ]; then
     /usr/bin/python3 -m compileall -q --invalidation-mode unchecked-hash /{library}/kube-node.lib
     if [ -d /run/systemd/system ]; then
         systemctl daemon-reload
-        if [ -z "$2" ]; then systemctl enable -q {units}; fi
-        systemctl restart {units} || echo "kube-node: the agent does not start; see journalctl -u kube-node-agent" >&2
+        # The socket unit is for those who want it.
+        if [ -z "$2" ]; then systemctl enable -q kube-node-agent.service; fi
+        systemctl restart kube-node-agent.service || echo "kube-node: the agent does not start; see journalctl -u kube-node-agent" >&2
     fi
 fi
 """

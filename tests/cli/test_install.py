@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from kubenode.cli.install import command, uninstall
 from kubenode.kube import credentials, sources
 
 if TYPE_CHECKING:
@@ -381,3 +383,10 @@ def test_a_damaged_library_is_mended(host: Host) -> None:
     (library / "kubenode/launcher.py").write_bytes(b"")
     assert host.done("install")[f"/{BIN}/{library.name}"] == "replace"
     assert (library / "kubenode/launcher.py").read_bytes()
+
+
+def test_the_reference_has_every_option() -> None:
+    """docs/reference/install.md names each option of both commands, and no other."""
+    text = (Path(__file__).resolve().parent.parent.parent / "docs/reference/install.md").read_text()
+    options = {option for made in (command, uninstall) for parameter in made.params for option in parameter.opts}
+    assert set(re.findall(r"^\| `(--[a-z-]+)", text, re.MULTILINE)) == options
