@@ -444,7 +444,10 @@ def test_many_leaks_at_once(node: Node) -> None:
     for container in containers:
         node.add(container, podName="one")
     node.kill(*containers)
-    node.keep.tidy()
+    for _ in range(10):  # a pass waits for a network's thread for two seconds, which a busy machine may exceed
+        node.keep.tidy()
+        if not node.records():
+            break
     assert (node.reserved(), node.records(), node.counts.released) == ([], [], 1000)
 
 

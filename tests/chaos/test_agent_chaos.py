@@ -141,7 +141,7 @@ def test_chaos(binaries: Path, tmp_path: Path, run_dir: Path, standalone: bool, 
         for net in nets:
             assert owners(net.directory) == runtime.forgotten(net), net.name
         listed = {path.name.split(":")[1] for path in (run_dir / "attachments").iterdir()}
-        assert listed == {name for net in nets if net.plugin != "host-local" for name in runtime.forgotten(net)}
+        assert listed == {name for net in nets for name in runtime.forgotten(net)}
         for net in nets:
             runtime.collect(net)
             assert owners(net.directory) == set(), net.name

@@ -66,14 +66,20 @@ class Connection:
             if self._answered:
                 return False
             self._answered = True
-        try:
-            if len(stdout) > CHUNK:  # less always fits
-                self.socket.settimeout(SEND_TIMEOUT)
-            self.socket.sendall(bytes([status]) + stdout)
-            self.socket.shutdown(socket.SHUT_RDWR)  # closing would give the descriptor to the next, while our thread may read from it
-        except OSError:
-            return False
-        return True
+            try:
+                if len(stdout) > CHUNK:  # less always fits
+                    self.socket.settimeout(SEND_TIMEOUT)
+                self.socket.sendall(bytes([status]) + stdout)
+                self.socket.shutdown(socket.SHUT_RDWR)  # closing would give the descriptor to the next, while our thread may read from it
+            except OSError:
+                return False
+            return True
+
+    def close(self) -> None:
+        """Close it, once whoever answers at this moment has done so."""
+        with self._mutex:
+            self._answered = True
+            self.socket.close()
 
     def refuse(self, error: CNIError) -> bool:
         """Answer with an error object. Good at any time, from any thread."""

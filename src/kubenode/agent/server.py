@@ -127,7 +127,7 @@ class Server:
                 self._log.error("internal error around a call", error=repr(error))
                 connection.answer(skel.NOT_HERE, b"")
             self._open.discard(connection)
-            connection.socket.close()
+            connection.close()
             with self._mutex:
                 if self._waiting >= SPARE:
                     self._threads -= 1
