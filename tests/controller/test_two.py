@@ -6,6 +6,7 @@ import os
 import random
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_network
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -62,12 +63,18 @@ class ComeAndGo:
         self._over = over
         self._born = 0
 
+    def begin(self) -> None:
+        """Half of them are there before."""
+        self._born = NODES // 2
+        with ThreadPoolExecutor(8) as pool:
+            self.there = list(pool.map(self._corner.node, [f"n{number}" for number in range(1, self._born + 1)]))
+
     def run(self) -> None:
         while not self._over.wait(0.02):
-            if len(self.there) < NODES or self._chance.random() < 0.5:
+            if self._chance.random() < (0.7 if len(self.there) < NODES else 0.5):
                 self._born += 1
                 self.there.append(self._corner.node(f"n{self._born}"))
-            else:
+            elif self.there:
                 name = self.there.pop(self._chance.randrange(len(self.there)))
                 self._corner.server.delete_node(name)
                 if self._chance.random() < 0.3:
@@ -86,6 +93,7 @@ def test_killed_at_random_without_a_lease(corner: Corner, admin: Path, tmp_path:
     seed = random.randrange(1 << 32)
     over = threading.Event()
     nodes = ComeAndGo(corner, seed, over)
+    nodes.begin()
     twice: list[str] = []
     one = ControllerProcess(admin, tmp_path / "one.log", "--lease=none")
     two = ControllerProcess(admin, tmp_path / "two.log", "--lease=none")
