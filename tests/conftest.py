@@ -46,10 +46,13 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep on one worker what looks at all of the machine's network (pytest-xdist, --dist=loadgroup)."""
+    """Keep on one worker what looks at all of the machine's network (pytest-xdist, --dist=loadgroup); mark what needs custom resources."""
     for item in items:
-        if "podnet" in getattr(item, "fixturenames", ()) or "netns" in item.path.parts:
+        fixtures = getattr(item, "fixturenames", ())
+        if "podnet" in fixtures or "netns" in item.path.parts:
             item.add_marker(pytest.mark.xdist_group("network"))
+        if "crds" in fixtures:
+            item.add_marker(pytest.mark.custom_resources)
 
 
 @pytest.fixture(autouse=True)
