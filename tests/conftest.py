@@ -45,14 +45,10 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     return report
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep on one worker what looks at all of the machine's network (pytest-xdist, --dist=loadgroup); mark what needs custom resources."""
-    for item in items:
-        fixtures = getattr(item, "fixturenames", ())
-        if "podnet" in fixtures or "netns" in item.path.parts:
-            item.add_marker(pytest.mark.xdist_group("network"))
-        if "crds" in fixtures:
-            item.add_marker(pytest.mark.custom_resources)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark what needs custom resources."""
+    if "crds" in getattr(item, "fixturenames", ()):
+        item.add_marker(pytest.mark.custom_resources)
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +57,7 @@ def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in list(os.environ):
         if name.startswith(("CNI_", "KUBERNETES_")) and name != "CNI_TEST_PATH":
             monkeypatch.delenv(name)
-    for name in ("KUBECONFIG", "NODE_NAME", "NODE_ANNOTATION_CFG"):
+    for name in ("KUBECONFIG", "NODE_NAME", "NODE_ANNOTATION_CFG", "COLUMNS"):
         monkeypatch.delenv(name, raising=False)
     directory = tmp_path / "run"
     directory.mkdir()

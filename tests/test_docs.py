@@ -15,7 +15,7 @@ from kubenode.inspection.doctor.registry import CHECKS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
-ELSEWHERE = {"agent", "try"}  # have pages of their own, or need none
+ELSEWHERE = {"agent", "controller", "install", "pools", "try", "uninstall"}  # have pages of their own, or need none
 CODES = {value for name, value in vars(errors).items() if name.isupper() and isinstance(value, int)}
 
 

@@ -35,7 +35,7 @@ def test_examples(name: str) -> None:
     found = examples(command.get_help(click.Context(command, info_name=name, parent=CONTEXT)))
     assert found
     for line in found:
-        program, called, *arguments = shlex.split(line.partition(" > ")[0])
+        program, called, *arguments = shlex.split(line.partition(" > ")[0].rpartition(" && ")[2])
         assert (program, called) == ("kube-node", name)
         command.make_context(name, arguments, parent=CONTEXT, resilient_parsing=False)
 

@@ -212,7 +212,8 @@ def test_watch(seeded: SeededNode) -> None:
     """--watch shows what has changed since; with --json an object a line."""
     conf = seeded.conf()
     seeded.configure(conf)
-    command = [str(KUBE_NODE), "status", f"--cni-config={seeded.net}", "--json", "--watch", "--interval=0.2"]
+    # In the background of a shell SIGINT is ignored, and what is started there inherits that.
+    command = ["env", "--default-signal=INT", str(KUBE_NODE), "status", f"--cni-config={seeded.net}", "--json", "--watch", "--interval=0.2"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as watching:
         assert watching.stdout
         assert json.loads(watching.stdout.readline())["networks"][0]["attachments"] == []

@@ -111,7 +111,7 @@ def command(
 @_common
 @click.pass_context
 def uninstall(context: click.Context, host_root: str, bin_dir: str, *, force: bool, dry_run: bool, as_json: bool) -> None:
-    r"""Take back what install has put on this node, and bring back what it has set aside.
+    r"""Take back what install has put here, and restore what was.
 
     Reservations, the Node view and files that were changed since stay. Exit code 1: something of ours was left.
 

@@ -33,7 +33,7 @@ BAR = 20  # characters
 @click.option("--yes", is_flag=True, help="Do not ask before.")
 @click.option("--kubeconfig", metavar="FILE", default="", help="How to reach the API server. [default: as the plugins]")
 def command(name: str | None, kubeconfig: str, *, as_json: bool, purge: bool, yes: bool) -> None:
-    """Show the SubnetPools, or each node and its subnets of the pool NAME.
+    """SubnetPools and how full they are; with NAME its nodes.
 
     \b
     Examples:
