@@ -61,18 +61,18 @@ class Networks:
     def __init__(self) -> None:
         self._mutex = threading.Lock()
         self._known: dict[Key, tuple[str, bytes]] = {}
-        self._seen: set[int] = set()  # hashes: with runtimeConfig each pod's is another, and may be long
+        self._keys: dict[int, Key] = {}  # by a configuration's hash: with runtimeConfig each pod's is another, and may be long
 
     def met(self, plugin: str, stdin: bytes) -> None:
         """Note the network of a call that went well. Cheap where its configuration is one that was seen already."""
-        seen = hash(stdin)
-        if seen in self._seen:
+        digest = hash(stdin)
+        key = self._keys.get(digest) or key_of(loads(stdin))
+        if key is None:
             return
-        if len(self._seen) >= MOST:
-            self._seen.clear()
-        self._seen.add(seen)
-        if key := key_of(loads(stdin)):
-            self.note(key, plugin, stdin)
+        if len(self._keys) >= MOST:
+            self._keys.clear()
+        self._keys[digest] = key
+        self.note(key, plugin, stdin)
 
     def note(self, key: Key, plugin: str, stdin: bytes) -> None:
         with self._mutex:
