@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from kubenode.cni.errors import INSTALLATION, CNIError
 from kubenode.host import files
 from kubenode.host.delegate import OUR_LIBRARY
-from kubenode.host.installation import TREE, Part, tree_digest
+from kubenode.host.installation import Part
+from kubenode.host.installed import TREE, tree_digest
 
 if TYPE_CHECKING:
     from kubenode.host.root import HostRoot

@@ -1,0 +1,94 @@
+"""What has been installed on a host, by the record beside the plugins: which paths, what is in them, and the directories made for them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from typing import Any, NamedTuple
+
+from kubenode.cni.errors import INSTALLATION, CNIError
+from kubenode.host import files
+from kubenode.version import VERSION
+
+NAME = "kube-node.installed"  # in the CNI bin directory: whoever wipes that wipes this, too
+TREE = "tree:"  # how a directory's digest begins
+
+
+class Entry(NamedTuple):
+    """What the record says of a path. There are two digests while an installation is under way."""
+
+    digests: tuple[str, ...]
+    living: bool = False
+    set_aside: bool = False
+
+    @property
+    def tree(self) -> bool:
+        return self.digests[0].startswith(TREE)
+
+    def has(self, digest: str) -> bool:
+        return self.living or self.tree or digest in self.digests
+
+
+class Installed:
+    """The record: `entries` by their paths on the host, in the order in which they came, and `directories`."""
+
+    def __init__(self, bin_dir: str) -> None:
+        self.path = os.path.join(bin_dir, NAME)
+        self.entries: dict[str, Entry] = {}
+        self.directories: list[str] = []
+
+    def read(self) -> None:
+        """Take up what is written; directories known besides stay. Raises CNIError for what is no record, OSError."""
+        try:
+            record: dict[str, Any] = json.loads(files.read(self.path))
+            self.directories = list(dict.fromkeys([*record["directories"], *self.directories]))
+            self.entries = {
+                path: Entry(tuple(entry["digests"]), bool(entry.get("living")), bool(entry.get("set_aside")))
+                for path, entry in record["files"].items()
+            }
+        except FileNotFoundError:
+            return
+        except (ValueError, KeyError, TypeError, AttributeError):
+            advice = "move it away; what it was about is then taken for foreign"
+            raise CNIError(INSTALLATION, f"{self.path} is no record of an installation", advice) from None
+
+    def write(self) -> None:
+        """Put the record in place of the last one. Raises OSError."""
+        told = {
+            path: {
+                "digests": list(entry.digests),
+                **({"living": True} if entry.living else {}),
+                **({"set_aside": True} if entry.set_aside else {}),
+            }
+            for path, entry in self.entries.items()
+        }
+        record = {"version": VERSION, "files": told, "directories": self.directories}
+        files.replace(self.path, json.dumps(record, indent=1).encode() + b"\n", durable=True, mode=0o644)
+
+
+def digest(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def tree_digest(directory: str) -> str:
+    """Return a digest of the names and contents of all files below a directory, but for what Python has compiled of them."""
+    whole = hashlib.sha256()
+    for path, directories, names in os.walk(directory):
+        directories[:] = sorted(name for name in directories if name != "__pycache__")
+        for name in sorted(names):
+            file = os.path.join(path, name)
+            content = files.read(file)
+            whole.update(f"{os.path.relpath(file, directory)}\0{len(content)}\0".encode())
+            whole.update(content)
+    return f"{TREE}{whole.hexdigest()}"
+
+
+def digest_of(path: str) -> str:
+    """Return the digest of what is at a path, "" where nothing is."""
+    try:
+        if os.path.islink(path):
+            return f"link:{os.readlink(path)}"
+        return tree_digest(path) if os.path.isdir(path) else digest(files.read(path))
+    except FileNotFoundError:
+        return ""
