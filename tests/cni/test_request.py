@@ -68,6 +68,12 @@ def test_bad_interface_names(ifname: str) -> None:
     assert error.value.code == 4
 
 
+@pytest.mark.parametrize("ifname", ["eth0", "\x01", "\u200b", "\ue000", "\ufffd"])
+def test_an_interface_name_is_one_in_a_file_too(ifname: str) -> None:
+    """Whatever a request may be for can be the owner of a file: else its address would be given to the next."""
+    assert request.is_ifname(request.parse({**COMPLETE, "CNI_IFNAME": ifname}).ifname)
+
+
 @pytest.mark.parametrize("args", ["x", "a=1;b", "=1"])
 def test_bad_args(args: str) -> None:
     """A pair without key or equals sign is an error that shows it."""

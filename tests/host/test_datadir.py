@@ -70,6 +70,7 @@ def test_a_reservation_is_made_once(store: DiskStore) -> None:
         (b"c1\r\neth0", OWNER),
         (b"c1\r\neth0\n", OWNER),
         (b" c1\r\neth0", OWNER),
+        (b"c1\r\n\x01\xe2\x80\x8b", Attachment("c1", "\x01\u200b")),
         (b"c1", Attachment("c1", "")),
         (b"c1\n", Attachment("c1", "")),
         (b"", None),

@@ -55,7 +55,7 @@ def is_name(text: str) -> bool:
 
 def is_ifname(text: str) -> bool:
     """Say whether a text may be the name of an interface."""
-    return text.isprintable() and bool(text) and not _ifname_problem(text)
+    return bool(text) and "\0" not in text and not _ifname_problem(text)
 
 
 def parse(environ: Mapping[str, str]) -> Request:
