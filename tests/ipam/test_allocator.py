@@ -169,6 +169,17 @@ def test_reboot() -> None:
     assert len(store.files) == 1
 
 
+def test_a_set_that_was_full_before_the_reboot() -> None:
+    """What the next ADD will release keeps no set full: STATUS would refuse that ADD for ever."""
+    store, ranges = MemoryStore(), sets("10.0.0.0/30")
+    add(store, ranges, 1)
+    assert [one.used for one in allocator.usage(store, ranges)] == [1]
+    store.boot = 2
+    assert [one.used for one in allocator.usage(store, ranges)] == [0]
+    assert list(store.files) == ["10.0.0.2"]
+    assert add(store, ranges, 2) == ["10.0.0.2"]
+
+
 @pytest.mark.parametrize("free", ["10.1.0.2", "10.1.128.7", "10.1.255.254"])
 def test_the_one_free_address_of_a_16(free: str) -> None:
     """The only free address of a /16 is found wherever it lies, without trying all others."""

@@ -251,6 +251,19 @@ def test_status(network: NetworkMaker, view: ViewWriter) -> None:
     net.ok("STATUS")
 
 
+@pytest.mark.ways("standalone", "console")  # no agent outlives a boot
+def test_status_after_a_reboot(network: NetworkMaker, view: ViewWriter, tmp_path: Path) -> None:
+    """A network that was full when the host went down can serve: the runtime that waits for STATUS gets its first ADD through."""
+    view("11.0.1.0/30")
+    net = network()
+    net.ok("STATUS")
+    net.add("c1")
+    assert net.error("STATUS")["code"] == 50
+    (tmp_path / "networks/.net.boot").write_text("another\n")
+    net.ok("STATUS")
+    assert net.add("c2") == ["11.0.1.2"]
+
+
 def test_status_without_what_an_add_needs(binaries: Path, tmp_path: Path, view: ViewWriter) -> None:
     """STATUS says 50 without subnets, without the delegate; what is wrong with the configuration keeps its own code."""
     view()

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from kubenode.ipam.store import Attachment, Reservation, Store
 
 
+NOTHING: dict[int, list[int]] = {4: [], 6: []}
+
+
 class Addition(NamedTuple):
     """What an ADD was given, and what was released on the way: `dead` of an earlier boot, `nobodys` without a readable owner."""
 
@@ -114,10 +117,15 @@ def collect(store: Store, valid: Collection[Attachment]) -> list[Reservation]:
 
 
 def usage(store: Store, sets: Iterable[RangeSet], exclude: Exclusions = ()) -> list[Usage]:
-    """Count what each range set can give and what of it is taken. Names tell that; owners are only read of a set that seems full."""
+    """Count what each range set can give and what of it is taken.
+
+    Names tell that. Where a set seems full it is looked at whose they are, and of which boot: the next ADD releases what is nobody's and dead.
+    """
     with store.lock():
         counted = _count(store.taken(), sets, exclude)
-        return counted if all(one.used < one.total for one in counted) else _count(store.index().taken, sets, exclude)
+        if all(one.used < one.total for one in counted):
+            return counted
+        return _count(NOTHING if store.is_of_another_boot() else store.index().taken, sets, exclude)
 
 
 def _count(taken: Mapping[int, Sequence[int]], sets: Iterable[RangeSet], exclude: Exclusions) -> list[Usage]:
