@@ -159,6 +159,17 @@ def test_while_one_renews_the_others_go_on(run_dir: Path, server: Server, view: 
     thread.join()
 
 
+@pytest.mark.parametrize("old", [False, True])
+def test_a_failure_before_the_clock_was_set_back(run_dir: Path, server: Server, view: NodeView, *, old: bool) -> None:
+    """A failure that a clock ahead of time has noted keeps nobody from asking, with and without an old view."""
+    if old:
+        view.get(name, server.fetch, ALWAYS)
+        outdate(run_dir, ALWAYS + 1)
+    failure = {"at": time.time() + 3600, "code": 11, "msg": "down", "details": ""}
+    (run_dir / "node.lock").write_text(json.dumps(failure) + "\n")
+    assert view.get(name, server.fetch, ALWAYS) == server.asked == 1 + old
+
+
 def test_a_torn_failure_note(run_dir: Path, server: Server, view: NodeView) -> None:
     """Whatever the lock file holds, asking works."""
     (run_dir / "node.lock").write_text('{"at": 99')

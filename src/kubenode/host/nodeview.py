@@ -155,4 +155,6 @@ def _failure_since(lock: int, since: float) -> CNIError | None:
         failure = loads(line) if line else None
     except JSONTextError:  # torn: its writer died
         return None
-    return CNIError(failure["code"], failure["msg"], failure["details"]) if failure and failure["at"] >= since else None
+    if not failure or not since <= failure["at"] <= time.time():  # one that is still to come: the clock was set back
+        return None
+    return CNIError(failure["code"], failure["msg"], failure["details"])
