@@ -31,7 +31,27 @@ CASES = settings(max_examples=400, deadline=None, suppress_health_check=list(Hea
 SMALL = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
 ODD = SMALL | st.lists(SMALL, max_size=3) | st.dictionaries(st.text(max_size=8), SMALL, max_size=3)
 TEXTS = st.sampled_from(
-    ["", ".", "..", "/", "../x", "\0", "a\0b", "a/b", "x" * 300, "ä", "\ud800", "$(id)", "10.0.0.0/24", "fd00::/64", "10.0.0.2"]
+    [
+        "",
+        ".",
+        "..",
+        "/",
+        "../x",
+        "\0",
+        "a\0b",
+        "a/b",
+        "x" * 300,
+        "ä",
+        "\ud800",
+        "/\ud800",
+        "$(id)",
+        "10.0.0.0/24",
+        "10.0.0.0/99",
+        "::ffff:10.0.0.4",
+        "::ffff:10.0.0.0/120",
+        "fd00::/64",
+        "10.0.0.2",
+    ]
 )
 ANYTHING = ODD | TEXTS | st.lists(TEXTS, max_size=2) | st.lists(st.lists(st.fixed_dictionaries({"subnet": TEXTS}), max_size=2), max_size=2)
 
@@ -161,13 +181,18 @@ def test_configurations(plugin: str, verb: str, data: st.DataObject) -> None:
         host = Host(directory)
         complete = host.netconf(**({"annotation": "b"} if plugin == "node-annotation" else {}))
         if plugin == "host-local":
-            complete["ipam"]["ranges"] = [[{"subnet": "10.0.0.0/24"}], [{"subnet": "fd00::/64", "rangeStart": "fd00::9"}]]
+            complete["ipam"]["ranges"] = [
+                [{"subnet": "10.0.0.0/24", "gateway": "10.0.0.9"}],
+                [{"subnet": "fd00::/64", "rangeStart": "fd00::9"}],
+            ]
         netconf = data.draw(changed(complete))
         ipam = netconf.get("ipam")
         if isinstance(ipam, dict) and ipam.get("dataDir") != str(host.data_dir):
-            ipam["dataDir"] = data.draw(st.sampled_from([5, [], "\0", str(host.data_dir / "x/../y")]))
+            ipam["dataDir"] = data.draw(st.sampled_from([5, [], "\0", "/\ud800", str(host.data_dir / "x/../y")]))
         if isinstance(ipam, dict):
             ipam.pop("logfile", None)
+            if data.draw(st.integers(0, 9)) == 0:
+                ipam["logfile"] = "/\ud800"
         check(plugin, host, {**host.environ, **environment(verb, args="K8S_POD_NAMESPACE=ns"), **host.environ}, encoded(netconf))
 
 

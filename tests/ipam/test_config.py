@@ -43,10 +43,17 @@ def test_the_order_of_range_sets() -> None:
         ({"ranges": [[5]]}, "invalid range set 0: a range is a JSON number, not an object"),
         ({"ranges": [[{}]]}, "invalid range set 0: a range without subnet"),
         ({"ranges": [[{**V4, "gateway": "x"}]]}, "invalid range set 0: gateway: invalid IP address x"),
+        ({"ranges": [[{**V4, "gateway": []}]]}, "invalid range set 0: gateway: invalid IP address array"),
         ({"ranges": [[V4]], "routes": [{}]}, "a route is an object with dst"),
+        ({"ranges": [[V4]], "routes": [{"dst": "10.0.0.0/99"}]}, "route: invalid CIDR address: 10.0.0.0/99"),
+        ({"ranges": [[V4]], "routes": [{"dst": "10.0.0.0/" + "0" * 5000}]}, "route: invalid CIDR address: 10.0.0.0/000"),
+        ({"ranges": [[V4]], "routes": [{"dst": "0.0.0.0/0", "gw": {}}]}, "gw: invalid IP address object"),
         ({"ranges": [[V4]], "routes": [{"dst": "10.0.0.0/8", "mtu": "x"}]}, "route 10.0.0.0/8: mtu is a JSON string, not a number"),
         ({"ranges": [[V4]], "exclude": ["10.0.0.0/33"]}, "exclude: '10.0.0.0/33' is neither an address nor a CIDR"),
+        ({"ranges": [[V4]], "exclude": ["10.0.0.0/" + "9" * 5000]}, "exclude: '10.0.0.0/999"),
         ({"ranges": [[V4]], "resolvConf": 5}, "resolvConf is a JSON number, not a string"),
+        ({"ranges": [[V4]], "resolvConf": "a\0b"}, "resolvConf 'a\\x00b' is not a path"),
+        ({"ranges": [[V4]], "resolvConf": "/\ud800"}, "resolvConf '/\\ud800' is not a path"),
     ],
 )
 def test_what_is_wrong(ipam: dict[str, Any], message: str) -> None:
@@ -99,6 +106,14 @@ def test_routes() -> None:
         {"dst": "0.0.0.0/0"},
         {"dst": "10.0.0.0/8", "gw": "10.0.0.9", "mtu": 1400, "priority": 5, "table": 0, "scope": 0},
     )
+
+
+def test_ipv4_written_as_ipv6() -> None:
+    """An IPv4-mapped destination or exclusion is the IPv4 one, and so is its prefix length, as host-local has it."""
+    mapped = {"::ffff:10.0.0.0/120": "10.0.0.0/24", "::ffff:10.0.0.5/128": "10.0.0.5/32", "::ffff:10.0.0.0/90": "10.0.0.0/0"}
+    found = load({"ranges": [[V4]], "routes": [{"dst": dst} for dst in mapped], "exclude": ["::ffff:10.0.0.5", "::ffff:10.0.0.8/125"]})
+    assert [route["dst"] for route in found.routes] == list(mapped.values())
+    assert [str(subnet) for subnet in found.exclude] == ["10.0.0.5/32", "10.0.0.8/29"]
 
 
 def test_resolv_conf() -> None:

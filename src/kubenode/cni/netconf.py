@@ -72,6 +72,14 @@ def invalid(issues: list[str]) -> CNIError:
     )
 
 
+def is_path(text: str) -> bool:
+    """Say whether the kernel can be asked for a path: without a zero byte, and without half a character, which JSON text may have."""
+    try:
+        return b"\0" not in text.encode(errors="surrogateescape")
+    except UnicodeEncodeError:
+        return False
+
+
 def json_type(value: JSON) -> str:
     """Name the type of a JSON value as the JSON specification does."""
     if value is None:

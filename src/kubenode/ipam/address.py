@@ -12,7 +12,7 @@ BITS = {4: 32, 6: 128}
 MAPPED = 0xFFFF << 32  # ::ffff:0:0/96 (RFC 4291, section 2.5.5.2)
 DIGITS = frozenset("0123456789")
 HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
-GROUPS, GROUP_DIGITS, OCTETS, OCTET_DIGITS, OCTET_MAX = 8, 4, 4, 3, 255
+GROUPS, GROUP_DIGITS, OCTETS, OCTET_DIGITS, OCTET_MAX, PREFIX_DIGITS = 8, 4, 4, 3, 255, 3
 
 
 class Address(NamedTuple):
@@ -61,6 +61,16 @@ def parse_address(text: str) -> Address | None:
     if number is None:
         return None
     return Address(4, number & 0xFFFFFFFF) if number >> 32 == MAPPED >> 32 else Address(6, number)
+
+
+def parse_cidr(text: str) -> tuple[Address, int] | None:
+    """Read an address and its prefix length, or return None. Of an IPv4-mapped one the length is that of the IPv4 address."""
+    address_text, slash, prefix_text = text.partition("/")
+    address = parse_address(address_text)
+    if address is None or not slash or not prefix_text or not DIGITS.issuperset(prefix_text) or len(prefix_text) > PREFIX_DIGITS:
+        return None
+    written_bits, prefix = BITS[6 if ":" in address_text else 4], int(prefix_text)
+    return (address, max(0, prefix - written_bits + BITS[address.version])) if prefix <= written_bits else None
 
 
 def _parse_ipv4(text: str) -> int | None:

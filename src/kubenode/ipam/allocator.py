@@ -119,7 +119,7 @@ def collect(store: Store, valid: Collection[Attachment]) -> list[Reservation]:
 def usage(store: Store, sets: Iterable[RangeSet], exclude: Exclusions = ()) -> list[Usage]:
     """Count what each range set can give and what of it is taken.
 
-    Names tell that. Where a set seems full it is looked at whose they are, and of which boot: the next ADD releases what is nobody's and dead.
+    Names tell that. Of a set that seems full owners and boot count, too: what is nobody's or dead the next ADD releases.
     """
     with store.lock():
         counted = _count(store.taken(), sets, exclude)

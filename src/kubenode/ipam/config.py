@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from kubenode.cni.errors import INVALID_ENVIRONMENT, CNIError
-from kubenode.cni.netconf import invalid, json_type
+from kubenode.cni.netconf import invalid, is_path, json_type
 from kubenode.cni.record import NamedTuple
 from kubenode.cni.versions import at_least
-from kubenode.ipam.address import Address, parse_address
+from kubenode.ipam.address import BITS, Address, parse_address, parse_cidr
 from kubenode.ipam.ranges import Range, RangeError, RangeSet, Subnet, check_overlap, make_range, make_set, parse_subnet
 
 TYPE_CHECKING = False
@@ -51,6 +51,8 @@ def load(netconf: NetConf, args: Mapping[str, str]) -> IPAMConfig:
     resolv_conf = ipam.get("resolvConf") or ""
     if not isinstance(resolv_conf, str):
         raise invalid([f"resolvConf is a JSON {json_type(resolv_conf)}, not a string"])
+    if not is_path(resolv_conf):
+        raise invalid([f"resolvConf {resolv_conf!r} is not a path"])
     return IPAMConfig(sets, _requested(netconf, args), routes, resolv_conf, exclude)
 
 
@@ -82,7 +84,7 @@ def _range(value: JSON) -> Range:
 
 
 def _optional_address(value: Mapping[str, JSON], key: str) -> Address | None:
-    return _address(value[key], key) if value.get(key) not in {None, ""} else None
+    return None if value.get(key) in (None, "") else _address(value[key], key)
 
 
 def _address(text: JSON, where: str) -> Address:
@@ -110,11 +112,10 @@ def _requested(netconf: NetConf, args: Mapping[str, str]) -> tuple[Address, ...]
 def _route(value: JSON) -> dict[str, JSON]:
     if not isinstance(value, dict) or not isinstance(value.get("dst"), str):
         raise RangeError("a route is an object with dst, a string in CIDR notation")
-    text, slash, prefix = value["dst"].partition("/")
-    dst = parse_address(text)
-    if dst is None or not slash or not prefix.isascii() or not prefix.isdecimal():
+    dst = parse_cidr(value["dst"])
+    if dst is None:
         raise RangeError(f"route: invalid CIDR address: {value['dst']}")
-    route: dict[str, JSON] = {"dst": f"{dst}/{int(prefix)}"}
+    route: dict[str, JSON] = {"dst": f"{dst[0]}/{dst[1]}"}
     if gateway := _optional_address(value, "gw"):
         route["gw"] = str(gateway)
     for key in NUMBERS_OF_ROUTE:
@@ -128,13 +129,14 @@ def _route(value: JSON) -> dict[str, JSON]:
 
 def _exclusion(value: JSON) -> Subnet:
     """Read an address or a CIDR that is never handed out; unlike a subnet it may be a single address."""
-    text, slash, prefix_text = value.partition("/") if isinstance(value, str) else ("", "", "")
-    address = parse_address(text)
-    bits = 128 if ":" in text else 32
-    if address is None or (slash and not (prefix_text.isascii() and prefix_text.isdecimal() and int(prefix_text) <= bits)):
+    text = value if isinstance(value, str) else ""
+    single = parse_address(text)
+    found = (single, BITS[single.version]) if single else parse_cidr(text)
+    if found is None:
         raise RangeError(f"exclude: {value!r} is neither an address nor a CIDR")
-    host_bits = bits - int(prefix_text) if slash else 0
-    return Subnet(address.version, address.number >> host_bits << host_bits, bits - host_bits)
+    address, prefix = found
+    host_bits = BITS[address.version] - prefix
+    return Subnet(address.version, address.number >> host_bits << host_bits, prefix)
 
 
 def _array(parent: Mapping[str, JSON], key: str) -> list[JSON]:

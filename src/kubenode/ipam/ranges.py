@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kubenode.cni.memo import remembered
 from kubenode.cni.record import NamedTuple
-from kubenode.ipam.address import BITS, DIGITS, MAPPED, Address, parse_address
+from kubenode.ipam.address import BITS, MAPPED, Address, parse_cidr
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,20 +76,18 @@ class RangeSet(NamedTuple):
 @remembered
 def parse_subnet(text: str) -> Subnet:
     """Read CIDR notation of a network to allocate from. Raises RangeError."""
-    address_text, slash, prefix_text = text.partition("/")
-    address = parse_address(address_text)
-    if address is None or not slash or not prefix_text or not DIGITS.issuperset(prefix_text) or len(prefix_text) > len("128"):
+    found = parse_cidr(text)
+    if found is None:
         raise RangeError(f"invalid CIDR address: {text}")
-    written_as, prefix = 6 if ":" in address_text else 4, int(prefix_text)
-    if prefix > BITS[written_as]:
-        raise RangeError(f"invalid CIDR address: {text}")
-    if written_as != address.version:
+    address, prefix = found
+    if ":" in text and address.version == 4:  # noqa: PLR2004 -- the IP version
         raise RangeError(
             f"IPNet IP and Mask version mismatch: {text} is an IPv4-mapped IPv6 network ({Address(6, MAPPED)}/96); write it as IPv4"
         )
-    network = address.number >> BITS[written_as] - prefix << BITS[written_as] - prefix
+    host_bits = BITS[address.version] - prefix
+    network = address.number >> host_bits << host_bits
     subnet = Subnet(address.version, network, prefix)
-    if prefix > BITS[written_as] - MINIMUM_HOST_BITS:
+    if host_bits < MINIMUM_HOST_BITS:
         raise RangeError(f"Network {address}/{prefix} too small to allocate from")
     if address.number != network:
         raise RangeError(

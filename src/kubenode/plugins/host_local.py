@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kubenode.cni.errors import NOT_AVAILABLE, NOT_RESERVED, UNKNOWN_CONTAINER, CNIError
-from kubenode.cni.netconf import NetConf, invalid
+from kubenode.cni.netconf import NetConf, invalid, is_path
 from kubenode.cni.result import IPConfig, Result
 from kubenode.host import files
 from kubenode.ipam import allocator, config
@@ -98,7 +98,7 @@ def owner(request: Request) -> Attachment:
 def data_dir(netconf: NetConf) -> str:
     """Return the configured data directory, "" for the default. Raises CNIError 7."""
     configured = netconf.ipam.get("dataDir") or ""
-    if not isinstance(configured, str) or "\0" in configured:
+    if not isinstance(configured, str) or not is_path(configured):
         raise invalid([f"dataDir {configured!r} is not a path"])
     return configured
 
@@ -140,6 +140,7 @@ def _previous_addresses(netconf: NetConf) -> list[str]:
     previous = netconf.raw.get("prevResult")
     if not isinstance(previous, dict):
         return []
-    ips = [ip.get("address") for ip in previous.get("ips") or [] if isinstance(ip, dict)]
+    listed = previous.get("ips")
+    ips = [ip.get("address") for ip in listed if isinstance(ip, dict)] if isinstance(listed, list) else []
     old = [previous[key].get("ip") for key in ("ip4", "ip6") if isinstance(previous.get(key), dict)]
     return [text for text in ips + old if isinstance(text, str)]

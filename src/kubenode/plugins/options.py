@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kubenode.cni.netconf import invalid, json_type
+from kubenode.cni.netconf import invalid, is_path, json_type
 from kubenode.cni.record import NamedTuple
 from kubenode.plugins.nodes import REFRESH_AFTER, NodeOptions
 
@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
     from kubenode.cni.jsontext import JSON
     from kubenode.plugins.skel import Call
+
+
+LONGEST = 1e9  # seconds that can be meant
 
 
 class Options:
@@ -29,8 +32,8 @@ class Options:
             issue = ""
         elif not isinstance(value, str):
             issue = f"{key} is a JSON {json_type(value)}, not a string"
-        elif "\0" in value:
-            issue = f"{key} {value!r} has a zero byte"
+        elif not is_path(value):
+            issue = f"{key} {value!r} has a zero byte, or half a character"
         else:
             issue = "" if value or may_be_empty else f"{key} is empty"
         if issue:
@@ -43,7 +46,7 @@ class Options:
         value = self._take(key)
         if value is None:
             return default
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= LONGEST:
             self.issues.append(f"{key} is {value!r}, not a number of seconds")
             return default
         return float(value)
