@@ -147,6 +147,14 @@ def test_what_nobody_owns_is_free() -> None:
     assert store.files == {"10.0.0.2": owner(1), "notes": None}
 
 
+def test_gc_takes_addresses_alone() -> None:
+    """A file in the directory that is named by no address stays, though what it holds could be a container's ID."""
+    store = MemoryStore()
+    store.files = {"10.0.0.2": owner(1), "VERSION": Attachment("5", ""), "notes": None}
+    assert [entry.name for entry in allocator.collect(store, set())] == ["10.0.0.2"]
+    assert store.files == {"VERSION": Attachment("5", ""), "notes": None}
+
+
 def test_an_obstacle_is_passed_by() -> None:
     """An address whose name something else has is not given, and the next one is."""
     store, ranges = MemoryStore(), sets("10.0.0.0/29")

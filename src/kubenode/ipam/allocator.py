@@ -103,7 +103,7 @@ def collect(store: Store, valid: Collection[Attachment]) -> list[Reservation]:
 
     def is_stale(entry: Reservation) -> bool:
         owner = entry.attachment
-        if owner is None:
+        if owner is None or entry.address is None:  # a file that is not named by an address need not be of a container: a note of one word
             return entry.address is not None
         return owner not in valid if owner.ifname else owner.container_id not in containers
 
