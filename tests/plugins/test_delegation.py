@@ -251,6 +251,19 @@ def test_status(network: NetworkMaker, view: ViewWriter) -> None:
     net.ok("STATUS")
 
 
+@pytest.mark.parametrize(
+    "valid",
+    ["c1", {}, {"containerID": "c1", "ifname": "eth0"}, [{"containerID": "c1"}], [{"containerID": "c1", "ifName": "eth0"}], ["c1"], [None]],
+)
+def test_gc_with_half_a_list(embedded: NetworkMaker, view: ViewWriter, valid: Any) -> None:
+    """A list that does not say whose attachments are valid is an error, and releases nobody's address."""
+    view("11.0.1.0/24")
+    net = embedded()
+    net.add()
+    assert net.error("GC", **{"cni.dev/valid-attachments": valid})["code"] == 7
+    assert net.reserved() == ["11.0.1.2"]
+
+
 @pytest.mark.ways("standalone", "console")  # no agent outlives a boot
 def test_status_after_a_reboot(network: NetworkMaker, view: ViewWriter, tmp_path: Path) -> None:
     """A network that was full when the host went down can serve: the runtime that waits for STATUS gets its first ADD through."""

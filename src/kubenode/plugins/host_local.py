@@ -16,6 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
+    from kubenode.cni.jsontext import JSON
     from kubenode.cni.request import Request
     from kubenode.ipam.allocator import Usage
     from kubenode.ipam.store import Reservation, Store
@@ -108,9 +109,15 @@ def valid_attachments(netconf: NetConf) -> set[Attachment] | None:
     listed = netconf.raw.get("cni.dev/valid-attachments")
     if listed is None:
         return None
-    if not isinstance(listed, list) or not all(isinstance(item, dict) and isinstance(item.get("containerID"), str) for item in listed):
+    valid = {_attachment(item) for item in listed} if isinstance(listed, list) else {None}
+    if None in valid:  # to go on would release the address of who was meant
         raise invalid(["cni.dev/valid-attachments is not a list of objects with containerID and ifname"])
-    return {Attachment(item["containerID"], str(item.get("ifname", ""))) for item in listed}
+    return {attachment for attachment in valid if attachment}
+
+
+def _attachment(item: JSON) -> Attachment | None:
+    texts = [item.get(key) for key in ("containerID", "ifname")] if isinstance(item, dict) else [None]
+    return Attachment(*texts) if all(text and isinstance(text, str) for text in texts) else None
 
 
 def after_boot(call: Call) -> None:
