@@ -298,6 +298,20 @@ def test_check_compares_with_prev_result(network: NetworkMaker, view: ViewWriter
     assert (error["code"], error["msg"]) == (116, "11.0.1.77/24 not reserved for container c1")
 
 
+def test_check_of_a_chain(network: NetworkMaker, view: ViewWriter) -> None:
+    """An address that another plugin of the list has put on another interface is that plugin's to check; one on ours is ours."""
+    view("11.0.1.0/24")
+    net = network()
+    mine = {**net.call("ADD").json["ips"][0], "interface": 1}
+    theirs = {"address": "169.254.7.7/22", "interface": 2}
+    interfaces = [{"name": "veth1"}, {"name": "eth0", "sandbox": "/x"}, {"name": "v4if0", "sandbox": "/x"}]
+    net.ok("CHECK", prevResult={"interfaces": interfaces, "ips": [mine, theirs]})
+    for wrong in ({**theirs, "interface": 1}, {"address": theirs["address"]}, {**theirs, "interface": 9}, {**theirs, "interface": []}):
+        error = net.error("CHECK", prevResult={"interfaces": interfaces, "ips": [mine, wrong]})
+        assert (error["code"], error["msg"]) == (116, "169.254.7.7/22 not reserved for container c1")
+    net.ok("CHECK", prevResult={"interfaces": 5, "ips": 5})
+
+
 def test_nothing_reserved_is_no_error(network: NetworkMaker) -> None:
     """DEL of what was never added succeeds, with no Node and no API server known."""
     net = network()

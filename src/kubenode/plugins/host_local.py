@@ -52,7 +52,9 @@ def cmd_check(call: Call) -> bytes:
             f"Failed to find address added by container {attachment.container_id}",
             f"nothing is reserved for its interface {attachment.ifname}: the pod must be created anew",
         )
-    if missing := [text for text in _previous_addresses(call.netconf) if parse_address(text.partition("/")[0]) not in mine]:
+    if missing := [
+        text for text in _previous_addresses(call.netconf, attachment.ifname) if parse_address(text.partition("/")[0]) not in mine
+    ]:
         raise CNIError(
             NOT_RESERVED,
             f"{', '.join(missing)} not reserved for container {attachment.container_id}",
@@ -142,12 +144,13 @@ def _dns(call: Call, resolv_conf: str) -> dict[str, object]:
     return resolvconf.parse(files.read(call.host.path(resolv_conf)).decode(errors="replace"))
 
 
-def _previous_addresses(netconf: NetConf) -> list[str]:
-    """Return the addresses of `prevResult`, in any version's shape."""
+def _previous_addresses(netconf: NetConf, ifname: str) -> list[str]:
+    """Return the addresses of `prevResult`, in any version's shape, but for those that a chained plugin has put on other interfaces."""
     previous = netconf.raw.get("prevResult")
     if not isinstance(previous, dict):
         return []
-    listed = previous.get("ips")
-    ips = [ip.get("address") for ip in listed if isinstance(ip, dict)] if isinstance(listed, list) else []
+    interfaces, ips = (found if isinstance(found := previous.get(key), list) else [] for key in ("interfaces", "ips"))
+    others = [number for number, interface in enumerate(interfaces) if isinstance(interface, dict) and interface.get("name") != ifname]
+    new = [ip.get("address") for ip in ips if isinstance(ip, dict) and ip.get("interface") not in others]
     old = [previous[key].get("ip") for key in ("ip4", "ip6") if isinstance(previous.get(key), dict)]
-    return [text for text in ips + old if isinstance(text, str)]
+    return [text for text in new + old if isinstance(text, str)]
