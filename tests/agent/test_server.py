@@ -244,6 +244,31 @@ def test_sigterm(agent: AgentProcess, netconf: NetConfMaker, data_dir: Path) -> 
     assert agent.process.wait(20) == 0
 
 
+@pytest.mark.parametrize("passed_on", [False, True])
+def test_sigterm_without_the_sockets_path(
+    agent: AgentProcess, node_file: Path, run_dir: Path, netconf: NetConfMaker, data_dir: Path, *, passed_on: bool
+) -> None:
+    """Where somebody has removed the socket's path, who has asked before gets his answer all the same, and the agent ends with 0."""
+    if passed_on:
+        assert agent.stop() == 0
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(agent.socket))
+            listener.listen(16)
+            agent.process = activate(listener, f"--run-dir={run_dir}", f"--node-file={node_file}", "--listen=none")
+            assert agent.ask("kube-node", "VERSION", b"").code == 0
+    with agent.connect() as sock:
+        with locked(data_dir / "net"):
+            sock.sendall(request("kube-node", "ADD", netconf()))
+            sock.shutdown(socket.SHUT_WR)
+            time.sleep(0.5)
+            agent.socket.unlink()
+            assert agent.process
+            agent.process.terminate()
+            time.sleep(0.5)
+        assert answer(sock).addresses == ["10.1.0.2", "fd01::2"]
+    assert agent.process.wait(20) == 0
+
+
 def test_a_second_agent(agent: AgentProcess, node_file: Path, run_dir: Path, netconf: NetConfMaker) -> None:
     """A second agent on one socket ends and names the first, which goes on."""
     done = subprocess.run(
@@ -301,6 +326,14 @@ def test_the_view_for_who_runs_without_agent(agent: AgentProcess, run_dir: Path,
     assert sys.executable  # the same interpreter
 
 
+def activate(listener: socket.socket, *options: str) -> subprocess.Popen[bytes]:
+    """Start an agent with this socket, as systemd would."""
+    script = 'exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"'
+    return subprocess.Popen(
+        ["sh", "-c", script, "sh", str(KUBE_NODE), "agent", *options], stdin=listener.fileno(), stderr=subprocess.DEVNULL
+    )
+
+
 def test_a_socket_that_is_passed_on(run_dir: Path, node_file: Path, netconf: NetConfMaker) -> None:
     """With a socket of systemd's a call that comes while no agent runs waits for the next one."""
     with socket.socket(socket.AF_UNIX) as listener:
@@ -312,9 +345,7 @@ def test_a_socket_that_is_passed_on(run_dir: Path, node_file: Path, netconf: Net
                 waiting.connect(str(run_dir / "agent.sock"))
                 waiting.sendall(request("kube-node", "ADD", netconf(), container_id=f"c{number}"))
                 waiting.shutdown(socket.SHUT_WR)
-                script = 'exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"'
-                command = [str(KUBE_NODE), "agent", f"--run-dir={run_dir}", f"--node-file={node_file}", "--listen=none"]
-                agent = subprocess.Popen(["sh", "-c", script, "sh", *command], stdin=listener.fileno(), stderr=subprocess.DEVNULL)
+                agent = activate(listener, f"--run-dir={run_dir}", f"--node-file={node_file}", "--listen=none")
                 assert answer(waiting).addresses == [f"10.1.0.{number + 2}", f"fd01::{number + 2}"]
                 agent.terminate()
                 assert agent.wait(20) == 0

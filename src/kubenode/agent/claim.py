@@ -58,7 +58,10 @@ class Claim:
         if self._listener is not None:
             return str(self._listener.getsockname())
         ending = f"{self.path}{files.TEMPORARY}"
-        os.rename(self.path, ending)
+        try:
+            os.rename(self.path, ending)
+        except FileNotFoundError:  # somebody has removed it: no relay comes any more, and we do not, either
+            pass
         return ending
 
     def end(self) -> None:

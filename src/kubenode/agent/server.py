@@ -75,10 +75,10 @@ class Server:
         A thread that waits in accept(2) ends by a connection from ourselves, which comes after those of all relays.
         """
         self._ending = True
-        end = time.monotonic() + seconds
-        while (self._threads or self._open) and time.monotonic() < end:
-            if self._waiting and not self._call_ourselves(address):
-                break
+        end, reachable = time.monotonic() + seconds, True
+        while (self._open or (self._threads and reachable)) and time.monotonic() < end:
+            if self._waiting and reachable:
+                reachable = self._call_ourselves(address)
             await asyncio.sleep(0.01)
             self.sweep()
         return len(self._open)
