@@ -27,13 +27,14 @@ class Workers:
         self._queues: dict[Hashable, queue.SimpleQueue[Callable[[], None]]] = {}
 
     def submit(self, key: Hashable, job: Callable[[], None]) -> None:
-        """Let a job be done; it must not raise."""
+        """Let a job be done; it must not raise. Raises RuntimeError where the system gives no thread for it."""
         with self._lock:
             jobs = self._queues.get(key)
             if jobs is None:
-                jobs = self._queues[key] = queue.SimpleQueue()
+                jobs = queue.SimpleQueue()
                 # Daemons: one that waits for a lock for ever must not keep the agent from ending.
                 threading.Thread(target=self._work, args=(key, jobs), daemon=True, name=f"worker {key}").start()
+                self._queues[key] = jobs
             jobs.put(job)
 
     def _work(self, key: Hashable, jobs: queue.SimpleQueue[Callable[[], None]]) -> None:
@@ -74,7 +75,11 @@ class Round:
             if before and not before.done():
                 return before
             future = self._asked[key] = Future()
-        self._workers.submit(key, partial(self._answer, future, key, question))
+        try:
+            self._workers.submit(key, partial(self._answer, future, key, question))
+        except RuntimeError as error:
+            self._log.error("cannot start a thread", of=str(key), error=str(error))
+            future.set_exception(error)
         return future
 
     def _answer(self, future: Future[object], key: Hashable, question: Callable[[], object]) -> None:
