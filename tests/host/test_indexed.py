@@ -122,6 +122,16 @@ def test_a_change_without_the_lock(kept: Counting, other: DiskStore, tmp_path: P
     assert len(allocator.find(other, owner(9))) == 1
 
 
+def test_what_is_no_reservation_is_no_change(kept: Counting, tmp_path: Path) -> None:
+    """A directory or a link that has an address's name is nobody's change, however often it is looked at."""
+    add(kept, 1)
+    (tmp_path / "net/10.0.0.9").mkdir()
+    (tmp_path / "net/10.0.0.10").symlink_to("10.0.0.2")
+    assert allocator.release(kept, owner(2)) == []
+    with kept.lock():
+        assert kept.is_as_indexed()
+
+
 def test_what_a_killed_writer_has_left_is_no_change(kept: Counting, tmp_path: Path) -> None:
     """A file that nobody owns is known to be there, until the next ADD takes it away."""
     add(kept, 1)

@@ -52,8 +52,10 @@ class DiskStore:
 
     def taken(self) -> dict[int, list[int]]:
         numbers: dict[int, list[int]] = {4: [], 6: []}
-        for address in filter(None, map(address_of, os.listdir(self.directory))):
-            numbers[address.version].append(address.number)
+        with os.scandir(self.directory) as entries:
+            for entry in entries:
+                if (address := address_of(entry.name)) and entry.is_file(follow_symlinks=False):
+                    numbers[address.version].append(address.number)
         for found in numbers.values():
             found.sort()
         return numbers
