@@ -6,10 +6,12 @@ A token of a pod ends with the pod and after an hour. Between two agents, and wh
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 from kubenode.cni.errors import CNIError
 from kubenode.host import payload
+from kubenode.kube.offloop import off_loop
 
 if TYPE_CHECKING:
     from kubenode.host.log import Log
@@ -22,7 +24,7 @@ async def keep_credentials(directory: str, service_account: str, log: Log, look:
     told = ""
     while True:
         try:
-            if await asyncio.to_thread(payload.refresh, directory, service_account):
+            if await off_loop(partial(payload.refresh, directory, service_account)):
                 log.info("service account copied", directory=directory)
             told = ""
         except (CNIError, OSError) as error:

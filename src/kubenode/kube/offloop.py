@@ -6,6 +6,8 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING, TypeVar
 
+from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -13,7 +15,7 @@ T = TypeVar("T")
 
 
 async def off_loop(function: Callable[[], T]) -> T:
-    """Call `function` in a thread and return what it returns.
+    """Call `function` in a thread and return what it returns. Raises what it raises, and CNIError where the system gives no thread.
 
     Not asyncio.to_thread: the end of a loop waits for that one's threads, and an agent that has to stop should not wait for a silent API
     server. Nor is there a pool: a hundred that hang do not keep the next from running.
@@ -37,7 +39,10 @@ async def off_loop(function: Callable[[], T]) -> T:
         except RuntimeError:  # the loop has ended
             pass
 
-    threading.Thread(target=call, daemon=True).start()
+    try:
+        threading.Thread(target=call, daemon=True).start()
+    except RuntimeError as error:
+        raise CNIError(TRY_AGAIN_LATER, str(error), "raise the limit of tasks, of the service or the container") from None
     return await outcome
 
 
