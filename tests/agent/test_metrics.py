@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -187,6 +188,19 @@ def test_health(tmp_path: Path, run_dir: Path) -> None:
         eventually(lambda: agent.get("/readyz") == (200, "ok\n"), "it does not become ready")
         assert agent.get("/")[0] == 404
         assert agent.get("/metrics?name[]=x")[0] == 200
+
+
+def test_a_scraper_that_goes_away(tmp_path: Path, run_dir: Path) -> None:
+    """Who asks and does not wait for the answer, or resets the connection, leaves nothing in the log, which is JSON lines."""
+    with AgentProcess(run_dir, f"--node-file={write_node(tmp_path / 'node.json', '10.0.0.0/24')}") as agent:
+        agent.said("agent started")
+        for asked in (b"GET /metrics HTTP/1.1\r\n\r\n", b"GET /met") * 5:
+            with socket.create_connection(("127.0.0.1", agent.port)) as scraper:
+                scraper.sendall(asked)
+                scraper.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
+        assert agent.get("/healthz") == (200, "ok\n")
+        assert agent.stop() == 0
+        assert [line for line in agent.log.read_text().splitlines() if not line.startswith("{")] == []
 
 
 def test_ready_means_that_calls_are_taken(run_dir: Path) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import socket
+import sys
 import threading
 import time
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from socketserver import TCPServer, ThreadingMixIn
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, disable_created_metrics
 from prometheus_client.core import GaugeMetricFamily
@@ -120,6 +121,11 @@ class HTTPServer(ThreadingMixIn, TCPServer):
 
     def start(self) -> None:
         threading.Thread(target=self.serve_forever, daemon=True, name="http").start()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a scraper that is gone; socketserver would print a traceback between our lines."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
