@@ -108,6 +108,20 @@ def test_del_after_a_change(network: NetworkMaker, said: Any, view: ViewWriter, 
     assert list((run_dir / "attachments").iterdir()) == []
 
 
+def test_a_second_add_for_the_same_address(embedded: NetworkMaker, said: Any, tmp_path: Path, run_dir: Path) -> None:
+    """A second ADD that asks for what the interface has is refused as one, and the first one's record stays for its DEL."""
+    said(f'{RANGES}, dataDir: "{tmp_path}/elsewhere"')
+    net = embedded("node-annotation", annotation=KEY)
+    more = {"args": {"cni": {"ips": ["172.16.5.9"]}}}
+    assert net.add(**more) == ["172.16.5.9"]
+    records = list((run_dir / "attachments").iterdir())
+    error = net.error("ADD", **more)
+    assert (error["code"], "must call DEL before another ADD" in error["details"]) == (111, True)
+    assert list((run_dir / "attachments").iterdir()) == records
+    net.ok("DEL")
+    assert not (tmp_path / "elsewhere/net/172.16.5.9").exists()
+
+
 def test_gc_reaches_every_data_dir(embedded: NetworkMaker, said: Any, tmp_path: Path, run_dir: Path) -> None:
     """GC releases stale addresses in each dataDir that annotations have named while pods were added."""
     net = embedded("node-annotation", annotation=KEY)

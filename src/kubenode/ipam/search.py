@@ -102,10 +102,13 @@ class Search:
         if any(subnet.holds(address) for subnet in self._exclude):
             raise CNIError(REQUESTED_ADDRESS, f"requested ip {address} is excluded", "the network configuration's exclude has it")
         if not self._store.reserve(address, self._attachment):
+            is_mine = any(entry.address == address for entry in self._mine)
             raise CNIError(
-                REQUESTED_ADDRESS,
+                DUPLICATE_ALLOCATION if is_mine else REQUESTED_ADDRESS,
                 f"requested IP address {address} is not available in range set {range_set}",
-                "another container has it; request another, or wait for that one's DEL",
+                f"interface {self._attachment.ifname} has it already; the runtime must call DEL before another ADD"
+                if is_mine
+                else "another container has it; request another, or wait for that one's DEL",
             )
         return Allocation(range_set, range_, address)
 
