@@ -92,6 +92,19 @@ def test_whose_a_file_is(store: DiskStore, tmp_path: Path, content: bytes, owner
         assert list(store.reservations()) == [Reservation("10.0.0.2", ADDRESS, owner)]
 
 
+def test_a_file_that_goes_away_meanwhile(store: DiskStore, tmp_path: Path) -> None:
+    """What somebody without the lock removes while the directory is read is not there, and no error."""
+    with store.lock():
+        store.reserve(ADDRESS, OWNER)
+        store.reserve(V6, OWNER)
+        entries = store.reservations()
+        first = next(entries)
+        for path in (tmp_path / "data/net").glob("*[:.]*"):
+            path.unlink()
+        assert list(entries) == []
+        assert first.attachment == OWNER
+
+
 def test_what_is_no_reservation(store: DiskStore, tmp_path: Path) -> None:
     """Directories and links are left alone, and keep their names; odd names are no addresses."""
     directory = tmp_path / "data/net"

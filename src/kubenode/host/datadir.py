@@ -44,8 +44,13 @@ class DiskStore:
         with os.scandir(self.directory) as entries:
             for entry in entries:
                 # What is not a plain file is nobody's reservation, and keeps its name: a link is never followed.
-                if entry.name != LOCK and not entry.name.startswith(LAST_RESERVED) and entry.is_file(follow_symlinks=False):
-                    yield Reservation(entry.name, address_of(entry.name), owner_in(files.read(entry.path)))
+                if entry.name == LOCK or entry.name.startswith(LAST_RESERVED) or not entry.is_file(follow_symlinks=False):
+                    continue
+                try:
+                    owner = owner_in(files.read(entry.path))
+                except FileNotFoundError:  # somebody without the lock has taken it away
+                    continue
+                yield Reservation(entry.name, address_of(entry.name), owner)
 
     def index(self) -> Index:
         return Index(self.reservations())
