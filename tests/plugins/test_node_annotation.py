@@ -112,7 +112,7 @@ def test_a_second_add_for_the_same_address(embedded: NetworkMaker, said: Any, tm
     """A second ADD that asks for what the interface has is refused as one, and the first one's record stays for its DEL."""
     said(f'{RANGES}, dataDir: "{tmp_path}/elsewhere"')
     net = embedded("node-annotation", annotation=KEY)
-    more = {"args": {"cni": {"ips": ["172.16.5.9"]}}}
+    more: dict[str, Any] = {"args": {"cni": {"ips": ["172.16.5.9"]}}}
     assert net.add(**more) == ["172.16.5.9"]
     records = list((run_dir / "attachments").iterdir())
     error = net.error("ADD", **more)
