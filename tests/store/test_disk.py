@@ -78,6 +78,16 @@ def test_a_file_in_place_of_the_directory(net: Network, tmp_path: Path) -> None:
     assert (tmp_path / "networks").read_text() == "kept"
 
 
+@pytest.mark.parametrize("data_dir", ["file", "file/x", "/proc/none"])
+def test_del_where_nothing_can_be(binaries: Path, tmp_path: Path, data_dir: str) -> None:
+    """Where the directory cannot be made ADD is an error, and the DEL that follows is none: the pod could never be deleted."""
+    (tmp_path / "file").write_text("kept")
+    net = Network(binaries / "host-local", tmp_path / data_dir, {"ranges": RANGES})
+    assert net.error()["code"] == 5
+    net.ok("DEL")
+    assert (tmp_path / "file").read_text() == "kept"
+
+
 def test_no_permission(binaries: Path) -> None:
     """Who may not write there gets an error with the path."""
     if os.geteuid() != 0:

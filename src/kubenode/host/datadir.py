@@ -39,6 +39,13 @@ class DiskStore:
     def lock(self) -> _Lock:
         return _Lock(self.directory)
 
+    def is_there(self) -> bool:
+        try:
+            os.stat(f"{self.directory}/.")
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
+
     def reservations(self) -> Iterator[Reservation]:
         """Iterate over all that is reserved, in no order."""
         with os.scandir(self.directory) as entries:

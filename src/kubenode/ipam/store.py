@@ -14,10 +14,13 @@ if TYPE_CHECKING:
     from kubenode.ipam.index import Index
 
     class Store(Protocol):
-        """Reservations of one network. Everything but `lock` may only be called with the lock held."""
+        """Reservations of one network. Everything but `lock` and `is_there` may only be called with the lock held."""
 
         def lock(self) -> AbstractContextManager[None]:
             """Keep every other process out of this network's reservations."""
+
+        def is_there(self) -> bool:
+            """Say, without the lock, whether there is a place in which anything can be reserved."""
 
         def index(self) -> Index:
             """Return all that is reserved at this moment."""

@@ -37,7 +37,13 @@ def cmd_add(call: Call, first: Callable[[], None] = lambda: None) -> bytes:
 
 def cmd_del(call: Call) -> bytes:
     """Release what is reserved for the attachment; nothing is a success too (SPEC.md, "DEL")."""
-    released = allocator.release(_store(call), owner(call.request))
+    store = _store(call)
+    try:
+        released = allocator.release(store, owner(call.request))
+    except OSError:
+        if store.is_there():
+            raise
+        return b""  # its directory cannot be made, so that its ADD has failed: a pod that ends must not be kept by that
     call.log.info("addresses released", ips=[entry.name for entry in released])
     return b""
 
