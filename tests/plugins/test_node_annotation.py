@@ -176,6 +176,24 @@ def test_what_is_no_data_is_an_error(embedded: NetworkMaker, said: Any, tmp_path
     assert net.reserved() == []
 
 
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('ranges: [[{"subnet": "172.16.5.1/24"}]]', "invalid range set 0: Network has host bits set."),
+        (f"{RANGES}, dataDir: 5", "dataDir 5 is not a path"),
+        ("routes: []", "no IP ranges specified"),
+    ],
+)
+def test_where_a_wrong_configuration_stands(embedded: NetworkMaker, said: Any, text: str, problem: str) -> None:
+    """What host-local could not do with is the annotation's fault, and the error says so, not that of a file in /etc/cni/net.d."""
+    said(text)
+    net = embedded("node-annotation", annotation=KEY)
+    for command in ("ADD", "STATUS"):
+        error = net.error(command)
+        assert (error["code"], error["msg"].startswith(problem)) == (7, True)
+        assert error["details"].startswith(f"correct annotation {KEY} of the Node")
+
+
 def test_text_stays_text(embedded: NetworkMaker, said: Any, config: Any, tmp_path: Path) -> None:
     """Inside of a JSON string the same is plain data, and reaches the delegate as it is."""
     file = tmp_path / "made"

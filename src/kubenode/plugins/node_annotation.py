@@ -5,7 +5,7 @@ The annotation and the configuration file are data; nothing of them is ever eval
 
 from __future__ import annotations
 
-from kubenode.cni.errors import ANNOTATION_INVALID, CONFIG_FILE, CNIError
+from kubenode.cni.errors import ANNOTATION_INVALID, CONFIG_FILE, INVALID_NETWORK_CONFIG, CNIError
 from kubenode.cni.jsontext import JSONTextError, loads
 from kubenode.cni.record import NamedTuple
 from kubenode.host import files
@@ -14,7 +14,7 @@ from kubenode.plugins import delegation, host_local, options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from kubenode.cni.jsontext import JSON
     from kubenode.ipam.allocator import Usage
@@ -29,7 +29,8 @@ def cmd_add(call: Call) -> bytes:
     """Give the pod addresses as the annotation says."""
     conf = NodeAnnotationConf.read(call).validated()
     ipam = call.host.node(conf.common.node, conf.ipam_of, call.log)
-    return delegation.add(call, delegation.choose(call, conf.delegate, needs_embedded="exclude" in ipam), ipam)
+    to = delegation.choose(call, conf.delegate, needs_embedded="exclude" in ipam)
+    return conf.advising(lambda: delegation.add(call, to, ipam))
 
 
 def cmd_del(call: Call) -> bytes:
@@ -55,7 +56,8 @@ def cmd_status(call: Call) -> bytes:
     try:
         conf = NodeAnnotationConf.read(call).validated()
         ipam = call.host.node(conf.common.node, conf.ipam_of, call.log)
-        return delegation.status(call, delegation.choose(call, conf.delegate, needs_embedded="exclude" in ipam), ipam)
+        to = delegation.choose(call, conf.delegate, needs_embedded="exclude" in ipam)
+        return conf.advising(lambda: delegation.status(call, to, ipam))
     except CNIError as error:
         raise delegation.not_available(error) from None
 
@@ -114,6 +116,16 @@ class NodeAnnotationConf(NamedTuple):
             raise self.broken_file
         options.raise_issues(self.issues)
         return self
+
+    def advising(self, command: Callable[[], bytes]) -> bytes:
+        """Run what takes the annotation for a network configuration; where that is invalid, say where it stands. Raises CNIError."""
+        try:
+            return command()
+        except CNIError as error:
+            if error.code != INVALID_NETWORK_CONFIG:
+                raise
+            advice = f"correct annotation {self.common.annotation} of the Node, or what the network configuration has besides"
+            raise CNIError(error.code, error.msg, advice) from None
 
     def ipam_of(self, own: Node) -> dict[str, JSON]:
         """Return the `ipam` for who gives the addresses: the annotation's keys, and ours where it has none. Raises CNIError."""
