@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from agentprocess import KUBE_NODE, AgentProcess, answer, request
 
-from kubenode.agent import protocol
+from kubenode.agent import claim, protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -281,6 +281,17 @@ def test_a_second_agent(agent: AgentProcess, node_file: Path, run_dir: Path, net
     assert (done.returncode, done.stdout) == (1, "")
     assert f"another agent, process {agent.process.pid}, serves {agent.socket}" in done.stderr
     assert agent.ask("kube-node", "ADD", netconf()).code == 0
+
+
+def test_the_longest_path(node_file: Path, run_dir: Path) -> None:
+    """An agent serves at the longest path that it can; of one byte more it says which it is, and what to do."""
+    longest = run_dir / ("x" * (claim.LONGEST - len(str(run_dir)) - 1))
+    options = (f"--node-file={node_file}", "--listen=none", f"--socket={longest}")
+    with AgentProcess(run_dir, *options, socket_path=longest) as agent:
+        assert agent.ask("kube-node", "VERSION", b"").code == 0
+    command = [str(KUBE_NODE), "agent", f"--run-dir={run_dir}", *options[:2], f"--socket={longest}x"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, f"{longest}x has more than {claim.LONGEST} bytes" in done.stderr, "--socket" in done.stderr) == (1, True, True)
 
 
 def test_a_stale_socket(agent: AgentProcess, netconf: NetConfMaker) -> None:

@@ -7,20 +7,23 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
-from kubenode.cni.errors import AGENT_RUNS, CNIError
+from kubenode.cni.errors import AGENT_RUNS, IO_FAILURE, CNIError
 from kubenode.host import files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PASSED_ON = 3  # SD_LISTEN_FDS_START
+LONGEST = 107 - len(files.TEMPORARY)  # bytes (unix(7)), with what the path ends in until it is listened on
 BACKLOG = 1024  # relays that wait; the kernel's own limit (net.core.somaxconn) may be lower
 
 
 class Claim:
-    """The right to a socket's path, by a lock beside it that ends with the process. Raises CNIError where another has it."""
+    """The right to a socket's path, by a lock beside it that ends with the process. Raises CNIError where another has it, or none can."""
 
     def __init__(self, path: str) -> None:
+        if len(os.fsencode(path)) > LONGEST:
+            raise CNIError(IO_FAILURE, f"socket path {path} has more than {LONGEST} bytes", "give --socket, or --run-dir, a shorter one")
         self.path = path
         self._lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
