@@ -1,5 +1,6 @@
 # docker build --build-arg VERSION=$(git describe --tags --always) -t kube-node .
 # The final image has Debian's Python, kube-node and the relays: no shell, no package manager. packaging/image.sh says what is in it.
+# For another machine: --platform; the build stage then runs by emulation, which takes minutes. Tried: linux/amd64, linux/arm64.
 FROM debian:bookworm-slim AS build
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev python3-venv
 WORKDIR /src

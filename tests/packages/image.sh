@@ -74,12 +74,21 @@ in_image kube-node doctor >"$scratch/log" 2>&1 || true # there is no network: a 
 grep -q 'no network with kube-node' "$scratch/log" || die "kube-node doctor: $(cat "$scratch/log")"
 in_image python3 -IS - <<'END'
 # Each module is compiled, for this Python, never to be looked at again whether it changed.
-import importlib.util, pathlib, sys
+import ast, importlib.util, pathlib, sys
 for source in [path for top in ("/usr/lib", "/opt") for path in pathlib.Path(top).rglob("*.py")]:
     compiled = pathlib.Path(importlib.util.cache_from_source(source))
     head = compiled.read_bytes()[:8] if compiled.exists() else b""
     if head != importlib.util.MAGIC_NUMBER + b"\1\0\0\0":
         sys.exit(f"image.sh: {source} is compiled at each start: {compiled} begins with {head}")
+
+# What any module of ours imports, wherever in it, is there.
+library = pathlib.Path("/opt/kube-node/kube-node.lib")
+sys.path.insert(0, str(library))
+for source in (library / "kubenode").rglob("*.py"):
+    for node in ast.walk(ast.parse(source.read_text())):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module] if isinstance(node, ast.ImportFrom) else []
+        for name in names:
+            importlib.import_module(name)
 END
 size=$(du -sm "$root" | cut -f1)
 echo "image.sh: $image, kube-node $version: $size MB, $(find "$root" -type f | wc -l) files, the same as packaging/image.sh makes"
