@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NAMES = ("kube-node", "node-annotation", "host-local")
 PROJECT = "kube-node-ipam"
 LIBRARY = "kube-node.lib"
+UNUSED = ("markdown-it-py", "pygments")  # rich's, for Markdown and source code: a quarter of all that would be shipped
 
 # -I: no PYTHON* variable and no directory of a user decides what root imports. -S: half of the interpreter's start.
 LAUNCHER = f"""\
@@ -50,7 +51,7 @@ def needed(project: str) -> list[Distribution]:
             requirement = Requirement(text)
             marker = requirement.marker
             applies = marker is None or any(marker.evaluate({"extra": extra}) for extra in ("", *wanted.extras))
-            if applies and distribution(requirement.name).metadata["Name"] not in found:
+            if applies and requirement.name not in UNUSED and distribution(requirement.name).metadata["Name"] not in found:
                 todo.append(requirement)
     del found[distribution(project).metadata["Name"]]
     return sorted(found.values(), key=lambda item: item.metadata["Name"].lower())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -199,8 +200,21 @@ def test_the_bridge_components_network_is_complete() -> None:
 
 
 def test_an_image_is_made_of_what_is_here() -> None:
-    """The Dockerfile names only files that exist, runs what `install` and the manifests count on, and its last stage is from scratch."""
+    """The Dockerfile takes packaging/image.sh's root directory from scratch, and runs what `install` and the manifests count on."""
     steps = (ROOT / "Dockerfile").read_text()
     assert "packaging/image.sh" in steps
     assert steps.rpartition("FROM ")[2].startswith("scratch\n")
     assert 'ENTRYPOINT ["/opt/kube-node/kube-node.standalone"]' in steps
+
+
+def test_only_who_writes_on_the_node_is_root() -> None:
+    """The image's user is nobody's, and the controller's; the DaemonSets say that theirs is root."""
+    image = re.findall(r"^USER (\d+):(\d+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert image == [("65532", "65532")]
+    users = {}
+    for name in (".", "uninstall", "controller"):
+        for document in documents(run("kubectl", "kustomize", DEPLOY / name)).values():
+            if document["kind"] in {"DaemonSet", "Deployment"}:
+                context = document["spec"]["template"]["spec"]["securityContext"]
+                users[name] = (context["runAsUser"], context["runAsGroup"])
+    assert users == {".": (0, 0), "uninstall": (0, 0), "controller": (65532, 65532)}

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """`kubectl apply` on a real one-node cluster: the DaemonSet makes the node Ready, gives pods their addresses, is updated, and goes again.
 
-The image is what packaging/image.sh makes, brought into containerd as it is. First its commands run in it by hand; then the manifests of
-deploy/, with an overlay for what this cluster is not: other directories, an API server on loopback, no registry. While the DaemonSet is
-updated to another build pods come and go, and none is lost. In the end nothing is left on the node.
+The image is the one that tests/packages/image.sh built of the Dockerfile, or else what packaging/image.sh makes. First its commands run in
+it by hand; then the manifests of deploy/, with an overlay for what this cluster is not: other directories, an API server on loopback, no
+registry. While the DaemonSet is updated to another build pods come and go, and none is lost. In the end nothing is left on the node.
 
-    daemonset.py [--bin=_output/bin] [--pods=3]
+    daemonset.py [--image=ARCHIVE] [--bin=_output/bin] [--pods=3]
 
 As one_node_cluster.py. Takes about two minutes, on a machine with nothing else to do.
 """
@@ -44,10 +44,24 @@ def private_mounts() -> None:
         os.execvp("unshare", ["unshare", "--mount", "--propagation=shared", sys.executable, *sys.argv])
 
 
-def build_images(base: Path) -> tuple[Path, Path]:
+def unpack(archive: Path, root: Path) -> None:
+    """Make the root directory of an image that nothing is deleted in."""
+    parts = root.with_suffix(".parts")
+    for directory in (parts, root):
+        directory.mkdir()
+    run("tar", "-xf", archive, "-C", parts)
+    for layer in json.loads((parts / "manifest.json").read_text())[0]["Layers"]:
+        run("tar", "-xf", parts / layer, "-C", root)
+    shutil.rmtree(parts)
+
+
+def build_images(base: Path, archive: Path | None) -> tuple[Path, Path]:
     """Return the root directories of two images, of this build and of one that calls itself NEW."""
     old, new = base / "image-1", base / "image-2"
-    run(ROOT / "packaging/image.sh", old)
+    if archive:
+        unpack(archive, old)
+    else:
+        run(ROOT / "packaging/image.sh", old)
     shutil.copytree(old, new, symlinks=True)
     installed = new / "opt/kube-node"
     compile_relay(base / "relay", here(), NEW, "gcc")
@@ -126,6 +140,19 @@ def apply(lab: Lab, directory: Path) -> None:
 def logs(lab: Lab) -> str:
     found = Path("/var/log/pods").glob("kube-system_kube-node-*/*/*.log")
     return "\n".join(f"{path}:\n{path.read_text()[-2000:]}" for path in found) or f"no log of {lab.directory}"
+
+
+def ctr(lab: Lab, *words: str | Path) -> str:
+    return run("ctr", "--address", lab.directory / "run/containerd.sock", "--namespace=k8s.io", *words)
+
+
+def check_exec(lab: Lab) -> None:
+    """Do what `kubectl exec` does, which an API server on loopback cannot: `kube-node status` in the agent's container, about the host."""
+    (agent,) = ctr(lab, "containers", "list", "-q", 'labels."io.kubernetes.container.name"==agent').split()
+    told = ctr(lab, "tasks", "exec", "--exec-id=status", agent, "kube-node", "status")
+    if NETWORK not in told:
+        raise CheckFailedError(f"kube-node status in the agent's container prints {told}")
+    show("kube-node status in the container", f"knows {NETWORK}")
 
 
 def check_pods(lab: Lab) -> None:
@@ -212,13 +239,16 @@ def show(what: str, value: str) -> None:
     print(f"{what:36} {value}", flush=True)
 
 
-def story(lab: Lab, images: tuple[Path, Path], count: int) -> None:
+def story(lab: Lab, images: tuple[Path, Path], archive: Path | None, count: int) -> None:
     begin = time.monotonic()
     lab.up()
     for plugin in ("bridge", "loopback"):
         shutil.copy(lab.reference / plugin, lab.cni_bin)
     for number, image in enumerate(images, 1):
-        run(lab.cluster, "image", lab.directory, f"{IMAGE}:{number}", image, *ENTRYPOINT)
+        if archive and number == 1:
+            ctr(lab, "images", "import", archive)  # as it is: with its user, and its PATH
+        else:
+            run(lab.cluster, "image", lab.directory, f"{IMAGE}:{number}", image, *ENTRYPOINT)
     if lab.get("node", NODE)["status"]["conditions"][-1]["status"] == "True":
         raise CheckFailedError("the node is ready before it has a network")
     show("cluster, not ready yet", f"{time.monotonic() - begin:.1f} s")
@@ -228,6 +258,7 @@ def story(lab: Lab, images: tuple[Path, Path], count: int) -> None:
     lab.ready()
     show("applied; agent ready, node Ready", f"{time.monotonic() - begin:.1f} s")
     check_pods(lab)
+    check_exec(lab)
     check_kubeconfig(lab)
     check_update(lab, count)
     check_reservations(lab)
@@ -254,17 +285,18 @@ def ports_are_free() -> bool:
 
 def main() -> None:
     arguments = parser(__doc__)
+    arguments.add_argument("--image", type=Path, help=f"an archive with {IMAGE}:1 (default: what packaging/image.sh makes)")
     arguments.add_argument("--pods", type=int, default=3, help="pods that come and go in each of two lanes, at least")
     private_mounts()
     given = arguments.parse_args()
     with tempfile.TemporaryDirectory(prefix="kn-image.") as base:
-        images = build_images(Path(base))
+        images = build_images(Path(base), given.image)
         check_commands(images[0])
         show("image", f"{sum(path.lstat().st_size for path in images[0].rglob('*')) >> 20} MB, its commands run")
         wait("another lab's ports are free", 600, ports_are_free, pause=1)
         with cluster_for(given.bin) as lab:
             try:
-                story(lab, images, given.pods)
+                story(lab, images, given.image, given.pods)
             finally:
                 shutil.rmtree(DEPLOY / f".e2e.{os.getpid()}", ignore_errors=True)
 
