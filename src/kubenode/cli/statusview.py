@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from kubenode.inspection.holders import Holder
     from kubenode.inspection.networks import Network
-    from kubenode.inspection.report import NetworkReport, Report, Whose
+    from kubenode.inspection.report import NetworkReport, Other, Report, Whose
 
 SHORT_ID = 12  # characters of a container ID, as runtimes' own tools show it
 BAR = 16
@@ -164,12 +164,22 @@ def whose(found: Whose) -> None:
                 table.add_row(label, escape(str(one.record[key])))
         table.add_row("since", f"{screen.stamp(one.since)}, {screen.ago(one.since)}")
         table.add_row("file", f"{network.store.directory}/{found.address}")
+        if others := found.others_of(one):
+            table.add_row("also has", _others(others))
         out.print(table)
     if not found.holders and found.networks:
         for network in found.networks:
             out.print(f"{found.address} is held by nobody; it is of network [bold]{escape(network.name)}[/], {_kind(network, found)}.")
     elif not found.holders:
         out.print(f"{found.address} is held by nobody, and of no subnet of this node's networks.")
+
+
+def _others(others: list[Other]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    for one in others:
+        table.add_row(str(one.address), f"{escape(one.network)}, {escape(one.attachment.ifname or '-')}")
+    return table
 
 
 def _kind(network: Network, found: Whose) -> str:
@@ -182,7 +192,18 @@ def _kind(network: Network, found: Whose) -> str:
 
 
 def whose_json(found: Whose) -> dict[str, Any]:
-    holders = [{"network": network.name, "dataDir": network.data_dir, **holder_json(one)} for network, one in found.holders]
+    holders = [
+        {
+            "network": network.name,
+            "dataDir": network.data_dir,
+            **holder_json(one),
+            "others": [
+                {"address": str(other.address), "network": other.network, "ifname": other.attachment.ifname}
+                for other in found.others_of(one)
+            ],
+        }
+        for network, one in found.holders
+    ]
     return {"address": str(found.address), "holders": holders, "networks": [network.name for network in found.networks]}
 
 
