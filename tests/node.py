@@ -56,12 +56,14 @@ class SeededNode:
         path.write_text(json.dumps(conf))
         return path
 
-    def add(self, conf: Mapping[str, Any], container_id: str, pod: str = "", *, command: str = "ADD", netns: str = "") -> list[str]:
+    def add(
+        self, conf: Mapping[str, Any], container_id: str, pod: str = "", *, command: str = "ADD", netns: str = "", ifname: str = "eth0"
+    ) -> list[str]:
         """Let the plugin give a pod addresses. Its network namespace is called like the container."""
         path = self.netns / (netns or container_id)
         path.touch()
         args = "IgnoreUnknown=1;K8S_POD_NAMESPACE={};K8S_POD_NAME={}".format(*pod.split("/")) if pod else ""
-        environ = environment(command, container_id=container_id, netns=str(path), args=args)
+        environ = environment(command, container_id=container_id, ifname=ifname, netns=str(path), args=args)
         done = subprocess.run([KUBE_NODE], input=json.dumps(conf), env=environ, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         return Answer(0, done.stdout, "").addresses if command == "ADD" else []

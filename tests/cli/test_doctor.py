@@ -238,6 +238,18 @@ def test_healthy_node_with_agent(doctor: Doctor) -> None:
     assert (code, findings) == (0, [])
 
 
+def test_healthy_node_after_install(doctor: Doctor) -> None:
+    """The same with what `kube-node install` puts there, whose library is named by its content; the versions of all are known."""
+    bin_dir = f"--bin-dir={doctor.node.bin}"
+    (doctor.node.bin / "kube-node").unlink()
+    subprocess.run([doctor.built / "kube-node", "install", bin_dir, f"--run-dir={doctor.node.run}", "--credentials=none"], check=True)
+    doctor.agent()
+    assert doctor.findings() == (0, [])
+    said = doctor.node.run_command("version", bin_dir, "--json").json["installed"]
+    assert [one["kind"] for one in said] == ["relay", "launcher"] * 2
+    assert {one["version"] for one in said} == {said[0]["version"]} != {None}
+
+
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
 def test_fault(doctor: Doctor, fault: Fault) -> None:
     """A fault is found by the check that is named for it, which says what it is; its advice mends it, and then all is well."""

@@ -79,6 +79,28 @@ def test_whose_address(seeded: SeededNode) -> None:
     assert seeded.run_command("status", "10.1.0.2", "--json").json["holders"][0]["pod"] == "web/shop"
 
 
+def test_other_addresses_of_the_pod(seeded: SeededNode) -> None:
+    """With an address its pod's others are named, with network and interface: of both families and of all networks, and no other pod's."""
+    first, second = seeded.conf(), seeded.conf("net1", annotation="example.com/net1")
+    seeded.view(["10.1.0.0/24", "fd01::/64"], {"example.com/net1": "172.20.2.0/24"})
+    seeded.configure(first)
+    for container in ("c1", "c2"):
+        seeded.add(first, container, f"web/{container}")
+        seeded.add(second, container, f"web/{container}", ifname="net1")  # known by its records alone
+    shown = seeded.run_command("status", "10.1.0.2").stdout
+    assert [line.split() for line in shown.partition("also has")[2].splitlines()] == [
+        ["fd01::2", "k8snet,", "eth0"],
+        ["172.20.2.2", "net1,", "net1"],
+    ]
+    (holder,) = seeded.run_command("status", "172.20.2.3", "--json").json["holders"]
+    assert holder["others"] == [
+        {"address": "10.1.0.3", "network": "k8snet", "ifname": "eth0"},
+        {"address": "fd01::3", "network": "k8snet", "ifname": "eth0"},
+    ]
+    seeded.add(second, "c3", "web/c3", ifname="net1")
+    assert "also has" not in seeded.run_command("status", "172.20.2.4").stdout
+
+
 def test_filters(seeded: SeededNode) -> None:
     """--network and --namespace leave only what they name; a network that is not there is an error that names those that are."""
     one, other = seeded.conf(), seeded.conf("net1", annotation="example.com/net1")
@@ -238,3 +260,7 @@ def test_many(seeded: SeededNode) -> None:
     assert "60,000 of 65,533" in shown
     assert "59,990 addresses of older pods: --all" in shown
     assert took < 10, took  # a second on a machine that has nothing else to do
+    begin = time.monotonic()
+    assert seeded.run_command("status", "10.1.0.77").code == 0
+    took = time.monotonic() - begin
+    assert took < 10, took

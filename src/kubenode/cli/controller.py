@@ -74,7 +74,7 @@ def command(
     Examples:
       kube-node controller
       kube-node controller --kubeconfig=admin.conf --lease=none
-      kube-node controller --service-cidr=10.96.0.0/16 --service-cidr=fd00:10:96::/112
+      kube-node controller --service-cidr=10.96.0.0/16 --pod-cidr=10.0.0.0/9
     """  # noqa: D301 -- a backspace is how click is told to leave lines as they are
     from kubenode.controller.service import Controller, Options
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     "--from", "source", type=click.Choice(["auto", "cri", "netns"]), default="auto", show_default=True,
     help="Who says which pods there are: the runtime's sandboxes by CRI, or network namespaces. auto: CRI where a socket is there.",
 )  # fmt: skip
-@click.option("--cri-socket", default="", metavar="PATH", help="The runtime's socket. [default: the first of containerd's, CRI-O's, …]")
+@click.option("--cri-socket", default="", metavar="PATH", help="The runtime's socket. [default: the first of those known that is there]")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @where.place
 def command(names: tuple[str, ...], source: str, cri_socket: str, place: Place, *, dry_run: bool, as_json: bool) -> int:

@@ -92,7 +92,7 @@ def command(
     Examples:
       kube-node install --dry-run
       kube-node install --plugins=kube-node,node-annotation,host-local --force
-      kube-node install --host-root=/host --conflist=/etc/kube-node/10-k8snet.conflist
+      kube-node install --host-root=/host --conflist=10-k8snet.conflist
     """
     root = HostRoot(host_root)
     parts = payload.plugins(

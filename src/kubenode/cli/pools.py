@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import time
 from http import HTTPStatus
@@ -11,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kubenode.cli import screen
 from kubenode.cni.errors import NODE_NOT_FOUND, CNIError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
+    from rich.console import Console
     from rich.table import Table
 
     from kubenode.controller.mirror import Sink
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from kubenode.controller.records import SubnetPool
 
 TIMEOUT = 30.0  # seconds for one request
-BAR = 20  # characters
+BAR = 16  # characters
+WIDE = 120  # columns from which on there is room for annotations
 
 
 @click.command("pools")
@@ -52,21 +54,23 @@ def command(name: str | None, kubeconfig: str, *, as_json: bool, purge: bool, ye
         raise CNIError(NODE_NOT_FOUND, f"there is no SubnetPool {name}", f"there are: {', '.join(sorted(ledger.pools)) or 'none'}")
     if as_json:
         found = [_pool_object(pool) for pool in sorted(ledger.pools.values()) if name in (None, pool.name)]
-        click.echo(
-            json.dumps({"pools": found} if name is None else {**(found[0] if found else {"name": name}), "nodes": _nodes(ledger, name)})
-        )
+        screen.dump({"pools": found} if name is None else {**(found[0] if found else {"name": name}), "nodes": _nodes(ledger, name)})
         return
-    from rich.console import Console
+    from rich.markup import escape
 
-    console = Console()
-    if name is None:
-        console.print(_overview(ledger) if ledger.pools else "There are no SubnetPools.")
-    else:
-        console.print(_detail(ledger, name))
-    for pool in sorted(ledger.pools.values()):
-        if name in (None, pool.name):
-            for kind, message in _troubles(pool):
-                console.print(f"{pool.name}: {kind}: {message}", highlight=False, markup=False, soft_wrap=True)
+    out = screen.console()
+    shown = [pool for pool in sorted(ledger.pools.values()) if name in (None, pool.name)]
+    if name is None and not shown:
+        out.print("There are no SubnetPools.")
+    if shown:
+        out.print(_networks(shown, out))
+    if name is not None:
+        out.print()
+        out.print(_nodes_table(ledger, name))
+    for pool in shown:
+        for kind, message in _troubles(pool):
+            # A program reads a line; for a person it ends with a word.
+            out.print(f"[yellow]{escape(pool.name)}: {kind}[/]: {escape(message)}", soft_wrap=not out.is_terminal)
 
 
 def _pool_object(pool: SubnetPool) -> dict[str, Any]:
@@ -89,47 +93,53 @@ def _nodes(ledger: Ledger, pool: str) -> list[dict[str, Any]]:
     return [{"node": node, "subnets": subnets} for node, subnets in sorted(found.items())]
 
 
-def _overview(ledger: Ledger) -> Table:
+def _networks(pools: list[SubnetPool], out: Console) -> Table:
+    """Return each pool with its networks and how full they are, in subnets."""
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table("pool", "network", "a node's", "", "given", "free", "annotation", box=None, pad_edge=False)
-    for pool in sorted(ledger.pools.values()):
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    for heading in ("POOL", "NETWORK", "A NODE'S", ""):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("", "GIVEN", "FREE"):
+        table.add_column(heading, no_wrap=True, justify="right")
+    if out.width >= WIDE:
+        table.add_column("ANNOTATION", no_wrap=True)
+    for pool in pools:
         numbers = {network["cidr"]: network for network in pool.status.get("cidrs") or ()}
-        for index, block in enumerate(pool.blocks):
-            network = numbers.get(str(block.cidr))
-            first = (pool.name, pool.annotation) if index == 0 else ("", "")
-            if network is None:
-                table.add_row(first[0], str(block.cidr), f"/{block.node_prefix}", "no controller has seen it", "", "", first[1])
-                continue
-            used = network["total"] - network["free"]
-            given, free = f"{network['allocated']}", f"{network['free']}"
-            table.add_row(first[0], str(block.cidr), f"/{block.node_prefix}", _bar(used, network["total"]), given, free, first[1])
-        if not pool.blocks:
-            table.add_row(pool.name, "", "", "", "", "", pool.annotation)
+        name, annotation = f"[bold]{escape(pool.name)}[/]", f"[dim]{escape(pool.annotation)}[/]"
+        rows = [[str(block.cidr), f"/{block.node_prefix}", *_used(numbers.get(str(block.cidr)), out)] for block in pool.blocks]
+        for row in rows or [[""] * 6]:
+            table.add_row(name, *row, *([annotation] if out.width >= WIDE else []))
+            name = annotation = ""
     return table
 
 
-def _bar(used: int, total: int) -> str:
-    """Return a bar; what is used at all shows, and what is free at all, too."""
-    full = min(BAR - (used < total), max(used > 0, BAR * used // total))
-    return "█" * full + "░" * (BAR - full)
+def _used(network: dict[str, Any] | None, out: Console) -> list[str]:
+    """Return how full a network is: a bar, its share, subnets that are given and that are free."""
+    if network is None:
+        return ["[dim]not seen yet[/]", "", "", ""]
+    used, total = network["total"] - network["free"], network["total"]
+    given, free = screen.number(network["allocated"]), screen.number(network["free"])
+    return [screen.legible(screen.bar(used, total, BAR), out), screen.percent(used, total), given, free]
 
 
-def _detail(ledger: Ledger, name: str) -> Table:
+def _nodes_table(ledger: Ledger, name: str) -> Table:
+    """Return who has which subnets of a pool."""
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table("node", "subnets", "", box=None, pad_edge=False)
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    table.add_column("NODE", overflow="fold")
+    table.add_column("SUBNETS")
+    table.add_column("")
     for entry in _nodes(ledger, name):
-        notes = {"taken over": any(subnet["adopted"] for subnet in entry["subnets"])}
+        notes = ["taken over"] if any(subnet["adopted"] for subnet in entry["subnets"]) else []
         released = [subnet["released"] for subnet in entry["subnets"] if "released" in subnet]
         if released:
-            left = min(released) + ledger.reclaim_after(name) - time.time()
-            notes[f"the node is without it, free in {max(0, round(left))} s"] = True
-        table.add_row(
-            entry["node"],
-            ", ".join(subnet["cidr"] for subnet in entry["subnets"]),
-            "; ".join(note for note, holds in notes.items() if holds),
-        )
+            left = max(0.0, min(released) + ledger.reclaim_after(name) - time.time())
+            notes.append(f"the node is without it, free in {screen.age(left)}")
+        table.add_row(escape(entry["node"]), ", ".join(subnet["cidr"] for subnet in entry["subnets"]), f"[dim]{'; '.join(notes)}[/]")
     return table
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group
 from rich.live import Live
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
 
     from kubenode.inspection.holders import Holder
     from kubenode.inspection.networks import Network
-    from kubenode.inspection.report import NetworkReport, Report, Whose
+    from kubenode.inspection.report import NetworkReport, Other, Report, Whose
 
 SHORT_ID = 12  # characters of a container ID, as runtimes' own tools show it
+INDENT = 2
 BAR = 16
 WIDE_BAR = 32
 WIDE = 120  # columns from which on bars may be longer
@@ -49,8 +51,9 @@ def show(look: Callable[[], Report], interval: float, *, wide: bool) -> None:
 def page(report: Report, out: Console, *, wide: bool) -> Group:
     """Return all of it."""
     parts: list[RenderableType] = [_head(report)]
+    subnets = [len(str(r.subnet)) for one in report.networks for usage in one.network.usages for r in usage.range_set.ranges]
     for one in report.networks:
-        parts += ["", *_network(one, report, out, wide=wide)]
+        parts += ["", *_network(one, report, out, max(subnets, default=0), wide=wide)]
     if not report.networks:
         parts += ["", "No networks: nothing in the CNI configuration is kube-node's, node-annotation's or host-local's.",
                   "[dim]Name a NetworkAttachmentDefinition with --config, or see kube-node doctor.[/]"]  # fmt: skip
@@ -79,20 +82,18 @@ def _head(report: Report) -> Table:
     return table
 
 
-def _network(one: NetworkReport, report: Report, out: Console, *, wide: bool) -> list[RenderableType]:
+def _network(one: NetworkReport, report: Report, out: Console, subnet: int, *, wide: bool) -> list[RenderableType]:
+    """Return what is told of a network; `subnet`: how wide the widest subnet of all is."""
     network = one.network
-    kind = network.configured.raw.get("type")
-    by = f"{network.plugin} in {kind}" if kind else network.plugin
-    title = Text.from_markup(f"[bold]{escape(network.name)}[/]  [dim]{escape(by)} · {escape(network.configured.path)}[/]")
-    parts: list[RenderableType] = [title]
+    parts: list[RenderableType] = [_title(network, out)]
     if network.problem:
         parts.append(_indented(Text.from_markup(f"[red]✗[/] {escape(str(network.problem))}")))
     if network.usages:
-        parts.append(_indented(_subnets(network, out)))
+        parts.append(_indented(_subnets(network, out, subnet)))
     if wide:
         parts.append(_indented(Text(f"reservations in {network.store.directory}", "dim")))
     if one.holders:
-        parts.append(_indented(_holders(one.holders, ", " if out.width >= WIDE else "\n", wide=wide)))
+        parts.append(_indented(_holders(one.holders, out, wide=wide)))
     elif report.wanted.namespace:
         parts.append(_indented(Text(f"no pods of namespace {report.wanted.namespace}", "dim")))
     if one.left_out:
@@ -100,43 +101,69 @@ def _network(one: NetworkReport, report: Report, out: Console, *, wide: bool) ->
     return parts
 
 
+def _title(network: Network, out: Console) -> Text:
+    """Return a network's name, plugin, source of subnets and configuration, in as few lines as they need."""
+    kind = network.configured.raw.get("type")
+    told = [f"{network.plugin} in {kind}" if kind else network.plugin, network.source, network.configured.path]
+    lines = [f"{network.name}  {told[0]}"]
+    between = screen.legible(" · ", out)
+    for one in told[1:]:
+        if len(lines[-1]) + len(between) + len(one) <= out.width:
+            lines[-1] += between + one
+        else:
+            lines.append(" " * INDENT + one)
+    title = Text("\n".join(lines), "dim")
+    title.stylize("not dim bold", 0, len(network.name))
+    return title
+
+
 def _indented(what: RenderableType) -> Padding:
-    return Padding(what, (0, 0, 0, 2), expand=False)
+    return Padding(what, (0, 0, 0, INDENT), expand=False)
 
 
-def _subnets(network: Network, out: Console) -> Table:
+def _subnets(network: Network, out: Console, subnet: int) -> Table:
     table = Table.grid(padding=(0, 2))
-    for _ in range(4):
-        table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
+    table.add_column(no_wrap=True, min_width=subnet)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True, justify="right", min_width=len("100 %"))
+    table.add_column(no_wrap=True)
     width = WIDE_BAR if out.width >= WIDE else BAR
     for usage in network.usages:
         subnets = "\n".join(dict.fromkeys(str(r.subnet) for r in usage.range_set.ranges))
         gauge = screen.legible(screen.bar(usage.used, usage.total, width), out)
         used = f"{screen.number(usage.used)} of {screen.number(usage.total)}"
-        table.add_row(subnets, gauge, screen.percent(usage.used, usage.total), used, f"[dim]{escape(network.source)}[/]")
+        table.add_row(subnets, gauge, screen.percent(usage.used, usage.total), used)
     return table
 
 
-def _holders(found: list[Holder], between: str, *, wide: bool) -> Table:
+def _holders(found: list[Holder], out: Console, *, wide: bool) -> Table:
+    """Return who holds what: a pod's addresses in one line if that fits, else one below the other, else also what `wide` tells."""
+    for between, stacked in ((", ", False), ("\n", False), ("\n", wide)):
+        table = _holder_table(found, between, wide=wide, stacked=stacked)
+        if Measurement.get(out, out.options, table).maximum <= out.width - INDENT:
+            break
+    return table
+
+
+def _holder_table(found: list[Holder], between: str, *, wide: bool, stacked: bool) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
     table.add_column("ADDRESS", no_wrap=True)
     table.add_column("POD, OR CONTAINER", overflow="fold")
     table.add_column("IF", no_wrap=True)
     table.add_column("SINCE", no_wrap=True)
-    if wide:
+    if wide and not stacked:
         table.add_column("CONTAINER", no_wrap=True)
         table.add_column("NETNS", overflow="fold")
     for one in found:
-        row = [
-            between.join(map(str, one.addresses)),
-            _who(one, wide=wide),
-            one.attachment.ifname if one.attachment else "",
-            screen.ago(one.since),
-        ]
+        who = _who(one, wide=wide)
+        more = []
         if wide:
-            row += [one.attachment.container_id[:SHORT_ID] if one.attachment else "", escape(str(one.record.get("netns") or ""))]
-        table.add_row(*row)
+            more = [one.attachment.container_id[:SHORT_ID] if one.attachment else "", escape(str(one.record.get("netns") or ""))]
+        if stacked:
+            who = "\n".join([who, *(f"[dim]{text}[/]" for text in more if text)])
+            more = []
+        ifname = one.attachment.ifname if one.attachment else ""
+        table.add_row(between.join(map(str, one.addresses)), who, ifname, screen.ago(one.since), *more)
     return table
 
 
@@ -164,12 +191,22 @@ def whose(found: Whose) -> None:
                 table.add_row(label, escape(str(one.record[key])))
         table.add_row("since", f"{screen.stamp(one.since)}, {screen.ago(one.since)}")
         table.add_row("file", f"{network.store.directory}/{found.address}")
+        if others := found.others_of(one):
+            table.add_row("also has", _others(others))
         out.print(table)
     if not found.holders and found.networks:
         for network in found.networks:
             out.print(f"{found.address} is held by nobody; it is of network [bold]{escape(network.name)}[/], {_kind(network, found)}.")
     elif not found.holders:
         out.print(f"{found.address} is held by nobody, and of no subnet of this node's networks.")
+
+
+def _others(others: list[Other]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    for one in others:
+        table.add_row(str(one.address), f"{escape(one.network)}, {escape(one.attachment.ifname or '-')}")
+    return table
 
 
 def _kind(network: Network, found: Whose) -> str:
@@ -182,7 +219,18 @@ def _kind(network: Network, found: Whose) -> str:
 
 
 def whose_json(found: Whose) -> dict[str, Any]:
-    holders = [{"network": network.name, "dataDir": network.data_dir, **holder_json(one)} for network, one in found.holders]
+    holders = [
+        {
+            "network": network.name,
+            "dataDir": network.data_dir,
+            **holder_json(one),
+            "others": [
+                {"address": str(other.address), "network": other.network, "ifname": other.attachment.ifname}
+                for other in found.others_of(one)
+            ],
+        }
+        for network, one in found.holders
+    ]
     return {"address": str(found.address), "holders": holders, "networks": [network.name for network in found.networks]}
 
 

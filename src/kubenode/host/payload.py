@@ -61,8 +61,7 @@ def plugins(source: Source, names: tuple[str, ...], bin_dir: str, root: HostRoot
         standalone = bool(launchers) and all(_runs_on(root, launcher) for launcher in launchers.values())
     parts = []
     if standalone:
-        found = _LIBRARY_IN_LAUNCHER.search(next(iter(launchers.values())))
-        library = os.path.join(source.directory, found[1].decode() if found else LIBRARY)
+        library = os.path.join(source.directory, library_of(next(iter(launchers.values()))))
         # Named by what is in it. A launcher and its library then change at once, and a call under way goes on with what it began with.
         named = f"{LIBRARY}.{tree_digest(library).removeprefix(TREE)[:12]}"
         parts.append(Part(os.path.join(bin_dir, named), tree=library))
@@ -70,6 +69,12 @@ def plugins(source: Source, names: tuple[str, ...], bin_dir: str, root: HostRoot
             content = _LIBRARY_IN_LAUNCHER.sub(f'/{named}"'.encode(), launcher)
             parts.append(Part(os.path.join(bin_dir, f"{name}.standalone"), content, 0o755))
     return [*parts, *(Part(os.path.join(bin_dir, name), source.relay(name), 0o755) for name in names)]
+
+
+def library_of(launcher: bytes) -> str:
+    """Return the name of the library, beside it, that a launcher runs from."""
+    found = _LIBRARY_IN_LAUNCHER.search(launcher)
+    return found[1].decode() if found else LIBRARY
 
 
 def credentials(directory: str, service_account: str, server: str) -> list[Part]:

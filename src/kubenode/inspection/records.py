@@ -12,7 +12,7 @@ from kubenode.host.namespaces import Namespaces
 from kubenode.inspection.networks import RECORDS, Configured
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from kubenode.inspection.place import Place
     from kubenode.ipam.store import Attachment
@@ -52,6 +52,10 @@ class Records:
         if "without_namespace" in self.__dict__:
             return (network, attachment) in self.without_namespace
         return Namespaces(self._place.root).is_gone(str(self.of(network, attachment).get("netns") or ""))
+
+    def networks_of(self, containers: Collection[str]) -> set[str]:
+        """Return the networks in which containers have a record."""
+        return {network for network, attachment in everywhere(self._place.run) if attachment.container_id in containers}
 
     def networks(self) -> Iterator[Configured]:
         """Yield one configuration for each network and data directory of which ADDs have handed on host-local's."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kubenode.inspection.agentprobe import Agent
     from kubenode.inspection.place import Place
     from kubenode.ipam.address import Address
+    from kubenode.ipam.store import Attachment
     from kubenode.kube.node import Node
 
 
@@ -48,12 +49,24 @@ class Report(NamedTuple):
     wanted: Wanted
 
 
+class Other(NamedTuple):
+    """Another address of a holder's container."""
+
+    attachment: Attachment
+    network: str
+    address: Address
+
+
 class Whose(NamedTuple):
-    """What an address is: who holds it, and of which networks' subnets it is one."""
+    """What an address is: who holds it, and of which networks' subnets it is one. `others`: what the holders' containers have beside it."""
 
     address: Address
     holders: list[tuple[Network, Holder]]
     networks: list[Network]
+    others: list[Other]
+
+    def others_of(self, holder: Holder) -> list[Other]:
+        return [one for one in self.others if holder.attachment and one.attachment.container_id == holder.attachment.container_id]
 
 
 def look(place: Place, names: Collection[str], wanted: Wanted) -> Report:
@@ -89,14 +102,31 @@ def look_for(place: Place, text: str) -> Whose:
         if not found:  # reading all records takes a while where there are many
             networks = find(place, records)
             found = _held_in(networks, records, address)
+        containers = {holder.attachment.container_id for _, holder in found if holder.attachment}
+        if records.networks_of(containers) - {network.name for network in networks}:
+            networks = find(place, records)
+        others = _beside(networks, containers, address)
     except OSError as error:
         raise unreadable(error) from None
     of = [network for network in networks if any(r.subnet.holds(address) for usage in network.usages for r in usage.range_set.ranges)]
-    return Whose(address, found, of)
+    return Whose(address, found, of, others)
 
 
 def _held_in(networks: list[Network], records: Records, address: Address) -> list[tuple[Network, Holder]]:
     return [(network, holder) for network in networks if (holder := holder_of(network, records, address))]
+
+
+def _beside(networks: list[Network], containers: Collection[str], address: Address) -> list[Other]:
+    """Return all other addresses of containers. Every reservation is read: nothing else says which are a container's."""
+    if not containers:
+        return []
+    found = [
+        Other(one.attachment, network.name, one.address)
+        for network in networks
+        for one in network.store.held()
+        if one.attachment and one.attachment.container_id in containers and one.address != address
+    ]
+    return sorted(found)
 
 
 def see_node(place: Place) -> NodeSeen:

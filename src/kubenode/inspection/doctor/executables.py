@@ -6,13 +6,12 @@ import os
 import re
 from typing import NamedTuple
 
-from kubenode.host import delegate, files
+from kubenode.host import delegate, files, payload
 
 NAMES = ("kube-node", "node-annotation", "host-local")
 STANDALONE = ".standalone"
 RELAY_VERSION = re.compile(rb" of kube-node ([^\0:]+): passes")
 LIBRARY_VERSION = re.compile(rb"""VERSION = ["']([^"']+)["']""")
-LIBRARY = "kube-node.lib"
 
 
 class Executable(NamedTuple):
@@ -42,7 +41,7 @@ def _look(path: str) -> Executable:
     if content.startswith(b"\x7fELF"):
         found = RELAY_VERSION.search(content)
         return Executable(path, is_relay=True, version=found[1].decode(errors="replace") if found else "", broken="")
-    library = os.path.join(os.path.dirname(os.path.realpath(path)), LIBRARY)
+    library = os.path.join(os.path.dirname(os.path.realpath(path)), payload.library_of(content))
     interpreter = content.split(b"\n", 1)[0].removeprefix(b"#!").split(b" ")[0].decode(errors="replace")
     broken = ""
     if not os.access(interpreter, os.X_OK):

@@ -1,0 +1,82 @@
+"""All commands in a pane of tmux, as a person sees them: at 80 and at 200 columns nothing is broken, and at 40 nothing fails."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+from screens import SHOTS, Screen, take
+
+from kubenode.cli.main import COMMANDS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TINY, NARROW, BROAD = 40, 80, 200
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+BARS = frozenset("┃│┳┬╇┼┻┴┡┩├┤┏┓└┘")  # where a table's columns begin and end
+PICTURE = re.compile("[·█░▒▓G!x-]+")  # a bar, or a row of a map
+
+
+@pytest.fixture(scope="module")
+def screens(built: Path, cni_bin: Path) -> dict[tuple[str, int], Screen]:
+    """Return what each command shows at each width."""
+    if os.geteuid() != 0 or not all(map(shutil.which, ("tmux", "unshare", "ip", "ping"))):
+        pytest.skip("needs root, tmux, unshare, ip and ping (Debian: tmux, util-linux, iproute2, iputils-ping)")
+    assert cni_bin.exists()
+    return {(screen.name, screen.columns): screen for screen in take([TINY, NARROW, BROAD], built)}
+
+
+def text(screen: Screen) -> str:
+    return COLOUR.sub("", screen.text)
+
+
+def words(screen: Screen) -> set[str]:
+    """Return the words, with a 0 for each number: times and process numbers differ from run to run."""
+    found = {word.strip(",") for word in text(screen).split() if not PICTURE.fullmatch(word)}
+    return {re.sub("[0-9a-f]+", "0", word) for word in found}
+
+
+def test_all_commands_are_there() -> None:
+    """Each command is run, not only its help."""
+    assert {shot.line.split()[0] for shot in SHOTS.values() if shot.line and "--help" not in shot.line} >= {*COMMANDS} - {
+        "agent",  # does not end, and writes JSON
+        "controller",
+        "completion",  # writes a program
+    }
+
+
+@pytest.mark.parametrize("name", SHOTS)
+def test_no_command_fails(name: str, screens: dict[tuple[str, int], Screen]) -> None:
+    """A command does the same at each width, also at one that is too narrow to read."""
+    for columns in (TINY, NARROW, BROAD):
+        screen = screens[name, columns]
+        assert screen.code == SHOTS[name].code, text(screen)
+        assert "Traceback" not in screen.text
+        assert text(screen).strip()
+
+
+@pytest.mark.parametrize("columns", [NARROW, BROAD])
+@pytest.mark.parametrize("name", SHOTS)
+def test_no_line_is_wrapped_or_cut(name: str, columns: int, screens: dict[tuple[str, int], Screen]) -> None:
+    """The terminal wraps no line, and nothing is cut off a text."""
+    screen = screens[name, columns]
+    assert [line for line in screen.lines if len(line) > columns] == []
+    assert "…" not in text(screen)
+
+
+@pytest.mark.parametrize("name", SHOTS)
+def test_no_word_is_broken(name: str, screens: dict[tuple[str, int], Screen]) -> None:
+    """At 80 columns stand the words of 200 columns: no address, path or name goes on in the next line."""
+    assert words(screens[name, NARROW]) - words(screens[name, BROAD]) == set()
+
+
+@pytest.mark.parametrize("columns", [NARROW, BROAD])
+def test_tables_have_straight_borders(columns: int, screens: dict[tuple[str, int], Screen]) -> None:
+    """In a table with borders each line has them in the same columns."""
+    bordered = [line for line in text(screens["try", columns]).splitlines() if BARS & set(line)]
+    assert len(bordered) > 5
+    assert len({tuple(i for i, sign in enumerate(line) if sign in BARS) for line in bordered}) == 1
