@@ -1,4 +1,4 @@
-"""The controller on a real API server: pools and nodes come, change and go."""
+"""The controller on an API server: pools and nodes come, change and go."""
 
 from __future__ import annotations
 
@@ -185,6 +185,20 @@ def test_a_crash_between_object_and_annotation(corner: Corner, admin: Path, cont
     until(lambda: controller.get("/readyz")[0] == 200)
     time.sleep(2)
     assert {asked.verb for asked in corner.server.asked()[before:]} <= {"list", "watch"}
+
+
+@pytest.mark.usefixtures("controller")
+def test_the_api_server_restarts(corner: Corner) -> None:
+    """What happens while the API server is away, and after it has forgotten what it told, is caught up with."""
+    corner.pool("net", [V4])
+    one = corner.node("a")
+    wait(corner, one, "172.20.0.0/24")
+    corner.server.stop()
+    corner.server.start()
+    corner.annotate(one, None)
+    two = corner.node("b")
+    until(lambda: corner.annotation(one) and corner.annotation(two), 40, lambda: corner.claims())
+    assert (corner.annotation(one), corner.annotation(two)) == ("172.20.0.0/24", "172.20.1.0/24")
 
 
 def test_metrics(corner: Corner, controller: ControllerProcess) -> None:

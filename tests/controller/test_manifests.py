@@ -16,6 +16,7 @@ from corner import APIS, ROOT
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from apiserver import RealApiServer
     from corner import Corner
 
 DEPLOY = ROOT / "deploy/controller"
@@ -40,16 +41,17 @@ def test_the_component(tmp_path: Path) -> None:
     deployment = next(each for each in objects if each["kind"] == "Deployment")["spec"]
     pod = deployment["template"]["spec"]
     (container,) = pod["containers"]
+    assert container["args"][0] == "controller"  # after the image's entrypoint
     assert (deployment["replicas"], container["image"]) == (2, "example.com/x:1")
     assert pod["securityContext"]["runAsNonRoot"]
     assert container["securityContext"]["readOnlyRootFilesystem"]
     assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
 
 
-def test_the_deployment_is_valid(corner: Corner) -> None:
+def test_the_deployment_is_valid(api_server: RealApiServer) -> None:
     """The API server takes the Deployment as it is."""
     deployment = next(yaml.safe_load_all((DEPLOY / "deployment.yaml").read_text()))
-    corner.server.request("POST", "/apis/apps/v1/namespaces/kube-system/deployments?dryRun=All", deployment)
+    api_server.request("POST", "/apis/apps/v1/namespaces/kube-system/deployments?dryRun=All", deployment)
 
 
 @pytest.mark.usefixtures("controller")
