@@ -217,6 +217,9 @@ class RealApiServer(ApiServer):
                 self._process.wait()
             self._process = None
 
+    def runs(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
     def close(self) -> None:
         self.stop()
         self._etcd.kill()
@@ -234,8 +237,7 @@ class RealApiServer(ApiServer):
         return found
 
     def _is_ready(self) -> bool:
-        assert self._process is not None
-        if self._process.poll() is not None:
+        if not self.runs():
             raise RuntimeError(f"kube-apiserver has ended, see {self.directory}/kube-apiserver.log")
         try:
             self.request("GET", "/readyz")

@@ -90,7 +90,8 @@ class Objects:
 
     def matching(self, target: Target, query: dict[str, str]) -> list[Manifest]:
         self._require_served(target)
-        wanted = [(("metadata", "labels", key), value) for key, value in _pairs(query.get("labelSelector", ""))]
+        wanted: list[tuple[tuple[str, ...], str]] = []
+        wanted += [(("metadata", "labels", key), value) for key, value in _pairs(query.get("labelSelector", ""))]
         wanted += [(tuple(key.split(".")), value) for key, value in _pairs(query.get("fieldSelector", ""))]
         there = self._there[target.collection]
         return [there[name] for name in sorted(there) if all(_at(there[name], path) == value for path, value in wanted)]
@@ -200,6 +201,13 @@ class Objects:
                     yield from self._there[at][role["name"]]["rules"]
 
 
+def _target(path: str) -> Target:
+    found = PATH.fullmatch(path)
+    if found is None:
+        raise Refused(404, "NotFound", f"no path {path}")
+    return Target(**{key: value or "" for key, value in found.groupdict().items()})
+
+
 def _user_of(subject: Manifest) -> str:
     if subject["kind"] == "ServiceAccount":
         return f"system:serviceaccount:{subject['namespace']}:{subject['name']}"
@@ -210,7 +218,10 @@ def _permits(rule: Manifest, verb: str, target: Target) -> bool:
     resource = f"{target.resource}/{target.sub}" if target.sub else target.resource
     named = rule.get("resourceNames")
     return (
-        target.group in rule["apiGroups"] and resource in rule["resources"] and verb in rule["verbs"] and (not named or target.name in named)
+        target.group in rule["apiGroups"]
+        and resource in rule["resources"]
+        and verb in rule["verbs"]
+        and (not named or target.name in named)
     )
 
 
@@ -342,10 +353,7 @@ class _Handler(BaseHTTPRequestHandler):
         query = {key: values[-1] for key, values in parse_qs(url.query).items()}
         objects = self.server.owner.objects
         try:
-            found = PATH.fullmatch(url.path)
-            if found is None:
-                raise Refused(404, "NotFound", f"no path {url.path}")
-            target = Target(**{key: value or "" for key, value in found.groupdict().items()})
+            target = _target(url.path)
             with objects.changed:
                 self._permit(target, query)
                 if "watch" not in query:
@@ -356,7 +364,7 @@ class _Handler(BaseHTTPRequestHandler):
         except Refused as refused:
             self._send(refused.code, refused.status)
 
-    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815 (names of http.server)
 
     def _permit(self, target: Target, query: dict[str, str]) -> None:
         owner = self.server.owner
@@ -375,7 +383,7 @@ class _Handler(BaseHTTPRequestHandler):
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
         if token in self.server.owner.tokens:
             return self.server.owner.tokens[token], ()
-        certificate = self.connection.getpeercert()  # type: ignore[attr-defined] # TLS
+        certificate = self.connection.getpeercert()
         if not certificate:
             raise Refused(401, "Unauthorized", "Unauthorized")
         names = [pair for part in certificate["subject"] for pair in part]
@@ -383,22 +391,23 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, target: Target, query: dict[str, str], body: Manifest) -> Manifest:
         objects = self.server.owner.objects
-        if target.sub == "token":
-            token = secrets.token_hex(16)
-            self.server.owner.tokens[token] = f"system:serviceaccount:{target.namespace}:{target.name}"
-            return {"status": {"token": token}}
+        answer: Manifest = {"kind": "Status", "status": "Success"}
         match self.command, bool(target.name):
             case "GET", True:
-                return self._form(objects.get(target))
+                answer = self._form(objects.get(target))
             case "GET", False:
                 items, metadata = objects.page(target, query)
-                return {"metadata": metadata, "items": [self._form(item) for item in items]}
+                answer = {"metadata": metadata, "items": [self._form(item) for item in items]}
             case "POST", False:
-                return objects.create(target, body)
+                answer = objects.create(target, body)
+            case "POST", True:  # of a service account
+                token = secrets.token_hex(16)
+                self.server.owner.tokens[token] = f"system:serviceaccount:{target.namespace}:{target.name}"
+                answer = {"status": {"token": token}}
             case "PUT", True:
-                return objects.update(target, body)
+                answer = objects.update(target, body)
             case "PATCH", True:
-                return self._form(objects.merge(target, body))
+                answer = self._form(objects.merge(target, body))
             case "DELETE", True:
                 objects.delete(target, body.get("preconditions") or {})
             case "DELETE", False:
@@ -406,7 +415,7 @@ class _Handler(BaseHTTPRequestHandler):
                     objects.delete(target._replace(name=item["metadata"]["name"]), {})
             case _:
                 raise Refused(405, "MethodNotAllowed", f"{self.command} {self.path}")
-        return {"kind": "Status", "status": "Success"}
+        return answer
 
     def _form(self, manifest: Manifest) -> Manifest:
         if "PartialObjectMetadata" in self.headers.get("Accept", ""):

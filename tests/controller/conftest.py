@@ -13,12 +13,12 @@ from corner import Corner, install_crds
 from objectserver import ObjectServer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
     from apiserver import ApiServer, RealApiServer
 
-SERVERS = {"stand_in": (), "real": pytest.mark.custom_resources}
+SERVERS: dict[str, Collection[pytest.MarkDecorator] | pytest.MarkDecorator] = {"stand_in": (), "real": pytest.mark.custom_resources}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -7,7 +7,7 @@ run. Then the controller that leads is deleted, and the other has to serve a new
 
     pools.py [--bin=_output/bin]
 
-As one_node_cluster.py; the API server has to serve custom resources (tests/customresources.py). Takes about a minute and a half.
+As one_node_cluster.py; the API server has to serve custom resources (tests/e2e/custom_resources.py says). Takes about a minute and a half.
 """
 
 from __future__ import annotations
@@ -192,12 +192,12 @@ def check_pods(lab: Lab, networks: Attachments) -> None:
 
 def _pings(lab: Lab, name: str, address: str) -> bool:
     family = "-6" if ":" in address else "-4"
-    command = [lab.cluster, "exec", lab.directory, name, "ping", family, "-c1", "-W2", address]
+    command = [str(lab.cluster), "exec", str(lab.directory), name, "ping", family, "-c1", "-W2", address]
     return subprocess.run(command, check=False, capture_output=True).returncode == 0
 
 
 def check_change(lab: Lab, networks: Attachments) -> None:
-    """A pool that changes shows at the next ADD: net1 moves on to another network, as if the node had been given one by hand."""
+    """A pool that changes shows at the next ADD: net1 moves to another network."""
     first = {"op": "replace", "path": "/spec/cidrs/0", "value": {"cidr": "172.22.0.0/16", "nodePrefix": 24}}
     lab.kubectl("patch", "subnetpool", "net1", "--type=json", f"--patch={json.dumps([first])}")
     key = "kube-node.nordix.org/net1"
@@ -225,14 +225,14 @@ def check_controllers(lab: Lab) -> None:
     begin = time.monotonic()
     lab.kubectl("delete", "pod", leader, *SYSTEM, "--wait=false")
     lab.kubectl("create", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "worker-2"}}))
-    wait(lambda: f"worker-2 is served; {holder()} leads", 40, lambda: "kube-node.nordix.org/net1" in annotations(lab, "worker-2"))
+    wait(lambda: f"worker-2 is served; {holder()} leads", 40, lambda: "kube-node.nordix.org/net1" in annotated(lab, "worker-2"))
     show("leader deleted, a new node served", f"{time.monotonic() - begin:.1f} s, by {holder()}")
     if holder() == leader:
         raise CheckFailedError(f"{leader} still has the Lease")
     lab.kubectl(*SYSTEM, "rollout", "status", "deployment/kube-node-controller", "--timeout=60s")
 
 
-def annotations(lab: Lab, node: str) -> dict[str, str]:
+def annotated(lab: Lab, node: str) -> dict[str, str]:
     return lab.get("node", node)["metadata"].get("annotations") or {}
 
 
@@ -261,8 +261,8 @@ def story(lab: Lab, image: Path, place: Path) -> None:
     lab.kubectl("delete", "-k", str(place / "deploy/mine"), "--wait")
     lab.wait_for_nothing(60)
     show("pods and controller deleted", "nothing reserved, no record left")
-    if {key.rpartition("/")[2] for key in annotations(lab, NODE)} & set(NETWORKS) != set(NETWORKS):
-        raise CheckFailedError(f"the node has {annotations(lab, NODE)}")
+    if {key.rpartition("/")[2] for key in annotated(lab, NODE)} & set(NETWORKS) != set(NETWORKS):
+        raise CheckFailedError(f"the node has {annotated(lab, NODE)}")
     show("the node's annotations", "stay")
 
 

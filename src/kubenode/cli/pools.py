@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import time
 from http import HTTPStatus
@@ -11,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kubenode.cli import screen
 from kubenode.cni.errors import NODE_NOT_FOUND, CNIError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
+    from rich.console import Console
     from rich.table import Table
 
     from kubenode.controller.mirror import Sink
@@ -52,21 +53,17 @@ def command(name: str | None, kubeconfig: str, *, as_json: bool, purge: bool, ye
         raise CNIError(NODE_NOT_FOUND, f"there is no SubnetPool {name}", f"there are: {', '.join(sorted(ledger.pools)) or 'none'}")
     if as_json:
         found = [_pool_object(pool) for pool in sorted(ledger.pools.values()) if name in (None, pool.name)]
-        click.echo(
-            json.dumps({"pools": found} if name is None else {**(found[0] if found else {"name": name}), "nodes": _nodes(ledger, name)})
-        )
+        screen.dump({"pools": found} if name is None else {**(found[0] if found else {"name": name}), "nodes": _nodes(ledger, name)})
         return
-    from rich.console import Console
-
-    console = Console()
+    out = screen.console()
     if name is None:
-        console.print(_overview(ledger) if ledger.pools else "There are no SubnetPools.")
+        out.print(_overview(ledger, out) if ledger.pools else "There are no SubnetPools.")
     else:
-        console.print(_detail(ledger, name))
+        out.print(_detail(ledger, name))
     for pool in sorted(ledger.pools.values()):
         if name in (None, pool.name):
             for kind, message in _troubles(pool):
-                console.print(f"{pool.name}: {kind}: {message}", highlight=False, markup=False, soft_wrap=True)
+                out.print(f"{pool.name}: {kind}: {message}", markup=False, soft_wrap=True)
 
 
 def _pool_object(pool: SubnetPool) -> dict[str, Any]:
@@ -89,30 +86,26 @@ def _nodes(ledger: Ledger, pool: str) -> list[dict[str, Any]]:
     return [{"node": node, "subnets": subnets} for node, subnets in sorted(found.items())]
 
 
-def _overview(ledger: Ledger) -> Table:
+def _overview(ledger: Ledger, out: Console) -> Table:
     from rich.table import Table
 
-    table = Table("pool", "network", "a node's", "", "given", "free", "annotation", box=None, pad_edge=False)
+    table = Table("pool", "annotation", "network", "a node's", "", box=None, pad_edge=False)
+    for name in ("given", "free"):
+        table.add_column(name, justify="right")
     for pool in sorted(ledger.pools.values()):
         numbers = {network["cidr"]: network for network in pool.status.get("cidrs") or ()}
-        for index, block in enumerate(pool.blocks):
+        first = (pool.name, pool.annotation)
+        for block in pool.blocks:
             network = numbers.get(str(block.cidr))
-            first = (pool.name, pool.annotation) if index == 0 else ("", "")
-            if network is None:
-                table.add_row(first[0], str(block.cidr), f"/{block.node_prefix}", "no controller has seen it", "", "", first[1])
-                continue
-            used = network["total"] - network["free"]
-            given, free = f"{network['allocated']}", f"{network['free']}"
-            table.add_row(first[0], str(block.cidr), f"/{block.node_prefix}", _bar(used, network["total"]), given, free, first[1])
+            told = ["no controller has seen it", "", ""]
+            if network is not None:
+                bar = screen.bar(network["total"] - network["free"], network["total"], BAR)
+                told = [screen.legible(bar, out), screen.number(network["allocated"]), screen.number(network["free"])]
+            table.add_row(*first, str(block.cidr), f"/{block.node_prefix}", *told)
+            first = ("", "")
         if not pool.blocks:
-            table.add_row(pool.name, "", "", "", "", "", pool.annotation)
+            table.add_row(*first)
     return table
-
-
-def _bar(used: int, total: int) -> str:
-    """Return a bar; what is used at all shows, and what is free at all, too."""
-    full = min(BAR - (used < total), max(used > 0, BAR * used // total))
-    return "█" * full + "░" * (BAR - full)
 
 
 def _detail(ledger: Ledger, name: str) -> Table:

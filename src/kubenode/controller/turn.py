@@ -90,9 +90,9 @@ class Turn:
 
     def _take(self, version: int, key: str, pools: list[SubnetPool], spare: Iterable[NodeSubnet]) -> NodeSubnet | None:
         """Return a claim of a family for the node: one that it has already, or a new one."""
-        # Not those of a pool that does not serve it any more: that is how a node moves from one to another.
+        # Not those of a pool that does not serve it any more, nor what it does not offer any more: that is how a node moves on.
         serving = {pool.name for pool in pools}
-        there = [claim for claim in spare if claim.subnet.version == version and claim.pool in serving]
+        there = [claim for claim in spare if claim.subnet.version == version and claim.pool in serving and not self._is_misplaced(claim)]
         if there:
             return there[0]
         offering = [pool for pool in pools if any(block.cidr.version == version for block in pool.blocks)]
@@ -104,6 +104,9 @@ class Turn:
                 return claim
         self.waits_for.update(pool.name for pool in offering)
         return None
+
+    def _is_misplaced(self, claim: NodeSubnet) -> bool:
+        return claim.subnet in self._ledger.misplaced.get(claim.pool, ())
 
     def _create(self, claim: NodeSubnet) -> None:
         self._ledger.enter(claim)
