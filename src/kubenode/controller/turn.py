@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from kubenode.ipam.ranges import Subnet
 
 
+SETTLED_AFTER = 1.0  # seconds; by then the API server has said whether a claim can be created
+
+
 class Turn:
     """What a node needs. `values`: what its annotations are to be; they are written once all claims of them are there."""
 
@@ -62,6 +65,9 @@ class Turn:
         if claim is not None and claim.node == self.node.name and not elsewhere:
             self._confirm(claim, key)
             return not claim.adopted
+        if self._ledger.is_open(subnet, self.node.name):
+            self._look_again(self._now + SETTLED_AFTER)
+            return False
         rival = elsewhere or self._ledger.rival(subnet, self.node.name)
         pool = next((pool for pool in pools if any(block.holds(subnet) for block in pool.blocks)), None)
         if rival is not None and pools:
@@ -134,7 +140,10 @@ class Turn:
         elif due <= self._now:
             self.writes.append(DeleteClaim(claim, orphan=False))
             return
-        self.again = due if self.again is None else min(self.again, due)
+        self._look_again(due)
+
+    def _look_again(self, when: float) -> None:
+        self.again = when if self.again is None else min(self.again, when)
 
     def _conflict(self, key: str, pools: Iterable[SubnetPool], reason: str, message: str) -> None:
         names = tuple(pool.name for pool in pools)
