@@ -62,15 +62,24 @@ priorityClassName: {priority}
 resources: {resources}
 nodeSelector: {selector}
 tolerations: {tolerations}
+
+# The controller, which gives every node subnets for secondary networks. Its CustomResourceDefinitions are among the templates, so that an
+# upgrade of the chart upgrades them (Helm never touches again what lies in crds/). They stay when the release goes, or this is switched
+# off: with them all SubnetPools would be deleted, and what is known of who has which subnet.
+controller:
+  enabled: false
+  replicas: {replicas}
+  # Options of `kube-node controller`, such as --service-cidr=10.96.0.0/16
+  args: []
+  resources: {controller_resources}
 """
 IF, END = "@@if {}@@", "@@end@@"
 
 
-def rendered() -> list[dict[str, Any]]:
-    """Return the documents of the base with the network component, in kubectl's order."""
+def rendered(**kustomization: list[str]) -> list[dict[str, Any]]:
+    """Return the documents of a kustomization, in kubectl's order."""
     with tempfile.TemporaryDirectory(dir=ROOT / "deploy", prefix=".chart.") as scratch:
         # kustomize takes nothing from outside of the directory that it is pointed to, but by relative paths.
-        kustomization = {"resources": ["../base"], "components": ["../components/bridge"]}
         (Path(scratch) / "kustomization.yaml").write_text(json.dumps(kustomization))
         text = subprocess.run(["kubectl", "kustomize", scratch], check=True, capture_output=True, text=True).stdout
     return [document for document in yaml.safe_load_all(text) if document]
@@ -89,12 +98,13 @@ def optional(items: list[Any], condition: str, is_meant: Any) -> list[Any]:
     return result
 
 
-def templated(documents: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
-    """Put values' names where their values stand; return the documents and the values."""
+def templated(documents: list[dict[str, Any]], controller: list[dict[str, Any]]) -> str:
+    """Put values' names where their values stand; return the values."""
     daemonset, network = one(documents, "DaemonSet"), one(documents, "ConfigMap")
     pod = daemonset["spec"]["template"]["spec"]
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
     containers = [pod["initContainers"][0], pod["containers"][0]]
+    deployment = one(controller, "Deployment")["spec"]
     (conflist,) = network["data"].items()
     values = VALUES.format(
         bin=volumes["cni-bin"]["hostPath"]["path"],
@@ -107,17 +117,14 @@ def templated(documents: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], st
         resources=json.dumps(containers[0]["resources"]),
         selector=json.dumps(pod["nodeSelector"]),
         tolerations=json.dumps(pod["tolerations"]),
+        replicas=deployment["replicas"],
+        controller_resources=json.dumps(deployment["template"]["spec"]["containers"][0]["resources"]),
     )
     for name, value in {"cni-bin": "bin", "cni-config": "config", "run": "run", "netns": "netns", "networks": "networks"}.items():
         volumes[name]["hostPath"]["path"] = f"@@.Values.paths.{value}@@"
     for container, more in zip(containers, ("installArgs", "agentArgs"), strict=True):
-        container["image"] = "@@.Values.image.repository@@:@@.Values.image.tag@@"
-        container["imagePullPolicy"] = "@@.Values.image.pullPolicy@@"
         container["resources"] = "@@toYaml resources@@"
-        container["args"].append(f"@@items {more}@@")
-        server = {"KUBERNETES_SERVICE_HOST": "host", "KUBERNETES_SERVICE_PORT": "port"}
-        variables = [{"name": name, "value": f"@@.Values.apiServer.{value}@@"} for name, value in server.items()]
-        container["env"] += [IF.format("apiServer.host"), *variables, END]
+        valued(container, more)
     install = containers[0]
     install["args"] = optional(install["args"], "network.enabled", lambda item: item.startswith("--conflist="))
     install["volumeMounts"] = optional(install["volumeMounts"], "network.enabled", lambda item: item["name"] == "network")
@@ -127,11 +134,28 @@ def templated(documents: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], st
     for key in ("priorityClassName", "nodeSelector", "tolerations"):
         pod[key] = f"@@.Values.{key}@@" if key == "priorityClassName" else f"@@toYaml {key}@@"
     network["data"] = {conflist[0]: "@@conflist@@"}
-    for document in documents:
-        if "namespace" in document["metadata"]:
-            document["metadata"]["namespace"] = "@@.Release.Namespace@@"
-    one(documents, "ClusterRoleBinding")["subjects"][0]["namespace"] = "@@.Release.Namespace@@"
-    return documents, values
+    (container,) = deployment["template"]["spec"]["containers"]
+    deployment["replicas"] = "@@plain controller.replicas@@"
+    container["resources"] = "@@toYaml controller.resources@@"
+    valued(container, "controller.args")
+    for document in (*documents, *controller):
+        # In `default` are the Events about what has no namespace.
+        for where in (document["metadata"], *document.get("subjects", ())):
+            if where.get("namespace", "default") != "default":
+                where["namespace"] = "@@.Release.Namespace@@"
+        if document["kind"] == "CustomResourceDefinition":
+            document["metadata"]["annotations"] = {"helm.sh/resource-policy": "keep"}
+    return values
+
+
+def valued(container: dict[str, Any], more: str) -> None:
+    """Put what values say of any of our containers in place; `more`: its options beyond the manifest's."""
+    container["image"] = "@@.Values.image.repository@@:@@.Values.image.tag@@"
+    container["imagePullPolicy"] = "@@.Values.image.pullPolicy@@"
+    container["args"].append(f"@@items {more}@@")
+    server = {"KUBERNETES_SERVICE_HOST": "host", "KUBERNETES_SERVICE_PORT": "port"}
+    variables = [{"name": name, "value": f"@@.Values.apiServer.{value}@@"} for name, value in server.items()]
+    container["env"] += [IF.format("apiServer.host"), *variables, END]
 
 
 def _block(found: re.Match[str]) -> str:
@@ -145,9 +169,10 @@ def template(document: dict[str, Any]) -> str:
     text = re.sub(r"^ *- '?@@if (\S+)@@'?\n", r"{{- if .Values.\1 }}\n", text, flags=re.MULTILINE)
     text = re.sub(r"^ *- '?@@end@@'?\n", "{{- end }}\n", text, flags=re.MULTILINE)
     text = re.sub(
-        r"^( *)- '@@items (\w+)@@'\n", r"\1{{- range .Values.\2 }}\n\1- {{ . | quote }}\n\1{{- end }}\n", text, flags=re.MULTILINE
+        r"^( *)- '@@items ([\w.]+)@@'\n", r"\1{{- range .Values.\2 }}\n\1- {{ . | quote }}\n\1{{- end }}\n", text, flags=re.MULTILINE
     )
-    text = re.sub(r"^( *)(\w+): '@@toYaml (\w+)@@'\n", _block, text, flags=re.MULTILINE)
+    text = re.sub(r"^( *)(\w+): '@@toYaml ([\w.]+)@@'\n", _block, text, flags=re.MULTILINE)
+    text = re.sub(r"'@@plain ([\w.]+)@@'", r"{{ .Values.\1 }}", text)
     text = re.sub(r"'@@conflist@@'", "{{ .Values.network.conflist | toJson }}", text)
     text = re.sub(
         r"^( *)annotations:\n( *checksum/network): '@@checksum@@'\n",
@@ -164,11 +189,15 @@ def template(document: dict[str, Any]) -> str:
 
 def files() -> dict[str, str]:
     """Return the chart's files by name."""
-    documents, values = templated(rendered())
+    documents = rendered(resources=["../base"], components=["../components/bridge"])
+    controller = rendered(components=["../controller"])
+    values = templated(documents, controller)
+    text = "---\n".join(map(template, controller))
     return {
         "Chart.yaml": yaml.safe_dump(CHART, sort_keys=False),
         "values.yaml": values,
         **{f"templates/{document['kind'].lower()}.yaml": template(document) for document in documents},
+        "templates/controller.yaml": f"{{{{- if .Values.controller.enabled }}}}\n{text}{{{{- end }}}}\n",
     }
 
 

@@ -1,4 +1,4 @@
-"""A real Kubernetes API server for tests: etcd and kube-apiserver from $KUBEBUILDER_ASSETS, RBAC, certificates of its own.
+"""API servers for tests, with certificates of their own. The real one: etcd and kube-apiserver from $KUBEBUILDER_ASSETS, RBAC.
 
 A test file, or conftest.py, imports the fixture `api_server`.
 """
@@ -14,6 +14,7 @@ import socket
 import ssl
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -39,7 +40,7 @@ rules: [{level: Metadata}]
 
 
 class Asked(NamedTuple):
-    """One request that reached the API server, as its audit log says."""
+    """One request that reached the API server."""
 
     user: str
     verb: str
@@ -63,51 +64,15 @@ def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealApiServ
         server.close()
 
 
-class RealApiServer:
+class ApiServer(ABC):
     """An API server on loopback, and what a test wants of it."""
 
-    def __init__(self, assets: Path, directory: Path) -> None:
+    def __init__(self, directory: Path, port: int) -> None:
         self.authority = Authority()
         self.directory = directory
-        self._assets = assets
-        self._port, self._etcd_port, etcd_peer_port = _free_ports(3)
+        self._port = port
         self.url = f"https://127.0.0.1:{self._port}"
-        self._write_files()
         self._admin = self._context(self.authority.client("admin", "system:masters"))
-        etcd_url, peer_url = f"http://127.0.0.1:{self._etcd_port}", f"http://127.0.0.1:{etcd_peer_port}"
-        etcd = ["etcd", f"--data-dir={directory / 'etcd'}", f"--listen-client-urls={etcd_url}", f"--advertise-client-urls={etcd_url}"]
-        self._etcd = self._run([*etcd, f"--listen-peer-urls={peer_url}"])
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start the API server, with all that it knew before, and wait until it serves."""
-        files = self.directory
-        self._process = self._run([
-            "kube-apiserver", f"--etcd-servers=http://127.0.0.1:{self._etcd_port}", "--bind-address=127.0.0.1",
-            f"--secure-port={self._port}", "--advertise-address=127.0.0.1", "--authorization-mode=RBAC",
-            f"--tls-cert-file={files}/server.crt", f"--tls-private-key-file={files}/server.key", f"--client-ca-file={files}/ca.crt",
-            f"--service-account-key-file={files}/sa.key", f"--service-account-signing-key-file={files}/sa.key",
-            "--service-account-issuer=https://kubernetes.default.svc",
-            "--service-cluster-ip-range=10.96.0.0/16,fd00:10:96::/112", "--feature-gates=IPv6DualStack=true",  # else no second podCIDR
-            f"--audit-policy-file={files}/audit.yaml", f"--audit-log-path={files}/audit.log", "--audit-log-mode=blocking",
-        ])  # fmt: skip
-        self._wait(self._is_ready, "the API server does not get ready")
-
-    def stop(self) -> None:
-        """Stop the API server; connections are refused until `start`."""
-        if self._process is not None:
-            self._process.terminate()
-            try:
-                self._process.wait(20)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-            self._process = None
-
-    def close(self) -> None:
-        self.stop()
-        self._etcd.kill()
-        self._etcd.wait()
 
     def request(self, method: str, path: str, body: Mapping[str, Any] | None = None, content_type: str = "application/json") -> Any:
         """Ask as cluster-admin and return the answer's JSON. Raises RuntimeError where the answer is none of 2xx."""
@@ -182,8 +147,86 @@ class RealApiServer:
         pair = self.authority.client(name, *groups)
         return {"client-certificate-data": base64_text(pair.certificate), "client-key-data": base64_text(pair.key)}
 
+    @abstractmethod
+    def start(self) -> None:
+        """Start it, with all that it knew before, and wait until it serves."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Stop it; connections are refused until `start`."""
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    @abstractmethod
     def asked(self, agent: str = "kube-node/") -> list[Asked]:
-        """Return the requests so far of clients whose User-Agent begins with `agent`, from the audit log."""
+        """Return the requests so far of clients whose User-Agent begins with `agent`."""
+
+    def _merge(self, path: str, patch: Mapping[str, Any]) -> None:
+        self.request("PATCH", path, patch, "application/merge-patch+json")
+
+    def _wait(self, condition: Callable[[], bool], complaint: str) -> None:
+        deadline = time.monotonic() + START_TIMEOUT
+        while not condition():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{complaint}; see {self.directory}")
+            time.sleep(0.1)
+
+    def _context(self, client: KeyPair) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(cadata=self.authority.certificate.decode())
+        path = self.directory / "admin.pem"
+        path.write_bytes(client.certificate + client.key)
+        context.load_cert_chain(path)
+        return context
+
+
+class RealApiServer(ApiServer):
+    """etcd and kube-apiserver."""
+
+    def __init__(self, assets: Path, directory: Path) -> None:
+        port, self._etcd_port, etcd_peer_port = free_ports(3)
+        super().__init__(directory, port)
+        self._assets = assets
+        self._write_files()
+        etcd_url, peer_url = f"http://127.0.0.1:{self._etcd_port}", f"http://127.0.0.1:{etcd_peer_port}"
+        etcd = ["etcd", f"--data-dir={directory / 'etcd'}", f"--listen-client-urls={etcd_url}", f"--advertise-client-urls={etcd_url}"]
+        self._etcd = self._run([*etcd, f"--listen-peer-urls={peer_url}"])
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        files = self.directory
+        self._process = self._run([
+            "kube-apiserver", f"--etcd-servers=http://127.0.0.1:{self._etcd_port}", "--bind-address=127.0.0.1",
+            f"--secure-port={self._port}", "--advertise-address=127.0.0.1", "--authorization-mode=RBAC",
+            f"--tls-cert-file={files}/server.crt", f"--tls-private-key-file={files}/server.key", f"--client-ca-file={files}/ca.crt",
+            f"--service-account-key-file={files}/sa.key", f"--service-account-signing-key-file={files}/sa.key",
+            "--service-account-issuer=https://kubernetes.default.svc",
+            "--service-cluster-ip-range=10.96.0.0/16,fd00:10:96::/112", "--feature-gates=IPv6DualStack=true",  # else no second podCIDR
+            f"--audit-policy-file={files}/audit.yaml", f"--audit-log-path={files}/audit.log", "--audit-log-mode=blocking",
+        ])  # fmt: skip
+        self._wait(self._is_ready, "the API server does not get ready")
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(20)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+
+    def runs(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def close(self) -> None:
+        self.stop()
+        self._etcd.kill()
+        self._etcd.wait()
+
+    def asked(self, agent: str = "kube-node/") -> list[Asked]:
+        """Say what the audit log says."""
         found = []
         for line in (self.directory / "audit.log").read_bytes().splitlines():
             event = json.loads(line)
@@ -193,12 +236,8 @@ class RealApiServer:
                 found.append(Asked(event["user"].get("username", ""), event["verb"], *name))
         return found
 
-    def _merge(self, path: str, patch: Mapping[str, Any]) -> None:
-        self.request("PATCH", path, patch, "application/merge-patch+json")
-
     def _is_ready(self) -> bool:
-        assert self._process is not None
-        if self._process.poll() is not None:
+        if not self.runs():
             raise RuntimeError(f"kube-apiserver has ended, see {self.directory}/kube-apiserver.log")
         try:
             self.request("GET", "/readyz")
@@ -206,13 +245,6 @@ class RealApiServer:
         except (OSError, http.client.HTTPException, RuntimeError):
             return False
         return True
-
-    def _wait(self, condition: Callable[[], bool], complaint: str) -> None:
-        deadline = time.monotonic() + START_TIMEOUT
-        while not condition():
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{complaint}; see {self.directory}")
-            time.sleep(0.1)
 
     def _run(self, command: list[str]) -> subprocess.Popen[bytes]:
         with (self.directory / f"{command[0]}.log").open("ab") as log:
@@ -226,14 +258,6 @@ class RealApiServer:
         files = {"ca.crt": self.authority.certificate, "server.crt": server.certificate, "server.key": server.key, "sa.key": pem}
         for name, content in {**files, "audit.yaml": AUDIT_POLICY.encode()}.items():
             (self.directory / name).write_bytes(content)
-
-    def _context(self, client: KeyPair) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.load_verify_locations(cadata=self.authority.certificate.decode())
-        path = self.directory / "admin.pem"
-        path.write_bytes(client.certificate + client.key)
-        context.load_cert_chain(path)
-        return context
 
 
 def write_kubeconfig(path: Path, cluster: Mapping[str, Any], user: Mapping[str, Any]) -> Path:
@@ -255,7 +279,7 @@ def base64_text(content: bytes) -> str:
     return base64.b64encode(content).decode()
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports: list[int] = [listener.getsockname()[1] for listener in sockets]
     for listener in sockets:

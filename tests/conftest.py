@@ -45,12 +45,6 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     return report
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Mark what needs custom resources."""
-    if "crds" in getattr(item, "fixturenames", ()):
-        item.add_marker(pytest.mark.custom_resources)
-
-
 @pytest.fixture(autouse=True)
 def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the directory that stands for /run/kube-node, empty; the environment says so and says nothing of a cluster."""

@@ -1,4 +1,4 @@
-"""The controller's CRDs on a real API server, and a corner of it for each test: pools serve only that test's nodes."""
+"""The controller's CRDs on an API server, and a corner of it for each test: pools serve only that test's nodes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from controllerprocess import until
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from apiserver import RealApiServer
+    from apiserver import ApiServer
 
 ROOT = Path(__file__).resolve().parent.parent
 GROUP = "kube-node.nordix.org"
@@ -22,7 +22,7 @@ APIS = f"/apis/{GROUP}/v1alpha1"
 class Corner:
     """Pools and nodes of one test; `key` is the annotation that its pools write."""
 
-    def __init__(self, server: RealApiServer) -> None:
+    def __init__(self, server: ApiServer) -> None:
         self.server = server
         self.id = secrets.token_hex(4)
         self.key = f"test.example.com/{self.id}"
@@ -89,7 +89,7 @@ class Corner:
                 self.server.request("DELETE", f"{APIS}/nodesubnets/{item['metadata']['name']}")
 
 
-def install_crds(server: RealApiServer) -> None:
+def install_crds(server: ApiServer) -> None:
     for crd in yaml.safe_load_all((ROOT / "deploy/controller/crds.yaml").read_text()):
         server.request("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd)
 

@@ -1,4 +1,7 @@
-"""A controller on a real API server."""
+"""A controller on an API server: on a real one, and on a stand-in that every test below passes on, too.
+
+`@pytest.mark.servers(...)` names those that a test is about, where it is not about both.
+"""
 
 from __future__ import annotations
 
@@ -7,30 +10,56 @@ from typing import TYPE_CHECKING
 import pytest
 from controllerprocess import ControllerProcess
 from corner import Corner, install_crds
+from objectserver import ObjectServer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
-    from apiserver import RealApiServer
+    from apiserver import ApiServer, RealApiServer
+
+SERVERS: dict[str, Collection[pytest.MarkDecorator] | pytest.MarkDecorator] = {"stand_in": (), "real": pytest.mark.custom_resources}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Let a test run on the servers that it is marked with, or both."""
+    if "crds" in metafunc.fixturenames:
+        named = [mark.args for mark in metafunc.definition.iter_markers("servers")]
+        wanted = [pytest.param(name, marks=marks) for name, marks in SERVERS.items() if not named or name in named[0]]
+        metafunc.parametrize("crds", wanted, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")
-def crds(api_server: RealApiServer) -> RealApiServer:
-    """Return the API server, which knows SubnetPool and NodeSubnet."""
+def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectServer]:
+    server = ObjectServer(tmp_path_factory.mktemp("stand-in"))
+    server.start()
+    install_crds(server)
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def real(api_server: RealApiServer) -> RealApiServer:
     install_crds(api_server)
     return api_server
 
 
+@pytest.fixture(scope="session")
+def crds(request: pytest.FixtureRequest) -> ApiServer:
+    """Return the API server, which knows SubnetPool and NodeSubnet."""
+    found: ApiServer = request.getfixturevalue(request.param)
+    return found
+
+
 @pytest.fixture
-def corner(crds: RealApiServer) -> Iterator[Corner]:
+def corner(crds: ApiServer) -> Iterator[Corner]:
     corner = Corner(crds)
     yield corner
     corner.clear()
 
 
 @pytest.fixture
-def admin(crds: RealApiServer, tmp_path: Path) -> Path:
+def admin(crds: ApiServer, tmp_path: Path) -> Path:
     """Return a kubeconfig of a cluster's administrator."""
     return crds.kubeconfig(tmp_path / "admin", crds.certificate_user("controller-admin", "system:masters"))
 

@@ -73,6 +73,7 @@ def test_a_pool_that_cannot_work(corner: Corner) -> None:
     until(lambda: corner.condition(pool, "Ready")[0] == "True", 10)
 
 
+@pytest.mark.servers("real")
 @pytest.mark.usefixtures("controller")
 def test_kubectl_shows(corner: Corner, admin: Path) -> None:
     """`kubectl get` shows of a pool how full it is, and of a NodeSubnet whose it is."""

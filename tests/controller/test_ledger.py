@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,7 +13,7 @@ from kubenode.controller.pools import Ledger
 from kubenode.controller.purge import purge
 from kubenode.controller.records import Node, NodeSubnet, parse_pool
 from kubenode.controller.status import Reserved, status
-from kubenode.controller.writes import Annotate, CreateClaim
+from kubenode.controller.writes import Annotate, CreateClaim, Outcome
 from kubenode.ipam.ranges import Subnet, parse_subnet
 
 
@@ -92,6 +93,22 @@ def test_fifteen_thousand_nodes() -> None:
     assert ledger.changed == {"new"}
     assert len(ledger.plan("new", 0.0).writes) == 4
     assert time.process_time() - one < 0.05
+
+
+@pytest.mark.parametrize(("quicker", "reasons"), [("a", ["SubnetOverlap"]), ("b", [])])
+def test_an_overlap_with_what_is_not_yet_claimed(quicker: str, reasons: list[str]) -> None:
+    """An annotation that overlaps with what is about to be claimed for another node is no conflict before that has been claimed."""
+    ledger = Ledger()
+    ledger.set_pool(parse_pool(pool("p", {"cidr": "10.0.0.0/24", "nodePrefix": 28})))
+    ledger.set_node(Node("a", "ua", "1", {}, {}))
+    (create,) = ledger.plan("a", 0.0).writes
+    assert isinstance(create, CreateClaim)
+    ledger.set_node(Node("b", "ub", "1", {}, {"p": str(create.claim.subnet)}))
+    assert ledger.plan("b", 0.0) == Outcome([], [], 1.0)
+    if quicker == "b":  # by another controller
+        ledger.withdraw(create.claim)
+    ledger.set_claim(create.claim._replace(node=quicker, node_uid=f"u{quicker}", uid="c", version="2"))
+    assert [conflict.reason for conflict in ledger.plan("b", 1.0).conflicts] == reasons
 
 
 def test_reserved_networks() -> None:

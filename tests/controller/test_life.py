@@ -1,4 +1,4 @@
-"""The controller on a real API server: pools and nodes come, change and go."""
+"""The controller on an API server: pools and nodes come, change and go."""
 
 from __future__ import annotations
 
@@ -138,6 +138,7 @@ def test_shrunk_and_deleted(corner: Corner) -> None:
     until(lambda: corner.condition(pool, "Conflict")[1] == "InTheWay", 10)
     assert node in corner.condition(pool, "Conflict")[2]
     assert "172.20.0.0/24" in corner.condition(pool, "Conflict")[2]
+    assert corner.annotation(node) == "172.20.0.0/24"
     corner.server.request("DELETE", f"/apis/kube-node.nordix.org/v1alpha1/subnetpools/{pool}")
     corner.pools.discard(pool)
     corner.pool("later", [{"cidr": "172.20.0.0/23", "nodePrefix": 24}])
@@ -145,6 +146,19 @@ def test_shrunk_and_deleted(corner: Corner) -> None:
     wait(corner, second, "172.20.1.0/24")
     assert corner.annotation(node) == "172.20.0.0/24"
     assert corner.claims()["172.20.0.0/24"]["node"] == node
+
+
+@pytest.mark.usefixtures("controller")
+def test_moving_on(corner: Corner) -> None:
+    """A node whose annotation somebody removes gets a subnet that the pool offers now; the old one is free after reclaimAfter."""
+    node, pool = corner.node("a"), corner.pool("net", [{"cidr": "172.20.0.0/24", "nodePrefix": 24}], reclaimAfter="1s")
+    wait(corner, node, "172.20.0.0/24")
+    corner.pool("net", [{"cidr": "172.24.0.0/24", "nodePrefix": 24}], reclaimAfter="1s")
+    until(lambda: corner.condition(pool, "Conflict")[1] == "InTheWay", 10)
+    corner.annotate(node, None)
+    wait(corner, node, "172.24.0.0/24")
+    until(lambda: list(corner.claims()) == ["172.24.0.0/24"], 10, corner.claims)
+    until(lambda: corner.condition(pool, "Conflict")[0] == "False", 10)
 
 
 @pytest.mark.usefixtures("controller")
@@ -185,6 +199,20 @@ def test_a_crash_between_object_and_annotation(corner: Corner, admin: Path, cont
     until(lambda: controller.get("/readyz")[0] == 200)
     time.sleep(2)
     assert {asked.verb for asked in corner.server.asked()[before:]} <= {"list", "watch"}
+
+
+@pytest.mark.usefixtures("controller")
+def test_the_api_server_restarts(corner: Corner) -> None:
+    """What happens while the API server is away, and after it has forgotten what it told, is caught up with."""
+    corner.pool("net", [V4])
+    one = corner.node("a")
+    wait(corner, one, "172.20.0.0/24")
+    corner.server.stop()
+    corner.server.start()
+    corner.annotate(one, None)
+    two = corner.node("b")
+    until(lambda: corner.annotation(one) and corner.annotation(two), 40, corner.claims)
+    assert (corner.annotation(one), corner.annotation(two)) == ("172.20.0.0/24", "172.20.1.0/24")
 
 
 def test_metrics(corner: Corner, controller: ControllerProcess) -> None:

@@ -16,6 +16,7 @@ from corner import APIS, ROOT
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from apiserver import RealApiServer
     from corner import Corner
 
 DEPLOY = ROOT / "deploy/controller"
@@ -40,16 +41,17 @@ def test_the_component(tmp_path: Path) -> None:
     deployment = next(each for each in objects if each["kind"] == "Deployment")["spec"]
     pod = deployment["template"]["spec"]
     (container,) = pod["containers"]
+    assert container["args"][0] == "controller"  # after the image's entrypoint
     assert (deployment["replicas"], container["image"]) == (2, "example.com/x:1")
     assert pod["securityContext"]["runAsNonRoot"]
     assert container["securityContext"]["readOnlyRootFilesystem"]
     assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
 
 
-def test_the_deployment_is_valid(corner: Corner) -> None:
+def test_the_deployment_is_valid(api_server: RealApiServer) -> None:
     """The API server takes the Deployment as it is."""
     deployment = next(yaml.safe_load_all((DEPLOY / "deployment.yaml").read_text()))
-    corner.server.request("POST", "/apis/apps/v1/namespaces/kube-system/deployments?dryRun=All", deployment)
+    api_server.request("POST", "/apis/apps/v1/namespaces/kube-system/deployments?dryRun=All", deployment)
 
 
 @pytest.mark.usefixtures("controller")
@@ -65,7 +67,7 @@ def test_pools(corner: Corner, admin: Path) -> None:
     pool = corner.pool("net", [{"cidr": "172.20.0.0/23", "nodePrefix": 25}])
     until(lambda: corner.status(pool).get("allocated") == 2, 10)
     overview = next(line for line in run().splitlines() if line.startswith(pool))
-    assert overview.split() == [pool, "172.20.0.0/23", "/25", "█" * 10 + "░" * 10, "2", "2", corner.key]
+    assert overview.split() == [pool, corner.key, "172.20.0.0/23", "/25", "█" * 10 + "░" * 10, "2", "2"]
     lines = [line.split() for line in run(pool).splitlines()]
     assert [node, "172.20.0.0/25"] in lines
     assert [other, "172.20.1.0/25", "taken", "over"] in lines

@@ -127,6 +127,14 @@ def test_a_watch_that_ends_is_resumed(tmp_path: Path) -> None:
     assert counts.reasons == ["error", "error"]
 
 
+def test_a_watch_that_ends_within_an_event(tmp_path: Path) -> None:
+    """Half an event is not taken for one; the watch goes on from the last whole one."""
+    script = [page(7, ["a"]), stream(event("ADDED", "b", 9), b'{"type": "ADDED", "object"'), stream(event("ADDED", "c", 10), 30.0)]
+    server, counts = mirrored(tmp_path, script, lambda names, _: names.there == {"a", "b", "c"})
+    assert "resourceVersion=9" in server.requests[2].path
+    assert counts.reasons == ["error"]
+
+
 def test_an_expired_version(tmp_path: Path) -> None:
     """After a 410 all is listed anew at once, and what is not there any more is dropped."""
     for name, expired in (("answer", refuse(410, "too old", "Expired")), ("event", stream(failure(410, "too old")))):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from apiserver import RealApiServer
+    from apiserver import ApiServer
     from corner import Corner
 
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
@@ -36,7 +36,7 @@ def path_of(manifest: dict[str, Any]) -> str:
 
 
 @pytest.fixture
-def rights(crds: RealApiServer) -> Iterator[RealApiServer]:
+def rights(crds: ApiServer) -> Iterator[ApiServer]:
     """Apply the manifest as it is."""
     for manifest in MANIFESTS:
         crds.request("POST", path_of(manifest), manifest)
@@ -46,7 +46,7 @@ def rights(crds: RealApiServer) -> Iterator[RealApiServer]:
 
 
 @pytest.fixture
-def account(rights: RealApiServer, tmp_path: Path) -> Path:
+def account(rights: ApiServer, tmp_path: Path) -> Path:
     lease = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases"
     rights.request("DELETE", f"{lease}?fieldSelector=metadata.name=kube-node-controller")
     token = {"token": rights.token("kube-node-controller")}
@@ -76,7 +76,7 @@ def test_the_manifest_is_enough(corner: Corner, account: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(("role", "index", "verb"), RULES, ids=str)
-def test_a_right_is_missing(corner: Corner, rights: RealApiServer, account: Path, tmp_path: Path, role: str, index: int, verb: str) -> None:
+def test_a_right_is_missing(corner: Corner, rights: ApiServer, account: Path, tmp_path: Path, role: str, index: int, verb: str) -> None:
     """With any one right taken away, an error names what is missing: verb, resource and the rule to bind."""
     kind, _, name = role.partition("/")
     manifest = next(each for each in MANIFESTS if (each["kind"], each["metadata"]["name"]) == (kind, name))

@@ -107,6 +107,37 @@ def test_the_charts_network_is_the_component(helm: str, overlay: Path) -> None:
     assert theirs == expected
 
 
+def test_the_charts_controller_is_the_component(helm: str, overlay: Path) -> None:
+    """`controller.enabled` does what the controller's component does; its CRDs outlive the release."""
+    rendered = run(helm, "template", "kube-node", DEPLOY / "chart", "--namespace=kube-system", "--set=controller.enabled=true")
+    theirs = documents(rendered)
+    for key, document in theirs.items():
+        if key.startswith("CustomResourceDefinition/"):
+            assert document["metadata"].pop("annotations") == {"helm.sh/resource-policy": "keep"}
+    assert theirs == documents(kustomized(overlay, ["../controller"]))
+
+
+def test_the_charts_values_reach_the_controller(helm: str) -> None:
+    """Each value is where it belongs; only the Events' role is in another namespace than the release."""
+    values = {
+        "image": {"repository": "registry.example/kn", "tag": "v9", "pullPolicy": "Never"},
+        "apiServer": {"host": "192.0.2.1", "port": "6443"},
+        "controller": {"enabled": True, "replicas": 3, "args": ["--loglevel=debug"], "resources": {"limits": {"memory": "1Gi"}}},
+    }
+    found = documents(run(helm, "template", "kn", DEPLOY / "chart", "--namespace=net", "--values=-", stdin=json.dumps(values)))
+    deployment = found["Deployment/kube-node-controller"]["spec"]
+    (container,) = deployment["template"]["spec"]["containers"]
+    assert (deployment["replicas"], container["image"], container["imagePullPolicy"]) == (3, "registry.example/kn:v9", "Never")
+    assert container["args"][-1] == "--loglevel=debug"
+    assert container["resources"]["limits"] == {"memory": "1Gi"}
+    assert {"name": "KUBERNETES_SERVICE_HOST", "value": "192.0.2.1"} in container["env"]
+    places = {key: document["metadata"].get("namespace") for key, document in found.items()}
+    elsewhere = {key for key, place in places.items() if place not in (None, "net")}
+    assert elsewhere == {"Role/kube-node-controller-events", "RoleBinding/kube-node-controller-events"}
+    subjects = [subject["namespace"] for document in found.values() for subject in document.get("subjects", ())]
+    assert set(subjects) == {"net"}
+
+
 def test_the_charts_values_reach_the_pod(helm: str) -> None:
     """Each value is where it belongs."""
     values = {

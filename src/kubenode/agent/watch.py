@@ -15,10 +15,10 @@ from random import SystemRandom
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from kubenode.cni.errors import INTERNAL, KUBECONFIG, NODE_NOT_FOUND, TRY_AGAIN_LATER, UNAUTHORIZED, CNIError
-from kubenode.kube.asyncclient import GarbledError
 from kubenode.kube.node import reduce
 from kubenode.kube.offloop import off_loop
 from kubenode.kube.refusal import RefusedError
+from kubenode.kube.stream import GarbledError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable

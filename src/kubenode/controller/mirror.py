@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import msgspec
 
 from kubenode.cni.errors import INTERNAL, TRY_AGAIN_LATER, CNIError
-from kubenode.kube.asyncclient import GarbledError
 from kubenode.kube.refusal import RefusedError
+from kubenode.kube.stream import GarbledError
 
 if TYPE_CHECKING:
     from kubenode.controller.ports import Log

@@ -138,6 +138,10 @@ class Ledger:
     def reclaim_after(self, pool: str) -> float:
         return self.pools[pool].reclaim_after if pool in self.pools else RECLAIM_AFTER
 
+    def is_open(self, subnet: Subnet, node: str) -> bool:
+        """Tell whether addresses of `subnet` are about to be claimed for another node: the API server may still refuse that."""
+        return any(claim.node != node and not claim.uid for _, claim in self.claims.overlapping(subnet))
+
     def rival(self, subnet: Subnet, node: str) -> str | None:
         """Return another node that has an address of `subnet`, as far as that counts against `node`: it has a claim, or comes first."""
         for _, claim in self.claims.overlapping(subnet):

@@ -34,7 +34,7 @@ NODES = "/api/v1/nodes"
 POOLS = f"/apis/{GROUP}/v1alpha1/subnetpools"
 CLAIMS = f"/apis/{GROUP}/v1alpha1/nodesubnets"
 EVENTS = "/api/v1/namespaces/default/events"  # where those about objects without a namespace are
-WORKERS = 16
+WORKERS = 8  # nodes at a time; each has up to four requests under way
 ROUNDS = 6  # for one node in a row: claims, annotation, and who else was quicker
 STATUS_AFTER = 1.0  # seconds from a change to a pool's status, which covers all that changes meanwhile
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from kubenode.ipam.ranges import Subnet
 
 
+SETTLED_AFTER = 1.0  # seconds; by then the API server has said whether a claim can be created
+
+
 class Turn:
     """What a node needs. `values`: what its annotations are to be; they are written once all claims of them are there."""
 
@@ -62,6 +65,9 @@ class Turn:
         if claim is not None and claim.node == self.node.name and not elsewhere:
             self._confirm(claim, key)
             return not claim.adopted
+        if self._ledger.is_open(subnet, self.node.name):
+            self._look_again(self._now + SETTLED_AFTER)
+            return False
         rival = elsewhere or self._ledger.rival(subnet, self.node.name)
         pool = next((pool for pool in pools if any(block.holds(subnet) for block in pool.blocks)), None)
         if rival is not None and pools:
@@ -90,9 +96,9 @@ class Turn:
 
     def _take(self, version: int, key: str, pools: list[SubnetPool], spare: Iterable[NodeSubnet]) -> NodeSubnet | None:
         """Return a claim of a family for the node: one that it has already, or a new one."""
-        # Not those of a pool that does not serve it any more: that is how a node moves from one to another.
+        # Not those of a pool that does not serve it any more, nor what it does not offer any more: that is how a node moves on.
         serving = {pool.name for pool in pools}
-        there = [claim for claim in spare if claim.subnet.version == version and claim.pool in serving]
+        there = [claim for claim in spare if claim.subnet.version == version and claim.pool in serving and not self._is_misplaced(claim)]
         if there:
             return there[0]
         offering = [pool for pool in pools if any(block.cidr.version == version for block in pool.blocks)]
@@ -104,6 +110,9 @@ class Turn:
                 return claim
         self.waits_for.update(pool.name for pool in offering)
         return None
+
+    def _is_misplaced(self, claim: NodeSubnet) -> bool:
+        return claim.subnet in self._ledger.misplaced.get(claim.pool, ())
 
     def _create(self, claim: NodeSubnet) -> None:
         self._ledger.enter(claim)
@@ -131,7 +140,10 @@ class Turn:
         elif due <= self._now:
             self.writes.append(DeleteClaim(claim, orphan=False))
             return
-        self.again = due if self.again is None else min(self.again, due)
+        self._look_again(due)
+
+    def _look_again(self, when: float) -> None:
+        self.again = when if self.again is None else min(self.again, when)
 
     def _conflict(self, key: str, pools: Iterable[SubnetPool], reason: str, message: str) -> None:
         names = tuple(pool.name for pool in pools)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from contextlib import aclosing
 from http import HTTPStatus
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,18 +15,18 @@ from lightkube.config.client_adapter import ConnectionParams
 from lightkube.core import decoders
 from lightkube.core.generic_client import GenericAsyncClient
 
-from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
 from kubenode.kube.client import Node, anonymous
 from kubenode.kube.offloop import off_loop
 from kubenode.kube.signon import SignOn, retry_after
 from kubenode.kube.sources import SERVICE_ACCOUNT, connection
+from kubenode.kube.stream import garbled, lines
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncGenerator, Mapping
 
 CONNECT_TIMEOUT = 3.0  # seconds for TCP where no name has to be resolved: a lost SYN is sent again after 1 s, then after 3 s
-LARGEST = 16 << 20  # bytes of one event; etcd holds 1.5 MiB an object
+CONNECTIONS = 16  # to one API server: each request looks through all that are idle, and one beyond those that are kept begins with TLS
 # A peer that is gone without a word is noticed after 30 s, though nothing is sent to it.
 KEEPALIVE = [
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -41,10 +42,6 @@ class Event(NamedTuple):
     kind: str
     version: str
     manifest: dict[str, Any]
-
-
-class GarbledError(CNIError):
-    """The API server, or something between, sent what is no event."""
 
 
 class AsyncNodes:
@@ -103,24 +100,9 @@ class AsyncNodes:
         await self._client.close()  # type: ignore[no-untyped-call]
 
     async def _events(self, response: httpx2.Response) -> AsyncGenerator[Event, None]:
-        pending = bytearray()
-        try:
-            async for chunk in response.aiter_raw():
-                searched = len(pending)
-                pending += chunk
-                while (end := pending.find(b"\n", searched)) >= 0:
-                    line, searched = bytes(pending[:end]), 0
-                    del pending[: end + 1]
-                    yield self._event(line)
-                if len(pending) > LARGEST:
-                    raise self._garbled(f"an event of more than {LARGEST} bytes")
-        except httpx2.RequestError as error:
-            raise self._sign_on.no_answer(error) from error
-        finally:
-            await response.aclose()
-        if pending:
-            problem = f"the watch at API server {self._sign_on.server} ended in the middle of an event"
-            raise CNIError(TRY_AGAIN_LATER, problem, "does something between end long connections?")
+        async with aclosing(lines(response, self._sign_on)) as told:
+            async for line in told:
+                yield self._event(line)
 
     def _event(self, line: bytes) -> Event:
         try:
@@ -132,11 +114,7 @@ class AsyncNodes:
             manifest = dict(decoders.decode_object(event.object, Node))
             return Event(event.type, str(manifest["metadata"]["resourceVersion"]), manifest)
         except (msgspec.MsgspecError, TypeError, ValueError, KeyError, RecursionError) as error:
-            raise self._garbled(str(error) or type(error).__name__) from error
-
-    def _garbled(self, what: str) -> GarbledError:
-        problem = f"API server {self._sign_on.server} sent something other than an event of a watch: {what}"
-        return GarbledError(TRY_AGAIN_LATER, problem, "does something between answer in its place?")
+            raise garbled(self._sign_on, "an event of a watch", str(error) or type(error).__name__) from error
 
 
 class AsyncTransport(httpx2.AsyncBaseTransport):
@@ -181,7 +159,8 @@ class AsyncTransport(httpx2.AsyncBaseTransport):
 
 
 def _wire(context: ssl.SSLContext, proxy: str | None) -> httpx2.AsyncHTTPTransport:
-    return httpx2.AsyncHTTPTransport(verify=context, proxy=proxy, trust_env=False, socket_options=KEEPALIVE)
+    limits = httpx2.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS)
+    return httpx2.AsyncHTTPTransport(verify=context, proxy=proxy, trust_env=False, socket_options=KEEPALIVE, limits=limits)
 
 
 def _is_address(host: str) -> bool:

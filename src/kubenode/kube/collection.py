@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from urllib.parse import urlencode
@@ -10,17 +11,18 @@ from urllib.parse import urlencode
 import httpx2
 import msgspec
 
-from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
-from kubenode.kube.asyncclient import LARGEST, AsyncTransport, GarbledError
+from kubenode.cni.errors import CNIError
+from kubenode.kube.asyncclient import AsyncTransport
 from kubenode.kube.refusal import RefusedError
 from kubenode.kube.signon import SignOn
 from kubenode.kube.sources import SERVICE_ACCOUNT, connection
+from kubenode.kube.stream import garbled, lines
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
 
 PAGE = 500  # objects in one answer to a LIST, as kubectl asks for them
-JSON_PATCH, MERGE_PATCH = "application/json-patch+json", "application/merge-patch+json"
+MERGE_PATCH = "application/merge-patch+json"
 METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
@@ -30,9 +32,6 @@ class Collection(NamedTuple):
 
     path: str
     metadata: bool = False
-
-    def of(self, name: str) -> str:
-        return f"{self.path}/{name}"
 
 
 class Event(NamedTuple):
@@ -85,12 +84,13 @@ class Cluster:
         self._timeout = timeout
         self._observer = observer
         self._url = self._sign_on.server.rstrip("/")
-        self._client = httpx2.AsyncClient(transport=AsyncTransport(self._sign_on), timeout=None, trust_env=False)
+        # Not by an AsyncClient, which takes half as long again for what is not needed here: cookies, redirects, its own authentication.
+        self._transport = AsyncTransport(self._sign_on)
         self._list: msgspec.json.Decoder[_List] = msgspec.json.Decoder(_List)
         self._event: msgspec.json.Decoder[_Event] = msgspec.json.Decoder(_Event)
 
     async def aclose(self) -> None:
-        await self._client.aclose()
+        await self._transport.aclose()
 
     async def pages(self, collection: Collection) -> AsyncGenerator[tuple[list[msgspec.Raw], str], None]:
         """Yield all objects in pages, each with the version of the whole. A page that has expired is a RefusedError with 410."""
@@ -101,7 +101,7 @@ class Cluster:
             try:
                 page = self._list.decode(body)
             except msgspec.MsgspecError as error:
-                raise self._garbled("a list", error) from error
+                raise garbled(self._sign_on, "a list", error) from error
             yield page.items or [], page.metadata.version
             more = page.metadata.more
             if not more:
@@ -111,7 +111,7 @@ class Cluster:
         """Return what happens after `version`, once the API server has accepted to say so for `seconds`."""
         query = {"watch": "true", "resourceVersion": version, "allowWatchBookmarks": "true", "timeoutSeconds": str(seconds)}
         headers = {"Accept-Encoding": "identity", **({"Accept": METADATA} if collection.metadata else {})}
-        request = self._client.build_request("GET", f"{self._url}{collection.path}?{urlencode(query)}", headers=headers)
+        request = httpx2.Request("GET", f"{self._url}{collection.path}?{urlencode(query)}", headers=headers)
         return self._events(await self._send("watch", collection.path, request, stream=True))
 
     async def get(self, path: str, *, metadata: bool = False) -> dict[str, Any]:
@@ -143,16 +143,20 @@ class Cluster:
         accept: str = "",
     ) -> bytes:
         content = None if body is None else msgspec.json.encode(body)
-        headers = {"Accept": accept or "application/json", **({"Content-Type": content_type} if content is not None else {})}
+        headers = {"Accept": accept or "application/json", "Accept-Encoding": "gzip"}
+        if content is not None:
+            headers["Content-Type"] = content_type
         url = f"{self._url}{path}" + (f"?{urlencode(query)}" if query else "")
-        response = await self._send(verb, path, self._client.build_request(method, url, content=content, headers=headers))
+        response = await self._send(verb, path, httpx2.Request(method, url, content=content, headers=headers))
         return bytes(response.content)
 
     async def _send(self, verb: str, path: str, request: httpx2.Request, *, stream: bool = False) -> httpx2.Response:
         resource = _resource(path)
         try:
             async with asyncio.timeout(self._timeout):
-                response = await self._client.send(request, stream=stream)
+                response = await self._transport.handle_async_request(request)
+                if not stream:
+                    await response.aread()
         except RefusedError as error:
             self._observer.requested(verb, resource, str(error.status))
             raise
@@ -169,27 +173,15 @@ class Cluster:
         try:
             found = msgspec.json.decode(body)
         except msgspec.MsgspecError as error:
-            raise self._garbled("an object", error) from error
+            raise garbled(self._sign_on, "an object", error) from error
         if not isinstance(found, dict):
-            raise self._garbled("an object", type(found).__name__)
+            raise garbled(self._sign_on, "an object", type(found).__name__)
         return found
 
     async def _events(self, response: httpx2.Response) -> AsyncGenerator[Event, None]:
-        pending = bytearray()
-        try:
-            async for chunk in response.aiter_raw():
-                searched = len(pending)
-                pending += chunk
-                while (end := pending.find(b"\n", searched)) >= 0:
-                    line, searched = bytes(pending[:end]), 0
-                    del pending[: end + 1]
-                    yield self._told(line)
-                if len(pending) > LARGEST:
-                    raise self._garbled("an event of a watch", f"more than {LARGEST} bytes")
-        except httpx2.RequestError as error:
-            raise self._sign_on.no_answer(error) from error
-        finally:
-            await response.aclose()
+        async with aclosing(lines(response, self._sign_on)) as told:
+            async for line in told:
+                yield self._told(line)
 
     def _told(self, line: bytes) -> Event:
         try:
@@ -199,12 +191,8 @@ class Cluster:
                 pause = status.details.pause if status.details else None
                 raise self._sign_on.refused(status.code, bytes(event.object), pause)
         except msgspec.MsgspecError as error:
-            raise self._garbled("an event of a watch", error) from error
+            raise garbled(self._sign_on, "an event of a watch", error) from error
         return Event(event.type, event.object)
-
-    def _garbled(self, wanted: str, found: object) -> GarbledError:
-        problem = f"API server {self._sign_on.server} sent something other than {wanted}: {found}"
-        return GarbledError(TRY_AGAIN_LATER, problem, "does something between answer in its place?")
 
 
 def _resource(path: str) -> str:
