@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import resource
 import socket
 import struct
 import time
@@ -12,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from agentprocess import AgentProcess, eventually, write_node
-from prometheus_client import generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from kubenode.agent.metrics import Metrics
+from kubenode.agent.metrics import HTTPServer, Metrics
 from kubenode.agent.networks import Key
 from kubenode.host.datadir import DiskStore
 from kubenode.host.log import Log
@@ -201,6 +203,38 @@ def test_a_scraper_that_goes_away(tmp_path: Path, run_dir: Path) -> None:
         assert agent.get("/healthz") == (200, "ok\n")
         assert agent.stop() == 0
         assert [line for line in agent.log.read_text().splitlines() if not line.startswith("{")] == []
+
+
+class CountingServer(HTTPServer):
+    """Counts how often it tries to let somebody in."""
+
+    tries = 0
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        self.tries += 1
+        return super().get_request()
+
+
+def test_no_file_descriptor_to_be_had() -> None:
+    """A scraper that cannot be let in waits, and is not tried again without a pause; once there is a descriptor it is served."""
+    server = CountingServer(("127.0.0.1", 0), CollectorRegistry(), {"/healthz": lambda: ""})
+    server.start()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket() as scraper:
+        scraper.settimeout(20)
+        next_one = os.dup(0)
+        os.close(next_one)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (next_one, limits[1]))
+        try:
+            scraper.connect(("127.0.0.1", server.server_address[1]))
+            scraper.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+            time.sleep(0.5)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert 1 <= server.tries <= 6
+        assert scraper.recv(12) == b"HTTP/1.0 200"
+    server.shutdown()
+    server.server_close()
 
 
 def test_ready_means_that_calls_are_taken(run_dir: Path) -> None:

@@ -277,6 +277,16 @@ def test_status_after_a_reboot(network: NetworkMaker, view: ViewWriter, tmp_path
     assert net.add("c2") == ["11.0.1.2"]
 
 
+def test_status_where_ranges_come_with_the_pod(embedded: NetworkMaker) -> None:
+    """A host-local whose ranges are the runtime's to give (`ipRanges`) is ready, though STATUS comes without them."""
+    net = embedded("host-local")
+    net.ok("STATUS")
+    more: dict[str, Any] = {"runtimeConfig": {"ipRanges": [[{"subnet": "10.9.0.0/30"}]]}}
+    assert net.add(**more) == ["10.9.0.2"]
+    net.ok("STATUS")
+    assert net.error("STATUS", **more)["code"] == 50
+
+
 def test_status_without_what_an_add_needs(binaries: Path, tmp_path: Path, view: ViewWriter) -> None:
     """STATUS says 50 without subnets, without the delegate; what is wrong with the configuration keeps its own code."""
     view()

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 12.0)  # seconds, up to a call's deadline
 COMMANDS = frozenset(["ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION"])
+PAUSE = 0.1  # seconds without accepting where that fails
 READ_TIMEOUT = 10.0  # seconds for a scraper to say what it wants
 
 
@@ -121,6 +122,13 @@ class HTTPServer(ThreadingMixIn, TCPServer):
 
     def start(self) -> None:
         threading.Thread(target=self.serve_forever, daemon=True, name="http").start()
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        try:
+            return super().get_request()
+        except OSError:  # no file descriptors are left: who waits would be tried again at once, and again
+            time.sleep(PAUSE)
+            raise
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing of a scraper that is gone; socketserver would print a traceback between our lines."""

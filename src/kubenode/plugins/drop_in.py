@@ -28,11 +28,17 @@ def _as_reference(command: Command) -> Command:
     return run
 
 
+def _status(call: Call) -> bytes:
+    """Say nothing of ranges that only come with a pod, in `runtimeConfig` (CONVENTIONS.md, `ipRanges`): STATUS is asked without."""
+    has_own = call.netconf.ipam.get("ranges") or call.netconf.ipam.get("subnet") or call.netconf.raw.get("runtimeConfig")
+    return host_local.cmd_status(call) if has_own else b""
+
+
 OURSELVES = delegation.Delegate(delegation.HOST_LOCAL, "")
 COMMANDS = {
     "ADD": _as_reference(lambda call: delegation.add(call, OURSELVES, call.netconf.ipam)),
     "DEL": _as_reference(lambda call: delegation.delete(call, OURSELVES, call.netconf.ipam)),
     "CHECK": _as_reference(lambda call: delegation.check(call, OURSELVES, call.netconf.ipam)),
     "GC": _as_reference(lambda call: delegation.collect(call, OURSELVES, call.netconf.ipam)),
-    "STATUS": _as_reference(host_local.cmd_status),
+    "STATUS": _as_reference(_status),
 }
