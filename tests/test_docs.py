@@ -73,7 +73,8 @@ def test_pictures_of_help_are_up_to_date(name: str) -> None:
     """What a picture shows of a command's help is what the command says."""
     command = kube_node.get_command(click.Context(kube_node), name)
     assert command is not None
-    said = command.get_help(click.Context(command, info_name=name, parent=click.Context(kube_node, info_name="kube-node")))
+    above = click.Context(kube_node, info_name="kube-node", help_option_names=["-h", "--help"])
+    said = command.get_help(click.Context(command, info_name=name, parent=above))
     for columns in (80, 200):
         picture = ET.parse(ROOT / f"docs/images/{name}-help-{columns}.svg")
         assert "".join(said.split()) in "".join("".join(picture.getroot().itertext()).split())
