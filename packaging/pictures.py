@@ -59,7 +59,8 @@ def svg(screen: Screen) -> str:
     # rich's own would load a font from another host.
     template = re.sub(r"@font-face \{\{.*?\}\}\n", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
     template = template.replace("<svg ", '<svg xml:space="preserve" ', 1)  # what is indented stays so in every viewer
-    drawn = console.export_svg(title=screen.command, code_format=template, unique_id="kube-node", theme=THEME)
+    title = screen.command.partition(" -")[0]
+    drawn = console.export_svg(title=title, code_format=template, unique_id="kube-node", theme=THEME)
     # Each line is cut at its own height by a path of its own, which is half of the file and cuts nothing.
     drawn = re.sub(r'\s*<clipPath id="kube-node-line-\d+">.*?</clipPath>', "", drawn, flags=re.DOTALL)
     drawn = re.sub(r' clip-path="url\(#kube-node-line-\d+\)"', "", drawn)

@@ -49,7 +49,7 @@ class Screen(NamedTuple):
 BARE = {
     "help": Shot(""),
     **{f"{name}-help": Shot(f"{name} --help") for name in COMMANDS},
-    "install": Shot("install --dry-run --node-name=worker-1 --conflist=/etc/kube-node/10-k8snet.conflist"),
+    "install": Shot("install --dry-run --conflist=/etc/kube-node/10-k8snet.conflist"),
 }
 UP = {
     "status": Shot("status"),

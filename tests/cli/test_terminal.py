@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 TINY, NARROW, BROAD = 40, 80, 200
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-BARS = frozenset("┃│┳┬╇┼┻┴┡┩├┤┏┓└┘")  # where a table's columns begin and end
+BARS = frozenset("┃│┳┬╇┼┻┴┡┩├┤┏┓└┘")  # where a table's columns begin and end: as wide as the numbers in them
 PICTURE = re.compile("[·█░▒▓G!x-]+")  # a bar, or a row of a map
 
 
@@ -36,7 +36,7 @@ def text(screen: Screen) -> str:
 
 def words(screen: Screen) -> set[str]:
     """Return the words, with a 0 for each number: times and process numbers differ from run to run."""
-    found = {word.strip(",") for word in text(screen).split() if not PICTURE.fullmatch(word)}
+    found = {word.strip(",") for word in text(screen).split() if not PICTURE.fullmatch(word) and not BARS & set(word)}
     return {re.sub("[0-9a-f]+", "0", word) for word in found}
 
 

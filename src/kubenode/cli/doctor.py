@@ -54,7 +54,7 @@ def _show(results: list[Result]) -> None:
     from kubenode.cli import screen
 
     out = screen.console()
-    table = Table.grid(padding=(0, 1))
+    table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")

@@ -37,5 +37,6 @@ def command(place: Place, *, as_json: bool) -> None:
         screen.dump({"version": VERSION, "python": python, "cniVersions": list(versions.SUPPORTED), "installed": installed})
         return
     click.echo(f"kube-node {VERSION}, Python {python}\nCNI {', '.join(versions.SUPPORTED)}")
+    width = max((len(one.path) for one in found), default=0)
     for one in found:
-        click.echo(f"{one.path}  {'relay' if one.is_relay else 'launcher'} {one.version or 'of unknown version'}")
+        click.echo(f"{one.path:{width}}  {'relay' if one.is_relay else 'launcher':8}  {one.version or 'of unknown version'}")
