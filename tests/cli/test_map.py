@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
 from typing import TYPE_CHECKING
 
 import pytest
@@ -65,11 +67,81 @@ def test_pictures(seeded: SeededNode, tmp_path: Path) -> None:
     assert max(map(len, shown.splitlines())) <= 80
     file = tmp_path / "map.svg"
     assert seeded.run_command("map", "k8snet", f"--svg={file}").code == 0
-    titles = [title.text for title in ET.parse(file).iter(f"{SVG}title")]
+    titles = [title.text or "" for title in ET.parse(file).iter(f"{SVG}title")]
     assert len(titles) == 512
-    assert "10.1.0.2: web/<shop>" in titles
+    assert [title for title in titles if title.startswith("10.1.0.2: web/<shop>, since 20")]
     said = json.loads(seeded.run_command("map", "10.1.0.0/24", "--json").stdout)
     assert {"first": "10.1.0.2", "kind": "held", "held": 1, "size": 1} in said[0]["cells"]
     wrong = seeded.run_command("map", "10.2.0.0/24")
     assert wrong.code == 1
     assert "10.1.0.0/24" in wrong.stderr
+
+
+class Page(HTMLParser):
+    """What a page says: its elements, the titles of its cells, what it would load from elsewhere, what is not closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.texts: list[tuple[str, str]] = []
+        self.cells: list[str] = []
+        self.loads: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.loads += [f"{name}={value}" for name, value in attrs if name in {"src", "href", "xlink:href"}]
+        if tag in {"script", "link", "iframe"}:
+            self.loads.append(tag)
+        if tag == "rect":
+            self.cells.append(str(dict(attrs)["class"]))
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if data.strip():
+            self.texts.append((self.open[-1], data.strip()))
+
+
+def test_page(seeded: SeededNode, tmp_path: Path) -> None:
+    """The page tells of each subnet how much is in use, and of each cell whose it is and since when; it loads nothing."""
+    conf = seeded.conf()
+    seeded.configure(conf)
+    seeded.add(conf, "c1", "web/<shop>")
+    seeded.add(conf, "c2", "web/gone")
+    (seeded.netns / "c2").unlink()
+    file = tmp_path / "map.html"
+    assert seeded.run_command("map", f"--html={file}").code == 0
+    text = file.read_text()
+    page = Page(text)
+    assert (page.open, page.loads) == ([], [])
+    assert "url(" not in text
+    assert "prefers-color-scheme: dark" in text
+    assert [word for tag, word in page.texts if tag == "code"] == ["10.1.0.0/24", "fd01::/64"]
+    assert [word for tag, word in page.texts if tag == "dd"] == ["2 of 253, <1 %", "251", "1", "2 of 1.8e19, <1 %", "1.8e19", "1"]
+    titles = [word for tag, word in page.texts if tag == "title"]
+    assert [title for title in titles if re.fullmatch(r"10\.1\.0\.2: web/<shop>, since \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", title)]
+    assert [title for title in titles if title.startswith("fd01::3: web/gone, since") and title.endswith(", leaked?")]
+    legend = 5  # free, held, leaked, gateway, not to be given
+    assert len(page.cells) == 512 + legend
+    assert page.cells.count("held") == 2 + 1
+    both = seeded.run_command("map", "k8snet", f"--svg={file}.svg", "--html=-")
+    assert both.stdout.startswith("<!DOCTYPE html>")
+    assert (tmp_path / "map.html.svg").exists()
+
+
+@pytest.mark.parametrize(("pod_cidr", "held"), [("10.1.0.0/16", 5000), ("10.1.0.0/28", 5)])
+def test_numbers_are_those_of_status(seeded: SeededNode, pod_cidr: str, held: int) -> None:
+    """Of a large subnet, too, a picture says how many addresses there are and are held, as status does."""
+    seeded.view([pod_cidr])
+    seeded.configure(seeded.conf())
+    seeded.hold("k8snet", held)
+    (counted,) = seeded.run_command("status", "--json").json["networks"][0]["rangeSets"]
+    assert counted["used"] == held
+    assert f"{held:,} of {counted['total']:,} held" in seeded.run_command("map").stdout

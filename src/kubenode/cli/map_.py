@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from kubenode.inspection.records import Records
     from kubenode.ipam.address import Address
 
-IN_TERMINAL, IN_SVG = 1024, 4096  # cells of a picture at the most
+IN_TERMINAL, IN_FILE = 1024, 4096  # cells of a picture at the most
 NAMED = 5000  # addresses up to which a picture says whose each is
 
 
@@ -30,12 +30,13 @@ class Drawn(NamedTuple):
 @click.command("map", short_help="A picture of what is in use of a subnet.")
 @click.argument("target", type=where.NetworkName(), required=False, default="", metavar="[NETWORK|SUBNET]")
 @click.option("--svg", "svg_file", default="", metavar="FILE", help="Write an SVG picture instead; - is standard output.")
+@click.option("--html", "html_file", default="", metavar="FILE", help="Write a page with the picture; - is standard output.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a picture.")
 @where.place
-def command(target: str, svg_file: str, place: Place, *, as_json: bool) -> int:
+def command(target: str, svg_file: str, html_file: str, place: Place, *, as_json: bool) -> int:
     r"""Draw what is in use of each subnet: a cell is an address, or in larger subnets a block of them.
 
-    Of a subnet much larger than what is in use, the beginning is drawn. In an SVG picture the pointer on a cell tells whose it is.
+    Of a subnet much larger than what is in use, the beginning is drawn. In a file the pointer on a cell tells whose it is, and since when.
 
     \b
     Examples:
@@ -43,6 +44,7 @@ def command(target: str, svg_file: str, place: Place, *, as_json: bool) -> int:
       kube-node map net1
       kube-node map 10.1.2.0/24
       kube-node map k8snet --svg=k8snet.svg
+      kube-node map --html=map.html
     """
     from kubenode.cli import mapview, screen
     from kubenode.cni.errors import CONFIG_FILE, CNIError
@@ -50,10 +52,11 @@ def command(target: str, svg_file: str, place: Place, *, as_json: bool) -> int:
     from kubenode.inspection.records import Records
     from kubenode.inspection.report import unreadable
 
+    files = {name: write for name, write in ((svg_file, mapview.svg), (html_file, mapview.html)) if name}
     records = Records(place)
     try:
         networks = find(place, records)
-        most = IN_SVG if svg_file else IN_TERMINAL
+        most = IN_FILE if files else IN_TERMINAL
         drawn = [
             one for network in networks for one in _draw(network, records, most) if target in {"", one.network, str(one.picture.subnet)}
         ]
@@ -62,10 +65,12 @@ def command(target: str, svg_file: str, place: Place, *, as_json: bool) -> int:
     if target and not drawn:
         known = ", ".join(f"{one.name} ({', '.join(str(u.range_set.ranges[0].subnet) for u in one.usages)})" for one in networks) or "none"
         raise CNIError(CONFIG_FILE, f"there is no network or subnet {target} on this node", f"known are {known}")
-    if svg_file:
-        with click.open_file(svg_file, "w", encoding="utf-8", atomic=svg_file != "-") as file:
-            file.write(mapview.svg(drawn))
-    elif as_json:
+    for name, write in files.items():
+        with click.open_file(name, "w", encoding="utf-8", atomic=name != "-") as file:
+            file.write(write(drawn))
+    if files:
+        return 0
+    if as_json:
         screen.dump([mapview.as_json(one) for one in drawn])
     else:
         mapview.show(drawn)
@@ -73,6 +78,7 @@ def command(target: str, svg_file: str, place: Place, *, as_json: bool) -> int:
 
 
 def _draw(network: Network, records: Records, most: int) -> list[Drawn]:
+    from kubenode.cli.screen import stamp
     from kubenode.inspection.holders import Wanted, holders
     from kubenode.inspection.mapping import draw
     from kubenode.inspection.records import pod_of
@@ -83,7 +89,7 @@ def _draw(network: Network, records: Records, most: int) -> list[Drawn]:
     if len(held) <= NAMED:
         for one in holders(network, records, Wanted())[0]:
             who = pod_of(one.record) or (one.attachment.container_id if one.attachment else "nobody")
-            names |= dict.fromkeys(one.addresses, who)
+            names |= dict.fromkeys(one.addresses, f"{who}, since {stamp(one.since)}")
             leaked |= set(one.addresses) if one.suspected else set()
     drawn = []
     for usage in network.usages:

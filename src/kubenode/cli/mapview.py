@@ -1,7 +1,8 @@
-"""What `kube-node map` prints: cells in the terminal, an SVG picture, JSON."""
+"""What `kube-node map` prints: cells in the terminal, an SVG picture, a page with it, JSON."""
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape as xml
 
@@ -12,7 +13,7 @@ from kubenode.cli import screen
 from kubenode.inspection.mapping import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from kubenode.cli.map_ import Drawn
     from kubenode.inspection.mapping import Cell, Picture
@@ -25,10 +26,12 @@ SHADES = "░▒▓█"  # of a block that is in use up to a quarter, half, thre
 ASCII_SHADES = ".:+#"
 NARROW, BROAD = 32, 64  # cells in a row
 BROAD_FROM = 110  # columns
-SIDE, GAP, MARGIN, TITLE = 12, 2, 16, 44  # of the SVG picture, in its units
+SIDE, GAP, MARGIN, TITLE = 12, 2, 16, 40  # of the SVG picture, in its units
+STEP = SIDE + GAP
+LETTER = 7  # how wide one is, in small text
 COLUMNS = 64  # cells in a row of it, or 32 where there are few
 FEW = 256
-COLOURS = {
+CLASSES = {
     Kind.FREE: "free",
     Kind.HELD: "held",
     Kind.LEAKED: "leaked",
@@ -44,13 +47,21 @@ STYLE = """
   text { fill: #e6edf3 } .small { fill: #8d96a0 } .page { fill: #0d1117 } .free { fill: #21262d } .outside { stroke: #30363d }
  }
 """
+PAGE = """
+ body { font: 15px/1.5 system-ui, sans-serif; color: #24292f; background: #ffffff; max-width: 1100px; margin: 2em auto; padding: 0 1em }
+ h1 { font-size: 22px } h2 { font-size: 17px; margin: 0 } p { color: #57606a; margin: .3em 0 1em } code { font-weight: normal }
+ section { border-top: 1px solid #d0d7de; padding: 1em 0 }
+ section > svg { max-width: 100%; height: auto } rect:hover { stroke: #fb8500; stroke-width: 2 }
+ dl { display: flex; flex-wrap: wrap; gap: 1.5em; margin: .3em 0 0 } dl div { display: flex; gap: .4em } dd { margin: 0; font-weight: 600 }
+ ul { display: flex; flex-wrap: wrap; gap: 1.5em; list-style: none; padding: 0 }
+ @media (prefers-color-scheme: dark) { body { color: #e6edf3; background: #0d1117 } p { color: #8d96a0 } section { border-color: #30363d } }
+"""
 
 
-def show(drawn: Iterable[Drawn]) -> None:
+def show(drawn: Sequence[Drawn]) -> None:
     """Print pictures for a terminal."""
     out = screen.console()
     row = BROAD if out.width >= BROAD_FROM else NARROW
-    kinds: dict[Kind, None] = {}
     for one in drawn:
         picture = one.picture
         out.print(f"[bold]{escape(one.network)}[/]  {picture.subnet}", soft_wrap=True)
@@ -61,31 +72,80 @@ def show(drawn: Iterable[Drawn]) -> None:
             marks = "".join(screen.legible(_mark(cell, picture), out) for cell in cells)
             out.print(f"  [dim]{cells[0].first!s:>{width}}[/] {marks}", soft_wrap=True)
         out.print()
-        kinds |= dict.fromkeys(cell.kind for cell in picture.cells)
-    legend = "  ".join(f"[{MARKS[kind][1]}]{MARKS[kind][0]}[/] {kind.value}" for kind in Kind if kind in kinds)
+    legend = "  ".join(f"[{MARKS[kind][1]}]{MARKS[kind][0]}[/] {kind.value}" for kind in _kinds(drawn))
     out.print(screen.legible(legend or "No subnets are known.", out), soft_wrap=True)
 
 
-def svg(drawn: Iterable[Drawn]) -> str:
+def svg(drawn: Sequence[Drawn]) -> str:
     """Return one SVG picture of all."""
     parts: list[str] = []
     y, widest = MARGIN, 0
     for one in drawn:
-        picture = one.picture
-        columns = COLUMNS if len(picture.cells) > FEW else COLUMNS // 2
-        parts.append(f'<text x="{MARGIN}" y="{y + 12}">{xml(one.network)} {picture.subnet}</text>')
-        parts.append(f'<text class="small" x="{MARGIN}" y="{y + 28}">{xml(_told(picture))}</text>')
-        y += TITLE
-        for index, cell in enumerate(picture.cells):
-            x, row = MARGIN + index % columns * (SIDE + GAP), y + index // columns * (SIDE + GAP)
-            opacity = "" if cell.kind is not Kind.HELD or picture.block == 1 else f' fill-opacity="{max(0.25, cell.part):.2f}"'
-            title = f"<title>{xml(_whose(cell, one))}</title>"
-            parts.append(f'<rect class="{COLOURS[cell.kind]}" x="{x}" y="{row}" width="{SIDE}" height="{SIDE}"{opacity}>{title}</rect>')
-        y += -(-len(picture.cells) // columns) * (SIDE + GAP) + MARGIN
-        widest = max(widest, columns * (SIDE + GAP))
-    width, height = widest + 2 * MARGIN, y
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">'
+        cells, width, height = _grid(one)
+        parts.append(f'<text x="{MARGIN}" y="{y + 12}">{xml(one.network)} {one.picture.subnet}</text>')
+        parts.append(f'<text class="small" x="{MARGIN}" y="{y + 28}">{xml(_told(one.picture))}</text>')
+        parts += [f'<g transform="translate({MARGIN} {y + TITLE})">', *cells, "</g>"]
+        y += TITLE + height + MARGIN
+        widest = max(widest, width)
+    x = MARGIN
+    for kind in _kinds(drawn):
+        parts.append(f'<rect class="{CLASSES[kind]}" x="{x}" y="{y}" width="{SIDE}" height="{SIDE}"/>')
+        parts.append(f'<text class="small" x="{x + SIDE + 6}" y="{y + 10}">{kind.value}</text>')
+        x += SIDE + 6 + LETTER * (len(kind.value) + 3)
+    width, height = max(widest + MARGIN, x), y + SIDE
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {_size(width + MARGIN, height + MARGIN)}>'
     return "\n".join([head, f"<style>{STYLE}</style>", '<rect class="page" width="100%" height="100%"/>', *parts, "</svg>", ""])
+
+
+def html(drawn: Sequence[Drawn]) -> str:
+    """Return a page with a picture of each, which needs nothing beside itself."""
+    title = xml("kube-node map: " + (", ".join(dict.fromkeys(one.network for one in drawn)) or "no subnets are known"))
+    parts = ["<!DOCTYPE html>", '<html lang="en">', '<meta charset="utf-8">', '<meta name="viewport" content="width=device-width">']
+    parts += [f"<title>{title}</title>", f"<style>{STYLE}{PAGE}</style>", f"<h1>{title}</h1>"]
+    parts.append(f"<p>As of {screen.stamp(time.time())}. The pointer on a cell tells whose it is.</p>")
+    for one in drawn:
+        cells, width, height = _grid(one)
+        numbers = "".join(f"<div><dt>{name}</dt><dd>{xml(value)}</dd></div>" for name, value in _numbers(one.picture).items())
+        parts += ["<section>", f"<h2>{xml(one.network)} <code>{one.picture.subnet}</code></h2>", f"<dl>{numbers}</dl>"]
+        parts += [f"<p>{_scale(one.picture)}</p>", f"<svg {_size(width, height)}>", *cells, "</svg>", "</section>"]
+    legend = "".join(
+        f'<li><svg {_size(SIDE, SIDE)}><rect class="{CLASSES[kind]}" width="{SIDE}" height="{SIDE}"/></svg> {kind.value}</li>'
+        for kind in _kinds(drawn)
+    )
+    return "\n".join([*parts, f"<ul>{legend}</ul>", "</html>", ""])
+
+
+def _grid(one: Drawn) -> tuple[list[str], int, int]:
+    """Return the cells, each row with its first address, and how wide and high they are."""
+    picture = one.picture
+    columns = COLUMNS if len(picture.cells) > FEW else COLUMNS // 2
+    left = max(len(str(cell.first)) for cell in picture.cells[::columns]) * LETTER + GAP
+    parts = []
+    for index, cell in enumerate(picture.cells):
+        x, y = left + index % columns * STEP, index // columns * STEP
+        if index % columns == 0:
+            parts.append(f'<text class="small" x="{left - 2 * GAP}" y="{y + 10}" text-anchor="end">{cell.first}</text>')
+        opacity = "" if cell.kind is not Kind.HELD or picture.block == 1 else f' fill-opacity="{max(0.25, cell.part):.2f}"'
+        title = f"<title>{xml(_whose(cell, one))}</title>"
+        parts.append(f'<rect class="{CLASSES[cell.kind]}" x="{x}" y="{y}" width="{SIDE}" height="{SIDE}"{opacity}>{title}</rect>')
+    return parts, left + min(columns, len(picture.cells)) * STEP, -(-len(picture.cells) // columns) * STEP
+
+
+def _size(width: int, height: int) -> str:
+    return f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
+
+
+def _kinds(drawn: Iterable[Drawn]) -> list[Kind]:
+    """Return the kinds of cells that a picture shows, in their order."""
+    seen = {cell.kind for one in drawn for cell in one.picture.cells}
+    return [kind for kind in Kind if kind in seen]
+
+
+def _numbers(picture: Picture) -> dict[str, str]:
+    held, leaked = _held(picture), sum(cell.kind is Kind.LEAKED for cell in picture.cells)
+    used = f"{screen.number(held)} of {screen.number(picture.total)}, {screen.percent(held, picture.total)}"
+    numbers = {"in use": used, "free": screen.number(max(0, picture.total - held))}
+    return numbers | ({Kind.LEAKED.value: str(leaked)} if leaked else {})
 
 
 def as_json(one: Drawn) -> dict[str, Any]:
@@ -107,11 +167,17 @@ def _mark(cell: Cell, picture: Picture) -> str:
 
 
 def _told(picture: Picture) -> str:
-    held, cells = sum(cell.held for cell in picture.cells), "an address"
-    if picture.block > 1:
-        cells = f"{screen.number(picture.block)} addresses"
+    return f"{_held(picture):,} of {screen.number(picture.total)} held, {_scale(picture)}"
+
+
+def _scale(picture: Picture) -> str:
+    cells = "an address" if picture.block == 1 else f"{screen.number(picture.block)} addresses"
     part = "" if picture.shown == picture.subnet else f"; shown is {picture.shown}, beyond it all is free"
-    return f"{held:,} held, a cell is {cells}{part}"
+    return f"a cell is {cells}{part}"
+
+
+def _held(picture: Picture) -> int:
+    return sum(cell.held for cell in picture.cells)
 
 
 def _whose(cell: Cell, one: Drawn) -> str:

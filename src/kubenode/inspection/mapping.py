@@ -46,12 +46,16 @@ class Cell(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """`shown` is the beginning of `subnet` that holds all that is in use; a cell is a block of so many addresses."""
+    """`shown` is the beginning of `subnet` that holds all that is in use; a cell is a block of so many addresses.
+
+    `total` is how many of the subnet can be given.
+    """
 
     subnet: Subnet
     shown: Subnet
     block: int
     cells: list[Cell]
+    total: int
 
 
 def draw(ranges: Sequence[Range], exclude: Collection[Subnet], held: Iterable[Address], leaked: Collection[Address], most: int) -> Picture:
@@ -70,7 +74,7 @@ def draw(ranges: Sequence[Range], exclude: Collection[Subnet], held: Iterable[Ad
         ]
     else:
         cells = [_block(Address(subnet.version, n), block, numbers, segments) for n in range(shown.number, shown.last + 1, block)]
-    return Picture(subnet, shown, block, cells)
+    return Picture(subnet, shown, block, cells, sum(last - first + 1 for first, last in segments))
 
 
 def _shown(subnet: Subnet, numbers: Sequence[int]) -> Subnet:
