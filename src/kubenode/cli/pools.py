@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from kubenode.controller.records import SubnetPool
 
 TIMEOUT = 30.0  # seconds for one request
-BAR = 20  # characters
+BAR = 16  # characters
+WIDE = 120  # columns from which on there is room for annotations
 
 
 @click.command("pools")
@@ -48,22 +49,28 @@ def command(name: str | None, kubeconfig: str, *, as_json: bool, purge: bool, ye
             raise click.UsageError("--purge needs the NAME of a pool that was deleted")
         asyncio.run(_purge(name, kubeconfig, yes=yes))
         return
-    ledger = asyncio.run(_read(kubeconfig))
+    ledger = asyncio.run(read(kubeconfig))
     if name is not None and name not in ledger.pools and not any(claim.pool == name for _, claim in ledger.claims):
         raise CNIError(NODE_NOT_FOUND, f"there is no SubnetPool {name}", f"there are: {', '.join(sorted(ledger.pools)) or 'none'}")
     if as_json:
         found = [_pool_object(pool) for pool in sorted(ledger.pools.values()) if name in (None, pool.name)]
         screen.dump({"pools": found} if name is None else {**(found[0] if found else {"name": name}), "nodes": _nodes(ledger, name)})
         return
+    from rich.markup import escape
+
     out = screen.console()
-    if name is None:
-        out.print(_overview(ledger, out) if ledger.pools else "There are no SubnetPools.")
-    else:
-        out.print(_detail(ledger, name))
-    for pool in sorted(ledger.pools.values()):
-        if name in (None, pool.name):
-            for kind, message in _troubles(pool):
-                out.print(f"{pool.name}: {kind}: {message}", markup=False, soft_wrap=True)
+    shown = [pool for pool in sorted(ledger.pools.values()) if name in (None, pool.name)]
+    if name is None and not shown:
+        out.print("There are no SubnetPools.")
+    if shown:
+        out.print(_networks(shown, out))
+    if name is not None:
+        out.print()
+        out.print(_nodes_table(ledger, name))
+    for pool in shown:
+        for kind, message in _troubles(pool):
+            # A program reads a line; for a person it ends with a word.
+            out.print(f"[yellow]{escape(pool.name)}: {kind}[/]: {escape(message)}", soft_wrap=not out.is_terminal)
 
 
 def _pool_object(pool: SubnetPool) -> dict[str, Any]:
@@ -86,43 +93,53 @@ def _nodes(ledger: Ledger, pool: str) -> list[dict[str, Any]]:
     return [{"node": node, "subnets": subnets} for node, subnets in sorted(found.items())]
 
 
-def _overview(ledger: Ledger, out: Console) -> Table:
+def _networks(pools: list[SubnetPool], out: Console) -> Table:
+    """Return each pool with its networks and how full they are, in subnets."""
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table("pool", "annotation", "network", "a node's", "", box=None, pad_edge=False)
-    for name in ("given", "free"):
-        table.add_column(name, justify="right")
-    for pool in sorted(ledger.pools.values()):
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    for heading in ("POOL", "NETWORK", "A NODE'S", ""):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("", "GIVEN", "FREE"):
+        table.add_column(heading, no_wrap=True, justify="right")
+    if out.width >= WIDE:
+        table.add_column("ANNOTATION", no_wrap=True)
+    for pool in pools:
         numbers = {network["cidr"]: network for network in pool.status.get("cidrs") or ()}
-        first = (pool.name, pool.annotation)
-        for block in pool.blocks:
-            network = numbers.get(str(block.cidr))
-            told = ["no controller has seen it", "", ""]
-            if network is not None:
-                bar = screen.bar(network["total"] - network["free"], network["total"], BAR)
-                told = [screen.legible(bar, out), screen.number(network["allocated"]), screen.number(network["free"])]
-            table.add_row(*first, str(block.cidr), f"/{block.node_prefix}", *told)
-            first = ("", "")
-        if not pool.blocks:
-            table.add_row(*first)
+        name, annotation = f"[bold]{escape(pool.name)}[/]", f"[dim]{escape(pool.annotation)}[/]"
+        rows = [[str(block.cidr), f"/{block.node_prefix}", *_used(numbers.get(str(block.cidr)), out)] for block in pool.blocks]
+        for row in rows or [[""] * 6]:
+            table.add_row(name, *row, *([annotation] if out.width >= WIDE else []))
+            name = annotation = ""
     return table
 
 
-def _detail(ledger: Ledger, name: str) -> Table:
+def _used(network: dict[str, Any] | None, out: Console) -> list[str]:
+    """Return how full a network is: a bar, its share, subnets that are given and that are free."""
+    if network is None:
+        return ["[dim]not seen yet[/]", "", "", ""]
+    used, total = network["total"] - network["free"], network["total"]
+    given, free = screen.number(network["allocated"]), screen.number(network["free"])
+    return [screen.legible(screen.bar(used, total, BAR), out), screen.percent(used, total), given, free]
+
+
+def _nodes_table(ledger: Ledger, name: str) -> Table:
+    """Return who has which subnets of a pool."""
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table("node", "subnets", "", box=None, pad_edge=False)
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    table.add_column("NODE", overflow="fold")
+    table.add_column("SUBNETS")
+    table.add_column("")
     for entry in _nodes(ledger, name):
-        notes = {"taken over": any(subnet["adopted"] for subnet in entry["subnets"])}
+        notes = ["taken over"] if any(subnet["adopted"] for subnet in entry["subnets"]) else []
         released = [subnet["released"] for subnet in entry["subnets"] if "released" in subnet]
         if released:
-            left = min(released) + ledger.reclaim_after(name) - time.time()
-            notes[f"the node is without it, free in {max(0, round(left))} s"] = True
-        table.add_row(
-            entry["node"],
-            ", ".join(subnet["cidr"] for subnet in entry["subnets"]),
-            "; ".join(note for note, holds in notes.items() if holds),
-        )
+            left = max(0.0, min(released) + ledger.reclaim_after(name) - time.time())
+            notes.append(f"the node is without it, free in {screen.age(left)}")
+        table.add_row(escape(entry["node"]), ", ".join(subnet["cidr"] for subnet in entry["subnets"]), f"[dim]{'; '.join(notes)}[/]")
     return table
 
 
@@ -140,7 +157,7 @@ class _Uncounted:
         """Nobody reads metrics of a command."""
 
 
-async def _read(kubeconfig: str, *, nodes: bool = False) -> Ledger:
+async def read(kubeconfig: str, *, nodes: bool = False) -> Ledger:
     """Return what the API server has of pools and claims, and where asked for, of nodes."""
     from kubenode.controller.feeds import Claims, Nodes, Pools
     from kubenode.controller.pools import Ledger
@@ -171,7 +188,7 @@ async def _purge(pool: str, kubeconfig: str, *, yes: bool) -> None:
     from kubenode.controller.reconcile import CLAIMS, NODES
     from kubenode.kube.collection import Cluster
 
-    ledger = await _read(kubeconfig, nodes=True)
+    ledger = await read(kubeconfig, nodes=True)
     if pool in ledger.pools:
         raise click.UsageError(f"SubnetPool {pool} is there, and would give what is taken away: kubectl delete subnetpool {pool}")
     annotate, delete = purge(pool, (claim for _, claim in ledger.claims), ledger.nodes)
@@ -187,7 +204,7 @@ async def _purge(pool: str, kubeconfig: str, *, yes: bool) -> None:
             for claim, _ in delete:
                 subnets += await _done(cluster.delete(f"{CLAIMS}/{claim.name}", claim.uid, claim.version))
             # A controller notes what nodes have lost, and a kubelet its state: what has changed meanwhile is looked at again.
-            ledger = await _read(kubeconfig, nodes=True)
+            ledger = await read(kubeconfig, nodes=True)
             annotate, delete = purge(pool, (claim for _, claim in ledger.claims), ledger.nodes)
     finally:
         await cluster.aclose()
