@@ -49,7 +49,7 @@ class Row(NamedTuple):
     restart_cpu: float
 
 
-def create_nodes(server: RealApiServer, first: int, last: int) -> None:
+def create_nodes(server: RealApiServer, count: int) -> None:
     def create(some: range) -> None:
         connection = http.client.HTTPSConnection("127.0.0.1", int(server.url.rpartition(":")[2]), context=server._admin, timeout=60)  # noqa: SLF001
         for number in some:
@@ -67,7 +67,7 @@ def create_nodes(server: RealApiServer, first: int, last: int) -> None:
                 raise RuntimeError(text.decode())
 
     with ThreadPoolExecutor(CONNECTIONS) as pool:
-        list(pool.map(create, [range(first + part, last, CONNECTIONS) for part in range(CONNECTIONS)]))
+        list(pool.map(create, [range(part, count, CONNECTIONS) for part in range(CONNECTIONS)]))
 
 
 def create_pools(server: RealApiServer) -> None:
@@ -77,14 +77,8 @@ def create_pools(server: RealApiServer) -> None:
         server.request("POST", f"{APIS}/subnetpools", manifest)
 
 
-def wipe(server: RealApiServer) -> None:
-    """Take away what the controller has made; the nodes stay."""
-    for number in (1, 2):
-        server.request("DELETE", f"{APIS}/subnetpools/net{number}")
-    server.request("DELETE", f"{APIS}/nodesubnets")
-
-
-def measure(server: RealApiServer, kubeconfig: Path, directory: Path, nodes: int) -> Row:
+def measure(server: RealApiServer, directory: Path, nodes: int) -> Row:
+    kubeconfig = server.kubeconfig(directory / "admin", server.certificate_user("controller", "system:masters"))
     create_pools(server)
     process = ControllerProcess(kubeconfig, directory / f"controller-{nodes}.log", "--lease=none")
 
@@ -130,7 +124,7 @@ def usage(pid: int) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nodes", type=int, nargs="+", default=[1000, 5000, 15000], help="how many nodes, one run each, in rising order")
+    parser.add_argument("--nodes", type=int, nargs="+", default=[1000, 5000, 15000], help="how many nodes, one run each")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--smoke", action="store_true", help="a few nodes, to see that it runs")
     arguments = parser.parse_args()
@@ -139,24 +133,18 @@ def main() -> None:
         parser.error("set KUBEBUILDER_ASSETS to a directory with etcd and kube-apiserver")
     rows: list[Row] = []
     console = Console(stderr=True)
-    with tempfile.TemporaryDirectory() as directory:
-        server = RealApiServer(Path(assets), Path(directory))
-        try:
-            server.start()
-            install_crds(server)
-            kubeconfig = server.kubeconfig(Path(directory) / "admin", server.certificate_user("controller", "system:masters"))
-            created = 0
-            for nodes in [30] if arguments.smoke else arguments.nodes:
-                console.print(f"{nodes} nodes …")
-                if created:
-                    wipe(server)
-                    strip(server, created)
-                create_nodes(server, created, nodes)
-                created = nodes
-                rows.append(measure(server, kubeconfig, Path(directory), nodes))
-                console.print(rows[-1])
-        finally:
-            server.close()
+    for nodes in [30] if arguments.smoke else arguments.nodes:
+        console.print(f"{nodes} nodes …")
+        with tempfile.TemporaryDirectory() as directory:
+            server = RealApiServer(Path(assets), Path(directory))
+            try:
+                server.start()
+                install_crds(server)
+                create_nodes(server, nodes)
+                rows.append(measure(server, Path(directory), nodes))
+            finally:
+                server.close()
+        console.print(rows[-1])
     if arguments.json:
         print(json.dumps({"machine": machine(), "rows": [row._asdict() for row in rows]}, indent=2))
     else:
@@ -167,18 +155,6 @@ def machine() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
     return f"{os.cpu_count()} x {model}, Linux {platform.release()}, Python {platform.python_version()}"
-
-
-def strip(server: RealApiServer, nodes: int) -> None:
-    """Take the annotations away, so that the next run begins from nothing."""
-    patch = {"metadata": {"annotations": {f"{GROUP}/net1": None, f"{GROUP}/net2": None}}}
-    with ThreadPoolExecutor(CONNECTIONS) as pool:
-        list(
-            pool.map(
-                lambda number: server.request("PATCH", f"/api/v1/nodes/node-{number:05}", patch, "application/merge-patch+json"),
-                range(nodes),
-            )
-        )
 
 
 def show(rows: list[Row]) -> None:

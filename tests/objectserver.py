@@ -1,7 +1,7 @@
 """A stand-in for the API server that keeps objects as the real one does: versions, conflicts, watches, status, schemas, rights.
 
 For machines whose API server cannot serve custom resources. What it does is shown to be what the real one does by tests that pass on
-both; see controller/conftest.py.
+both; see servers.py.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ class Objects:
     # Who may what.
 
     def allowed(self, user: str, groups: tuple[str, ...], verb: str, target: Target) -> bool:
-        if MASTERS in groups:
+        if MASTERS in groups or target.resource == "selfsubjectaccessreviews":
             return True
         return any(_permits(rule, verb, target) for rule in self._rules(user, target.namespace))
 
@@ -398,12 +398,8 @@ class _Handler(BaseHTTPRequestHandler):
             case "GET", False:
                 items, metadata = objects.page(target, query)
                 answer = {"metadata": metadata, "items": [self._form(item) for item in items]}
-            case "POST", False:
-                answer = objects.create(target, body)
-            case "POST", True:  # of a service account
-                token = secrets.token_hex(16)
-                self.server.owner.tokens[token] = f"system:serviceaccount:{target.namespace}:{target.name}"
-                answer = {"status": {"token": token}}
+            case "POST", _:
+                answer = self._posted(target, body)
             case "PUT", True:
                 answer = objects.update(target, body)
             case "PATCH", True:
@@ -416,6 +412,23 @@ class _Handler(BaseHTTPRequestHandler):
             case _:
                 raise Refused(405, "MethodNotAllowed", f"{self.command} {self.path}")
         return answer
+
+    def _posted(self, target: Target, body: Manifest) -> Manifest:
+        owner = self.server.owner
+        if target.sub == "token":
+            token = secrets.token_hex(16)
+            owner.tokens[token] = f"system:serviceaccount:{target.namespace}:{target.name}"
+            return {"status": {"token": token}}
+        if target.resource.endswith("subjectaccessreviews"):
+            return self._review(body["spec"])
+        return owner.objects.create(target, body)
+
+    def _review(self, spec: Manifest) -> Manifest:
+        """Say what somebody may."""
+        user, groups = (spec["user"], ()) if "user" in spec else self._who()
+        asked = spec["resourceAttributes"]
+        about = Target("", asked.get("group", ""), asked.get("namespace", ""), asked["resource"], asked.get("name", ""), "")
+        return {"kind": "Review", "status": {"allowed": self.server.owner.objects.allowed(user, groups, asked["verb"], about)}}
 
     def _form(self, manifest: Manifest) -> Manifest:
         if "PartialObjectMetadata" in self.headers.get("Accept", ""):

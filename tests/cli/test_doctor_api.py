@@ -2,77 +2,20 @@
 
 from __future__ import annotations
 
-import secrets
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
+from agentprocess import AgentProcess
 from healthy import Doctor, follow, steps
+from healthycluster import MACHINE_ID, Cluster
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from apiserver import RealApiServer
     from node import SeededNode
-
-MACHINE_ID = Path("/etc/machine-id")
-
-
-class Cluster:
-    """A healthy node of a real API server."""
-
-    def __init__(self, doctor: Doctor, server: RealApiServer, directory: Path) -> None:
-        self.doctor, self.server = doctor, server
-        self.name = f"node-{secrets.token_hex(4)}"
-        self.user = f"doctor-{self.name}"
-        self.file = directory / "kubeconfig"
-        server.create_node(self.name, ["10.1.0.0/24", "fd01::/64"], machine_id=self.machine_id)
-        server.grant(self.user, "get", "list")
-        self.kubeconfig(self.user)
-        self.named(self.name)
-        (doctor.node.run / "node.json").unlink()
-        doctor.reconfigure(kubeconfig=str(self.file))
-
-    @property
-    def machine_id(self) -> str:
-        return MACHINE_ID.read_text().strip() if MACHINE_ID.exists() else self.name
-
-    def kubeconfig(self, user: str, **cluster: str) -> None:
-        self.server.kubeconfig(self.file, user, **cluster)
-        self.file.chmod(0o600)
-
-    def named(self, name: str) -> None:
-        (self.doctor.node.run / "nodename").write_text(name)
-
-    def clone(self) -> None:
-        self.server.create_node(f"{self.name}-clone", machine_id=self.machine_id)
-        self.doctor.stack.callback(self.forget_clone)
-
-    def forget_clone(self) -> None:
-        names = [item["metadata"]["name"] for item in self.server.request("GET", "/api/v1/nodes")["items"]]
-        if f"{self.name}-clone" in names:
-            self.server.delete_node(f"{self.name}-clone")
-
-    def anonymous(self) -> None:
-        """Forget the Node's name; what is left is the machine-id."""
-        (self.doctor.node.run / "nodename").unlink()
-
-    def outdated_view(self) -> None:
-        """Leave a view of before the node got other podCIDRs."""
-        self.doctor.node.add(self.doctor.conf, "c2")
-        path = self.doctor.node.run / "node.json"
-        path.write_text(path.read_text().replace("10.1.0.0/24", "10.7.0.0/24").replace('"fetched": 1', '"fetched": 0'))
-
-    def without_cidrs(self) -> None:
-        other = f"{self.name}-bare"
-        self.server.create_node(other)
-        self.doctor.stack.callback(self.server.delete_node, other)
-        self.named(other)
-
-    def assign(self) -> None:
-        patch = {"spec": {"podCIDR": "10.1.0.0/24", "podCIDRs": ["10.1.0.0/24"]}}
-        self.server.request("PATCH", f"/api/v1/nodes/{self.name}-bare", patch, "application/merge-patch+json")
 
 
 class Fault(NamedTuple):
@@ -146,6 +89,23 @@ def test_fault(cluster: Cluster, fault: Fault) -> None:
     else:
         follow(cluster.doctor, found)
     assert cluster.doctor.findings() == (0, [])
+
+
+@pytest.mark.parametrize(("right", "state"), [("watch nodes", "failure"), ("get pods", "warning")])
+def test_rights_of_the_agent(cluster: Cluster, tmp_path: Path, right: str, state: str) -> None:
+    """An agent that asks with credentials of its own has rights of its own; the one that is missing is named, whoever else has it."""
+    user = f"agent-{cluster.name}"
+    kubeconfig = cluster.server.kubeconfig(tmp_path / "agent", user)
+    given = {"nodes": ["get", "watch"], "pods": ["get"]}
+    verb, resource = right.split()
+    for what, verbs in given.items():
+        if rest := [each for each in verbs if (each, what) != (verb, resource)]:
+            cluster.server.grant(user, *rest, resource=what)
+    with AgentProcess(cluster.doctor.node.run, f"--kubeconfig={kubeconfig}", env={"NODE_NAME": cluster.name}):
+        (found,) = [one for one in cluster.doctor.findings()[1] if one["check"] == "agent-rights"]
+        assert (found["state"], found["what"]) == (state, f"the agent has no right to {right}")
+        cluster.server.grant(user, verb, resource=resource)
+        assert [one for one in cluster.doctor.findings()[1] if one["check"] == "agent-rights"] == []
 
 
 def test_who_asks(cluster: Cluster) -> None:

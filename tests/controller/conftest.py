@@ -1,7 +1,4 @@
-"""A controller on an API server: on a real one, and on a stand-in that every test below passes on, too.
-
-`@pytest.mark.servers(...)` names those that a test is about, where it is not about both.
-"""
+"""A controller on an API server: on both of `servers.py`."""
 
 from __future__ import annotations
 
@@ -9,46 +6,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 from controllerprocess import ControllerProcess
-from corner import Corner, install_crds
-from objectserver import ObjectServer
+from corner import Corner
+from servers import crds, pytest_generate_tests, real, stand_in
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from apiserver import ApiServer, RealApiServer
+    from apiserver import ApiServer
 
-SERVERS: dict[str, Collection[pytest.MarkDecorator] | pytest.MarkDecorator] = {"stand_in": (), "real": pytest.mark.custom_resources}
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Let a test run on the servers that it is marked with, or both."""
-    if "crds" in metafunc.fixturenames:
-        named = [mark.args for mark in metafunc.definition.iter_markers("servers")]
-        wanted = [pytest.param(name, marks=marks) for name, marks in SERVERS.items() if not named or name in named[0]]
-        metafunc.parametrize("crds", wanted, indirect=True, scope="session")
-
-
-@pytest.fixture(scope="session")
-def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectServer]:
-    server = ObjectServer(tmp_path_factory.mktemp("stand-in"))
-    server.start()
-    install_crds(server)
-    yield server
-    server.close()
-
-
-@pytest.fixture(scope="session")
-def real(api_server: RealApiServer) -> RealApiServer:
-    install_crds(api_server)
-    return api_server
-
-
-@pytest.fixture(scope="session")
-def crds(request: pytest.FixtureRequest) -> ApiServer:
-    """Return the API server, which knows SubnetPool and NodeSubnet."""
-    found: ApiServer = request.getfixturevalue(request.param)
-    return found
+__all__ = ["crds", "pytest_generate_tests", "real", "stand_in"]
 
 
 @pytest.fixture

@@ -104,7 +104,7 @@ def follow_page(lab: Lab, place: Path) -> None:
     path = f"{ROOT}/.venv/bin:{os.environ['PATH']}"
     walked = steps(PAGE, "cluster")
     try:
-        walk(walked, place, {"PATH": path, "KUBECONFIG": str(lab.directory / "admin.conf"), "COLUMNS": "200"})
+        walk(walked, place, {"PATH": path, "KUBECONFIG": str(lab.directory / "admin.conf"), "COLUMNS": "100"})
     except PageError as failure:
         told = lab.kubectl(*SYSTEM, "describe", "pods")[-3000:]
         raise CheckFailedError("\n".join([f"{PAGE.name}: {failure}", told, *logs()])) from None

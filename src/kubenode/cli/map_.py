@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kubenode.ipam.address import Address
 
 IN_TERMINAL, IN_FILE = 1024, 4096  # cells of a picture at the most
+POOL = "pool/"  # in front of a SubnetPool's name
 NAMED = 5000  # addresses up to which a picture says whose each is
 
 
@@ -28,15 +29,17 @@ class Drawn(NamedTuple):
 
 
 @click.command("map", short_help="A picture of what is in use of a subnet.")
-@click.argument("target", type=where.NetworkName(), required=False, default="", metavar="[NETWORK|SUBNET]")
+@click.argument("target", type=where.NetworkName(), required=False, default="", metavar="[NETWORK|SUBNET|pool/POOL]")
 @click.option("--svg", "svg_file", default="", metavar="FILE", help="Write an SVG picture instead; - is standard output.")
 @click.option("--html", "html_file", default="", metavar="FILE", help="Write a page with the picture; - is standard output.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a picture.")
+@where.KUBECONFIG
 @where.place
 def command(target: str, svg_file: str, html_file: str, place: Place, *, as_json: bool) -> int:
     r"""Draw what is in use of each subnet: a cell is an address, or in larger subnets a block of them.
 
     Of a subnet much larger than what is in use, the beginning is drawn. In a file the pointer on a cell tells whose it is, and since when.
+    Of a SubnetPool a cell is a node's subnet; pool/ may be left out where this node has no network of that name.
 
     \b
     Examples:
@@ -45,26 +48,14 @@ def command(target: str, svg_file: str, html_file: str, place: Place, *, as_json
       kube-node map 10.1.2.0/24
       kube-node map k8snet --svg=k8snet.svg
       kube-node map --html=map.html
+      kube-node map pool/net1 --kubeconfig=admin.conf
     """
     from kubenode.cli import mapview, screen
-    from kubenode.cni.errors import CONFIG_FILE, CNIError
-    from kubenode.inspection.networks import find
-    from kubenode.inspection.records import Records
-    from kubenode.inspection.report import unreadable
 
     files = {name: write for name, write in ((svg_file, mapview.svg), (html_file, mapview.html)) if name}
-    records = Records(place)
-    try:
-        networks = find(place, records)
-        most = IN_FILE if files else IN_TERMINAL
-        drawn = [
-            one for network in networks for one in _draw(network, records, most) if target in {"", one.network, str(one.picture.subnet)}
-        ]
-    except OSError as error:
-        raise unreadable(error) from None
-    if target and not drawn:
-        known = ", ".join(f"{one.name} ({', '.join(str(u.range_set.ranges[0].subnet) for u in one.usages)})" for one in networks) or "none"
-        raise CNIError(CONFIG_FILE, f"there is no network or subnet {target} on this node", f"known are {known}")
+    most = IN_FILE if files else IN_TERMINAL
+    pool = target.removeprefix(POOL) if target.startswith(POOL) else ""
+    drawn = _draw_pool(pool, place, most) if pool else _draw_networks(target, place, most)
     for name, write in files.items():
         with click.open_file(name, "w", encoding="utf-8", atomic=name != "-") as file:
             file.write(write(drawn))
@@ -75,6 +66,44 @@ def command(target: str, svg_file: str, html_file: str, place: Place, *, as_json
     else:
         mapview.show(drawn)
     return 0
+
+
+def _draw_networks(target: str, place: Place, most: int) -> list[Drawn]:
+    """Draw this node's subnets, all or those that are meant; a pool where none of them is. Raises CNIError."""
+    from kubenode.cni.errors import CONFIG_FILE, CNIError
+    from kubenode.inspection.networks import find
+    from kubenode.inspection.records import Records
+    from kubenode.inspection.report import unreadable
+
+    records = Records(place)
+    try:
+        networks = find(place, records)
+        drawn = [
+            one for network in networks for one in _draw(network, records, most) if target in {"", one.network, str(one.picture.subnet)}
+        ]
+    except OSError as error:
+        raise unreadable(error) from None
+    if drawn or not target:
+        return drawn
+    try:
+        return _draw_pool(target, place, most)
+    except CNIError as error:
+        known = ", ".join(f"{one.name} ({', '.join(str(u.range_set.ranges[0].subnet) for u in one.usages)})" for one in networks) or "none"
+        raise CNIError(CONFIG_FILE, f"there is no network or subnet {target} on this node, and {error.msg}", f"known are {known}") from None
+
+
+def _draw_pool(name: str, place: Place, most: int) -> list[Drawn]:
+    """Draw each network of a SubnetPool. Raises CNIError."""
+    import asyncio
+
+    from kubenode.cli import pools
+    from kubenode.cni.errors import NODE_NOT_FOUND, CNIError
+    from kubenode.inspection.poolmap import draw
+
+    ledger = asyncio.run(pools.read(place.kubeconfig, nodes=True))
+    if name not in ledger.pools:
+        raise CNIError(NODE_NOT_FOUND, f"there is no SubnetPool {name}", f"there are: {', '.join(sorted(ledger.pools)) or 'none'}")
+    return [Drawn(f"{POOL}{name}", *draw(ledger, block, most)) for block in ledger.pools[name].blocks]
 
 
 def _draw(network: Network, records: Records, most: int) -> list[Drawn]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MARKS = {
     Kind.FREE: ("·", "dim"), Kind.HELD: ("█", "green"), Kind.LEAKED: ("!", "yellow"), Kind.GATEWAY: ("G", "cyan"),
-    Kind.EXCLUDED: ("x", "magenta"), Kind.OUTSIDE: ("-", "dim"),
+    Kind.EXCLUDED: ("x", "magenta"), Kind.OUTSIDE: ("-", "dim"), Kind.RELEASED: ("~", "yellow"), Kind.CONFLICT: ("!", "red"),
 }  # fmt: skip
 SHADES = "░▒▓█"  # of a block that is in use up to a quarter, half, three quarters, all
 ASCII_SHADES = ".:+#"
@@ -38,11 +38,13 @@ CLASSES = {
     Kind.GATEWAY: "gateway",
     Kind.EXCLUDED: "excluded",
     Kind.OUTSIDE: "outside",
+    Kind.RELEASED: "released",
+    Kind.CONFLICT: "conflict",
 }
 STYLE = """
  text { font: 13px ui-monospace, monospace; fill: #24292f } .small { font-size: 11px; fill: #57606a } .page { fill: #ffffff }
  .free { fill: #e6eaef } .held { fill: #2da44e } .leaked { fill: #d4a72c } .gateway { fill: #218bff } .excluded { fill: #a475f9 }
- .outside { fill: none; stroke: #d0d7de }
+ .outside { fill: none; stroke: #d0d7de } .released { fill: #d4a72c } .conflict { fill: #cf222e }
  @media (prefers-color-scheme: dark) {
   text { fill: #e6edf3 } .small { fill: #8d96a0 } .page { fill: #0d1117 } .free { fill: #21262d } .outside { stroke: #30363d }
  }
@@ -161,7 +163,7 @@ def as_json(one: Drawn) -> dict[str, Any]:
 
 def _mark(cell: Cell, picture: Picture) -> str:
     mark, style = MARKS[cell.kind]
-    if picture.block > 1 and cell.held:
+    if picture.block > 1 and cell.kind is Kind.HELD:
         mark = SHADES[min(len(SHADES) - 1, int(cell.part * len(SHADES)))]
     return f"[{style}]{mark}[/]"
 
@@ -171,7 +173,8 @@ def _told(picture: Picture) -> str:
 
 
 def _scale(picture: Picture) -> str:
-    cells = "an address" if picture.block == 1 else f"{screen.number(picture.block)} addresses"
+    one, many = picture.unit
+    cells = one if picture.block == 1 else f"{screen.number(picture.block)} {many}"
     part = "" if picture.shown == picture.subnet else f"; shown is {picture.shown}, beyond it all is free"
     return f"a cell is {cells}{part}"
 

@@ -49,7 +49,7 @@ def command(name: str | None, kubeconfig: str, *, as_json: bool, purge: bool, ye
             raise click.UsageError("--purge needs the NAME of a pool that was deleted")
         asyncio.run(_purge(name, kubeconfig, yes=yes))
         return
-    ledger = asyncio.run(_read(kubeconfig))
+    ledger = asyncio.run(read(kubeconfig))
     if name is not None and name not in ledger.pools and not any(claim.pool == name for _, claim in ledger.claims):
         raise CNIError(NODE_NOT_FOUND, f"there is no SubnetPool {name}", f"there are: {', '.join(sorted(ledger.pools)) or 'none'}")
     if as_json:
@@ -157,7 +157,7 @@ class _Uncounted:
         """Nobody reads metrics of a command."""
 
 
-async def _read(kubeconfig: str, *, nodes: bool = False) -> Ledger:
+async def read(kubeconfig: str, *, nodes: bool = False) -> Ledger:
     """Return what the API server has of pools and claims, and where asked for, of nodes."""
     from kubenode.controller.feeds import Claims, Nodes, Pools
     from kubenode.controller.pools import Ledger
@@ -188,7 +188,7 @@ async def _purge(pool: str, kubeconfig: str, *, yes: bool) -> None:
     from kubenode.controller.reconcile import CLAIMS, NODES
     from kubenode.kube.collection import Cluster
 
-    ledger = await _read(kubeconfig, nodes=True)
+    ledger = await read(kubeconfig, nodes=True)
     if pool in ledger.pools:
         raise click.UsageError(f"SubnetPool {pool} is there, and would give what is taken away: kubectl delete subnetpool {pool}")
     annotate, delete = purge(pool, (claim for _, claim in ledger.claims), ledger.nodes)
@@ -204,7 +204,7 @@ async def _purge(pool: str, kubeconfig: str, *, yes: bool) -> None:
             for claim, _ in delete:
                 subnets += await _done(cluster.delete(f"{CLAIMS}/{claim.name}", claim.uid, claim.version))
             # A controller notes what nodes have lost, and a kubelet its state: what has changed meanwhile is looked at again.
-            ledger = await _read(kubeconfig, nodes=True)
+            ledger = await read(kubeconfig, nodes=True)
             annotate, delete = purge(pool, (claim for _, claim in ledger.claims), ledger.nodes)
     finally:
         await cluster.aclose()

@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from kubenode.agent import protocol
+from kubenode.kube.sources import SERVICE_ACCOUNT
 
 if TYPE_CHECKING:
     from kubenode.inspection.place import Place
@@ -30,6 +31,39 @@ class Agent(NamedTuple):
     @property
     def up(self) -> bool:
         return not self.problem
+
+
+class Credentials(NamedTuple):
+    """What an agent asks the API server with, by paths that are good here."""
+
+    kubeconfig: str
+    environ: dict[str, str]
+    service_account: str
+
+
+def credentials(agent: Agent) -> Credentials | None:
+    """Look at a running agent's command line, environment and root directory; None where it asks nobody, or that cannot be seen."""
+    process = f"/proc/{agent.pid}"
+    try:
+        words = [os.fsdecode(word) for word in _read(f"{process}/cmdline").split(b"\0")]
+        variables = [os.fsdecode(line).partition("=") for line in _read(f"{process}/environ").split(b"\0") if line]
+        root = os.readlink(f"{process}/root")
+    except OSError:
+        return None
+    options = {name: value for name, _, value in (word.partition("=") for word in words)}
+    if "--node-file" in options or not agent.pid:
+        return None
+    inside = "" if root == "/" else f"{process}/root"
+    environ = {name: value for name, _, value in variables}
+    if inside and "KUBECONFIG" in environ:
+        environ["KUBECONFIG"] = ":".join(inside + path for path in environ["KUBECONFIG"].split(":"))
+    kubeconfig = options.get("--kubeconfig", "")
+    return Credentials(inside + kubeconfig if kubeconfig else "", environ, inside + SERVICE_ACCOUNT)
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
 
 
 def ask(place: Place) -> Agent:

@@ -22,7 +22,7 @@ SMALLEST = 8  # bits of the smallest part that is shown: 256 addresses
 
 
 class Kind(Enum):
-    """What an address is; a block is FREE or HELD, by how much of it is in use."""
+    """What an address is, or a node's subnet; a block is FREE or HELD, by how much of it is in use, or as the worst in it."""
 
     FREE = "free"
     HELD = "held"
@@ -30,6 +30,8 @@ class Kind(Enum):
     GATEWAY = "gateway"
     EXCLUDED = "excluded"
     OUTSIDE = "not to be given"
+    RELEASED = "waits to be free"
+    CONFLICT = "in conflict"
 
 
 class Cell(NamedTuple):
@@ -48,7 +50,7 @@ class Cell(NamedTuple):
 class Picture(NamedTuple):
     """`shown` is the beginning of `subnet` that holds all that is in use; a cell is a block of so many addresses.
 
-    `total` is how many of the subnet can be given.
+    `total` is how many of the subnet can be given. `unit`: what it is a picture of, one and many.
     """
 
     subnet: Subnet
@@ -56,6 +58,7 @@ class Picture(NamedTuple):
     block: int
     cells: list[Cell]
     total: int
+    unit: tuple[str, str] = ("an address", "addresses")
 
 
 def draw(ranges: Sequence[Range], exclude: Collection[Subnet], held: Iterable[Address], leaked: Collection[Address], most: int) -> Picture:

@@ -32,6 +32,9 @@ NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")  # RFC 1123, which the API 
 PAGE = 500  # Nodes in one answer to a LIST, as kubectl asks for them
 Node = create_global_resource("", "v1", "Node", "nodes")  # a dict as the API server sent it; lightkube's typed one drops unknown keys
 Pod = create_namespaced_resource("", "v1", "Pod", "pods")
+SubnetPool = create_global_resource("kube-node.nordix.org", "v1alpha1", "SubnetPool", "subnetpools")
+NodeSubnet = create_global_resource("kube-node.nordix.org", "v1alpha1", "NodeSubnet", "nodesubnets")
+Lease = create_namespaced_resource("coordination.k8s.io", "v1", "Lease", "leases")
 Review = create_global_resource("authorization.k8s.io", "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews")
 
 
@@ -68,6 +71,28 @@ class ApiServer:
             return bool((answer.get("status") or {}).get("allowed"))
         except (msgspec.MsgspecError, TypeError, ValueError, AttributeError) as error:
             raise self._no_such("SelfSubjectAccessReview", error) from error
+
+    def found(self, resource: Any, name: str, namespace: str | None = None) -> dict[str, Any] | None:
+        """Return an object of another resource, None if there is none of that name, or no such resource."""
+        try:
+            return dict(self._client.get(resource, name, namespace=namespace) if namespace else self._client.get(resource, name))
+        except RefusedError as refused:
+            if refused.status == HTTPStatus.NOT_FOUND:
+                return None
+            raise
+        except (msgspec.MsgspecError, TypeError, ValueError) as error:
+            raise self._no_such(resource.__name__, error) from error
+
+    def every(self, resource: Any) -> list[dict[str, Any]]:
+        """Return all objects of a resource that are few; none where the API server has no such resource."""
+        try:
+            return [dict(one) for one in self._client.list(resource)]
+        except RefusedError as refused:
+            if refused.status == HTTPStatus.NOT_FOUND:
+                return []
+            raise
+        except (msgspec.MsgspecError, TypeError, ValueError) as error:
+            raise self._no_such(resource.__name__, error) from error
 
     def _there(self, kind: str, get: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
         try:

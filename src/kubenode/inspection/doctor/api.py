@@ -63,6 +63,26 @@ def rights(facts: Facts) -> Iterator[Finding]:
             yield ok(" and ".join(verb for verb, _ in needed) + " nodes")
 
 
+def agent_rights(facts: Facts) -> Iterator[Finding]:
+    """See that an agent may get and watch its Node, and get pods, without which it takes no leak back."""
+    if not (found := facts.agent_credentials):
+        return
+    name = facts.identity.name or (facts.seen.node.name if facts.seen.node else "")
+    needed = [("get", "nodes", name), ("watch", "nodes", name), ("get", "pods", "")]
+    try:
+        lacking = facts.ask_as(found, lambda server: [(verb, what) for verb, what, which in needed if not server.may(verb, what, which)])
+    except CNIError as error:
+        yield of_error(error, State.WARNING)
+        return
+    for verb, resource in lacking:
+        yield (failure if resource == "nodes" else warning)(
+            f"the agent has no right to {verb} {resource}",
+            f"give it the ClusterRole of deploy/base/rbac.yaml, or add the rule: resources [{resource}], verbs [{verb}]",
+        )
+    if not lacking:
+        yield ok("get and watch nodes, get pods")
+
+
 def own_node(facts: Facts) -> Iterator[Finding]:
     """Our Node is found, and it is known how."""
     myself = facts.identity

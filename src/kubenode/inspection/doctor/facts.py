@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from kubenode.host.readonly import Held
-    from kubenode.inspection.agentprobe import Agent
+    from kubenode.inspection.agentprobe import Agent, Credentials
     from kubenode.inspection.networks import Configured, Network
     from kubenode.inspection.place import Place
     from kubenode.kube.client import ApiServer
@@ -128,6 +128,25 @@ class Facts:
         def call() -> T:
             with self.api(kubeconfig) as server:
                 return question(server)
+
+        return within(PATIENCE, call)
+
+    @cached_property
+    def agent_credentials(self) -> Credentials | None:
+        """What a running agent asks the API server with; None where it asks nobody, or that is not to be seen from here."""
+        by_hand = self.seen.view is not None and self.seen.view.fetched is None
+        return agentprobe.credentials(self.agent) if self.agent.up and not by_hand else None
+
+    def ask_as(self, found: Credentials, question: Callable[[ApiServer], T]) -> T:
+        """Ask the API server with the agent's own credentials. Raises CNIError."""
+        from kubenode.kube.client import ApiServer, within
+
+        def call() -> T:
+            server = ApiServer(found.kubeconfig or None, found.environ, PATIENCE, found.service_account)
+            try:
+                return question(server)
+            finally:
+                server.close()
 
         return within(PATIENCE, call)
 

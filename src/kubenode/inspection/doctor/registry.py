@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kubenode.cni.errors import CNIError
-from kubenode.inspection.doctor import api, files, networks, store
+from kubenode.inspection.doctor import api, files, networks, pools, store
 from kubenode.inspection.doctor.finding import Check, Finding, Result, State, failure, of_error, ok
 
 if TYPE_CHECKING:
@@ -23,11 +23,13 @@ CHECKS = (
     Check("kubeconfig", "", files.kubeconfig),
     Check("api-server", "", api.reachable),
     Check("rights", "not asked", api.rights),
+    Check("agent-rights", "no agent asks the API server, or not to be seen from here", api.agent_rights),
     Check("own-node", "not asked", api.own_node),
     Check("machine-id", "no other Node has it", api.machine_id),
     Check("pod-cidrs", "the Node is not known", api.pod_cidrs),
     Check("node-view", "it is what the API server says, or newer than five minutes", api.node_view),
     Check("networks", "none is known", networks.valid),
+    Check("pools", "no SubnetPool is for a network of this node", pools.pools),
     Check("families", "every pod gets an address", networks.families),
     Check("overlap", "no two networks give the same addresses", networks.overlap),
     Check("host-routes", "no subnet is in the way of the host's addresses and routes", networks.host_routes),

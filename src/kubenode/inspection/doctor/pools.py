@@ -1,0 +1,130 @@
+"""The check of what the controller gives to this node: its annotations against SubnetPools and NodeSubnets."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from kubenode.cni.errors import FORBIDDEN, CNIError
+from kubenode.controller.records import Node, NodeSubnet, RecordError, SubnetPool, noted, object_name, parse_claim, parse_pool
+from kubenode.inspection.doctor.finding import State, failure, of_error, ok, warning
+from kubenode.ipam.ranges import RangeError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kubenode.inspection.doctor.facts import Facts
+    from kubenode.inspection.doctor.finding import Finding
+    from kubenode.ipam.ranges import Subnet
+    from kubenode.kube.client import ApiServer
+
+LEASE = ("kube-system", "kube-node-controller")  # the controller's, where its options are the default
+SILENT = 60.0  # seconds since a renewal, which comes every two; clocks may differ by some
+BAD = {"Ready": "False", "Exhausted": "True", "Conflict": "True"}
+
+
+class _Told(NamedTuple):
+    """What the API server says. `claims`: of each subnet that the node has; not among them is what we may not look at."""
+
+    pools: list[SubnetPool]
+    node: Node
+    claims: dict[Subnet, NodeSubnet | None]
+    lease: dict[str, Any]
+
+
+def pools(facts: Facts) -> Iterator[Finding]:
+    """See that what networks take from annotations is what the pools give."""
+    keys = sorted({str(one.ipam["annotation"]) for one in facts.configured if facts.asks(one) and one.ipam.get("annotation")})
+    for kubeconfig, answer in facts.asked.items():
+        if not keys or isinstance(answer, CNIError):
+            continue  # that is told by others
+        name = str(answer["metadata"]["name"])
+        try:
+            told = facts.ask(kubeconfig, lambda server, name=name: _ask(server, name, keys))  # type: ignore[misc] # a default
+        except CNIError as error:
+            yield ok("no right to list subnetpools") if error.code == FORBIDDEN else of_error(error, State.WARNING)
+            continue
+        if told.pools:
+            for key in keys:
+                yield from _annotation(told, key)
+            yield from _controller(told)
+
+
+def _ask(server: ApiServer, name: str, keys: list[str]) -> _Told:
+    from kubenode.kube import client
+
+    manifest = server.node(name) or {}
+    metadata = manifest.get("metadata") or {}
+    node = Node(name, "", "", metadata.get("labels") or {}, metadata.get("annotations") or {})
+    found = [parse_pool(pool) for pool in server.every(client.SubnetPool)]
+    claims: dict[Subnet, NodeSubnet | None] = {}
+    lease: dict[str, Any] = {}
+    if found:
+        try:
+            for subnet in {subnet for key in keys for subnet in _noted(node, key)}:
+                claim = server.found(client.NodeSubnet, object_name(subnet))
+                claims[subnet] = parse_claim(claim) if claim else None
+            lease = (server.found(client.Lease, LEASE[1], LEASE[0]) or {}).get("spec") or {}
+        except RecordError:
+            pass  # it protects nothing, and the controller's log names it
+        except CNIError as error:
+            if error.code != FORBIDDEN:
+                raise
+    return _Told(found, node, claims, lease)
+
+
+def _noted(node: Node, key: str) -> tuple[Subnet, ...]:
+    try:
+        return noted(node.annotations.get(key))
+    except RangeError:
+        return ()  # `networks` tells
+
+
+def _annotation(told: _Told, key: str) -> Iterator[Finding]:
+    """Compare one annotation with the pools that write it."""
+    mine = [pool for pool in told.pools if pool.annotation == key]
+    names = ", ".join(pool.name for pool in mine)
+    subnets = _noted(told.node, key)
+    serving = [pool for pool in mine if pool.selector.matches(told.node.labels)]
+    if not subnets and not serving:
+        what = f"none of the SubnetPools {names} with annotation {key} selects" if mine else f"no SubnetPool has annotation {key} for"
+        advice = "label the Node as a nodeSelector has it" if mine else "create one, or annotate the Node by hand"
+        yield failure(f"{what} Node {told.node.name}, which has none", advice)
+    anew = f"remove the annotation, and the Node gets another: kubectl annotate node {told.node.name} {key}-"
+    for subnet in subnets if mine else ():
+        if not any(block.offers(subnet) for pool in mine for block in pool.blocks):
+            yield warning(
+                f"{subnet} in annotation {key} is not offered by SubnetPool {names}",
+                f"add it to the pool's cidrs, or {anew}",
+            )
+        elif subnet in told.claims and (claim := told.claims[subnet]) is None:
+            yield warning(
+                f"{subnet} in annotation {key} has no NodeSubnet, so another node may be given it",
+                "is a controller running? kubectl -n kube-system get deployment kube-node-controller",
+            )
+        elif subnet in told.claims and claim and claim.node != told.node.name:
+            yield failure(
+                f"{subnet} in annotation {key} is Node {claim.node}'s, as NodeSubnet {claim.name} says",
+                anew,
+            )
+        else:
+            yield ok(f"{subnet} of SubnetPool {names}")
+    for pool in mine:
+        for condition in pool.status.get("conditions") or ():
+            if condition.get("status") == BAD.get(str(condition.get("type"))):
+                yield warning(
+                    f"SubnetPool {pool.name}: {condition.get('reason')}: {condition.get('message')}",
+                    f"see kubectl describe subnetpool {pool.name}, and the conditions in docs/reference/controller.md",
+                )
+
+
+def _controller(told: _Told) -> Iterator[Finding]:
+    """See that a controller holds the Lease, where there is one."""
+    if renewed := told.lease.get("renewTime"):
+        silent = time.time() - datetime.fromisoformat(renewed).timestamp()
+        if silent > SILENT:
+            yield warning(
+                f"no controller works: Lease {'/'.join(LEASE)} was renewed {silent:.0f} s ago",
+                "kubectl -n kube-system get pods -l app.kubernetes.io/name=kube-node-controller, and their logs",
+            )
