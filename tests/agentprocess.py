@@ -3,42 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
+import ourprocess
 from callplugin import environment
+from ourprocess import KUBE_NODE, OurProcess, free_port
 from podnet import Answer
 
 from kubenode.agent import protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-
-KUBE_NODE = Path(sys.executable).with_name("kube-node")
-PATIENCE = 20.0  # seconds; two cores may have other things to do
+    from pathlib import Path
 
 
-def eventually(condition: Callable[[], Any], complaint: str, patience: float = PATIENCE) -> Any:
+def eventually(condition: Callable[[], Any], complaint: str, patience: float = 20) -> Any:
     """Wait until something is so, and return what it then is."""
-    end = time.monotonic() + patience
-    while not (found := condition()):
-        assert time.monotonic() < end, complaint
-        time.sleep(0.05)
-    return found
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+    return ourprocess.eventually(condition, lambda: complaint, patience)
 
 
 def write_node(path: Path, *pod_cidrs: str, name: str = "node-1", **annotations: str) -> Path:
@@ -49,7 +31,7 @@ def write_node(path: Path, *pod_cidrs: str, name: str = "node-1", **annotations:
     return path
 
 
-class AgentProcess:
+class AgentProcess(OurProcess):
     """An agent with a run directory of its own. `wrap`: what to run it under."""
 
     def __init__(
@@ -57,59 +39,26 @@ class AgentProcess:
     ) -> None:
         self.run_dir = run_dir
         self.socket = socket_path or run_dir / "agent.sock"
-        self.port = free_port()
-        self.log = run_dir.parent / f"agent-{self.port}.log"
+        port = free_port()
         given = {option.partition("=")[0] for option in options}
-        default = {"--run-dir": str(run_dir), "--listen": f"127.0.0.1:{self.port}", "--cni-config": str(run_dir / "none"), "--every": "0.2"}
-        self.command = [*wrap, str(KUBE_NODE), "agent", *options, *(f"{key}={value}" for key, value in default.items() if key not in given)]
-        self.environ = {**os.environ, **(env or {})}
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.kill()
+        default = {"--run-dir": str(run_dir), "--listen": f"127.0.0.1:{port}", "--cni-config": str(run_dir / "none"), "--every": "0.2"}
+        command = [*wrap, str(KUBE_NODE), "agent", *options, *(f"{key}={value}" for key, value in default.items() if key not in given)]
+        super().__init__(command, run_dir.parent / f"agent-{port}.log", port, env)
 
     def start(self) -> None:
         """Start it and wait until it serves."""
         self.launch()
-        eventually(self._is_up, f"the agent does not come up: {self.log}")
-
-    def kill(self) -> None:
-        """End it as a crash does."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-
-    def launch(self) -> None:
-        """Start it, whatever becomes of it."""
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(self.command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self.environ)
-
-    def stop(self) -> int:
-        """End it by SIGTERM; return its exit code."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+        eventually(self._is_up, f"the agent does not come up: {self.log_path}")
 
     def lines(self, message: str = "") -> list[dict[str, Any]]:
         """Return the log lines so far that contain a text."""
-        found = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        found = [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
         return [line for line in found if message in line["msg"]]
 
     def said(self, message: str) -> dict[str, Any]:
         """Wait for a log line, and return the last that has this text."""
-        line: dict[str, Any] = eventually(lambda: self.lines(message), f"{message!r} is not in {self.log}")[-1]
+        line: dict[str, Any] = eventually(lambda: self.lines(message), f"{message!r} is not in {self.log_path}")[-1]
         return line
-
-    def get(self, path: str) -> tuple[int, str]:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=15) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
 
     def connect(self, seconds: float = 30) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX)
@@ -135,7 +84,7 @@ class AgentProcess:
 
     def _is_up(self) -> bool:
         assert self.process is not None
-        assert self.process.poll() is None, self.log.read_text()
+        assert self.process.poll() is None, self.log()
         try:
             self.connect().close()
         except OSError:

@@ -8,8 +8,8 @@ import re
 import subprocess
 from typing import TYPE_CHECKING, Any
 
-from agentprocess import KUBE_NODE
 from callplugin import environment
+from ourprocess import KUBE_NODE
 from podnet import Answer
 
 from kubenode.host.attachments import Attachments

@@ -142,7 +142,7 @@ def test_a_run_directory_that_is_not_mounted(container: Container, mounts: tuple
     agent.launch()
     assert agent.process is not None
     assert agent.process.wait(20) == 1
-    assert f"{missing} of the host is not mounted" in agent.log.read_text()
+    assert f"{missing} of the host is not mounted" in agent.log()
 
 
 def test_reboot_under_a_root(container: Container) -> None:

@@ -202,7 +202,7 @@ def test_a_scraper_that_goes_away(tmp_path: Path, run_dir: Path) -> None:
                 scraper.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
         assert agent.get("/healthz") == (200, "ok\n")
         assert agent.stop() == 0
-        assert [line for line in agent.log.read_text().splitlines() if not line.startswith("{")] == []
+        assert [line for line in agent.log().splitlines() if not line.startswith("{")] == []
 
 
 class CountingServer(HTTPServer):
@@ -246,7 +246,7 @@ def test_ready_means_that_calls_are_taken(run_dir: Path) -> None:
     try:
         end = time.monotonic() + 20
         while not is_ready(agent):
-            assert time.monotonic() < end, agent.log.read_text()
+            assert time.monotonic() < end, agent.log()
         agent.connect().close()
     finally:
         agent.kill()
@@ -266,7 +266,7 @@ def test_a_port_that_is_taken(tmp_path: Path, run_dir: Path) -> None:
         agent.launch()
         assert agent.process is not None
         assert agent.process.wait(20) == 1
-        text = agent.log.read_text()
+        text = agent.log()
         assert f"cannot listen on 127.0.0.1:{taken.getsockname()[1]}: Address already in use" in text
         assert "--listen" in text
         assert not agent.socket.exists()

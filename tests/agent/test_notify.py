@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from agentprocess import KUBE_NODE, AgentProcess, pod_args, write_node
+from agentprocess import AgentProcess, pod_args, write_node
+from ourprocess import KUBE_NODE
 
 from kubenode.agent.notify import Notifier
 

@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from agentprocess import KUBE_NODE, AgentProcess, answer, request
+from agentprocess import AgentProcess, answer, request
+from ourprocess import KUBE_NODE
 
 from kubenode.agent import claim, protocol
 
@@ -314,7 +315,7 @@ def test_a_changed_manifest(agent: AgentProcess, node_file: Path, netconf: NetCo
     node_file.write_text(json.dumps(manifest))
     eventually(lambda: agent.ask("kube-node", "ADD", netconf(annotation="k")).code == 0)
     node_file.write_text("{")
-    eventually(lambda: "the Node manifest cannot be used" in agent.log.read_text())
+    eventually(lambda: "the Node manifest cannot be used" in agent.log())
     assert agent.ask("kube-node", "ADD", netconf(annotation="k"), container_id="c2").addresses == ["172.20.0.3"]
 
 

@@ -146,7 +146,7 @@ def test_chaos(binaries: Path, tmp_path: Path, run_dir: Path, standalone: bool, 
             runtime.collect(net)
             assert owners(net.directory) == set(), net.name
         assert list((run_dir / "attachments").iterdir()) == []
-        log = agent.log.read_text()
+        log = agent.log()
     assert runtime.wrong == []
     assert runtime.longest < PATIENCE + MARGIN
     assert "internal error" not in log

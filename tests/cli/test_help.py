@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 import pytest
-from agentprocess import KUBE_NODE
 from manpages import pages
+from ourprocess import KUBE_NODE
 
 from kubenode.cli.main import COMMANDS, kube_node
 

@@ -9,7 +9,7 @@ import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from agentprocess import KUBE_NODE
+from ourprocess import KUBE_NODE
 
 from kubenode.host.attachments import Attachments
 from kubenode.ipam.store import Attachment

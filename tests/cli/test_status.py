@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from agentprocess import KUBE_NODE, AgentProcess
+from agentprocess import AgentProcess
+from ourprocess import KUBE_NODE
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -150,3 +150,21 @@ def test_purge() -> None:
     annotate, delete = purge("p", claims, nodes)
     assert [(write.node.name, write.values) for write in annotate] == [("a", {"k": "10.0.2.0/24"})]
     assert [write.claim.subnet for write in delete] == [own, adopted]
+
+
+def test_a_pool_moves_from_an_annotation_whose_other_pool_is_deleted() -> None:
+    """What the annotation of a deleted pool holds stays the node's, also what another pool, which writes elsewhere now, gave to it."""
+    ledger = Ledger()
+    ledger.set_pool(parse_pool(pool("four", {"cidr": "10.0.0.0/26", "nodePrefix": 28}, annotation="old")))
+    ledger.set_pool(parse_pool(pool("six", {"cidr": "fd00::/61", "nodePrefix": 64}, annotation="old")))
+    ledger.set_node(Node("n", "u", "1", {}, {}))
+    settle(ledger)
+    ledger.set_pool(parse_pool(pool("six", {"cidr": "10.0.1.0/26", "nodePrefix": 28}, annotation="new")))
+    ledger.drop_pool("four")
+    settle(ledger)  # an update would be a release
+    assert ledger.nodes["n"].annotations == {"old": "10.0.0.0/28,fd00::/64", "new": "10.0.1.0/28"}
+    assert [(str(subnet), claim.released) for subnet, claim in sorted(ledger.claims)] == [
+        ("10.0.0.0/28", None),
+        ("10.0.1.0/28", None),
+        ("fd00::/64", None),
+    ]

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from controllerprocess import KUBE_NODE, until
+from controllerprocess import until
 from corner import APIS, ROOT
+from ourprocess import KUBE_NODE
 
 if TYPE_CHECKING:
     from pathlib import Path

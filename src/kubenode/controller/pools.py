@@ -104,13 +104,14 @@ class Ledger:
         """Return what has to be written for a node, and enter what that creates."""
         node = self.nodes.get(name)
         claims = sorted(claim for subnet in self._of_node.get(name, ()) if (claim := self.claims.get(subnet)))
-        turn = Turn(self, node, now) if node is not None else None
+        keys = dict.fromkeys([*self.by_key, *(claim.annotation for claim in claims if claim.pool not in self.pools)])
+        turn = Turn(self, node, keys, now) if node is not None else None
         writes: list[Write] = []
         if turn is None:
             writes, again = self._leave(claims, now)
             conflicts: list[Conflict] = []
         else:
-            for key in dict.fromkeys([*self.by_key, *(claim.annotation for claim in claims if claim.pool not in self.pools)]):
+            for key in keys:
                 turn.settle(key, self.by_key.get(key, []), [claim for claim in claims if self._key_of(claim) == key])
             writes, again, conflicts = turn.writes, turn.again, turn.conflicts
             if turn.values:

@@ -9,7 +9,7 @@ from kubenode.controller.writes import OUTSIDE, OVERLAP, UNREADABLE, Conflict, C
 from kubenode.ipam.ranges import RangeError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from kubenode.controller.pools import Ledger
     from kubenode.controller.records import Node, SubnetPool
@@ -21,9 +21,12 @@ SETTLED_AFTER = 1.0  # seconds; by then the API server has said whether a claim 
 
 
 class Turn:
-    """What a node needs. `values`: what its annotations are to be; they are written once all claims of them are there."""
+    """What a node needs. `keys`: the annotations that pools write to, or wrote to before they were deleted.
 
-    def __init__(self, ledger: Ledger, node: Node, now: float) -> None:
+    `values`: what its annotations are to be; they are written once all claims of them are there.
+    """
+
+    def __init__(self, ledger: Ledger, node: Node, keys: Collection[str], now: float) -> None:
         self.node = node
         self.writes: list[Write] = []
         self.conflicts: list[Conflict] = []
@@ -32,7 +35,8 @@ class Turn:
         self.again: float | None = None
         self._ledger = ledger
         self._now = now
-        self._has = {subnet for key in ledger.by_key for subnet in self._readable(key)}
+        self._keys = keys
+        self._has = {subnet for key in keys for subnet in self._readable(key)}
 
     def settle(self, key: str, pools: list[SubnetPool], claims: list[NodeSubnet]) -> None:
         """Settle one annotation: `pools` write to it, `claims` are the node's own of these pools, or of one that was deleted."""
@@ -84,7 +88,7 @@ class Turn:
         """Return another annotation of the node that has claimed addresses of a subnet and still holds them."""
         for held, claim in self._ledger.claims.overlapping(subnet):
             other = claim.annotation
-            if claim.node == self.node.name and other != key and other in self._ledger.by_key and held in self._readable(other):
+            if claim.node == self.node.name and other != key and other in self._keys and held in self._readable(other):
                 return f"its annotation {other}"
         return None
 

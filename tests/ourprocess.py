@@ -1,0 +1,86 @@
+"""A long-running command of ours as a process of its own: started, ended as the kubelet or a crash does, and asked over HTTP."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+KUBE_NODE = Path(sys.executable).with_name("kube-node")
+PATIENCE = 30.0  # seconds; two cores may have other things to do
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def eventually(condition: Callable[[], Any], why: Callable[[], object], patience: float = PATIENCE) -> Any:
+    """Wait until something is so, and return what it then is."""
+    end = time.monotonic() + patience
+    while not (found := condition()):
+        assert time.monotonic() < end, why()
+        time.sleep(0.05)
+    return found
+
+
+class OurProcess:
+    """A process that writes its log to a file and has its HTTP pages on a port."""
+
+    def __init__(self, command: Sequence[str], log_path: Path, port: int, env: Mapping[str, str] | None = None) -> None:
+        self.command = list(command)
+        self.log_path = log_path
+        self.port = port
+        self.environ = {**os.environ, **(env or {})}
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def start(self) -> None:
+        self.launch()
+
+    def launch(self) -> None:
+        """Start it, whatever becomes of it."""
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(self.command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self.environ)
+
+    def stop(self) -> int:
+        """End it by SIGTERM; return its exit code."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(PATIENCE)
+
+    def kill(self) -> None:
+        """End it as a crash does."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def log(self) -> str:
+        return self.log_path.read_text()
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Return status and text of an HTTP page; 0 where nobody answers."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=15) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError:
+            return 0, ""
