@@ -95,9 +95,8 @@ def _stat(field: dict[str, Any], series: list[Series], width: int, height: int) 
     value = series[0].values[-1][1]
     steps = field.get("thresholds", {"steps": [{"color": "green", "value": None}]})["steps"]
     colour = [step["color"] for step in steps if step["value"] is None or value >= step["value"]][-1]
-    return [
-        f'<text class="stat" style="fill: {NAMED[colour]}" x="{width / 2:g}" y="{height / 2 + 24:g}">{_told(value, field["unit"])}</text>'
-    ]
+    told = f"{value:.{field['decimals']}f}" if "decimals" in field else _told(value, field["unit"])
+    return [f'<text class="stat" style="fill: {NAMED[colour]}" x="{width / 2:g}" y="{height / 2 + 24:g}">{told}</text>']
 
 
 def _graph(field: dict[str, Any], series: list[Series], width: int, height: int) -> list[str]:

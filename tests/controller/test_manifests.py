@@ -65,7 +65,7 @@ def test_pools(corner: Corner, admin: Path) -> None:
     pool = corner.pool("net", [{"cidr": "172.20.0.0/23", "nodePrefix": 25}])
     until(lambda: corner.status(pool).get("allocated") == 2, 10)
     overview = next(line for line in run().splitlines() if line.startswith(pool))
-    assert overview.split() == [pool, "172.20.0.0/23", "/25", "█" * 10 + "░" * 10, "2", "2", corner.key]
+    assert overview.split() == [pool, "172.20.0.0/23", "/25", "█" * 8 + "░" * 8, "50", "%", "2", "2", corner.key]
     lines = [line.split() for line in run(pool).splitlines()]
     assert [node, "172.20.0.0/25"] in lines
     assert [other, "172.20.1.0/25", "taken", "over"] in lines
