@@ -12,6 +12,7 @@ help() {
 ./build.sh check                    ruff, mypy and the rules of who imports whom
 ./build.sh man                      manual pages of all commands, in _output/man
 ./build.sh pictures                 docs/images, made anew from what the commands print
+./build.sh dashboard [SECONDS]      docs/images/dashboard.svg, made anew from what agents tell Prometheus
 ./build.sh fuzz [SECONDS]           the relay, by libFuzzer
 ./build.sh venv                     only .venv, which all of the above make when needed
 EOF
@@ -80,7 +81,7 @@ command=${1:-help}
 [ $# = 0 ] || shift
 case $command in
 help | -h | --help) help && exit ;;
-venv | binaries | deb | try | test | check | man | pictures) venv ;;
+venv | binaries | deb | try | test | check | man | pictures | dashboard) venv ;;
 fuzz) ;;
 *) help >&2 && die "no command $command" ;;
 esac
@@ -93,6 +94,7 @@ deb)
 try) try "$@" ;;
 man) .venv/bin/python packaging/manpages.py "$@" ;;
 pictures) .venv/bin/python packaging/pictures.py "$@" ;;
+dashboard) .venv/bin/python packaging/dashboard_picture.py "$@" ;;
 fuzz) relay/fuzz.sh "$@" ;;
 test) .venv/bin/pytest "$@" ;;
 check)

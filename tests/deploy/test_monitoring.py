@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from agentprocess import AgentProcess, write_node
+from agentprocess import AgentProcess, eventually, write_node
+from monitored import Monitored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from apiserver import RealApiServer
 
 MONITORING = Path(__file__).resolve().parent.parent.parent / "deploy/monitoring"
 DASHBOARD = json.loads((MONITORING / "dashboard.json").read_text())
@@ -88,6 +93,20 @@ def test_only_metrics_that_exist_are_asked_for(told: str) -> None:
     asked = set(re.findall(r"\b(?:kube_node|process)_\w+", text))
     assert asked - names == set()
     assert len(asked) > 8
+
+
+def test_every_query_shows_something(api_server: RealApiServer, tmp_path: Path) -> None:
+    """With agents that have had pods, errors, leaks and an API server that was away, each query has values, and each legend its labels."""
+    if shutil.which("prometheus") is None:
+        pytest.skip("no prometheus in PATH (Debian: prometheus)")
+    with Monitored(tmp_path, api_server, 1) as monitored:
+        (worker,) = monitored.workers
+        assert worker.agent.call("CHECK", worker.confs[0], "nobody").code == 1
+        monitored.work(16)
+        for panel in DASHBOARD["panels"]:
+            for target in panel["targets"]:
+                shown = eventually(partial(monitored.series, target, 60), f"{panel['title']}: no series of {target['expr']}")
+                assert any(math.isfinite(value) for series in shown for _, value in series.values), target["expr"]
 
 
 def test_every_metric_of_ours_is_on_the_dashboard(told: str) -> None:
