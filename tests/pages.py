@@ -1,0 +1,92 @@
+"""Pages whose commands are run: their marked blocks, a checkout to run them in, and whether what comes is what the page says.
+
+A shell block below `<!-- run -->` is run, the blocks of a page by one shell; the block below `<!-- prints -->` is what it printed, where
+`…` stands for what differs from machine to machine. `<!-- run: MARK -->` are blocks for a place of that name.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"<!-- run(?:: (\w+))? -->\n+```sh\n(.*?)```(?:\s*<!-- prints -->\n+```(?:text)?\n(.*?)```)?", re.DOTALL)
+# Network, mounts and processes of its own: real paths, nothing of this machine is changed, and what it starts ends with it.
+ALONE = ("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation=private", "bash", "-c")
+EMPTY = ("/opt", "/etc/cni", "/var/lib/cni", "/run/kube-node", "/run/netns")
+SEPARATOR = "\x1e"
+
+
+class Step(NamedTuple):
+    commands: str
+    printed: str | None
+
+
+class PageError(AssertionError):
+    """A command of a page failed, or printed something else."""
+
+
+def steps(page: Path, mark: str = "") -> list[Step]:
+    return [Step(commands, printed or None) for found, commands, printed in BLOCK.findall(page.read_text()) if found == mark]
+
+
+def as_pattern(text: str) -> str:
+    return "".join(".*" if part == "…" else re.escape(part) for part in re.split("(…)", text))
+
+
+def emptied(*directories: str) -> str:
+    """Return shell commands that lay an empty directory over each of these, in a mount namespace of its own."""
+    return "".join(f"mkdir -p {path}; mount -t tmpfs none {path}\n" for path in directories if os.path.isdir(os.path.dirname(path)))
+
+
+def walk(
+    walked: Sequence[Step], place: Path, environment: Mapping[str, str], *, shell: Sequence[str] = ("bash", "-c"), before: str = ""
+) -> str:
+    """Run the steps in that directory, by one shell. Return what they printed. Raises PageError."""
+    path = f"{environment.get('PATH', os.environ['PATH'])}:/usr/sbin:/sbin"
+    script = f"set -eu\n{before}cd {place}\n" + "".join(f"{step.commands}printf '{SEPARATOR}'\n" for step in walked)
+    done = subprocess.run(
+        [*shell, script],
+        env={"LC_ALL": "C.UTF-8", "TERM": "dumb", "HOME": str(place.parent), **environment, "PATH": path},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        stdin=subprocess.DEVNULL,
+    )
+    printed = done.stdout.split(SEPARATOR)
+    for step, text in zip(walked, printed, strict=False):
+        if step.printed is not None and not re.fullmatch(as_pattern(step.printed), text):
+            raise PageError(f"{step.commands}printed:\n{text}\nnot:\n{step.printed}\n{done.stderr}")
+    if done.returncode or len(printed) != len(walked) + 1:
+        raise PageError(f"exit code {done.returncode} after\n{done.stdout}{done.stderr}")
+    return done.stdout.replace(SEPARATOR, "")
+
+
+def link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # on another file system
+        shutil.copy2(source, target)
+
+
+def checkout(built: Path, to: Path) -> None:
+    """Copy what a person clones, with the virtual environment that ./build.sh would make, and binaries."""
+    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
+    for name in filter(None, names):
+        target = to / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, target, follow_symlinks=False)
+    # By hard links: it has a compiler for six machines in it. The stamp is its own, and written anew.
+    ignored = shutil.ignore_patterns("__pycache__", "stamp")
+    shutil.copytree(ROOT / ".venv", to / ".venv", symlinks=True, ignore=ignored, copy_function=link_or_copy)
+    (to / ".venv/stamp").write_text(f"{to}\n{(to / 'pyproject.toml').read_text()}")
+    shutil.copytree(built, to / "_output/bin", symlinks=True)
