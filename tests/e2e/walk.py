@@ -103,7 +103,7 @@ class Walk:
             "COLUMNS": "140",
         }
         try:
-            pages.walk(walked, self.place, environment, timeout=200)
+            pages.walk(walked, self.place, environment, timeout=400)
         except pages.PageError as error:
             told = self.lab.kubectl("describe", "pods", "--all-namespaces")[-3000:]
             raise CheckFailedError(f"{name}: {error}\n{told}\n{logs()}") from None
@@ -330,7 +330,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="kn-walk.") as base:
         build_images(Path(base))
         pages.checkout(given.bin, Path(base, "kube-node"))
-        sys.exit(on_machine(sys.executable, *sys.argv, f"--prepared={base}"))
+        sys.exit(on_machine(Path(base), sys.executable, *sys.argv, f"--prepared={base}"))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -42,9 +43,10 @@ exit $?
 """
 
 
-def on_machine(*command: str | Path) -> int:
-    """Run a command on the new machine and return its exit code; what it leaves running ends with it."""
-    environment = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
+def on_machine(directory: Path, *command: str | Path) -> int:
+    """Run a command on a new machine and return its exit code; what it leaves running ends with it. `directory`: for temporary files."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exception: it ends the machine, too
+    environment = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin", "TMPDIR": str(directory)}
     return subprocess.call([*ALONE, MACHINE, *map(str, command)], env=environment)
 
 
