@@ -76,15 +76,18 @@ def walk(
     """Run the steps in that directory, by one shell. Return what they printed. Raises PageError."""
     path = f"{environment.get('PATH', os.environ['PATH'])}:/usr/sbin:/sbin"
     script = f"set -eu\n{before}cd {place}\n" + "".join(f"{step.commands}printf '{SEPARATOR}'\n" for step in walked)
-    done = subprocess.run(
-        [*shell, script],
-        env={"LC_ALL": "C.UTF-8", "TERM": "dumb", "HOME": str(place.parent), **environment, "PATH": path},
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        stdin=subprocess.DEVNULL,
-    )
+    try:
+        done = subprocess.run(
+            [*shell, script],
+            env={"LC_ALL": "C.UTF-8", "TERM": "dumb", "HOME": str(place.parent), **environment, "PATH": path},
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            stdin=subprocess.DEVNULL,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise PageError(f"not done within {timeout} s; it has printed\n{(error.stdout or b'').decode()}") from None
     printed = done.stdout.split(SEPARATOR)
     for step, text in zip(walked, printed, strict=False):
         if step.printed is not None and not re.fullmatch(as_pattern(step.printed), BLANKS.sub("", text)):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+ENTRYPOINT = json.loads(re.findall(r"^ENTRYPOINT (.*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)[0])  # of our image
 NETWORK = "k8snet"
 NODE = "lab"
 
@@ -44,6 +46,10 @@ def wait(what: str | Callable[[], str], seconds: float, probe: Callable[[], bool
         if time.monotonic() > end:
             raise CheckFailedError(f"not within {seconds} s: {what if isinstance(what, str) else what()}")
         time.sleep(pause)
+
+
+def show(what: str, value: str) -> None:
+    print(f"{what:36} {value}", flush=True)
 
 
 def namespaces() -> set[str]:

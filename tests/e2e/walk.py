@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -30,7 +29,7 @@ from typing import TYPE_CHECKING, NamedTuple
 sys.path[:0] = [str(Path(__file__).resolve().parents[2] / "packaging"), str(Path(__file__).resolve().parents[1])]
 import pages  # noqa: E402 -- found by the path above
 from compile_relay import compile_relay, here  # noqa: E402
-from lab import NETWORK, ROOT, CheckFailedError, cluster_for, parser, run, wait  # noqa: E402
+from lab import ENTRYPOINT, NETWORK, ROOT, CheckFailedError, cluster_for, parser, run, show, wait  # noqa: E402
 from worker import NODE, Worker, on_machine  # noqa: E402
 
 if TYPE_CHECKING:
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 IMAGE = "registry.example.com/kube-node"
-ENTRYPOINT = json.loads(re.findall(r"^ENTRYPOINT (.*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)[0])
 NEW = "2.0.0-e2e"
 REFERENCE = ("bridge", "loopback", "portmap")
 
@@ -299,10 +297,6 @@ def link_helm(directory: Path) -> None:
         raise CheckFailedError("no helm in PATH, and HELM names none")
     directory.mkdir()
     (directory / "helm").symlink_to(helm)
-
-
-def show(what: str, value: str) -> None:
-    print(f"{what:36} {value}", flush=True)
 
 
 def story(walk: Walk, base: Path) -> None:
