@@ -1,7 +1,7 @@
 """Pages whose commands are run: their marked blocks, a checkout to run them in, and whether what comes is what the page says.
 
 A shell block below `<!-- run -->` is run, the blocks of a page by one shell; the block below `<!-- prints -->` is what it printed, where
-`…` stands for what differs from machine to machine. `<!-- run: MARK -->` are blocks for a place of that name.
+`…` stands for what differs from machine to machine, alone for whole lines. `<!-- run: MARK -->` are blocks for a place of that name.
 """
 
 from __future__ import annotations
@@ -18,10 +18,16 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-BLOCK = re.compile(r"<!-- run(?:: (\w+))? -->\n+```sh\n(.*?)```(?:\s*<!-- prints -->\n+```(?:text)?\n(.*?)```)?", re.DOTALL)
+BLOCK = re.compile(
+    r"<!-- run(?:: (?P<mark>\w+))? -->\n+(?P<indent> *)```sh\n(?P<commands>.*?) *```"
+    r"(?:\s*<!-- prints -->\n+ *```(?:text)?\n(?P<printed>.*?) *```)?",
+    re.DOTALL,
+)
 # Network, mounts and processes of its own: real paths, nothing of this machine is changed, and what it starts ends with it.
 ALONE = ("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation=private", "bash", "-c")
 EMPTY = ("/opt", "/etc/cni", "/var/lib/cni", "/run/kube-node", "/run/netns")
+ANY = {"…": ".*", "…\n": "(?:.*\n)*"}
+BLANKS = re.compile(" +$", re.MULTILINE)  # at a line's end, which pages do not have
 SEPARATOR = "\x1e"
 
 
@@ -35,36 +41,56 @@ class PageError(AssertionError):
 
 
 def steps(page: Path, mark: str = "") -> list[Step]:
-    return [Step(commands, printed or None) for found, commands, printed in BLOCK.findall(page.read_text()) if found == mark]
+    return [
+        Step(_block(found["commands"], found["indent"]), None if found["printed"] is None else _block(found["printed"], found["indent"]))
+        for found in BLOCK.finditer(page.read_text())
+        if (found["mark"] or "") == mark
+    ]
+
+
+def _block(text: str, indent: str) -> str:
+    """Return what stands in a fenced block, which in a list is indented."""
+    return "".join(line.removeprefix(indent) for line in text.splitlines(keepends=True))
 
 
 def as_pattern(text: str) -> str:
-    return "".join(".*" if part == "…" else re.escape(part) for part in re.split("(…)", text))
+    return "".join(ANY.get(part, re.escape(part)) for part in re.split("(^…\n|…)", text, flags=re.MULTILINE))
 
 
 def emptied(*directories: str) -> str:
     """Return shell commands that lay an empty directory over each of these, in a mount namespace of its own."""
-    return "".join(f"mkdir -p {path}; mount -t tmpfs none {path}\n" for path in directories if os.path.isdir(os.path.dirname(path)))
+    return "".join(
+        f"mkdir -p {path}; mount -t tmpfs -o mode=755 none {path}\n" for path in directories if os.path.isdir(os.path.dirname(path))
+    )
 
 
 def walk(
-    walked: Sequence[Step], place: Path, environment: Mapping[str, str], *, shell: Sequence[str] = ("bash", "-c"), before: str = ""
+    walked: Sequence[Step],
+    place: Path,
+    environment: Mapping[str, str],
+    *,
+    shell: Sequence[str] = ("bash", "-c"),
+    before: str = "",
+    timeout: int = 600,
 ) -> str:
     """Run the steps in that directory, by one shell. Return what they printed. Raises PageError."""
     path = f"{environment.get('PATH', os.environ['PATH'])}:/usr/sbin:/sbin"
     script = f"set -eu\n{before}cd {place}\n" + "".join(f"{step.commands}printf '{SEPARATOR}'\n" for step in walked)
-    done = subprocess.run(
-        [*shell, script],
-        env={"LC_ALL": "C.UTF-8", "TERM": "dumb", "HOME": str(place.parent), **environment, "PATH": path},
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        stdin=subprocess.DEVNULL,
-    )
+    try:
+        done = subprocess.run(
+            [*shell, script],
+            env={"LC_ALL": "C.UTF-8", "TERM": "dumb", "HOME": str(place.parent), **environment, "PATH": path},
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            stdin=subprocess.DEVNULL,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise PageError(f"not done within {timeout} s; it has printed\n{(error.stdout or b'').decode()}") from None
     printed = done.stdout.split(SEPARATOR)
     for step, text in zip(walked, printed, strict=False):
-        if step.printed is not None and not re.fullmatch(as_pattern(step.printed), text):
+        if step.printed is not None and not re.fullmatch(as_pattern(step.printed), BLANKS.sub("", text)):
             raise PageError(f"{step.commands}printed:\n{text}\nnot:\n{step.printed}\n{done.stderr}")
     if done.returncode or len(printed) != len(walked) + 1:
         raise PageError(f"exit code {done.returncode} after\n{done.stdout}{done.stderr}")

@@ -66,3 +66,10 @@ def test_old_versions(seeded: SeededNode, version: str) -> None:
     steps = seeded.run_command("try-add", "k8snet", f"--bin-dir={SCRIPTS}", "--json").json["steps"]
     assert names(steps) == ["look at the network", "ADD", "DEL", "look for what is left"]
     assert steps[1]["told"] == "10.1.0.2/24, fd01::2/64"
+
+
+def test_no_pod_from_a_container(seeded: SeededNode) -> None:
+    """Where only the host's directories are seen, an interface of the host cannot be made; the error says where to go."""
+    answer = seeded.run_command("try-add", "k8snet", "--pod", f"--host-root={seeded.directory}")
+    assert answer.code == 2
+    assert "run it on the node itself" in answer.stderr

@@ -2,7 +2,7 @@
 # The Dockerfile as it is, built by buildah: the image holds what packaging/image.sh makes here of _output/bin, with no right too many, and
 # its commands need no network, no writable root and no certain user.
 #
-#     tests/packages/image.sh ARCHIVE     the image goes there, for `docker load` and tests/e2e/daemonset.py; after ./build.sh binaries,
+#     tests/packages/image.sh ARCHIVE     the image goes there, for `docker load` and tests/e2e/walk.py; after ./build.sh binaries,
 #                                         on the Debian of the Dockerfile, as root, with buildah and debootstrap
 #
 # No registry is asked: debootstrap makes the base image, with this machine's settings of apt and pip in it.
@@ -11,7 +11,7 @@ archive=$(realpath "${1:?where the image goes}")
 project=$(cd "$(dirname "$0")/../.." && pwd)
 base=$(sed -n 's/^FROM \(debian:[^ ]*\) .*/\1/p' "$project/Dockerfile")
 release=$(echo "$base" | sed 's/.*:\(.*\)-slim/\1/')
-image=localhost/kube-node:1 # what daemonset.py calls it
+image=localhost/kube-node:1 # what walk.py looks for
 version=1.2.3-image
 scratch=$(mktemp -d)
 export LC_ALL=C.UTF-8

@@ -78,6 +78,10 @@ def command(network: str, namespace: str, place: Place, *, with_pod: bool, as_js
     from kubenode.inspection.records import Records
     from kubenode.inspection.report import require_known, unreadable
 
+    if with_pod and place.root.directory:
+        raise click.UsageError(
+            f"--pod makes an interface of the host, which is only seen at {place.root.directory}: run it on the node itself"
+        )
     try:
         found = require_known(find(place, Records(place)), (network,))[0]
         trial = Trial()

@@ -67,6 +67,14 @@ class Installed:
         files.replace(self.path, json.dumps(record, indent=1).encode() + b"\n", durable=True, mode=0o644)
 
 
+def recorded(bin_dir: str) -> frozenset[str]:
+    """Return the names of what was installed in this CNI bin directory, as the record beside it says; none where it says nothing."""
+    try:
+        return frozenset(map(os.path.basename, json.loads(files.read(os.path.join(bin_dir, NAME)))["files"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return frozenset()
+
+
 def digest(content: bytes) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
