@@ -38,6 +38,7 @@ find "$root" -name sitecustomize.py -exec rm -f {} +
 echo root:x:0:0:root:/:/nonexistent >"$root/etc/passwd"
 echo root:x:0: >"$root/etc/group"
 cp -R "$binaries" "$root/opt/kube-node"
+ln -s ../../opt/kube-node/kube-node.standalone "$root/usr/bin/kube-node" # kubectl exec POD -- kube-node status
 if find "$root" \( -name sh -o -name bash -o -name dash -o -name busybox -o -name 'apt*' -o -name dpkg \) -path '*/bin/*' | grep .; then
     echo "image.sh: that does not belong into the image" >&2
     exit 1

@@ -287,3 +287,21 @@ def test_text(doctor: Doctor) -> None:
     assert f"chmod 755 {doctor.node.bin}/bridge" in lines[2]
     assert len(lines) == 3
     json.loads(doctor.run("--json").stdout)
+
+
+@pytest.mark.parametrize("standalone", ["no", "yes"])
+def test_what_install_has_put_there_is_well(doctor: Doctor, standalone: str) -> None:
+    """Relays alone, as a container installs them on a node without Python, while an agent answers; or with the launchers."""
+    (doctor.node.bin / "kube-node").unlink()
+    install = [doctor.built / "kube-node.standalone", "install", f"--bin-dir={doctor.node.bin}", f"--standalone={standalone}"]
+    subprocess.run(install, check=True)
+    doctor.agent()
+    assert doctor.findings() == (0, [])
+
+
+def test_relays_alone_need_an_agent(doctor: Doctor) -> None:
+    """Installed without launchers and without an agent, no pod gets an address."""
+    (doctor.node.bin / "kube-node").unlink()
+    subprocess.run([doctor.built / "kube-node.standalone", "install", f"--bin-dir={doctor.node.bin}", "--standalone=no"], check=True)
+    code, found = doctor.findings()
+    assert (code, {one["check"] for one in found if one["state"] == "failure"}) == (2, {"fallback"})

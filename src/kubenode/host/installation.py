@@ -276,6 +276,14 @@ class Installation:
         files.replace(self._record, json.dumps(record, indent=1).encode() + b"\n", durable=True, mode=0o644)
 
 
+def recorded(bin_dir: str) -> frozenset[str]:
+    """Return the names of what was installed in this CNI bin directory, as the record beside it says; none where it says nothing."""
+    try:
+        return frozenset(map(os.path.basename, json.loads(files.read(os.path.join(bin_dir, RECORD)))["files"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return frozenset()
+
+
 def _digest(content: bytes) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 

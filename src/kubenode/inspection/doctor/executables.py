@@ -12,7 +12,7 @@ NAMES = ("kube-node", "node-annotation", "host-local")
 STANDALONE = ".standalone"
 RELAY_VERSION = re.compile(rb" of kube-node ([^\0:]+): passes")
 LIBRARY_VERSION = re.compile(rb"""VERSION = ["']([^"']+)["']""")
-LIBRARY = "kube-node.lib"
+LIBRARY = re.compile(rb"""/(kube-node\.lib[^"'/]*)["']""")  # an installed launcher's has a digest at its end
 
 
 class Executable(NamedTuple):
@@ -42,7 +42,8 @@ def _look(path: str) -> Executable:
     if content.startswith(b"\x7fELF"):
         found = RELAY_VERSION.search(content)
         return Executable(path, is_relay=True, version=found[1].decode(errors="replace") if found else "", broken="")
-    library = os.path.join(os.path.dirname(os.path.realpath(path)), LIBRARY)
+    named = LIBRARY.search(content)
+    library = os.path.join(os.path.dirname(os.path.realpath(path)), named[1].decode() if named else "kube-node.lib")
     interpreter = content.split(b"\n", 1)[0].removeprefix(b"#!").split(b" ")[0].decode(errors="replace")
     broken = ""
     if not os.access(interpreter, os.X_OK):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from kubenode.cni.errors import CNIError
 from kubenode.cni.jsontext import JSONTextError, loads
-from kubenode.host import cniconfig, delegate
+from kubenode.host import cniconfig, delegate, installation
 from kubenode.host import files as host_files
 from kubenode.inspection.doctor.executables import STANDALONE
 from kubenode.inspection.doctor.finding import Finding, failure, of_error, ok, warning
@@ -18,6 +18,7 @@ from kubenode.kube.sources import connection
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from kubenode.inspection.doctor.executables import Executable
     from kubenode.inspection.doctor.facts import Facts
 
 OTHERS = 0o077  # what group and others may
@@ -78,12 +79,15 @@ def one_version(facts: Facts) -> Iterator[Finding]:
 
 
 def fallback(facts: Facts) -> Iterator[Finding]:
-    """Beside each relay stands the launcher that it starts without an agent."""
+    """Beside each relay stands the launcher that it starts without an agent; unless it was installed without, for an agent that answers."""
     launchers = {one.path: one for one in facts.executables if not one.is_relay}
     say = warning if facts.agent.up else failure
+    alone = []
     for relay in (one for one in facts.executables if one.is_relay):
         launcher = launchers.get(relay.fallback)
-        if launcher is None:
+        if launcher is None and facts.agent.up and _installed_alone(relay):
+            alone.append(os.path.basename(relay.path))
+        elif launcher is None:
             advice = f"without it pods start only while the agent runs; {INSTALL}"
             yield say(f"{relay.path} has no {os.path.basename(relay.fallback)} beside it", advice)
         elif not os.access(launcher.path, os.X_OK):
@@ -91,6 +95,13 @@ def fallback(facts: Facts) -> Iterator[Finding]:
     for launcher in launchers.values():
         if launcher.broken:
             yield say(f"{launcher.path} cannot start: {launcher.broken}", f"build with the node's own Python: {INSTALL}")
+    if alone:
+        yield ok(f"{', '.join(alone)} installed without: the agent does their work")
+
+
+def _installed_alone(relay: Executable) -> bool:
+    names = installation.recorded(os.path.dirname(relay.path))
+    return os.path.basename(relay.path) in names and os.path.basename(relay.fallback) not in names
 
 
 def agent(facts: Facts) -> Iterator[Finding]:
