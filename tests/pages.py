@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-BLOCK = re.compile(r"<!-- run(?:: (\w+))? -->\n+```sh\n(.*?)```(?:\s*<!-- prints -->\n+```(?:text)?\n(.*?)```)?", re.DOTALL)
+BLOCK = re.compile(
+    r"<!-- run(?:: (?P<mark>\w+))? -->\n+(?P<indent> *)```sh\n(?P<commands>.*?) *```"
+    r"(?:\s*<!-- prints -->\n+ *```(?:text)?\n(?P<printed>.*?) *```)?",
+    re.DOTALL,
+)
 # Network, mounts and processes of its own: real paths, nothing of this machine is changed, and what it starts ends with it.
 ALONE = ("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation=private", "bash", "-c")
 EMPTY = ("/opt", "/etc/cni", "/var/lib/cni", "/run/kube-node", "/run/netns")
@@ -35,7 +39,16 @@ class PageError(AssertionError):
 
 
 def steps(page: Path, mark: str = "") -> list[Step]:
-    return [Step(commands, printed or None) for found, commands, printed in BLOCK.findall(page.read_text()) if found == mark]
+    return [
+        Step(_block(found["commands"], found["indent"]), None if found["printed"] is None else _block(found["printed"], found["indent"]))
+        for found in BLOCK.finditer(page.read_text())
+        if (found["mark"] or "") == mark
+    ]
+
+
+def _block(text: str, indent: str) -> str:
+    """Return what stands in a fenced block, which in a list is indented."""
+    return "".join(line.removeprefix(indent) for line in text.splitlines(keepends=True))
 
 
 def as_pattern(text: str) -> str:
@@ -44,11 +57,19 @@ def as_pattern(text: str) -> str:
 
 def emptied(*directories: str) -> str:
     """Return shell commands that lay an empty directory over each of these, in a mount namespace of its own."""
-    return "".join(f"mkdir -p {path}; mount -t tmpfs none {path}\n" for path in directories if os.path.isdir(os.path.dirname(path)))
+    return "".join(
+        f"mkdir -p {path}; mount -t tmpfs -o mode=755 none {path}\n" for path in directories if os.path.isdir(os.path.dirname(path))
+    )
 
 
 def walk(
-    walked: Sequence[Step], place: Path, environment: Mapping[str, str], *, shell: Sequence[str] = ("bash", "-c"), before: str = ""
+    walked: Sequence[Step],
+    place: Path,
+    environment: Mapping[str, str],
+    *,
+    shell: Sequence[str] = ("bash", "-c"),
+    before: str = "",
+    timeout: int = 600,
 ) -> str:
     """Run the steps in that directory, by one shell. Return what they printed. Raises PageError."""
     path = f"{environment.get('PATH', os.environ['PATH'])}:/usr/sbin:/sbin"
@@ -59,7 +80,7 @@ def walk(
         check=False,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=timeout,
         stdin=subprocess.DEVNULL,
     )
     printed = done.stdout.split(SEPARATOR)

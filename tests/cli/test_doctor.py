@@ -289,19 +289,22 @@ def test_text(doctor: Doctor) -> None:
     json.loads(doctor.run("--json").stdout)
 
 
+def install(doctor: Doctor, *options: str) -> None:
+    (doctor.node.bin / "kube-node").unlink()
+    command = doctor.built / "kube-node.standalone"
+    subprocess.run([str(command), "install", f"--bin-dir={doctor.node.bin}", *options], check=True)
+
+
 @pytest.mark.parametrize("standalone", ["no", "yes"])
 def test_what_install_has_put_there_is_well(doctor: Doctor, standalone: str) -> None:
     """Relays alone, as a container installs them on a node without Python, while an agent answers; or with the launchers."""
-    (doctor.node.bin / "kube-node").unlink()
-    install = [doctor.built / "kube-node.standalone", "install", f"--bin-dir={doctor.node.bin}", f"--standalone={standalone}"]
-    subprocess.run(install, check=True)
+    install(doctor, f"--standalone={standalone}")
     doctor.agent()
     assert doctor.findings() == (0, [])
 
 
 def test_relays_alone_need_an_agent(doctor: Doctor) -> None:
     """Installed without launchers and without an agent, no pod gets an address."""
-    (doctor.node.bin / "kube-node").unlink()
-    subprocess.run([doctor.built / "kube-node.standalone", "install", f"--bin-dir={doctor.node.bin}", "--standalone=no"], check=True)
+    install(doctor, "--standalone=no")
     code, found = doctor.findings()
     assert (code, {one["check"] for one in found if one["state"] == "failure"}) == (2, {"fallback"})

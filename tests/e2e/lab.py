@@ -17,10 +17,10 @@ import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 NETWORK = "k8snet"
@@ -120,11 +120,14 @@ class Lab:
         self.kubectl("wait", "--for=condition=Ready", f"node/{self.node}", "--timeout=90s")
         self.pod_cidrs = self.get("node", self.node)["spec"]["podCIDRs"]
 
-    def restart(self, name: str) -> None:
-        """End one of the cluster's programs as systemd would, and start it again with the configuration that it finds now."""
+    def restart(self, name: str, changes: Mapping[str, str] | None = None) -> None:
+        """End one of the cluster's programs as systemd would, and start it again with the configuration that it finds now.
+
+        `changes`: other arguments in the place of some.
+        """
         pid_file = self.directory / f"run/{name}.pid"
         pid = int(pid_file.read_text())
-        command = Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1]
+        command = [(changes or {}).get(word, word) for word in Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1]]
         os.kill(pid, signal.SIGTERM)
         wait(f"{name} ends", 20, lambda: _is_gone(pid))
         with (self.directory / f"log/{name}.log").open("ab") as log:
@@ -200,8 +203,11 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     return made
 
 
+L = TypeVar("L", bound=Lab)
+
+
 @contextmanager
-def cluster_for(binaries: Path) -> Iterator[Lab]:
+def cluster_for(binaries: Path, kind: type[L]) -> Iterator[L]:
     """Make a lab, not started yet, that is taken down whatever happens. What fails in it ends the program."""
     for name in ("KUBE_NODE_TESTBIN", "CNI_TEST_PATH"):
         if name not in os.environ:
@@ -209,7 +215,7 @@ def cluster_for(binaries: Path) -> Iterator[Lab]:
     # Ctrl-C and a job's end both have to pass through the cleaning up below.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="kn-e2e.") as base:
-        lab = Lab(Path(base), Path(os.environ["KUBE_NODE_TESTBIN"], "cluster"), binaries, Path(os.environ["CNI_TEST_PATH"]))
+        lab = kind(Path(base), Path(os.environ["KUBE_NODE_TESTBIN"], "cluster"), binaries, Path(os.environ["CNI_TEST_PATH"]))
         try:
             yield lab
         except CheckFailedError as failure:

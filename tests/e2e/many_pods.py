@@ -166,7 +166,7 @@ def main() -> None:
     options.add_argument("--pods", type=int, default=50)
     options.add_argument("--compare", type=int, default=0)
     arguments = options.parse_args()
-    with cluster_for(arguments.bin) as lab:
+    with cluster_for(arguments.bin, Lab) as lab:
         prepare(lab)
         lab.kube_node()
         lab.ready()

@@ -227,7 +227,7 @@ def story(lab: Lab) -> None:
 
 
 def main() -> None:
-    with cluster_for(parser(__doc__).parse_args().bin) as lab:
+    with cluster_for(parser(__doc__).parse_args().bin, Lab) as lab:
         story(lab)
 
 
