@@ -1,7 +1,7 @@
 """Pages whose commands are run: their marked blocks, a checkout to run them in, and whether what comes is what the page says.
 
 A shell block below `<!-- run -->` is run, the blocks of a page by one shell; the block below `<!-- prints -->` is what it printed, where
-`…` stands for what differs from machine to machine. `<!-- run: MARK -->` are blocks for a place of that name.
+`…` stands for what differs from machine to machine, alone for whole lines. `<!-- run: MARK -->` are blocks for a place of that name.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ BLOCK = re.compile(
 # Network, mounts and processes of its own: real paths, nothing of this machine is changed, and what it starts ends with it.
 ALONE = ("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation=private", "bash", "-c")
 EMPTY = ("/opt", "/etc/cni", "/var/lib/cni", "/run/kube-node", "/run/netns")
+ANY = {"…": ".*", "…\n": "(?:.*\n)*"}
+BLANKS = re.compile(" +$", re.MULTILINE)  # at a line's end, which pages do not have
 SEPARATOR = "\x1e"
 
 
@@ -52,7 +54,7 @@ def _block(text: str, indent: str) -> str:
 
 
 def as_pattern(text: str) -> str:
-    return "".join(".*" if part == "…" else re.escape(part) for part in re.split("(…)", text))
+    return "".join(ANY.get(part, re.escape(part)) for part in re.split("(^…\n|…)", text, flags=re.MULTILINE))
 
 
 def emptied(*directories: str) -> str:
@@ -85,7 +87,7 @@ def walk(
     )
     printed = done.stdout.split(SEPARATOR)
     for step, text in zip(walked, printed, strict=False):
-        if step.printed is not None and not re.fullmatch(as_pattern(step.printed), text):
+        if step.printed is not None and not re.fullmatch(as_pattern(step.printed), BLANKS.sub("", text)):
             raise PageError(f"{step.commands}printed:\n{text}\nnot:\n{step.printed}\n{done.stderr}")
     if done.returncode or len(printed) != len(walked) + 1:
         raise PageError(f"exit code {done.returncode} after\n{done.stdout}{done.stderr}")

@@ -181,6 +181,8 @@ class Walk:
             cni = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": name, "CNI_NETNS": f"/run/netns/{name}", "CNI_IFNAME": "eth0"}
             environ = {**os.environ, **cni, "CNI_PATH": str(lab.cni_bin), "CNI_ARGS": pod}
             subprocess.run([lab.cni_bin / "kube-node"], input=netconf, text=True, env=environ, check=True, capture_output=True)
+        lab.kubectl("run", "shop", "--image=registry.k8s.io/pause:3.9")
+        wait("the pod fails", 60, lambda: "plugin type=" in lab.kubectl("describe", "pod", "shop"))
         yield
         lab.delete_pods()
 
@@ -230,12 +232,18 @@ class Walk:
         self.lab.delete_pods()
         yield
         self.lab.check_plugins(*REFERENCE)
+        show("uninstalled", "the node has what it had before")
 
     @contextmanager
     def helm(self) -> Iterator[None]:
+        """Let the manifests of before be gone, and see a pod with addresses by the chart's."""
+        system = "--namespace=kube-system"
+        wait("the last pods are gone", 60, lambda: not self.lab.get("pods", system)["items"])
         yield
-        self.lab.ready()
-        run("helm", "uninstall", "kube-node", "--namespace=kube-system", f"--kubeconfig={self.lab.directory}/admin.conf")
+        self.lab.kubectl("run", "one", "--image=registry.k8s.io/pause:3.9")
+        self.lab.kubectl("wait", "--for=condition=Ready", "pod/one", "--timeout=60s")
+        self.lab.delete_pods()
+        run(self.lab.base / "commands/helm", "uninstall", "kube-node", system, f"--kubeconfig={self.lab.directory}/admin.conf")
 
 
 class Scene(NamedTuple):
@@ -308,7 +316,6 @@ def story(walk: Walk, base: Path) -> None:
     for scene in SCENES:
         with scene.around(walk):
             walk.page(scene.page, scene.mark)
-    show("the node", "has what it had before")
 
 
 def main() -> None:
