@@ -20,7 +20,7 @@ HERE = [page for page in pages.PAGES if pages.steps(page)]
 ON_A_CLUSTER = {(scene.page, scene.mark) for scene in walk.SCENES}
 ELSEWHERE = {
     "debian.md": "tests/packages/deb.sh installs the package on two Debians",
-    "two-networks.md": "it takes custom resources; tests/controller has them",
+    "two-networks.md": "it takes custom resources; tests/e2e/pools.py follows it where they are served",
 }
 HOW_TOS = [page for page in pages.PAGES if page.parent.name in ("how-to", "tutorial") and page.name not in ELSEWHERE]
 

@@ -68,18 +68,16 @@ class Lab:
         self.data_dir = base / "networks"
         self.run_dir = base / "run"
         self.bridge = f"kn{secrets.token_hex(3)}br"
-        self.node = NODE
         self.cni_bin = self.directory / "cni/bin"
         self.net_d = self.directory / "cni/net.d"
         self.pod_cidrs: list[str] = []
         self.namespaces_before = namespaces()
 
-    def up(self, node: str = NODE) -> None:
-        self.node = node
+    def up(self) -> None:
         # The kubelet's containerd starts the plugins, with the environment that it has from here.
         os.environ["KUBE_NODE_RUN_DIR"] = str(self.run_dir)
         self.run_dir.mkdir()
-        run(self.cluster, "up", self.directory, f"--node={node}")
+        run(self.cluster, "up", self.directory)
 
     def down(self) -> None:
         if self.directory.exists():
@@ -123,8 +121,8 @@ class Lab:
         return done.stdout
 
     def ready(self) -> None:
-        self.kubectl("wait", "--for=condition=Ready", f"node/{self.node}", "--timeout=90s")
-        self.pod_cidrs = self.get("node", self.node)["spec"]["podCIDRs"]
+        self.kubectl("wait", "--for=condition=Ready", f"node/{NODE}", "--timeout=90s")
+        self.pod_cidrs = self.get("node", NODE)["spec"]["podCIDRs"]
 
     def restart(self, name: str, changes: Mapping[str, str] | None = None) -> None:
         """End one of the cluster's programs as systemd would, and start it again with the configuration that it finds now.

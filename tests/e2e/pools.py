@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
 """The controller on a real one-node cluster: docs/how-to/two-networks.md, command for command, and pods on both networks.
 
-deploy/controller runs in pods out of our image and reaches the API server as any pod does. What Multus would do for a pod's second and
-third interface is done here: each network's configuration is read from its NetworkAttachmentDefinition and the plugin that it names is
-run. Then the controller that leads is deleted, and the other has to serve a new node.
+The cluster is worker.py's. deploy/controller runs in pods out of our image and reaches the API server as any pod does. What Multus would do
+for a pod's second and third interface is done here: each network's configuration is read from its NetworkAttachmentDefinition and the
+plugin that it names is run. Then the controller that leads is deleted, and the other has to serve a new node.
 
     pools.py [--bin=_output/bin]
 
-As one_node_cluster.py; the API server has to serve custom resources (tests/e2e/custom_resources.py says). Takes about a minute and a half.
+As walk.py; the API server has to serve custom resources (tests/e2e/custom_resources.py says). Takes about a minute and a half.
 """
 
 from __future__ import annotations
 
-import asyncio
+import argparse
 import ipaddress
 import json
 import os
@@ -20,24 +20,20 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from daemonset import ENTRYPOINT, SYSTEM, ports_are_free, private_mounts, show
-from lab import ROOT, CheckFailedError, Lab, cluster_for, parser, pod, pods, run, wait
-from pages import PageError, steps, walk
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import pages
+from lab import ROOT, CheckFailedError, cluster_for, parser, pod, pods, run, wait
+from walk import ENTRYPOINT, IMAGE, logs, show
+from worker import NODE, Worker, on_machine
 
 PAGE = ROOT / "docs/how-to/two-networks.md"
-NODE = "worker-1"  # the page's
-IMAGE = "registry.example.com/kube-node:1"
+SYSTEM = ("--namespace=kube-system",)
+KUBECONFIG = Path("/etc/cni/net.d/kube-node.d/kubeconfig")  # where kube-node install would write it
 NETWORKS = ("net1", "net2")
-SERVICE = ("10.96.0.1", 443)  # of the API server, in every pod's environment
 LEASE = "kube-node-controller"
 ASKS = {"k8s.v1.cni.cncf.io/networks": ", ".join(NETWORKS)}
 ATTACHMENTS = {
@@ -60,66 +56,29 @@ ATTACHMENTS = {
 }
 
 
-def link(lab: Lab, suffix: str) -> str:
-    """Return the name of an interface of this lab's own; `main` takes them away."""
-    return f"{lab.bridge[:-2]}{suffix}"
-
-
-def service_address(lab: Lab) -> None:
-    """Let pods reach the API server by its service's address, as kube-proxy would: it listens on loopback only."""
-    holder = link(lab, "sv")
-    run("ip", "link", "add", holder, "type", "bridge")
-    run("ip", "link", "set", holder, "up")
-    run("ip", "addr", "add", f"{SERVICE[0]}/32", "dev", holder)
-    ready = threading.Event()
-
-    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while data := await reader.read(65536):
-                writer.write(data)
-                await writer.drain()
-        except OSError:
-            pass  # the other direction ends, too
-        writer.close()
-
-    async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        server = await asyncio.open_connection("127.0.0.1", 6443)
-        await asyncio.gather(pump(reader, server[1]), pump(server[0], writer))
-
-    async def serve() -> None:
-        async with await asyncio.start_server(connect, *SERVICE) as listener:
-            ready.set()
-            await listener.serve_forever()
-
-    threading.Thread(target=asyncio.run, args=(serve(),), daemon=True).start()
-    if not ready.wait(10):
-        raise CheckFailedError(f"cannot listen on {SERVICE[0]}")
-
-
-def follow_page(lab: Lab, place: Path) -> None:
+def follow_page(lab: Worker, place: Path) -> None:
     """Walk through the page in a copy of deploy/, where the PodDisruptionBudget is of the version that the API server of testbin has."""
     shutil.copytree(ROOT / "deploy", place / "deploy")
     manifest = place / "deploy/controller/deployment.yaml"
     manifest.write_text(manifest.read_text().replace("policy/v1\n", "policy/v1beta1\n"))
-    path = f"{ROOT}/.venv/bin:{os.environ['PATH']}"
-    walked = steps(PAGE, "cluster")
+    walked = pages.steps(PAGE, "cluster")
+    environment = {
+        "PATH": f"{ROOT}/.venv/bin:{os.environ['PATH']}",
+        "KUBECONFIG": str(lab.directory / "admin.conf"),
+        "COLUMNS": "100",
+    }
     try:
-        walk(walked, place, {"PATH": path, "KUBECONFIG": str(lab.directory / "admin.conf"), "COLUMNS": "100"})
-    except PageError as failure:
+        pages.walk(walked, place, environment, timeout=200)
+    except pages.PageError as failure:
         told = lab.kubectl(*SYSTEM, "describe", "pods")[-3000:]
-        raise CheckFailedError("\n".join([f"{PAGE.name}: {failure}", told, *logs()])) from None
+        raise CheckFailedError(f"{PAGE.name}: {failure}\n{told}\n{logs()}") from None
     show(f"{PAGE.name}: blocks as printed", str(len(walked)))
-
-
-def logs() -> Iterator[str]:
-    for path in Path("/var/log/pods").glob("kube-system_kube-node-controller-*/*/*.log"):
-        yield f"{path}:\n{path.read_text()[-2000:]}"
 
 
 class Attachments:
     """Plays Multus: interfaces beyond the first."""
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Worker) -> None:
         self._lab = lab
 
     def _call(self, command: str, name: str, ifname: str, netconf: dict[str, Any], sandbox: dict[str, Any]) -> dict[str, Any]:
@@ -145,11 +104,8 @@ class Attachments:
         }
 
     def _netconf(self, network: str) -> dict[str, Any]:
-        """Return the definition's configuration, with this lab's directories."""
         conf: dict[str, Any] = json.loads(self._lab.get("net-attach-def", network)["spec"]["config"])
-        conf["ipam"] |= {"kubeconfig": str(self._lab.directory / "node.conf"), "dataDir": str(self._lab.data_dir), "refreshAfter": 0}
-        conf["bridge"] = link(self._lab, network)
-        return conf
+        return {**conf, "ipam": {**conf["ipam"], "refreshAfter": 0}}  # a view that the agent would keep
 
     def _sandbox(self, name: str) -> dict[str, Any]:
         (network,) = (each for each in json.loads(self._lab.command("status", "--json"))["networks"] if each["name"] == "k8snet")
@@ -157,13 +113,13 @@ class Attachments:
         return found
 
 
-def start(lab: Lab, *names: str) -> None:
+def start(lab: Worker, *names: str) -> None:
     asking = [{**pod(name), "metadata": {"name": name, "annotations": ASKS}} for name in names]
     lab.kubectl("create", "-f", "-", stdin=pods(*asking))
     lab.kubectl("wait", "--for=condition=Ready", *(f"pod/{name}" for name in names), "--timeout=90s")
 
 
-def check_addresses(lab: Lab, name: str, results: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
+def check_addresses(lab: Worker, name: str, results: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
     """See that each interface has an address of each of the node's subnets, as the kernel says; return the addresses."""
     annotations = lab.get("node", NODE)["metadata"]["annotations"]
     found = {}
@@ -173,14 +129,14 @@ def check_addresses(lab: Lab, name: str, results: dict[str, dict[str, Any]]) -> 
         if [address.network for address in given] != subnets:
             raise CheckFailedError(f"{name}: {network} has {given}, the node {subnets}")
         found[network] = [str(address.ip) for address in given]
-        told = run(lab.cluster, "exec", lab.directory, name, "ip", "addr", "show", network)
+        told = lab.kubectl("exec", name, "--", "ip", "addr", "show", network)
         if missing := [address for address in found[network] if address not in told]:
             raise CheckFailedError(f"{name}: {network} is without {missing}: {told}")
         show(f"{name}: {network}", ", ".join(map(str, given)))
     return found
 
 
-def check_pods(lab: Lab, networks: Attachments) -> None:
+def check_pods(lab: Worker, networks: Attachments) -> None:
     """Give a pod its interfaces while net2 has one family only, and a second one after it has gained another."""
     start(lab, "one", "two")
     addresses = {name: check_addresses(lab, name, networks.each("ADD", name)) for name in ("one", "two")}
@@ -190,13 +146,15 @@ def check_pods(lab: Lab, networks: Attachments) -> None:
     show("they ping each other", "both families of both networks")
 
 
-def _pings(lab: Lab, name: str, address: str) -> bool:
-    family = "-6" if ":" in address else "-4"
-    command = [str(lab.cluster), "exec", str(lab.directory), name, "ping", family, "-c1", "-W2", address]
-    return subprocess.run(command, check=False, capture_output=True).returncode == 0
+def _pings(lab: Worker, name: str, address: str) -> bool:
+    try:
+        lab.kubectl("exec", name, "--", "ping", "-6" if ":" in address else "-4", "-c1", "-W2", address)
+    except CheckFailedError:
+        return False
+    return True
 
 
-def check_change(lab: Lab, networks: Attachments) -> None:
+def check_change(lab: Worker, networks: Attachments) -> None:
     """A pool that changes shows at the next ADD: net1 moves to another network."""
     first = {"op": "replace", "path": "/spec/cidrs/0", "value": {"cidr": "172.22.0.0/16", "nodePrefix": 24}}
     lab.kubectl("patch", "subnetpool", "net1", "--type=json", f"--patch={json.dumps([first])}")
@@ -208,7 +166,7 @@ def check_change(lab: Lab, networks: Attachments) -> None:
     check_addresses(lab, "three", networks.each("ADD", "three"))
 
 
-def check_controllers(lab: Lab) -> None:
+def check_controllers(lab: Worker) -> None:
     """Both replicas run here; one leads; when it goes the other takes over and serves a new node."""
     found = [each["metadata"]["name"] for each in lab.get("pods", *SYSTEM, "-l", f"app.kubernetes.io/name={LEASE}")["items"]]
     budget = lab.get("poddisruptionbudget", LEASE, *SYSTEM)["status"]
@@ -232,24 +190,25 @@ def check_controllers(lab: Lab) -> None:
     lab.kubectl(*SYSTEM, "rollout", "status", "deployment/kube-node-controller", "--timeout=60s")
 
 
-def annotated(lab: Lab, node: str) -> dict[str, str]:
+def annotated(lab: Worker, node: str) -> dict[str, str]:
     return lab.get("node", node)["metadata"].get("annotations") or {}
 
 
-def story(lab: Lab, image: Path, place: Path) -> None:
+def story(lab: Worker, base: Path) -> None:
     begin = time.monotonic()
-    lab.up(NODE)
-    service_address(lab)
+    lab.up()
     lab.install()
     lab.kube_node()
-    run(lab.cluster, "image", lab.directory, IMAGE, image, *ENTRYPOINT)
+    KUBECONFIG.parent.mkdir()
+    shutil.copy(lab.directory / "node.conf", KUBECONFIG)
+    lab.image(f"{IMAGE}:1", base / "image", *ENTRYPOINT)
     lab.ready()
     lab.kubectl("create", "-f", "-", stdin=json.dumps(ATTACHMENTS))
-    lab.kubectl("wait", "--for=condition=Established", f"crd/{ATTACHMENTS['metadata']['name']}")  # type: ignore[index]
+    lab.kubectl("wait", "--for=condition=Established", "crd/network-attachment-definitions.k8s.cni.cncf.io")
     show("node ready", f"{time.monotonic() - begin:.1f} s")
 
     begin = time.monotonic()
-    follow_page(lab, place)
+    follow_page(lab, base / "place")
     show("page walked", f"{time.monotonic() - begin:.1f} s")
     networks = Attachments(lab)
     check_pods(lab, networks)
@@ -258,28 +217,25 @@ def story(lab: Lab, image: Path, place: Path) -> None:
     for name in ("one", "two", "three"):
         networks.each("DEL", name)
     lab.kubectl("delete", "pod", "one", "two", "three", "--wait")
-    lab.kubectl("delete", "-k", str(place / "deploy/mine"), "--wait")
+    lab.kubectl("delete", "-k", str(base / "place/deploy/mine"), "--wait")
     lab.wait_for_nothing(60)
     show("pods and controller deleted", "nothing reserved, no record left")
-    if {key.rpartition("/")[2] for key in annotated(lab, NODE)} & set(NETWORKS) != set(NETWORKS):
+    if not set(NETWORKS) <= {key.rpartition("/")[2] for key in annotated(lab, NODE)}:
         raise CheckFailedError(f"the node has {annotated(lab, NODE)}")
     show("the node's annotations", "stay")
 
 
 def main() -> None:
-    private_mounts()
-    given = parser(__doc__).parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--prepared", type=Path, help=argparse.SUPPRESS)  # this very program, on the machine
+    given = arguments.parse_args()
+    if given.prepared:
+        with cluster_for(given.bin, Worker) as lab:
+            story(lab, given.prepared)
+        return
     with tempfile.TemporaryDirectory(prefix="kn-pools.") as base:
-        image, place = Path(base, "image"), Path(base, "place")
-        run(ROOT / "packaging/image.sh", image)
-        place.mkdir()
-        wait("another lab's ports are free", 600, ports_are_free, pause=1)
-        with cluster_for(given.bin) as lab:
-            try:
-                story(lab, image, place)
-            finally:
-                for suffix in ("sv", *NETWORKS):
-                    subprocess.run(["ip", "link", "del", link(lab, suffix)], check=False, capture_output=True)
+        run(ROOT / "packaging/image.sh", Path(base, "image"))
+        sys.exit(on_machine(sys.executable, *sys.argv, f"--prepared={base}"))
 
 
 if __name__ == "__main__":

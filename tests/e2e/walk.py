@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """The how-tos that need a cluster, command for command, on a real one: a node with the Go plugin's legacy becomes ours, and is left again.
 
-The cluster is worker.py's, the image the one that tests/packages/image.sh built of the Dockerfile, or else what packaging/image.sh makes, the
-manifests those of deploy/ as they are. The pages' blocks below `<!-- run: MARK -->` are run in a fresh checkout, in the order of SCENES, and what they print is what the pages say. Beside the pages:
-while the DaemonSet is updated to another build, pods come and go and none is lost; in the end the node has what it had.
+The cluster is worker.py's, the manifests those of deploy/ as they are, the image the one that tests/packages/image.sh built of the
+Dockerfile, or else what packaging/image.sh makes. The pages' blocks below `<!-- run: MARK -->` are run in a fresh checkout, in the order of
+SCENES, and what they print is what the pages say. Beside the pages: while the DaemonSet is updated to another build, pods come and go and
+none is lost; in the end the node has what it had.
 
     walk.py [--image=ARCHIVE] [--bin=_output/bin] [--pods=3]
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from kubenode.controller.pools import Ledger
     from kubenode.controller.ports import Log
+    from kubenode.controller.records import SubnetPool
 
 
 class _Meta(msgspec.Struct, rename={"version": "resourceVersion"}):
@@ -58,8 +59,7 @@ class Nodes(Feed):
             if key != LAST_APPLIED
         }
         node = Node(intern(meta.name), intern(meta.uid), meta.version, labels, annotations)
-        known = self._ledger.nodes.get(node.name)
-        if known is None or known.uid != node.uid or not before(node.version, known.version):
+        if is_news(node, self._ledger.nodes.get(node.name)):
             self._ledger.set_node(node)
             self._heard()
         return node.name
@@ -90,8 +90,7 @@ class Claims(Feed):
         except RecordError as error:
             self._log.warning("a NodeSubnet means nothing", error=str(error))
             return str(manifest["metadata"]["name"])
-        known = self._ledger.claims.get(claim.subnet)
-        if known is None or known.uid != claim.uid or not before(claim.version, known.version):
+        if is_news(claim, self._ledger.claims.get(claim.subnet)):
             self._ledger.set_claim(claim)
             self._heard()
         return claim.name
@@ -123,8 +122,7 @@ class Pools(Feed):
 
     def take_object(self, manifest: dict[str, Any]) -> str:
         pool = parse_pool(manifest)
-        known = self._ledger.pools.get(pool.name)
-        if known is None or known.uid != pool.uid or not before(pool.version, known.version):
+        if is_news(pool, self._ledger.pools.get(pool.name)):
             self._ledger.set_pool(pool)
             self._heard()
         return pool.name
@@ -140,6 +138,10 @@ class Pools(Feed):
         for pool in [pool for pool in self._ledger.pools.values() if pool.name not in names and not before(version, pool.version)]:
             self._ledger.drop_pool(pool.name)
         self._heard()
+
+
+def is_news(told: Node | NodeSubnet | SubnetPool, known: Node | NodeSubnet | SubnetPool | None) -> bool:
+    return known is None or known.uid != told.uid or not before(told.version, known.version)
 
 
 def before(version: str, other: str) -> bool:

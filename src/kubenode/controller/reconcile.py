@@ -6,15 +6,15 @@ A NodeSubnet comes before the annotation that names it; each write holds only fo
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 import traceback
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from kubenode.cni.errors import INTERNAL, CNIError
+from kubenode.controller.events import Events
 from kubenode.controller.queue import Key, WorkQueue
-from kubenode.controller.records import GROUP, stamp
+from kubenode.controller.records import GROUP
 from kubenode.controller.status import figures, status
 from kubenode.controller.writes import Annotate, CreateClaim, DeleteClaim, UpdateClaim
 from kubenode.kube.refusal import RefusedError
@@ -27,13 +27,12 @@ if TYPE_CHECKING:
     from kubenode.controller.ports import Log
     from kubenode.controller.records import NodeSubnet
     from kubenode.controller.status import Figures, Reserved
-    from kubenode.controller.writes import Conflict, Write
+    from kubenode.controller.writes import Write
     from kubenode.kube.collection import Cluster
 
 NODES = "/api/v1/nodes"
 POOLS = f"/apis/{GROUP}/v1alpha1/subnetpools"
 CLAIMS = f"/apis/{GROUP}/v1alpha1/nodesubnets"
-EVENTS = "/api/v1/namespaces/default/events"  # where those about objects without a namespace are
 WORKERS = 8  # nodes at a time; each has up to four requests under way
 ROUNDS = 6  # for one node in a row: claims, annotation, and who else was quicker
 STATUS_AFTER = 1.0  # seconds from a change to a pool's status, which covers all that changes meanwhile
@@ -63,6 +62,7 @@ class Reconciler:
         self._feeds = feeds
         self._log = log
         self._observer = observer
+        self._events = Events(cluster, log)
         self._workers = workers
         self._logged = ""
 
@@ -126,7 +126,7 @@ class Reconciler:
             outcome = ledger.plan(name, now)
             for conflict in outcome.conflicts:
                 if conflict not in known:
-                    await self._warn_node(conflict)
+                    await self._events.about_node(conflict)
             if not outcome.writes:
                 if outcome.again is not None:
                     self.queue.add_later(key, outcome.again - now)
@@ -246,33 +246,4 @@ class Reconciler:
         for condition in wanted["conditions"]:
             bad = "False" if condition["type"] == "Ready" else "True"
             if condition["status"] == bad and old.get(condition["type"]) != bad:
-                about = {"apiVersion": f"{GROUP}/v1alpha1", "kind": "SubnetPool", "name": name, "uid": pool.uid}
-                await self._warn(about, condition["reason"], condition["message"])
-
-    async def _warn_node(self, conflict: Conflict) -> None:
-        self._log.warning("a conflict", node=conflict.node, reason=conflict.reason, text=conflict.message)
-        about = {"apiVersion": "v1", "kind": "Node", "name": conflict.node, "uid": conflict.uid}
-        await self._warn(about, conflict.reason, conflict.message)
-
-    async def _warn(self, about: dict[str, str], reason: str, message: str) -> None:
-        """Make an Event. The same one is not made twice within its hour, whoever leads and however often it starts."""
-        mark = hashlib.sha256("\0".join([about["uid"], reason, message]).encode()).hexdigest()[:16]
-        now = stamp(time.time())
-        event = {
-            "apiVersion": "v1",
-            "kind": "Event",
-            "metadata": {"name": f"{about['name']}.{mark}", "namespace": "default"},
-            "involvedObject": about,
-            "reason": reason,
-            "message": message,
-            "type": "Warning",
-            "count": 1,
-            "firstTimestamp": now,
-            "lastTimestamp": now,
-            "source": {"component": "kube-node-controller"},
-        }
-        try:
-            await self._cluster.create(EVENTS, event)
-        except RefusedError as refused:
-            if refused.status != HTTPStatus.CONFLICT:
-                self._log.warning("no Event could be made", about=about["name"], error=str(refused))
+                await self._events.about_pool(pool, condition["reason"], condition["message"])

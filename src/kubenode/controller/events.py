@@ -1,0 +1,56 @@
+"""Events, which tell of a Node or a SubnetPool what `kubectl describe` is to show."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from kubenode.controller.records import API_VERSION, stamp
+from kubenode.kube.refusal import RefusedError
+
+if TYPE_CHECKING:
+    from kubenode.controller.ports import Log
+    from kubenode.controller.records import SubnetPool
+    from kubenode.controller.writes import Conflict
+    from kubenode.kube.collection import Cluster
+
+EVENTS = "/api/v1/namespaces/default/events"  # where those about objects without a namespace are
+
+
+class Events:
+    def __init__(self, cluster: Cluster, log: Log) -> None:
+        self._cluster = cluster
+        self._log = log
+
+    async def about_node(self, conflict: Conflict) -> None:
+        self._log.warning("a conflict", node=conflict.node, reason=conflict.reason, text=conflict.message)
+        about = {"apiVersion": "v1", "kind": "Node", "name": conflict.node, "uid": conflict.uid}
+        await self._warn(about, conflict.reason, conflict.message)
+
+    async def about_pool(self, pool: SubnetPool, reason: str, message: str) -> None:
+        await self._warn({"apiVersion": API_VERSION, "kind": "SubnetPool", "name": pool.name, "uid": pool.uid}, reason, message)
+
+    async def _warn(self, about: dict[str, str], reason: str, message: str) -> None:
+        """Make an Event. The same one is not made twice within its hour, whoever leads and however often it starts."""
+        mark = hashlib.sha256("\0".join([about["uid"], reason, message]).encode()).hexdigest()[:16]
+        now = stamp(time.time())
+        event = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": f"{about['name']}.{mark}", "namespace": "default"},
+            "involvedObject": about,
+            "reason": reason,
+            "message": message,
+            "type": "Warning",
+            "count": 1,
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "source": {"component": "kube-node-controller"},
+        }
+        try:
+            await self._cluster.create(EVENTS, event)
+        except RefusedError as refused:
+            if refused.status != HTTPStatus.CONFLICT:
+                self._log.warning("no Event could be made", about=about["name"], error=str(refused))
