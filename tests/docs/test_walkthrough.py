@@ -7,34 +7,19 @@ A shell block below `<!-- run -->` is run, the blocks of a page by one shell; th
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+from pages import EVERYWHERE, steps
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-BLOCK = re.compile(r"<!-- run -->\n+```sh\n(.*?)```(?:\s*<!-- prints -->\n+```(?:text)?\n(.*?)```)?", re.DOTALL)
-PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))) if "<!-- run -->" in page.read_text()]
+PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))) if steps(page.read_text(), EVERYWHERE)]
 # Network, mounts and processes of its own: real paths, nothing of this machine is changed, and what it starts ends with it.
 ALONE = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation=private", "bash", "-c"]
 EMPTY = ("/opt", "/etc/cni", "/var/lib/cni", "/run/kube-node", "/run/netns")
 SEPARATOR = "\x1e"
-
-
-class Step(NamedTuple):
-    commands: str
-    printed: str | None
-
-
-def steps(page: Path) -> list[Step]:
-    return [Step(*found) for found in BLOCK.findall(page.read_text())]
-
-
-def as_pattern(text: str) -> str:
-    return "".join(".*" if part == "…" else re.escape(part) for part in re.split("(…)", text))
 
 
 def link_or_copy(source: str, target: str) -> None:
@@ -66,7 +51,7 @@ def test_page(page: Path, built: Path, tmp_path: Path) -> None:
         pytest.skip("needs root, ip, ping, curl, unshare and /usr/lib/cni (Debian: containernetworking-plugins)")
     place = tmp_path / "kube-node"
     checkout(built, place)
-    walk = steps(page)
+    walk = steps(page.read_text(), EVERYWHERE)
     script = "set -eu\n" + "".join(
         f"mkdir -p {path}; mount -t tmpfs none {path}\n" for path in EMPTY if os.path.isdir(os.path.dirname(path))
     )
@@ -76,8 +61,7 @@ def test_page(page: Path, built: Path, tmp_path: Path) -> None:
     done = subprocess.run([*ALONE, script], env=environment, check=False, capture_output=True, text=True, timeout=600)
     printed = done.stdout.split(SEPARATOR)
     for step, text in zip(walk, printed, strict=False):
-        if step.printed is not None:
-            assert re.fullmatch(as_pattern(step.printed), text), f"{step.commands}printed:\n{text}\n{done.stderr}"
+        assert step.is_printed(text), f"{step.commands}printed:\n{text}\n{done.stderr}"
     assert (done.returncode, len(printed)) == (0, len(walk) + 1), done.stdout + done.stderr
 
 
