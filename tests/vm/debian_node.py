@@ -107,7 +107,7 @@ class Node:
     def pods_begin(self) -> None:
         """Let pods come and go, through the installed relay."""
         self.run(
-            "rm -f /root/pods.json; systemd-run --quiet --unit=pods --property=TimeoutStopSec=180 "
+            "rm -f /root/pods.json; systemd-run --quiet --unit=pods --property=TimeoutStopSec=180 --property=KillMode=mixed "
             f"--setenv=PYTHONPATH={ROOT}/tests python3 {ROOT}/tests/vm/pods.py /root/net.json /root/pods.json"
         )
         wait("pods come", 60, lambda: len(self.reservations()) > 2)
@@ -258,7 +258,7 @@ def activated(node: Node) -> None:
 def upgraded(node: Node) -> None:
     """The page's upgrade, while pods come and go and systemd holds the socket: none of them notices."""
     old, pid = node.run("kube-node --version"), node.properties(SERVICE, "MainPID")
-    node.run(f"mv -f /root/newer/*.deb {CHECKOUT}/_output/")
+    node.run(f"rm {CHECKOUT}/_output/*.deb && mv /root/newer/*.deb {CHECKOUT}/_output/")
     node.pods_begin()
     node.follow("Upgrade")
     node.wait_for_agent()
@@ -269,7 +269,7 @@ def upgraded(node: Node) -> None:
         or node.properties(SERVICE, "MainPID") == pid
         or node.metrics().total("kube_node_build_info", version=new.split()[-1]) != 1
     ):
-        raise CheckFailedError(f"upgraded from {old} to {new}, but the agent is another")
+        raise CheckFailedError(f"upgraded from {old} to {new}, but the agent is not the new one")
     show(f"upgraded under pods: {new.strip()}", told)
 
 

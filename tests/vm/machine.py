@@ -105,7 +105,7 @@ class Machine:
     def __enter__(self) -> Self:
         (kernel,) = (self._kernel / "boot").glob("vmlinuz-*")
         self._process = subprocess.Popen([
-            "qemu-system-x86_64", "-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2G",
+            "qemu-system-x86_64", "-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "qemu64", "-smp", "2", "-m", "2G",
             "-nodefaults", "-no-user-config", "-display", "none", "-serial", f"file:{self.console}",
             "-kernel", str(kernel), "-append", "root=/dev/nvme0n1 rw console=ttyS0 mitigations=off systemd.show_status=0",
             "-drive", f"file={self._disk},if=none,id=disk,format=raw,cache=writeback", "-device", "nvme,drive=disk,serial=disk",

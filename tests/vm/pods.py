@@ -19,7 +19,7 @@ WORKERS = 3
 
 def main() -> None:
     config, result = map(Path, sys.argv[1:])
-    netconf = json.loads(config.read_text())
+    netconf = {**json.loads(config.read_text()), "cniVersion": "1.1.0"}  # older ones have no GC
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
     network = Net("kube-node", netconf, DATA_DIR / netconf["name"])
