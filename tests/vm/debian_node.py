@@ -30,7 +30,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/e2e")]  # the real API se
 
 from apiserver import RealApiServer  # noqa: E402
 from lab import NETWORK, CheckFailedError, run, wait  # noqa: E402
-from machine import GATEWAY, Machine, make_root, release, unpack_kernel  # noqa: E402
+from machine import GATEWAY, PATIENCE, Machine, make_root, release, unpack_kernel  # noqa: E402
 from nodeagent import LISTEN, Samples  # noqa: E402
 from pages import ON_A_NODE, section, steps  # noqa: E402
 
@@ -59,7 +59,7 @@ class Node:
     def follow(self, heading: str) -> None:
         """Run the commands of a section of the page. An operator says yes to what apt asks."""
         for step in steps(section(self._page, heading), ON_A_NODE):
-            printed = self.run(f"set -e\n{step.commands}", stdin="y\n", cwd=CHECKOUT, seconds=180)
+            printed = self.run(f"set -e\n{step.commands}", stdin="y\n", cwd=CHECKOUT)
             if step.printed and not step.is_printed(printed):
                 raise CheckFailedError(f"{PAGE.name}: {step.commands}printed:\n{printed}")
 
@@ -71,7 +71,7 @@ class Node:
         return dict(line.split("=", 1) for line in shown.splitlines())
 
     def wait_for_agent(self) -> None:
-        wait("the agent is active and ready", 60, self._is_ready, 0.5)
+        wait("the agent is active and ready", PATIENCE, self._is_ready, 0.5)
 
     def _is_ready(self) -> bool:
         return self.machine.ask(f"systemctl is-active -q {SERVICE} && curl -sf http://{LISTEN}/readyz").code == 0
@@ -107,14 +107,14 @@ class Node:
     def pods_begin(self) -> None:
         """Let pods come and go, through the installed relay."""
         self.run(
-            "rm -f /root/pods.json; systemd-run --quiet --unit=pods --property=TimeoutStopSec=180 --property=KillMode=mixed "
+            "rm -f /root/pods.json; systemd-run --quiet --unit=pods --property=TimeoutStopSec=250 --property=KillMode=mixed "
             f"--setenv=PYTHONPATH={ROOT}/tests python3 {ROOT}/tests/vm/pods.py /root/net.json /root/pods.json"
         )
-        wait("pods come", 60, lambda: len(self.reservations()) > 2)
+        wait("pods come", PATIENCE, lambda: len(self.reservations()) > 2)
 
     def pods_end(self) -> str:
         """Let them come to their end; see that all went well."""
-        self.run("systemctl stop pods", seconds=200)
+        self.run("systemctl stop pods")
         told: dict[str, Any] = json.loads(self.run("cat /root/pods.json"))
         if told["wrong"]:
             raise CheckFailedError("\n".join(told["wrong"]))
@@ -212,7 +212,7 @@ def serves(node: Node) -> None:
     """Under these directives pods get addresses through the relay, and reach each other; a leak is taken back."""
     pods = {name: node.add(name) for name in ("one", "two")}
     for address in pods["two"]:
-        wait(f"one pings {address}", 20, lambda a=address: node.machine.ask(f"ip netns exec one ping -c1 -W1 {a}").code == 0)  # type: ignore[misc]
+        wait(f"one pings {address}", PATIENCE, lambda a=address: node.machine.ask(f"ip netns exec one ping -c1 -W1 {a}").code == 0)  # type: ignore[misc]
     if (calls := node.metrics().calls("ADD")) != len(pods):
         raise CheckFailedError(f"the agent has answered {calls} ADD")
     for name in pods:
@@ -223,7 +223,7 @@ def serves(node: Node) -> None:
     node.run(f"systemctl daemon-reload && systemctl restart {SERVICE}")
     leaked = node.add("leaked")
     node.run("ip netns del leaked")
-    wait(lambda: f"leaks are released, but {node.reservations()}\n{node.log()}", 60, lambda: not node.reservations(), 0.5)
+    wait(lambda: f"leaks are released, but {node.reservations()}\n{node.log()}", PATIENCE, lambda: not node.reservations(), 0.5)
     if (reclaimed := node.metrics().reclaimed()) != len(leaked):
         raise CheckFailedError(f"{reclaimed} addresses reclaimed, not {leaked}")
     node.run(f"rm -r /etc/systemd/system/{SERVICE}.d && systemctl daemon-reload && systemctl restart {SERVICE}")
@@ -235,7 +235,7 @@ def restarts(node: Node) -> None:
     node.pods_begin()
     node.run(f"systemctl restart {SERVICE}")
     node.run(f"systemctl kill --signal=KILL {SERVICE}")
-    wait("systemd has started it again", 30, lambda: node.properties(SERVICE, "NRestarts")["NRestarts"] == "1")
+    wait("systemd has started it again", PATIENCE, lambda: node.properties(SERVICE, "NRestarts")["NRestarts"] == "1")
     node.wait_for_agent()
     show("restarted and killed under pods", node.pods_end())
     if node.machine.ask(f"systemctl reload {SERVICE}").code == 0:
@@ -292,7 +292,7 @@ def booted_anew(node: Node) -> None:
 
 
 def released(node: Node, before: list[str]) -> None:
-    wait(lambda: f"old addresses are released, but {node.reservations()}", 30, lambda: not node.reservations(), 0.5)
+    wait(lambda: f"old addresses are released, but {node.reservations()}", PATIENCE, lambda: not node.reservations(), 0.5)
     if missing := [address for address in before if f'"{address}"' not in node.log()]:
         raise CheckFailedError(f"the agent's log does not name {missing}:\n{node.log()}")
 
@@ -328,7 +328,7 @@ def alone(node: Node) -> None:
 def links(node: Node) -> None:
     """Tests of pods under plugins' links that this kernel has, with the installed package."""
     environ = f"CNI_TEST_PATH={REFERENCE} KUBE_NODE_BINARIES=/usr/lib/kube-node KUBE_NODE_NO_SKIP=1"
-    told = node.machine.ask(f"{environ} .venv/bin/pytest -q tests/netns -k '{LINK_TESTS}' 2>&1", cwd=str(ROOT), seconds=400)
+    told = node.machine.ask(f"{environ} .venv/bin/pytest -q tests/netns -k '{LINK_TESTS}' 2>&1", cwd=str(ROOT))
     passed = re.search(r"^(\d+) passed", told.stdout.splitlines()[-1] if told.stdout else "")
     if told.code or not passed:
         raise CheckFailedError(f"tests/netns in the guest:\n{told.stdout}{told.stderr}")
