@@ -139,7 +139,7 @@ def write_control(tree: Path, version: str, maintainer: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="./build.sh deb", description="Make a Debian package for Debian 12 and 13.")
-    parser.add_argument("--output", type=Path, default=ROOT / "_output", help="the directory for it (default: _output)")
+    parser.add_argument("--output", type=Path, default=ROOT / "_output", help="the directory for it (default: _output); older ones go")
     parser.add_argument("--maintainer", default="kube-node maintainers <maintainers@kube-node.invalid>", help="what the package says")
     arguments = parser.parse_args()
     if not BINARIES.exists():
@@ -151,6 +151,8 @@ def main() -> None:
         lay_out(tree, Path(scratch, "wheels"))
         write_control(tree, version, arguments.maintainer)
         subprocess.run(["chmod", "-R", "u=rwX,go=rX", tree], check=True)
+        for old in arguments.output.glob("kube-node_*.deb"):  # of two versions apt-get install keeps the one that is there
+            old.unlink()
         made = subprocess.run(
             ["dpkg-deb", "--root-owner-group", "-Zxz", "--build", tree, arguments.output], check=True, capture_output=True, text=True
         )

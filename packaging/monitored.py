@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-from agentprocess import AgentProcess, eventually, free_port, pod_args
+from agentprocess import AgentProcess, eventually, pod_args
+from ourprocess import free_port
 
 if TYPE_CHECKING:
     from apiserver import RealApiServer

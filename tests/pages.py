@@ -32,18 +32,28 @@ SEPARATOR = "\x1e"
 
 
 class Step(NamedTuple):
+    """A block of commands, and what the page says that they print, if it does."""
+
     commands: str
     printed: str | None
+
+    def is_printed(self, text: str) -> bool:
+        return self.printed is None or re.fullmatch(as_pattern(self.printed), BLANKS.sub("", text)) is not None
 
 
 class PageError(AssertionError):
     """A command of a page failed, or printed something else."""
 
 
-def steps(page: Path, mark: str = "") -> list[Step]:
+def steps(page: Path, mark: str = "", heading: str = "") -> list[Step]:
+    """Return the page's blocks with this mark, in their order; only those below a heading of the second level, if one is named."""
+    text = page.read_text()
+    if heading:
+        _, _, text = text.partition(f"\n## {heading}\n")
+        text, _, _ = text.partition("\n## ")
     return [
         Step(_block(found["commands"], found["indent"]), None if found["printed"] is None else _block(found["printed"], found["indent"]))
-        for found in BLOCK.finditer(page.read_text())
+        for found in BLOCK.finditer(text)
         if (found["mark"] or "") == mark
     ]
 
@@ -90,7 +100,7 @@ def walk(
         raise PageError(f"not done within {timeout} s; it has printed\n{(error.stdout or b'').decode()}") from None
     printed = done.stdout.split(SEPARATOR)
     for step, text in zip(walked, printed, strict=False):
-        if step.printed is not None and not re.fullmatch(as_pattern(step.printed), BLANKS.sub("", text)):
+        if not step.is_printed(text):
             raise PageError(f"{step.commands}printed:\n{text}\nnot:\n{step.printed}\n{done.stderr}")
     if done.returncode or len(printed) != len(walked) + 1:
         raise PageError(f"exit code {done.returncode} after\n{done.stdout}{done.stderr}")

@@ -26,8 +26,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import pages
-from lab import ROOT, CheckFailedError, cluster_for, parser, pod, pods, run, wait
-from walk import ENTRYPOINT, IMAGE, logs, show
+from lab import ENTRYPOINT, ROOT, CheckFailedError, cluster_for, parser, pod, pods, run, show, wait
+from walk import IMAGE, logs
 from worker import NODE, Worker, on_machine
 
 PAGE = ROOT / "docs/how-to/two-networks.md"
@@ -235,7 +235,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(prefix="kn-pools.") as base:
         run(ROOT / "packaging/image.sh", Path(base, "image"))
-        sys.exit(on_machine(sys.executable, *sys.argv, f"--prepared={base}"))
+        sys.exit(on_machine(Path(base), sys.executable, *sys.argv, f"--prepared={base}"))
 
 
 if __name__ == "__main__":

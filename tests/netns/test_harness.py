@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from links import ON_INTERFACES
 
 if TYPE_CHECKING:
     from podnet import PodNet
 
 LINKS: dict[str, dict[str, Any]] = {
     "bridge": {"isDefaultGateway": True},
-    "macvlan": {},
     "ptp": {},
+    **{link: {} for link in ON_INTERFACES},
 }
 
 
@@ -21,7 +22,7 @@ def test_two_pods_reach_each_other(podnet: PodNet, link: str) -> None:
     """Pods connected by a reference plugin, with addresses by host-local, ping each other over both families."""
     ipam = {"type": "host-local", "dataDir": str(podnet.data_dir), "ranges": [[{"subnet": "11.0.9.0/24"}], [{"subnet": "1100:0:0:9::/64"}]]}
     netconf = {"cniVersion": "1.0.0", "name": "harness", "type": link, **LINKS[link], "ipam": ipam}
-    netconf |= {"bridge": {"bridge": podnet.bridge}, "macvlan": {"master": podnet.uplink()}}.get(link, {})
+    netconf |= {"bridge": podnet.bridge} if link == "bridge" else {"master": podnet.uplink()} if link in ON_INTERFACES else {}
     one, two = podnet.pod(), podnet.pod()
     answers = [podnet.add(netconf, pod) for pod in (one, two)]
     assert [answer.addresses for answer in answers] == [["11.0.9.2", "1100:0:0:9::2"], ["11.0.9.3", "1100:0:0:9::3"]]

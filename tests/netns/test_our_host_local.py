@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from links import ON_INTERFACES
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from podnet import PodNet
 
+PLUGINS = ("bridge", "ptp", *ON_INTERFACES)
 RANGES = [[{"subnet": "10.88.0.0/24", "rangeStart": "10.88.0.20"}], [{"subnet": "fd88::/64"}]]
 
 
@@ -19,18 +21,18 @@ def search(cni_bin: Path, binaries: Path, tmp_path: Path) -> str:
     """Return a CNI_PATH with the reference's plugins and our host-local."""
     plugins = tmp_path / "plugins"
     plugins.mkdir()
-    for name in ("bridge", "ptp", "macvlan"):
+    for name in PLUGINS:
         (plugins / name).symlink_to(cni_bin / name)
     (plugins / "host-local").symlink_to(binaries / "host-local")
     return str(plugins)
 
 
-@pytest.mark.parametrize("plugin", ["bridge", "ptp", "macvlan"])
+@pytest.mark.parametrize("plugin", PLUGINS)
 def test_pods(podnet: PodNet, search: str, plugin: str) -> None:
     """Pods get addresses and reach what they should, CHECK agrees, DEL leaves nothing."""
     own: dict[str, Any] = {"bridge": podnet.bridge, "isGateway": True} if plugin == "bridge" else {}
-    if plugin == "macvlan":
-        own = {"master": podnet.uplink(), "mode": "bridge"}
+    if plugin in ON_INTERFACES:
+        own = {"master": podnet.uplink()}
     ipam = {"type": "host-local", "ranges": RANGES, "dataDir": str(podnet.data_dir)}
     netconf = {"name": "hl", "cniVersion": "1.0.0", "type": plugin, **own, "ipam": ipam}
     one, two = podnet.pod(), podnet.pod()

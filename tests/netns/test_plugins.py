@@ -1,4 +1,4 @@
-"""The plugins under the reference's bridge, ptp and macvlan, in real network namespaces."""
+"""The plugins under the reference's bridge, ptp, macvlan and ipvlan, in real network namespaces."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import tempfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from links import ON_INTERFACES
 from podnet import ip
 
 if TYPE_CHECKING:
@@ -21,17 +22,18 @@ if TYPE_CHECKING:
     from podnet import Pod, PodNet
 
 KEY = "example.com/ranges"
+POD_CIDRS = ["11.0.1.0/24", "1100:0:0:1::/64"]
+ANNOTATIONS = {
+    "kube-node.nordix.org/net1": "172.20.2.0/24, fd00::2:0:0/96",
+    KEY: 'ranges: [[{"subnet": "172.16.5.0/24", "rangeStart": "172.16.5.50"}], [{"subnet": "fd05::/64"}]]',
+}
 
 
 @pytest.fixture
 def node(api_server: RealApiServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Return the name of our Node at the real API server, with podCIDRs of both families and annotations for both plugins."""
     name = f"netns-{secrets.token_hex(4)}"
-    annotations = {
-        "kube-node.nordix.org/net1": "172.20.2.0/24, fd00::2:0:0/96",
-        KEY: 'ranges: [[{"subnet": "172.16.5.0/24", "rangeStart": "172.16.5.50"}], [{"subnet": "fd05::/64"}]]',
-    }
-    api_server.create_node(name, ["11.0.1.0/24", "1100:0:0:1::/64"], annotations)
+    api_server.create_node(name, POD_CIDRS, ANNOTATIONS)
     monkeypatch.setenv("NODE_NAME", name)
     yield name
     api_server.delete_node(name)
@@ -52,7 +54,7 @@ def search(request: pytest.FixtureRequest, cni_bin: Path, binaries: Path, tmp_pa
     """Return a CNI_PATH with our plugins and the reference's, host-local among them or not."""
     plugins = tmp_path / "plugins"
     plugins.mkdir()
-    for name in ("bridge", "ptp", "macvlan", *(["host-local"] if request.param == "host-local" else [])):
+    for name in ("bridge", "ptp", *ON_INTERFACES, *(["host-local"] if request.param == "host-local" else [])):
         (plugins / name).symlink_to(cni_bin / name)
     for name in ("kube-node", "node-annotation"):
         (plugins / name).symlink_to(binaries / name)
@@ -113,14 +115,14 @@ def test_ptp(podnet: PodNet, kubeconfig: str, search: str) -> None:
 
 @pytest.mark.parametrize("plugin", ["kube-node", "node-annotation"])
 @pytest.mark.parametrize("version", ["0.4.0", "1.0.0"])
-def test_macvlan(podnet: PodNet, kubeconfig: str, search: str, plugin: str, version: str) -> None:
-    """Under macvlan, as Multus runs it for secondary networks, two pods reach each other with addresses of the annotation."""
-    ipam = {
-        "kube-node": {"type": "kube-node", "kubeconfig": kubeconfig, "annotation": "kube-node.nordix.org/net1"},
-        "node-annotation": {"type": "node-annotation", "annotation": KEY},
-    }[plugin]
-    netconf: dict[str, Any] = {"name": "mac", "cniVersion": version, "type": "macvlan", "master": podnet.uplink(), "mode": "bridge"}
-    netconf["ipam"] = {**ipam, "dataDir": str(podnet.data_dir)}
+@pytest.mark.parametrize("link", ON_INTERFACES)
+def test_pods_on_an_interface(podnet: PodNet, run_dir: Path, search: str, link: str, plugin: str, version: str) -> None:
+    """Under macvlan and ipvlan, as Multus runs them for secondary networks, two pods reach each other with addresses of the annotation."""
+    view = {"kind": "Node", "metadata": {"name": "here", "annotations": ANNOTATIONS}, "spec": {"podCIDRs": POD_CIDRS}}
+    (run_dir / "node.json").write_text(json.dumps(view))  # written by hand: no API server is asked
+    annotation = {"kube-node": "kube-node.nordix.org/net1", "node-annotation": KEY}[plugin]
+    ipam = {"type": plugin, "annotation": annotation, "dataDir": str(podnet.data_dir)}
+    netconf = {"name": "net1", "cniVersion": version, "type": link, "master": podnet.uplink(), "ipam": ipam}
     one, two = podnet.pod(), podnet.pod()
     answers = [podnet.add(netconf, pod, cni_path=search, ifname="net1") for pod in (one, two)]
     expected = {
@@ -128,12 +130,13 @@ def test_macvlan(podnet: PodNet, kubeconfig: str, search: str, plugin: str, vers
         "node-annotation": [["172.16.5.50", "fd05::2"], ["172.16.5.51", "fd05::3"]],
     }
     assert [answer.addresses for answer in answers] == expected[plugin]
+    assert podnet.addresses(two, "net1") == expected[plugin][1]
     for address in answers[1].addresses:
         podnet.ping(one, address)
     for pod, answer in zip((one, two), answers, strict=True):
         podnet.check(netconf, pod, answer, cni_path=search, ifname="net1")
         podnet.delete(netconf, pod, cni_path=search, ifname="net1")
-    assert podnet.reservations("mac") == []
+    assert podnet.reservations("net1") == []
 
 
 def test_status_through_bridge(podnet: PodNet, kubeconfig: str, search: str) -> None:

@@ -10,7 +10,6 @@ shift
 [ $# -gt 0 ] || set -- bookworm trixie
 project=$(cd "$(dirname "$0")/../.." && pwd)
 roots=${KUBE_NODE_DEB_ROOTS:-$(mktemp -d)}
-mirror=$(apt-get indextargets --format '$(REPO_URI)' | grep -v security | head -1) # this machine's own
 export LC_ALL=C.UTF-8
 
 die() { echo "deb.sh: $release: $*" >&2; exit 1; }
@@ -20,7 +19,7 @@ listing() { (cd "$root" && find . -xdev \( -path ./proc -o -path ./var/lib/dpkg 
 
 for release in "$@"; do
     root=$roots/$release
-    [ -e "$root" ] || debootstrap --variant=minbase --include=python3-minimal,libpython3-stdlib "$release" "$root" "$mirror" >"$roots/$release.log"
+    "$project/tests/packages/root.sh" "$release" "$root"
     listing >"$roots/before"
     cp "$package" "$root/tmp/kube-node.deb"
     chroot "$root" dpkg -i /tmp/kube-node.deb >/dev/null
