@@ -64,8 +64,8 @@ class ComeAndGo:
         self._born = 0
 
     def begin(self) -> None:
-        """Half of them are there before."""
-        self._born = NODES // 2
+        """Let all of them be there."""
+        self._born = NODES
         with ThreadPoolExecutor(8) as pool:
             self.there = list(pool.map(self._corner.node, [f"n{number}" for number in range(1, self._born + 1)]))
 
@@ -98,6 +98,7 @@ def test_killed_at_random_without_a_lease(corner: Corner, admin: Path, tmp_path:
     one = ControllerProcess(admin, tmp_path / "one.log", "--lease=none")
     two = ControllerProcess(admin, tmp_path / "two.log", "--lease=none")
     with one, two:
+        until(lambda: served(corner), 30 + NODES / 10, one.log)
         threads = [threading.Thread(target=kill_at_random, args=(each, random.Random(seed + i), over)) for i, each in enumerate((one, two))]
         threads.append(threading.Thread(target=nodes.run))
         for thread in threads:
@@ -109,7 +110,7 @@ def test_killed_at_random_without_a_lease(corner: Corner, admin: Path, tmp_path:
         over.set()
         for thread in threads:
             thread.join()
-        late = until(lambda: all(text is not None for text in texts(corner).values()), 20, one.log)
+        late = until(lambda: served(corner), 20, one.log)
         had = texts(corner)
         assert set(had) == set(nodes.there)
         # What is left of claims made in vain, or of nodes that went, is free after reclaimAfter.
@@ -120,6 +121,10 @@ def test_killed_at_random_without_a_lease(corner: Corner, admin: Path, tmp_path:
     assert all(len(str(text).split(",")) == 2 for text in had.values())
     assert late < 5, f"seed {seed}"
     assert "Traceback" not in one.log() + two.log()
+
+
+def served(corner: Corner) -> bool:
+    return all(text is not None for text in texts(corner).values())
 
 
 def texts(corner: Corner) -> dict[str, str | None]:
