@@ -155,9 +155,7 @@ class Reclaimer:
             self._say(one, f"{one.given_by} has its address, and is to release it" if one.given_by else "its record is not complete")
         return one.given_by == OURS and is_name(one.network)
 
-    def _in_turn(
-        self, what: str, do: Callable[[list[Attached]], list[Attached]], attached: Iterable[Attached]
-    ) -> Iterable[list[Attached]]:
+    def _in_turn(self, what: str, do: Callable[[list[Attached]], list[Attached]], attached: Iterable[Attached]) -> Iterable[list[Attached]]:
         """Do something to the attachments of each network in turn with the network's calls. One that is not free stays as it is."""
         by_place: dict[Key, list[Attached]] = {}
         for one in attached:
