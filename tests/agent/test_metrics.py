@@ -161,8 +161,9 @@ def test_a_scrape_while_a_lock_is_held(agent: AgentProcess, tmp_path: Path) -> N
                 texts = [text for _, text in scrapers.map(agent.get, ["/metrics"] * 3)]
             assert time.monotonic() - begin < 4
             for text in texts:
-                assert 'network="net"' in text
-                assert 'network="held"' not in text
+                counted = [line for line in text.splitlines() if line.startswith("kube_node_addresses")]
+                assert any('network="net"' in line for line in counted)
+                assert not any('network="held"' in line for line in counted)
         assert agent.get("/healthz") == (200, "ok\n")
     eventually(lambda: 'network="held"' in agent.get("/metrics")[1], "the network does not come back")
 
@@ -297,3 +298,37 @@ def test_usage_that_cannot_be_told(tmp_path: Path, run_dir: Path) -> None:
         eventually(lambda: 'network="net"' in agent.get("/metrics")[1], "the network is not in the metrics")
         assert 'network="other"' not in agent.get("/metrics")[1]
         assert agent.lines("internal error") == []
+
+
+def test_a_network_that_nobody_has_used(tmp_path: Path, run_dir: Path) -> None:
+    """What is only configured is counted, and nothing is made for it."""
+    (tmp_path / "10-net.conf").write_text(json.dumps(conf(tmp_path / "d")))
+    node = write_node(tmp_path / "node.json", "10.0.0.0/24")
+    with AgentProcess(run_dir, f"--node-file={node}", f"--cni-config={tmp_path}") as agent:
+        eventually(lambda: 'network="net"' in agent.get("/metrics")[1], "the network is not in the metrics")
+        assert not (tmp_path / "d").exists()
+        assert samples(agent.get("/metrics")[1])[f'kube_node_addresses_used{{data_dir="{tmp_path}/d",family="ipv4",network="net"}}'] == 0
+
+
+def test_the_annotations_data_directory(tmp_path: Path, run_dir: Path) -> None:
+    """A network is counted where its addresses are noted, which the annotation may say; once, whoever leads there."""
+    ipam = {"type": "node-annotation", "annotation": "a/b"}
+    for number, more in enumerate(({}, {"dataDir": str(tmp_path / "configured")})):
+        (tmp_path / f"{number}.conf").write_text(json.dumps({"cniVersion": "1.1.0", "name": "net", "ipam": {**ipam, **more}}))
+    (tmp_path / "node.json").write_text(
+        json.dumps(
+            {
+                "kind": "Node",
+                "metadata": {
+                    "name": "n",
+                    "annotations": {"a/b": f'ranges: [[{{"subnet": "10.0.0.0/24"}}]], dataDir: "{tmp_path}/annotated"'},
+                },
+            }
+        )
+    )
+    with AgentProcess(run_dir, f"--node-file={tmp_path}/node.json", f"--cni-config={tmp_path}") as agent:
+        text = eventually(
+            lambda: text if 'network="net"' in (text := agent.get("/metrics")[1]) else "", "the network is not in the metrics"
+        )
+        counted = [line for line in text.splitlines() if line.startswith("kube_node_addresses_used{")]
+        assert counted == [f'kube_node_addresses_used{{data_dir="{tmp_path}/annotated",family="ipv4",network="net"}} 0.0']

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kubenode.agent import inquiry
+from kubenode.agent import inquiry, reclaim
 from kubenode.agent.housekeeping import Housekeeping
 from kubenode.agent.networks import Networks
 from kubenode.agent.reach import Stores
 from kubenode.agent.reclaim import Mode, Reclaimer
 from kubenode.agent.workers import Round, Workers
 from kubenode.cni.errors import FORBIDDEN, TRY_AGAIN_LATER, CNIError
+from kubenode.cni.request import is_name
 from kubenode.host.attachments import Attachments
 from kubenode.host.datadir import DiskStore
 from kubenode.host.log import INFO, Log
@@ -423,6 +424,30 @@ def test_a_lock_that_is_held(node: Node) -> None:
         (node.netns / "c1").touch()
     node.keep.tidy()
     assert node.reserved("held") == ["c1"]
+
+
+def test_a_late_turn_during_the_next_pass(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that comes to its turn only while the next pass looks at all suspects takes nothing from that pass."""
+    node.add("c0", network="held")
+    node.add("c1", network="held", reserve=False)
+    node.add("c2")
+    node.kill("c1", "c2")
+    lock = DiskStore(str(node.data_dir), "held").lock()
+    turns = iter([lock.__enter__, lambda: lock.__exit__(None, None, None)])
+
+    def hold_or_let_go(name: str) -> bool:
+        """Take the lock once the first pass judges, and let it go when the second does."""
+        if name == "held" and (turn := next(turns, None)):
+            turn()
+            time.sleep(0.5)
+        return is_name(name)
+
+    monkeypatch.setattr(reclaim, "is_name", hold_or_let_go)
+    node.pods.pods["default/c2"] = {"metadata": {"uid": "uid-c2"}}
+    node.keep.tidy()
+    del node.pods.pods["default/c2"]
+    node.keep.tidy()
+    assert node.reserved() == []
 
 
 def test_thousands_of_records(node: Node) -> None:

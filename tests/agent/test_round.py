@@ -50,6 +50,14 @@ def test_who_does_not_answer(ask: Round) -> None:
     assert len(asked) <= 2
 
 
+def test_another_question(ask: Round) -> None:
+    """Who asks something else, while an answer is still to come, gets no answer that is not his."""
+    free = threading.Event()
+    assert ask.ask({"busy": lambda: free.wait(20)}) == {}
+    threading.Timer(0.1, free.set).start()
+    assert ask.ask({"busy": lambda: "mine"}, "another") == {"busy": "mine"}
+
+
 def test_a_question_that_fails(ask: Round, capsys: pytest.CaptureFixture[str]) -> None:
     """A fault in a question has no answer and is logged; the network's thread goes on."""
     assert ask.ask({"net": lambda: 1 // 0, "other": lambda: 1}) == {"other": 1}

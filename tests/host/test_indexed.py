@@ -18,6 +18,7 @@ from kubenode.cni.errors import CNIError
 from kubenode.host.datadir import DiskStore
 from kubenode.host.indexed import IndexedStore, Memory
 from kubenode.ipam import allocator
+from kubenode.ipam.address import Address
 from kubenode.ipam.ranges import make_range, make_set, parse_subnet
 from kubenode.ipam.store import Attachment
 
@@ -120,6 +121,19 @@ def test_a_change_without_the_lock(kept: Counting, other: DiskStore, tmp_path: P
         assert kept.is_as_indexed()
         assert len(kept.index().of(owner(1))) == 1
     assert len(allocator.find(other, owner(9))) == 1
+
+
+def test_another_owners_file_is_not_released(kept: Counting, other: DiskStore, tmp_path: Path) -> None:
+    """Where a file was removed while we held the lock, the DEL of whose it was leaves the address to who has it now."""
+    add(kept, 1)
+    with kept.lock():
+        kept.reserve(SETS[0].ranges[0].gateway, owner(9))
+        (tmp_path / "net/10.0.0.2").unlink()
+    allocator.allocate(kept, SETS[:1], owner(2), [Address(4, (10 << 24) + 2)])
+    allocator.release(kept, owner(1))
+    assert [entry.name for entry in allocator.find(other, owner(2))] == ["10.0.0.2"]
+    assert [entry.name for entry in allocator.release(kept, owner(2))] == ["10.0.0.2"]
+    assert allocator.find(other, owner(2)) == []
 
 
 def test_what_is_no_reservation_is_no_change(kept: Counting, tmp_path: Path) -> None:

@@ -29,13 +29,13 @@ class Plugin(NamedTuple):
     """What the agent serves under a plugin's name."""
 
     commands: Mapping[str, Command]
-    usage: Callable[[Call], list[Usage]]
+    resolve: Callable[[Call], Call]  # to host-local's configuration; raises CNIError
 
 
 PLUGINS = {
-    "kube-node": Plugin(kube_node.COMMANDS, kube_node.usage),
-    "node-annotation": Plugin(node_annotation.COMMANDS, node_annotation.usage),
-    "host-local": Plugin(drop_in.COMMANDS, host_local.usage),
+    "kube-node": Plugin(kube_node.COMMANDS, kube_node.resolve),
+    "node-annotation": Plugin(node_annotation.COMMANDS, node_annotation.resolve),
+    "host-local": Plugin(drop_in.COMMANDS, lambda call: call),
 }
 MOST = 1000  # networks remembered; a node has a few
 
@@ -92,17 +92,17 @@ class Networks:
 
     def usages(self, ask: Round, environ: Mapping[str, str], host: Callable[[], Host]) -> list[Used]:
         """Return how full each network is; one whose lock somebody holds for long is left out."""
-        return list(ask.ask({key: partial(self._usage, key, environ, host) for key in self.known()}).items())
+        found = ask.ask({key: partial(self.usage, key, environ, host) for key in self.known()})
+        return list(dict(one for one in found.values() if one).items())  # two configurations may lead to the same place
 
-    def _usage(self, key: Key, environ: Mapping[str, str], host: Callable[[], Host]) -> list[Usage]:
-        return self.usage(key, environ, host())
-
-    def usage(self, key: Key, environ: Mapping[str, str], host: Host) -> list[Usage]:
-        """Return how full a network is; nothing where its configuration or the Node does not say. May wait for the store's lock."""
+    def usage(self, key: Key, environ: Mapping[str, str], host: Callable[[], Host]) -> Used | None:
+        """Return how full a network is, and where; None where its configuration or the Node does not say. May wait for the store's lock."""
         plugin, stdin = self._known[key]
         try:
             raw: dict[str, Any] = loads(stdin)
-            call = Call(request.parse({"CNI_COMMAND": "STATUS"}), netconf.parse(raw), environ, Log(plugin, ERROR - 1), host)
-            return PLUGINS[plugin].usage(call)
+            call = Call(request.parse({"CNI_COMMAND": "STATUS"}), netconf.parse(raw), environ, Log(plugin, ERROR - 1), host())
+            call = PLUGINS[plugin].resolve(call)
+            # An annotation may have a dataDir of its own.
+            return Key(key.network, host_local.data_dir(call.netconf) or DEFAULT_DATA_DIR), host_local.usage(call)
         except (CNIError, JSONTextError, OSError):
-            return []
+            return None

@@ -125,22 +125,24 @@ class Reclaimer:
         """Take those of all attachments as suspects whose network namespace is gone."""
         namespaces = Namespaces(self._root)
         now = time.monotonic()
-        self._suspects = {one.key: one for one in attached if namespaces.is_gone(one.netns)}
-        self._since = {key: self._since.get(key, now) for key in self._suspects}
-        self._asked = {key: when for key, when in list(self._asked.items()) if key in self._suspects}
-        self._said = {key: why for key, why in list(self._said.items()) if key in self._suspects}
+        suspects = {one.key: one for one in attached if namespaces.is_gone(one.netns)}
+        self._since = {key: self._since.get(key, now) for key in suspects}
+        self._asked = {key: when for key, when in list(self._asked.items()) if key in suspects}
+        self._said = {key: why for key, why in list(self._said.items()) if key in suspects}
+        self._suspects = suspects
 
     def judge(self) -> list[Attached]:
         """Release the suspects that are leaks for certain. Return the others."""
         now = time.monotonic()
-        ripe = [one for key, one in self._suspects.items() if now - self._since[key] >= self._grace and self._is_ours(one)]
-        reserved = [one for some in self._in_turn(self._reserved, ripe) for one in some]
+        # Copies, here and below: a network that was not free in time may come to it now, and its thread takes suspects away.
+        ripe = [one for key, one in list(self._suspects.items()) if now - self._since[key] >= self._grace and self._is_ours(one)]
+        reserved = [one for some in self._in_turn("reserved", self._reserved, ripe) for one in some]
         leaked = self._without_pod(reserved)
         if self._mode is Mode.ON:
-            self._in_turn(partial(self._release, asked=time.monotonic()), leaked)
+            self._in_turn("release", partial(self._release, asked=time.monotonic()), leaked)
         for one in leaked if self._mode is not Mode.ON else ():
             self._say(one, "it would be released, but for --reclaim=report")
-        left = list(self._suspects.values())  # a copy: a network that was not free in time may come to it now
+        left = list(self._suspects.values())
         counts: dict[str, int] = {}
         for one in left:
             counts[one.network] = counts.get(one.network, 0) + 1
@@ -153,12 +155,12 @@ class Reclaimer:
             self._say(one, f"{one.given_by} has its address, and is to release it" if one.given_by else "its record is not complete")
         return one.given_by == OURS and is_name(one.network)
 
-    def _in_turn(self, do: Callable[[list[Attached]], list[Attached]], attached: Iterable[Attached]) -> Iterable[list[Attached]]:
+    def _in_turn(self, what: str, do: Callable[[list[Attached]], list[Attached]], attached: Iterable[Attached]) -> Iterable[list[Attached]]:
         """Do something to the attachments of each network in turn with the network's calls. One that is not free stays as it is."""
         by_place: dict[Key, list[Attached]] = {}
         for one in attached:
             by_place.setdefault(one.place, []).append(one)
-        return self._ask.ask({place: partial(do, some) for place, some in by_place.items()}).values()
+        return self._ask.ask({place: partial(do, some) for place, some in by_place.items()}, what).values()
 
     def _reserved(self, attached: list[Attached]) -> list[Attached]:
         """Return those that have addresses. The others' ADD has failed, or somebody has released them."""

@@ -51,7 +51,7 @@ class Workers:
 
 
 class Round:
-    """One question to several networks, each on its own thread. Who does not answer in time is left out.
+    """Questions to several networks, each on its own thread. Who does not answer in time is left out.
 
     Nobody is asked again before the last answer is there: behind a lock that somebody holds for hours nothing piles up.
     """
@@ -61,20 +61,23 @@ class Round:
         self._log = log
         self._patience = patience
         self._mutex = threading.Lock()
-        self._asked: dict[Hashable, Future[object]] = {}
+        self._asked: dict[tuple[str, Hashable], Future[object]] = {}
 
-    def ask(self, questions: Mapping[K, Callable[[], T]]) -> dict[K, T]:
-        """Return the answers that are there in time. A question that raises has no answer, and is logged."""
-        asked = {key: self._ask(key, question) for key, question in questions.items()}
+    def ask(self, questions: Mapping[K, Callable[[], T]], what: str = "") -> dict[K, T]:
+        """Return the answers that are there in time, also those to the same question (`what`) of somebody else.
+
+        A question that raises has no answer, and is logged.
+        """
+        asked = {key: self._ask(what, key, question) for key, question in questions.items()}
         wait(asked.values(), self._patience)
         return {key: future.result() for key, future in asked.items() if future.done() and not future.exception()}  # type: ignore[misc]
 
-    def _ask(self, key: Hashable, question: Callable[[], object]) -> Future[object]:
+    def _ask(self, what: str, key: Hashable, question: Callable[[], object]) -> Future[object]:
         with self._mutex:
-            before = self._asked.get(key)
+            before = self._asked.get((what, key))
             if before and not before.done():
                 return before
-            future = self._asked[key] = Future()
+            future = self._asked[what, key] = Future()
         try:
             self._workers.submit(key, partial(self._answer, future, key, question))
         except RuntimeError as error:

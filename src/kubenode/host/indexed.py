@@ -13,7 +13,8 @@ import time
 from typing import TYPE_CHECKING
 
 from kubenode.cni.errors import CNIError
-from kubenode.host.datadir import DiskStore
+from kubenode.host import files
+from kubenode.host.datadir import DiskStore, owner_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -112,7 +113,10 @@ class IndexedStore(DiskStore):
 
     def release(self, reservation: Reservation) -> None:
         self._changed = True
-        super().release(reservation)
+        if self._is_still(reservation):
+            super().release(reservation)
+        else:
+            self._memory.forget()
         if self._memory.index:
             self._memory.index.remove(reservation)
 
@@ -149,6 +153,13 @@ class IndexedStore(DiskStore):
             return True
         self._memory.forget()
         return False
+
+    def _is_still(self, reservation: Reservation) -> bool:
+        """Say whether the file is its owner's: one that was removed without the lock may be there again for another."""
+        try:
+            return owner_in(files.read(os.path.join(self.directory, reservation.name))) == reservation.attachment
+        except FileNotFoundError:
+            return False
 
     def _begin(self) -> None:
         if self._memory.state is None or self._memory.state != self._state():

@@ -85,8 +85,12 @@ class Installation:
                 self._leave()
             return steps
 
+    def _path(self, path: str) -> str:
+        """Return where a path of the host is found. What it names may be a link: that is the foreign file, and not what it leads to."""
+        return os.path.join(self._root.path(os.path.dirname(path)), os.path.basename(path))
+
     def _step(self, part: Part, *, force: bool) -> Step:
-        path = self._root.path(part.path)
+        path = self._path(part.path)
         there, wanted, entry = installed.digest_of(path), part.digest(), self._installed.entries.get(part.path)
         if not there:
             return Step("write", part.path)
@@ -104,9 +108,7 @@ class Installation:
         """Return what the record has and this installation has not; but for the last tree: calls under way import from it."""
         obsolete = [path for path in self._installed.entries if path not in wanted]
         trees = [path for path in obsolete if self._installed.entries[path].tree]
-        unchanged = [
-            path for path in obsolete if path in trees or self._installed.entries[path].has(installed.digest_of(self._root.path(path)))
-        ]
+        unchanged = [path for path in obsolete if path in trees or self._installed.entries[path].has(installed.digest_of(self._path(path)))]
         return [path for path in unchanged if path not in trees[-1:]]
 
     def _carry_out(self, parts: Sequence[Part], steps: Sequence[Step], obsolete: Sequence[str]) -> None:
@@ -116,13 +118,15 @@ class Installation:
                 if step.what != "keep":
                     self._place(part, set_aside=SET_ASIDE in step.why)
             for path in obsolete:
-                self._take_back(Step("restore" if self._installed.entries[path].set_aside else "remove", path))
+                self._take_back(self._step_back(path, force=False))
             for part in parts:
                 self._installed.entries[part.path] = self._installed.entries[part.path]._replace(digests=(part.digest(),))
             self._installed.write()
         except OSError as error:
             advice = "what is in place works; run install again, or uninstall"
-            raise CNIError(IO_FAILURE, f"{error.filename or self._installed.path}: {error.strerror}", advice) from None
+            # Of a directory it has the errors of all files.
+            problem = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror
+            raise CNIError(IO_FAILURE, f"{error.filename or self._installed.path}: {problem}", advice) from None
 
     def _announce(self, parts: Sequence[Part], steps: Sequence[Step]) -> None:
         """Write down what is about to be there: whenever we are killed, the record knows all that is ours."""
@@ -134,12 +138,16 @@ class Installation:
         self._installed.write()
 
     def _place(self, part: Part, *, set_aside: bool) -> None:
-        path = self._root.path(part.path)
+        path = self._path(part.path)
         if part.tree:
             # Not synced: that takes seconds on a busy disk. What a power failure has torn has another digest at the next installation.
             temporary = f"{path}{files.TEMPORARY}"
             shutil.rmtree(temporary, ignore_errors=True)
-            shutil.copytree(part.tree, temporary, symlinks=True)
+            try:
+                shutil.copytree(part.tree, temporary, symlinks=True)
+            except OSError:  # the disk may be full
+                shutil.rmtree(temporary, ignore_errors=True)
+                raise
             shutil.rmtree(path, ignore_errors=True)
             os.rename(temporary, path)
             return
@@ -150,20 +158,26 @@ class Installation:
         files.replace(path, part.content, durable=True, mode=part.mode)
 
     def _step_back(self, path: str, *, force: bool) -> Step:
-        there, entry = installed.digest_of(self._root.path(path)), self._installed.entries[path]
-        if there and not entry.has(there) and not force:
+        there, entry = installed.digest_of(self._path(path)), self._installed.entries[path]
+        aside = installed.digest_of(f"{self._path(path)}{SET_ASIDE}") if entry.set_aside else ""
+        is_ours = entry.has(there)
+        # Who is killed in between has not taken a foreign file's place yet, or has given it back.
+        is_back = entry.set_aside and bool(there) and not is_ours and aside in ("", there)
+        if there and not is_ours and not is_back and not force:
             return Step("leave", path, "was changed since it was installed")
-        if entry.set_aside:
+        if aside or is_back:
             return Step("restore", path, "what was there before")
         return Step("remove", path) if there else Step("keep", path, "is gone already")
 
     def _take_back(self, step: Step) -> None:
-        path = self._root.path(step.path)
+        path = self._path(step.path)
         if step.what == "leave":
             return
         try:
-            if step.what == "restore" and os.path.lexists(f"{path}{SET_ASIDE}"):
-                os.rename(f"{path}{SET_ASIDE}", path)
+            if step.what == "restore":
+                if os.path.lexists(f"{path}{SET_ASIDE}"):
+                    os.rename(f"{path}{SET_ASIDE}", path)
+                    _unlink(f"{path}{SET_ASIDE}")  # rename(2) does nothing where both are names of one file
             elif self._installed.entries[step.path].tree:
                 shutil.rmtree(path, ignore_errors=True)
             else:
@@ -182,8 +196,7 @@ class Installation:
 
     def _sweep(self) -> None:
         """Remove what an installation that was killed had under temporary names."""
-        for path in self._installed.entries:
-            there = self._root.path(path)
+        for there in [self._installed.path, *map(self._path, self._installed.entries)]:
             for left in glob.glob(f"{glob.escape(there)}.*{files.TEMPORARY}"):
                 _unlink(left)
             shutil.rmtree(f"{there}{files.TEMPORARY}", ignore_errors=True)

@@ -47,6 +47,8 @@ class Installed:
                 path: Entry(tuple(entry["digests"]), bool(entry.get("living")), bool(entry.get("set_aside")))
                 for path, entry in record["files"].items()
             }
+            if not all(entry.digests for entry in self.entries.values()):
+                raise ValueError("a file without a digest")
         except FileNotFoundError:
             return
         except (ValueError, KeyError, TypeError, AttributeError):

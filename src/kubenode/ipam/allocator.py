@@ -128,6 +128,11 @@ def usage(store: Store, sets: Iterable[RangeSet], exclude: Exclusions = ()) -> l
         return _count(NOTHING if store.is_of_another_boot() else store.index().taken, sets, exclude)
 
 
+def unused(sets: Iterable[RangeSet], exclude: Exclusions = ()) -> list[Usage]:
+    """Count what each range set can give where nothing was ever reserved."""
+    return _count(NOTHING, sets, exclude)
+
+
 def _count(taken: Mapping[int, Sequence[int]], sets: Iterable[RangeSet], exclude: Exclusions) -> list[Usage]:
     counted = []
     for range_set in sets:

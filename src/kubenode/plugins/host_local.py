@@ -80,7 +80,8 @@ def cmd_gc(call: Call) -> bytes:
 
 def cmd_status(call: Call, families: Collection[int] = BOTH) -> bytes:
     """Raise CNIError 50 where an ADD would find no address (SPEC.md, "STATUS")."""
-    for one in usage(call):
+    conf = config.load(call.netconf, {})
+    for one in allocator.usage(_store(call), conf.sets, conf.exclude):
         if one.range_set.version in families and one.used >= one.total:
             raise CNIError(
                 NOT_AVAILABLE,
@@ -91,9 +92,10 @@ def cmd_status(call: Call, families: Collection[int] = BOTH) -> bytes:
 
 
 def usage(call: Call) -> list[Usage]:
-    """Return how many addresses each range set has and how many are taken. Raises CNIError."""
+    """Return how many addresses each range set has and how many are taken. Makes nothing. Raises CNIError."""
     conf = config.load(call.netconf, {})
-    return allocator.usage(_store(call), conf.sets, conf.exclude)
+    store = _store(call)
+    return allocator.usage(store, conf.sets, conf.exclude) if store.is_there() else allocator.unused(conf.sets, conf.exclude)
 
 
 COMMANDS = {"ADD": cmd_add, "DEL": cmd_del, "CHECK": cmd_check, "GC": cmd_gc, "STATUS": cmd_status}

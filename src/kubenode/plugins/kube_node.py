@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from kubenode.cni.jsontext import JSON
-    from kubenode.ipam.allocator import Usage
     from kubenode.ipam.ranges import Subnet
     from kubenode.kube.node import Node
     from kubenode.plugins.skel import Call
@@ -58,11 +57,6 @@ def cmd_status(call: Call) -> bytes:
         return delegation.status(call, to, conf.ipam(subnets, families.BOTH), needed)
     except CNIError as error:
         raise delegation.not_available(error) from None
-
-
-def usage(call: Call) -> list[Usage]:
-    """Return how much of each family's subnets is taken. Raises CNIError."""
-    return host_local.usage(resolve(call))
 
 
 def resolve(call: Call) -> Call:

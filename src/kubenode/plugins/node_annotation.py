@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from kubenode.cni.jsontext import JSON
-    from kubenode.ipam.allocator import Usage
     from kubenode.kube.node import Node
     from kubenode.plugins.skel import Call, Host
 
@@ -60,11 +59,6 @@ def cmd_status(call: Call) -> bytes:
         return conf.advising(lambda: delegation.status(call, to, ipam))
     except CNIError as error:
         raise delegation.not_available(error) from None
-
-
-def usage(call: Call) -> list[Usage]:
-    """Return how much of each of the annotation's range sets is taken. Raises CNIError."""
-    return host_local.usage(resolve(call))
 
 
 def resolve(call: Call) -> Call:
