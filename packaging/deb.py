@@ -139,9 +139,7 @@ def write_control(tree: Path, version: str, maintainer: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="./build.sh deb", description="Make a Debian package for Debian 12 and 13.")
-    parser.add_argument(
-        "--output", type=Path, default=ROOT / "_output", help="the directory for it (default: _output); older ones go"
-    )
+    parser.add_argument("--output", type=Path, default=ROOT / "_output", help="the directory for it (default: _output); older ones go")
     parser.add_argument("--maintainer", default="kube-node maintainers <maintainers@kube-node.invalid>", help="what the package says")
     arguments = parser.parse_args()
     if not BINARIES.exists():
