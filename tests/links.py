@@ -7,7 +7,7 @@ import subprocess
 
 def kernel_makes(link: str) -> bool:
     """Tell whether the kernel has this type of link on top of another: ipvlan is not in each."""
-    script = 'ip link add up type veth peer name down && ip link add link up type "$0"'
+    script = 'ip link add kn0 type veth peer name kn1 && ip link add kn2 link kn0 type "$0"'
     return subprocess.run(["unshare", "--net", "sh", "-c", script, link], check=False, capture_output=True).returncode == 0
 
 

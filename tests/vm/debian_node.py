@@ -8,7 +8,7 @@ without. Last the tests of pods under ipvlan, which the host's kernel may not ha
     .venv/bin/python tests/vm/debian_node.py PACKAGE.deb
 
 Root, with debootstrap and qemu-system-x86_64. KUBEBUILDER_ASSETS and CNI_TEST_PATH are as for the tests. KUBE_NODE_DEB_ROOTS names a
-directory for Debian's root directories, to have them again the next time, as for tests/packages/deb.sh. Takes about three minutes.
+directory for Debian's root directories, to have them again the next time, as for tests/packages/deb.sh. Takes some minutes.
 """
 
 from __future__ import annotations
@@ -45,7 +45,6 @@ CHECKOUT, REFERENCE = "/root/kube-node", "/opt/reference"  # in the guest
 # Of .venv: what tests of pods do not use, and is large.
 LARGE = ("ziglang*", "kubernetes_validate*", "mypy*", "*mypyc*", "pip*", "setuptools*", "grimp*", "ruff*")
 LINK_TESTS = "ipvlan and not console and not 0.4.0"
-RELEASED = "another boot"
 
 
 class Node:
