@@ -64,3 +64,15 @@ def test_not_mounted(host: Path) -> None:
     (network,) = in_container(host, "status", mounted=False)["networks"]
     assert not any(one["suspectedLeak"] for one in network["attachments"])
     assert in_container(host, "gc", mounted=False)["released"] == []
+
+
+@pytest.mark.parametrize(
+    ("there", "found"), [((), ()), (("usr/lib/cni",), ("usr/lib/cni",)), (("usr/lib/cni", "opt/cni/bin"), ("opt/cni/bin",))]
+)
+def test_where_plugins_are(host: Path, there: tuple[str, ...], found: tuple[str, ...]) -> None:
+    """Plugins are looked for in /opt/cni/bin, and where none of ours is there in Debian's directory."""
+    for directory in there:
+        (host / directory).mkdir(parents=True)
+        (host / directory / "kube-node").write_text("#!/usr/bin/python3\nimport sys\nsys.path[:0] = ['/x/kube-node.lib']\n")
+    installed = in_container(host, "version")["installed"]
+    assert [one["path"] for one in installed] == [str(host / directory / "kube-node") for directory in found]

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
     from click.shell_completion import CompletionItem
 
+    from kubenode.host.root import HostRoot
     from kubenode.inspection.place import Place
 
-DEFAULT_BIN_DIR = "/opt/cni/bin"
+BIN_DIRS = ("/opt/cni/bin", "/usr/lib/cni")  # the second is where Debian's packages have them
 
 OPTIONS = (
     click.option(
@@ -39,8 +40,8 @@ OPTIONS = (
     ),
 )  # fmt: skip
 BIN_DIR = click.option(
-    "--bin-dir", "bin_dirs", metavar="DIR", multiple=True, default=(DEFAULT_BIN_DIR,), show_default=True,
-    help="Where the runtime's plugins are. May come several times.",
+    "--bin-dir", "bin_dirs", metavar="DIR", multiple=True,
+    help=f"Where the runtime's plugins are. May come several times. [default: {BIN_DIRS[0]}, or {BIN_DIRS[1]} where only that has ours]",
 )  # fmt: skip
 KUBECONFIG = click.option(
     "--kubeconfig", metavar="FILE", default="", help="How to reach the API server. [default: as the network configuration says]"
@@ -70,7 +71,7 @@ def place(function: Callable[..., Any]) -> Callable[..., Any]:
         run_dir: str,
         host_root: str,
         *args: Any,
-        bin_dirs: tuple[str, ...] = (DEFAULT_BIN_DIR,),
+        bin_dirs: tuple[str, ...] = (),
         kubeconfig: str = "",
         **options: Any,
     ) -> Any:
@@ -89,4 +90,9 @@ def make(
     from kubenode.inspection.place import Place
 
     socket = os.environ.get("KUBE_NODE_SOCKET") or os.path.join(run_dir, "agent.sock")
-    return Place(HostRoot(host_root), run_dir, config_dir, socket, bin_dirs, configs, kubeconfig, dict(os.environ))
+    root = HostRoot(host_root)
+    return Place(root, run_dir, config_dir, socket, bin_dirs or (_bin_dir(root),), configs, kubeconfig, dict(os.environ))
+
+
+def _bin_dir(root: HostRoot) -> str:
+    return next((directory for directory in BIN_DIRS if os.path.lexists(root.path(f"{directory}/kube-node"))), BIN_DIRS[0])
