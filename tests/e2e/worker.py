@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from lab import CheckFailedError, Lab, run, wait
@@ -45,7 +46,12 @@ exit $?
 
 def on_machine(directory: Path, *command: str | Path) -> int:
     """Run a command on a new machine and return its exit code; what it leaves running ends with it. `directory`: for temporary files."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exception: it ends the machine, too
+
+    def end(*_: object) -> NoReturn:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # `timeout` sends two
+        sys.exit(143)  # an exception: the machine ends with us, and temporary files go
+
+    signal.signal(signal.SIGTERM, end)
     environment = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin", "TMPDIR": str(directory)}
     return subprocess.call([*ALONE, MACHINE, *map(str, command)], env=environment)
 
