@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 import pytest
 from apiserver import api_server
 from podnet import PodNet, ping_command
+from servers import crds, pytest_generate_tests, real, stand_in
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-__all__ = ["api_server"]
+__all__ = ["api_server", "crds", "pytest_generate_tests", "real", "stand_in"]
 
 ROOT = Path(__file__).resolve().parent.parent
 NO_SKIP = os.environ.get("KUBE_NODE_NO_SKIP") == "1"

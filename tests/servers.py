@@ -1,7 +1,6 @@
 """Two API servers that know SubnetPool and NodeSubnet: a real one, and a stand-in on which the same tests pass.
 
-A conftest.py that imports all of this lets each test with the fixture `crds` run on both. `@pytest.mark.servers(...)` names those that a
-test is about, where it is not about both.
+Each test with the fixture `crds` runs on both. `@pytest.mark.servers(...)` names those that it is about, where it is not about both.
 """
 
 from __future__ import annotations

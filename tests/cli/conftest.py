@@ -6,12 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from node import SeededNode
-from servers import crds, pytest_generate_tests, real, stand_in
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-__all__ = ["crds", "pytest_generate_tests", "real", "stand_in"]
 
 
 @pytest.fixture

@@ -7,15 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 from controllerprocess import ControllerProcess
 from corner import Corner
-from servers import crds, pytest_generate_tests, real, stand_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from apiserver import ApiServer
-
-__all__ = ["crds", "pytest_generate_tests", "real", "stand_in"]
 
 
 @pytest.fixture
