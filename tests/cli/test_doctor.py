@@ -121,12 +121,20 @@ def remove(doctor: Doctor, *names: str) -> None:
         (doctor.node.directory / name).unlink()
 
 
+def lengthen_chain(doctor: Doctor) -> None:
+    path = doctor.node.directory / "net.d/10-k8snet.conflist"
+    conf = json.loads(path.read_text())
+    conf["plugins"].append({"type": "portmap", "capabilities": {"portMappings": True}})
+    path.write_text(json.dumps(conf))
+
+
 FAULTS = {
     "configuration is not JSON": Fault(
         "cni-config", "05-x.conf is not JSON", lambda d: d.write("net.d/05-x.conf", "{"), lambda d: remove(d, "net.d/05-x.conf")
     ),
     "no network": Fault("cni-config", "no network with", lambda d: remove(d, "net.d/10-k8snet.conflist"), lambda d: d.reconfigure()),
     "plugin missing": Fault("plugins", "no plugin bridge", lambda d: remove(d, "bin/bridge"), lambda d: d.plugin("bridge")),
+    "chained plugin missing": Fault("plugins", "no plugin portmap", lengthen_chain, lambda d: d.plugin("portmap")),
     "plugin not executable": Fault("plugins", "bridge cannot be executed", lambda d: d.plugin("bridge", 0o644)),
     "plugin is a link to nothing": Fault(
         "plugins",
@@ -294,7 +302,7 @@ def test_text(doctor: Doctor) -> None:
     answer = doctor.run("--quiet")
     assert answer.code == 2
     lines = answer.stdout.splitlines()
-    assert lines[0].startswith("✗ plugins")
+    assert lines[0].startswith("✗  plugins  ")
     assert "→ give it the right" in lines[1]
     assert f"chmod 755 {doctor.node.bin}/bridge" in lines[2]
     assert len(lines) == 3

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kubenode.cli import screen
+from kubenode.inspection.networks import RECORDS
 from kubenode.inspection.records import pod_of
 
 if TYPE_CHECKING:
@@ -104,7 +105,8 @@ def _network(one: NetworkReport, report: Report, out: Console, subnet: int, *, w
 def _title(network: Network, out: Console) -> Text:
     """Return a network's name, plugin, source of subnets and configuration, in as few lines as they need."""
     kind = network.configured.raw.get("type")
-    told = [f"{network.plugin} in {kind}" if kind else network.plugin, network.source, network.configured.path]
+    plugin = [] if network.configured.path == RECORDS else [f"{network.plugin} in {kind}" if kind else network.plugin]
+    told = [*plugin, network.source, network.configured.path]
     lines = [f"{network.name}  {told[0]}"]
     between = screen.legible(" · ", out)
     for one in told[1:]:
@@ -255,7 +257,7 @@ def _network_json(one: NetworkReport) -> dict[str, Any]:
     network = one.network
     return {
         "name": network.name,
-        "plugin": network.plugin,
+        "plugin": None if network.configured.path == RECORDS else network.plugin,
         "config": network.configured.path,
         "dataDir": network.data_dir,
         "source": network.source,

@@ -40,8 +40,17 @@ def plugins(content: object, ipam_types: Collection[str]) -> Iterator[dict[str, 
     if not isinstance(content, dict):
         return
     common = {key: content[key] for key in ("name", "cniVersion") if key in content}
-    listed = content.get("plugins", [content])
-    for plugin in listed if isinstance(listed, list) else ():
-        ipam = plugin.get("ipam") if isinstance(plugin, dict) else None
+    for plugin in _listed(content):
+        ipam = plugin.get("ipam")
         if isinstance(ipam, dict) and ipam.get("type") in list(ipam_types):  # a list compares with whatever stands there
             yield {**plugin, **common}
+
+
+def chain(content: object) -> tuple[str, ...]:
+    """Return which plugins a file's network calls, one after the other."""
+    return tuple(str(plugin["type"]) for plugin in _listed(content) if plugin.get("type")) if isinstance(content, dict) else ()
+
+
+def _listed(content: dict[str, Any]) -> list[dict[str, Any]]:
+    listed = content.get("plugins", [content])
+    return [plugin for plugin in listed if isinstance(plugin, dict)] if isinstance(listed, list) else []

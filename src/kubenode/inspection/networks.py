@@ -33,10 +33,11 @@ RECORDS = "attachment records"  # where a network's configuration is from if not
 
 
 class Configured(NamedTuple):
-    """What a plugin would be given, and where that stands written."""
+    """What a plugin would be given, and where that stands written; `chain`: the plugins that the network calls, this one among them."""
 
     path: str
     raw: dict[str, Any]
+    chain: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -101,7 +102,7 @@ def of_runtime(place: Place) -> Iterator[Configured]:
         except (OSError, JSONTextError):
             continue
         for raw in cniconfig.plugins(content, RESOLVE):
-            yield Configured(place.config_dir + path.removeprefix(here), raw)
+            yield Configured(place.config_dir + path.removeprefix(here), raw, cniconfig.chain(content))
 
 
 def of_files(paths: tuple[str, ...]) -> Iterator[Configured]:
@@ -109,7 +110,7 @@ def of_files(paths: tuple[str, ...]) -> Iterator[Configured]:
     for path in paths:
         for content in _documents(path):
             for raw in cniconfig.plugins(content, RESOLVE):
-                yield Configured(path, raw)
+                yield Configured(path, raw, cniconfig.chain(content))
 
 
 def look_at(place: Place, configured: Configured, manifest: dict[str, Any] | None = None) -> Network:

@@ -46,7 +46,7 @@ def cni_config(facts: Facts) -> Iterator[Finding]:
 
 def plugins(facts: Facts) -> Iterator[Finding]:
     """See that what the configurations call is in a CNI bin directory, and may be executed."""
-    wanted = {str(name): None for one in facts.configured for name in (one.raw.get("type"), one.ipam.get("type")) if name}
+    wanted = {str(name): None for one in facts.configured for name in (*one.chain, one.ipam.get("type")) if name}
     where = ", ".join(facts.place.bin_dirs)
     directories = [facts.place.root.path(directory) for directory in facts.place.bin_dirs]
     for name in wanted:
