@@ -37,7 +37,7 @@ def test_a_killed_writer_leaves_nothing_for_good(place: Path) -> None:
     for content in (b"new", b"newer"):
         process = os.fork()
         if not process:
-            os.rename = lambda *_: os._exit(0)  # type: ignore[assignment]
+            os.rename = lambda *_: os._exit(0)
             files.replace(str(path), b"of the killed one", alone=True)
         os.waitpid(process, 0)
         assert len(os.listdir(place)) == 1 + path.exists()
