@@ -36,6 +36,7 @@ CLAIMS = f"/apis/{GROUP}/v1alpha1/nodesubnets"
 EVENTS = "/api/v1/namespaces/default/events"  # where those about objects without a namespace are
 WORKERS = 8  # nodes at a time; each has up to four requests under way
 ROUNDS = 6  # for one node in a row: claims, annotation, and who else was quicker
+LONGEST_NAME = 253  # characters of an object's name (RFC 1123)
 STATUS_AFTER = 1.0  # seconds from a change to a pool's status, which covers all that changes meanwhile
 
 
@@ -261,7 +262,7 @@ class Reconciler:
         event = {
             "apiVersion": "v1",
             "kind": "Event",
-            "metadata": {"name": f"{about['name']}.{mark}", "namespace": "default"},
+            "metadata": {"name": f"{about['name'][: LONGEST_NAME - len(mark) - 1].rstrip('.-')}.{mark}", "namespace": "default"},
             "involvedObject": about,
             "reason": reason,
             "message": message,
