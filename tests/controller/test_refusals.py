@@ -85,3 +85,21 @@ def test_an_event_of_a_long_name() -> None:
     assert len(event["metadata"]["name"]) <= 253
     assert all(label[0] not in "-." and label[-1] != "-" for label in event["metadata"]["name"].split("."))
     assert event["involvedObject"]["name"] == LONG
+
+
+def test_an_annotation_that_does_not_stay() -> None:
+    """Where something takes the annotation away again, the controller tries with pauses: it does not flood the API server."""
+    cluster = Cluster()
+    cluster.keep = lambda _: {}
+    served(cluster, "n", {}, 1.0)
+    assert 2 <= cluster.paths().count(f"{NODES}/n") <= 50
+
+
+@pytest.mark.parametrize("status", [403, 422, 429, 500])
+@pytest.mark.parametrize("path", [CLAIMS, f"{NODES}/n"])
+def test_a_refusal(path: str, status: int) -> None:
+    """What is refused is tried again with pauses, the longer the more often."""
+    cluster = Cluster()
+    cluster.refused = {path: status}
+    served(cluster, "n", {}, 1.0)
+    assert 2 <= cluster.paths().count(path) <= 12
