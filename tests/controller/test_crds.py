@@ -60,6 +60,15 @@ def test_what_only_we_can_tell(spec: dict[str, Any], says: str) -> None:
     assert says in problem
 
 
+def test_a_pool_with_a_long_name() -> None:
+    """A name that is too long for an annotation's needs another annotation; till then nothing is given that no Node could be told."""
+    manifest: dict[str, Any] = {"metadata": {"name": "p" * 64}, "spec": {"cidrs": [NET]}}
+    (problem,) = parse_pool(manifest).problems
+    assert "set annotation" in problem
+    manifest["spec"]["annotation"] = "example.com/net"
+    assert parse_pool(manifest).problems == ()
+
+
 @pytest.mark.usefixtures("controller")
 def test_a_pool_that_cannot_work(corner: Corner) -> None:
     """A pool that means nothing is not Ready, says why, and gives nothing until it is corrected."""

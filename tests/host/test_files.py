@@ -31,6 +31,21 @@ def test_replace(place: Path) -> None:
     assert os.listdir(place) == ["file"]
 
 
+def test_a_killed_writer_leaves_nothing_for_good(place: Path) -> None:
+    """Where writers come one after the other, the next takes what one that was killed has left."""
+    path = place / "file"
+    for content in (b"new", b"newer"):
+        process = os.fork()
+        if not process:
+            os.rename = lambda *_: os._exit(0)
+            files.replace(str(path), b"of the killed one", alone=True)
+        os.waitpid(process, 0)
+        assert len(os.listdir(place)) == 1 + path.exists()
+        files.replace(str(path), content, alone=True)
+        assert os.listdir(place) == ["file"]
+        assert path.read_bytes() == content
+
+
 def test_a_failed_replace(place: Path) -> None:
     """What cannot be put in place leaves the old one and no temporary file."""
     (place / "file").mkdir()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import resource
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,14 +65,14 @@ def is_killed(number: int, work: Callable[[], None]) -> bool:
     process = os.fork()
     if not process:
         changes = itertools.count()
+
+        def counted(real: Callable[..., object], *args: object, **options: object) -> object:
+            if next(changes) == number:
+                os._exit(KILLED)
+            return real(*args, **options)
+
         for name in CHANGES:
-
-            def counted(*args: object, real: Callable[..., object] = getattr(os, name), **options: object) -> object:
-                if next(changes) == number:
-                    os._exit(KILLED)
-                return real(*args, **options)
-
-            setattr(os, name, counted)
+            setattr(os, name, partial(counted, getattr(os, name)))
         try:
             work()
             os._exit(0)

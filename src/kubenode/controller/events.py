@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kubenode.kube.collection import Cluster
 
 EVENTS = "/api/v1/namespaces/default/events"  # where those about objects without a namespace are
+LONGEST_NAME = 253  # characters of an object's name (RFC 1123)
 
 
 class Events:
@@ -39,7 +40,7 @@ class Events:
         event = {
             "apiVersion": "v1",
             "kind": "Event",
-            "metadata": {"name": f"{about['name']}.{mark}", "namespace": "default"},
+            "metadata": {"name": f"{about['name'][: LONGEST_NAME - len(mark) - 1].rstrip('.-')}.{mark}", "namespace": "default"},
             "involvedObject": about,
             "reason": reason,
             "message": message,

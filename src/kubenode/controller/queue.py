@@ -28,6 +28,9 @@ class WorkQueue:
         return len(self._wanted) + len(self._active)
 
     def add(self, key: Key) -> None:
+        """Add the key now; one that has failed, once its pause is over."""
+        if key in self._failures and key in self._later:
+            return
         if key not in self._wanted:
             self._wanted[key] = time.monotonic()
             if key not in self._active:
@@ -64,6 +67,8 @@ class WorkQueue:
         self._failures.pop(key, None)
 
     def failed(self, key: Key, at_least: float = 0.0) -> None:
+        """Add the key after a pause, and not before: what has changed meanwhile may come of what was tried."""
+        self._wanted.pop(key, None)
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         pause = min(LONGEST, SHORTEST * 2 ** min(failures - 1, DOUBLINGS)) * self._random.uniform(0.5, 1)
         self.add_later(key, max(pause, at_least))

@@ -11,7 +11,7 @@ import traceback
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from kubenode.cni.errors import INTERNAL, CNIError
+from kubenode.cni.errors import INTERNAL, TRY_AGAIN_LATER, CNIError
 from kubenode.controller.events import Events
 from kubenode.controller.queue import Key, WorkQueue
 from kubenode.controller.records import GROUP
@@ -132,7 +132,9 @@ class Reconciler:
                     self.queue.add_later(key, outcome.again - now)
                 return
             await self._all([self._write(write, key) for write in outcome.writes])
-        ledger.changed.add(name)
+        # Others are quicker each time, or what is written does not stay: at once, and without an end, that would flood the API server.
+        problem = f"Node {name} and its NodeSubnets are not as they were written, {ROUNDS} times in a row"
+        raise CNIError(TRY_AGAIN_LATER, problem, "does something else, such as a webhook, change them?")
 
     async def _all(self, jobs: list[Coroutine[Any, Any, None]]) -> None:
         """Do things at once; all of them end before the first error is raised."""

@@ -154,6 +154,8 @@ def parse_pool(manifest: Mapping[str, Any]) -> SubnetPool:
             problems.append(str(error))
     if not spec.get("cidrs"):
         problems.append("no cidrs")
+    if not spec.get("annotation") and len(metadata["name"]) > LONGEST_LABEL:
+        problems.append(f"no annotation has a name of more than {LONGEST_LABEL} characters, as the pool has: set annotation")
     selector, reclaim_after = Selector(), RECLAIM_AFTER
     try:
         selector = parse_selector(spec.get("nodeSelector") or {})

@@ -122,7 +122,7 @@ class DiskStore:
 
     def note_boot(self) -> None:
         if this := boot_id():
-            files.replace(self.boot_path, this)
+            files.replace(self.boot_path, this, alone=True)
 
 
 class _Lock:

@@ -32,9 +32,12 @@ def write_all(fd: int, content: bytes) -> None:
         content = content[os.write(fd, content) :]
 
 
-def replace(path: str, content: bytes, *, durable: bool = False, mode: int = 0o600) -> None:
-    """Write a file by a temporary name and rename. Raises OSError, and then nothing is left behind."""
-    temporary = f"{path}.{os.getpid()}{TEMPORARY}"
+def replace(path: str, content: bytes, *, durable: bool = False, mode: int = 0o600, alone: bool = False) -> None:
+    """Write a file by a temporary name and rename. Raises OSError, and then nothing is left behind.
+
+    `alone`: a lock keeps other writers out. Then there is one temporary name, and what a killed writer has left the next one takes.
+    """
+    temporary = f"{path}{TEMPORARY}" if alone else f"{path}.{os.getpid()}{TEMPORARY}"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         try:

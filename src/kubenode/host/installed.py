@@ -44,14 +44,12 @@ class Installed:
             record: dict[str, Any] = json.loads(files.read(self.path))
             self.directories = list(dict.fromkeys([*record["directories"], *self.directories]))
             self.entries = {
-                path: Entry(tuple(entry["digests"]), bool(entry.get("living")), bool(entry.get("set_aside")))
+                path: Entry((entry["digests"][0], *entry["digests"][1:]), bool(entry.get("living")), bool(entry.get("set_aside")))
                 for path, entry in record["files"].items()
             }
-            if not all(entry.digests for entry in self.entries.values()):
-                raise ValueError("a file without a digest")
         except FileNotFoundError:
             return
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, LookupError, TypeError, AttributeError):
             advice = "move it away; what it was about is then taken for foreign"
             raise CNIError(INSTALLATION, f"{self.path} is no record of an installation", advice) from None
 

@@ -113,7 +113,7 @@ class NodeView:
 
     def _write(self, manifest: Manifest) -> None:
         mark = {"fetched": time.time(), "by": f"{self._owner} pid {os.getpid()}"}
-        files.replace(self.path, dumps({**manifest, MARK: mark}).encode() + b"\n")
+        files.replace(self.path, dumps({**manifest, MARK: mark}).encode() + b"\n", alone=True)
 
     def _renewed(self, seen: View | None, fetch: Callable[[], Manifest], *, may_wait: bool = True) -> Manifest:
         """Ask, or take the answer of who asks at this moment. Raises CNIError; _NotRenewedError where waiting was not wanted."""

@@ -6,7 +6,7 @@ from kubenode.cni.errors import CNIError
 from kubenode.cni.record import NamedTuple
 from kubenode.ipam import families
 from kubenode.kube import node
-from kubenode.plugins import delegation, host_local, options
+from kubenode.plugins import delegation, options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from kubenode.cni.jsontext import JSONTextError, loads
 from kubenode.cni.record import NamedTuple
 from kubenode.host import files
 from kubenode.kube import annotation, node
-from kubenode.plugins import delegation, host_local, options
+from kubenode.plugins import delegation, options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,0 +1,105 @@
+"""What the controller asks of an API server that takes not everything, or keeps something else than it was told."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from kubenode.controller.feeds import Claims, Nodes, Pools
+from kubenode.controller.metrics import Metrics
+from kubenode.controller.pools import Ledger
+from kubenode.controller.reconcile import CLAIMS, EVENTS, NODES, Feeds, Reconciler
+from kubenode.host.log import ERROR, Log
+from kubenode.kube.refusal import refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LONG = ".".join(["n" * 62] * 4) + "n"  # 252 characters; a Node's name may have 253
+
+
+class Cluster:
+    """An API server that takes everything but what is `refused` with a status; `keep` says what becomes of a Node's annotations."""
+
+    def __init__(self) -> None:
+        self.written: list[tuple[str, dict[str, Any]]] = []
+        self.refused: dict[str, int] = {}
+        self.keep: Callable[[dict[str, str]], dict[str, str]] = lambda annotations: annotations
+        self._version = 100
+
+    def _taken(self, path: str, manifest: dict[str, Any]) -> dict[str, Any]:
+        self.written.append((path, manifest))
+        self._version += 1
+        metadata = {"uid": f"u{self._version}", **manifest["metadata"], "resourceVersion": str(self._version)}
+        if path in self.refused:
+            raise refusal("https://server", "test", self.refused[path], b"no")
+        return {**manifest, "metadata": metadata}
+
+    async def create(self, path: str, manifest: dict[str, Any]) -> dict[str, Any]:
+        await asyncio.sleep(0)
+        return self._taken(path, manifest)
+
+    async def merge(self, path: str, patch: dict[str, Any], *, metadata: bool = False) -> dict[str, Any]:
+        await asyncio.sleep(0)
+        taken = self._taken(path, patch)
+        if metadata:
+            taken["metadata"] |= {"name": path.rpartition("/")[2], "annotations": self.keep(taken["metadata"]["annotations"])}
+        return taken
+
+    def paths(self) -> list[str]:
+        return [path for path, _ in self.written]
+
+
+def served(cluster: Cluster, node: str, annotations: dict[str, str], seconds: float = 0.5) -> None:
+    """Let a controller work for a while, with two pools and one node."""
+
+    async def work() -> None:
+        ledger, log = Ledger(), Log("controller", ERROR - 1)
+
+        def heard() -> None:
+            reconciler.heard()
+
+        feeds = Feeds(*(kind(ledger, heard, log) for kind in (Nodes, Claims, Pools)))  # type: ignore[arg-type]
+        reconciler = Reconciler(cluster, ledger, feeds, log, Metrics())  # type: ignore[arg-type]
+        for number in range(2):
+            spec = {"annotation": f"net{number}", "cidrs": [{"cidr": f"10.{number}.0.0/16", "nodePrefix": 24}]}
+            feeds.pools.put(msgspec.Raw(msgspec.json.encode({"metadata": {"name": f"p{number}", "uid": f"p{number}"}, "spec": spec})))
+        metadata = {"name": node, "uid": "n", "resourceVersion": "1", "annotations": annotations}
+        feeds.nodes.put(msgspec.Raw(msgspec.json.encode({"metadata": metadata})))
+        try:
+            await asyncio.wait_for(reconciler.run(), seconds)
+        except TimeoutError:
+            pass
+
+    asyncio.run(work())
+
+
+def test_an_event_of_a_long_name() -> None:
+    """An Event of a Node with a long name has a name that an API server takes (RFC 1123, 253 characters)."""
+    cluster = Cluster()
+    served(cluster, LONG, {"net0": "192.168.0.0/24"})
+    (event,) = [manifest for path, manifest in cluster.written if path == EVENTS]
+    assert len(event["metadata"]["name"]) <= 253
+    assert all(label[0] not in "-." and label[-1] != "-" for label in event["metadata"]["name"].split("."))
+    assert event["involvedObject"]["name"] == LONG
+
+
+def test_an_annotation_that_does_not_stay() -> None:
+    """Where something takes the annotation away again, the controller tries with pauses: it does not flood the API server."""
+    cluster = Cluster()
+    cluster.keep = lambda _: {}
+    served(cluster, "n", {}, 1.0)
+    assert 2 <= cluster.paths().count(f"{NODES}/n") <= 50
+
+
+@pytest.mark.parametrize("status", [403, 422, 429, 500])
+@pytest.mark.parametrize("path", [CLAIMS, f"{NODES}/n"])
+def test_a_refusal(path: str, status: int) -> None:
+    """What is refused is tried again with pauses, the longer the more often."""
+    cluster = Cluster()
+    cluster.refused = {path: status}
+    served(cluster, "n", {}, 1.0)
+    assert 2 <= cluster.paths().count(path) <= 12
