@@ -6,6 +6,7 @@ import json
 import os
 import threading
 import time
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ from kubenode.ipam.address import Address
 from kubenode.ipam.store import Attachment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -433,7 +434,8 @@ def test_a_late_turn_during_the_next_pass(node: Node, monkeypatch: pytest.Monkey
     node.add("c2")
     node.kill("c1", "c2")
     lock = DiskStore(str(node.data_dir), "held").lock()
-    turns = iter([lock.__enter__, lambda: lock.__exit__(None, None, None)])
+    held = ExitStack()
+    turns: Iterator[Callable[[], None]] = iter([lambda: held.enter_context(lock), held.close])
 
     def hold_or_let_go(name: str) -> bool:
         """Take the lock once the first pass judges, and let it go when the second does."""
