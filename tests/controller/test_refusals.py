@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
+from kubenode.controller.events import EVENTS
 from kubenode.controller.feeds import Claims, Nodes, Pools
 from kubenode.controller.metrics import Metrics
 from kubenode.controller.pools import Ledger
-from kubenode.controller.reconcile import CLAIMS, EVENTS, NODES, Feeds, Reconciler
+from kubenode.controller.reconcile import CLAIMS, NODES, Feeds, Reconciler
 from kubenode.host.log import ERROR, Log
 from kubenode.kube.refusal import refusal
 
