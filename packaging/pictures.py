@@ -26,7 +26,7 @@ SECTIONS = {
     "Networks and addresses": ("status", "status-wide", "status-watch", "status-address", "map", "map-network"),
     "Is all well?": ("doctor", "try-add", "try-add-pod", "gc", "version"),
     "When it is not": ("doctor-faults", "status-leak", "gc-faults", "release"),
-    "Pools of subnets for every node": ("pools", "pools-name"),
+    "Pools of subnets for every node": ("pools", "pools-name", "map-pool"),
     "Install, and take back": ("install", "uninstall"),
     "Without a cluster": ("try",),
     "Help": ("help", *(name for name in SHOTS if name.endswith("-help"))),

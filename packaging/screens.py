@@ -60,6 +60,7 @@ UP = {
     "map": Shot("map"),
     "map-network": Shot("map net1"),
     "pools": Shot("pools --kubeconfig=/etc/kubernetes/admin.conf"),
+    "map-pool": Shot("map pool/net2 --kubeconfig=/etc/kubernetes/admin.conf"),
     "pools-name": Shot("pools net2 --kubeconfig=/etc/kubernetes/admin.conf"),
     "try-add": Shot("try-add k8snet"),
     "try-add-pod": Shot("try-add net1 --pod"),
