@@ -23,7 +23,14 @@ DISK = "3G"
 PATIENCE = 300.0  # seconds for anything: the host may have other things to do
 MODULES = ("virtio_pci", "virtio_console", "virtio_net")
 # What would take time and tells nothing here.
-MASKED = ("systemd-udevd.service", "systemd-udev-trigger.service", "getty.target", "apt-daily.timer", "apt-daily-upgrade.timer")
+MASKED = (
+    "systemd-udevd.service",
+    "systemd-udev-trigger.service",
+    "getty.target",
+    "apt-daily.timer",
+    "apt-daily-upgrade.timer",
+    "tmp.mount",
+)
 SERVICE = f"""\
 [Unit]
 Description=Commands of the test
@@ -82,6 +89,8 @@ def make_root(root: Path, kernel: Path, debian: str, tree: Path) -> None:
     units = root / "etc/systemd/system"
     for name in MASKED:
         (units / name).symlink_to("/dev/null")
+    (root / "etc/tmpfiles.d").mkdir(exist_ok=True)
+    (root / "etc/tmpfiles.d/tmp.conf").symlink_to("/dev/null")  # which empties /tmp, where the checkout may lie
     (units / "vm-guest.service").write_text(SERVICE)
     (units / "multi-user.target.wants/vm-guest.service").symlink_to("../vm-guest.service")
     (root / "etc/modules-load.d/vm.conf").write_text("\n".join(MODULES) + "\n")
