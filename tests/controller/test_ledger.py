@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubenode.controller.pools import Ledger
+from kubenode.controller.pools import VOUCHED, Ledger
 from kubenode.controller.purge import purge
 from kubenode.controller.records import Node, NodeSubnet, parse_pool
 from kubenode.controller.status import Reserved, status
-from kubenode.controller.writes import Annotate, CreateClaim, Outcome
+from kubenode.controller.writes import Annotate, CreateClaim, Outcome, UpdateClaim
 from kubenode.ipam.ranges import Subnet, parse_subnet
 
 
@@ -35,6 +35,7 @@ def settle(ledger: Ledger, now: float = 0.0) -> int:
             else:
                 assert isinstance(write, CreateClaim)
                 ledger.set_claim(write.claim._replace(uid=f"c{count}", version=str(count)))
+                ledger.vouch(write.claim.subnet, now)
     return count
 
 
@@ -80,6 +81,7 @@ def test_fifteen_thousand_nodes() -> None:
         for write in ledger.plan(name, 0.0).writes:
             assert isinstance(write, CreateClaim)
             ledger.set_claim(write.claim._replace(uid="c", version="1"))
+            ledger.vouch(write.claim.subnet, 0.0)
         (annotate,) = ledger.plan(name, 0.0).writes
         assert isinstance(annotate, Annotate)
         ledger.set_node(annotate.node._replace(annotations={key: str(value) for key, value in annotate.values.items()}))
@@ -168,3 +170,30 @@ def test_a_pool_moves_from_an_annotation_whose_other_pool_is_deleted() -> None:
         ("10.0.1.0/28", None),
         ("fd00::/64", None),
     ]
+
+
+def test_what_is_known_of_a_claim_is_checked_before_it_is_annotated() -> None:
+    """A claim found without annotation is written as it is, which is refused where it is not so any more; then its node gets it."""
+    ledger = Ledger()
+    ledger.set_pool(parse_pool(pool("p", {"cidr": "10.0.0.0/24", "nodePrefix": 28})))
+    ledger.set_node(Node("n", "u", "1", {}, {}))
+    claim = NodeSubnet(parse_subnet("10.0.0.32/28"), "p", "p", "n", "u", uid="c", version="1")
+    ledger.set_claim(claim)
+    assert ledger.plan("n", 100.0).writes == [UpdateClaim(claim)]
+    ledger.vouch(claim.subnet, 100.0)
+    (write,) = ledger.plan("n", 101.0).writes
+    assert isinstance(write, Annotate)
+    assert write.values == {"p": "10.0.0.32/28"}
+    assert ledger.plan("n", 100.0 + VOUCHED).writes == [UpdateClaim(claim)]
+
+
+def test_what_a_node_holds() -> None:
+    """A claim is its node's where an annotation has it, or cannot be read."""
+    ledger = Ledger()
+    ledger.set_pool(parse_pool(pool("p", {"cidr": "10.0.0.0/24", "nodePrefix": 28})))
+    claim = NodeSubnet(parse_subnet("10.0.0.32/28"), "deleted", "old", "n", "u", uid="c", version="1")
+    ledger.set_claim(claim)
+    assert not ledger.holds(claim)
+    for texts, held in (({}, False), ({"p": "10.0.0.0/28"}, False), ({"old": "10.0.0.32/28"}, True), ({"p": "?"}, True)):
+        ledger.set_node(Node("n", "u", "1", {}, texts))
+        assert ledger.holds(claim) is held

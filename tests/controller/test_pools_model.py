@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from kubenode.controller.pools import Ledger
+from kubenode.controller.pools import VOUCHED, Ledger
 from kubenode.controller.records import Block, Node, NodeSubnet, SubnetPool, network, noted
 from kubenode.controller.selector import IN, Requirement, Selector
 from kubenode.controller.writes import Annotate, CreateClaim, DeleteClaim, UpdateClaim
@@ -185,14 +185,20 @@ class Controllers(RuleBasedStateMachine):
     def write(self, view: View, write: Write) -> None:
         claims, nodes = self.cluster.claims, self.cluster.nodes
         if isinstance(write, CreateClaim):
-            made = claims.get(write.claim.subnet) or self.put_claim(write.claim._replace(uid=f"c{self.cluster.next()}"))
-            view.ledger.set_claim(made)
+            there = claims.get(write.claim.subnet)
+            view.ledger.set_claim(there or self.put_claim(write.claim._replace(uid=f"c{self.cluster.next()}")))
+            if there is None:
+                view.ledger.vouch(write.claim.subnet, self.now)
         elif isinstance(write, UpdateClaim):
             if (there := claims.get(write.claim.subnet)) and there.version == write.claim.version:
                 view.ledger.set_claim(self.put_claim(write.claim))
+                view.ledger.vouch(write.claim.subnet, self.now)
         elif isinstance(write, DeleteClaim):
             there = claims.get(write.claim.subnet)
-            if there and there.version == write.claim.version and not (write.orphan and write.claim.node in nodes):
+            if node := nodes.get(write.claim.node):
+                view.ledger.set_node(node)
+            kept = node and (write.orphan or view.ledger.holds(write.claim))
+            if there and there.version == write.claim.version and not kept:
                 self.check_delete(there)
                 del claims[there.subnet]
                 self.tell("drop_claim", there.subnet)
@@ -220,7 +226,8 @@ class Controllers(RuleBasedStateMachine):
                 assert not claim.adopted, "an annotation by hand was changed"
             for subnet in noted(value)[len(noted(old)) :]:
                 claim = self.cluster.claims[subnet]
-                assert (claim.node, claim.node_uid, claim.released) == (node.name, node.uid, None), "annotated without a claim"
+                assert (claim.node, claim.node_uid) == (node.name, node.uid), "annotated without a claim"
+                assert claim.released is None or self.now - claim.released < VOUCHED, "annotated with what is being taken back"
                 for other in self.cluster.nodes.values():
                     if other.name != node.name:
                         assert not any(subnet.overlaps(theirs) for theirs in self.given(other)), f"{subnet} is {other.name}'s"

@@ -15,6 +15,9 @@ from kubenode.controller.turn import Turn
 from kubenode.controller.writes import Annotate, Conflict, DeleteClaim, Outcome, UpdateClaim
 from kubenode.ipam.ranges import RangeError
 
+VOUCHED = 10.0  # seconds for which the API server's word for a claim counts; less than any `reclaimAfter` that makes sense
+VOUCHERS = 1000  # that are remembered; as many nodes are not under way at once
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -41,6 +44,7 @@ class Ledger:
         self.changed_pools: set[str] = set()
         self.space = Space(self.claims)
         self._of_node: dict[str, set[Subnet]] = {}
+        self._vouched: dict[Subnet, float] = {}  # when the API server took a claim as we know it
         self._strange: dict[str, tuple[Subnet, ...]] = {}  # node: what its annotations hold without a claim of its own
 
     # What the API server tells.
@@ -103,8 +107,8 @@ class Ledger:
     def plan(self, name: str, now: float) -> Outcome:
         """Return what has to be written for a node, and enter what that creates."""
         node = self.nodes.get(name)
-        claims = sorted(claim for subnet in self._of_node.get(name, ()) if (claim := self.claims.get(subnet)))
-        keys = dict.fromkeys([*self.by_key, *(claim.annotation for claim in claims if claim.pool not in self.pools)])
+        claims = self._claims_of(name)
+        keys = self._keys(claims)
         turn = Turn(self, node, keys, now) if node is not None else None
         writes: list[Write] = []
         if turn is None:
@@ -132,6 +136,29 @@ class Ledger:
         if (entered := self.claims.get(claim.subnet)) is not None and not entered.uid:
             self.drop_claim(claim.subnet)
 
+    def vouch(self, subnet: Subnet, now: float) -> None:
+        """Take note that the API server has just taken this claim from us."""
+        self._vouched.pop(subnet, None)
+        self._vouched[subnet] = now
+        if len(self._vouched) > VOUCHERS:
+            del self._vouched[next(iter(self._vouched))]  # the oldest; at worst it is asked for again
+
+    def is_vouched_for(self, subnet: Subnet, now: float) -> bool:
+        return 0 <= now - self._vouched.get(subnet, -VOUCHED) < VOUCHED
+
+    def holds(self, claim: NodeSubnet) -> bool:
+        """Tell whether the claim's node has it in an annotation."""
+        node = self.nodes.get(claim.node)
+        if node is None:
+            return False
+        for key in self._keys(self._claims_of(claim.node)):
+            try:
+                if claim.subnet in noted(node.annotations.get(key)):
+                    return True
+            except RangeError:
+                return True  # what the node has cannot be told
+        return False
+
     def bar(self, subnet: Subnet) -> None:
         """Never give a subnet: the name of its NodeSubnet is taken by an object that says something else."""
         self.space.note(subnet, "(a broken NodeSubnet)")  # comes before every node
@@ -150,6 +177,13 @@ class Ledger:
                 return f"Node {claim.node}"
         first = min((other for _, others in self.space.strange.overlapping(subnet) for other in others if other < node), default=None)
         return f"Node {first}" if first else None
+
+    def _claims_of(self, name: str) -> list[NodeSubnet]:
+        return sorted(claim for subnet in self._of_node.get(name, ()) if (claim := self.claims.get(subnet)))
+
+    def _keys(self, claims: Iterable[NodeSubnet]) -> dict[str, None]:
+        """Return the annotations that pools write to, and those of deleted pools that a node with these claims may still have."""
+        return dict.fromkeys([*self.by_key, *(claim.annotation for claim in claims if claim.pool not in self.pools)])
 
     def _key_of(self, claim: NodeSubnet) -> str:
         """Return the annotation that a claim is for: its pool's, or where the pool is gone, what that was."""

@@ -169,11 +169,13 @@ class Reconciler:
             raise
         else:
             self._feeds.claims.take_object(made)
+            self._ledger.vouch(claim.subnet, time.time())
             self._log.debug("gave", subnet=str(claim.subnet), node=claim.node, pool=claim.pool, adopted=claim.adopted)
 
     async def _update(self, claim: NodeSubnet) -> None:
         try:
             self._feeds.claims.take_object(await self._cluster.replace(f"{CLAIMS}/{claim.name}", claim.manifest()))
+            self._ledger.vouch(claim.subnet, time.time())
         except RefusedError as refused:
             if refused.status not in (HTTPStatus.CONFLICT, HTTPStatus.NOT_FOUND):
                 raise
@@ -181,8 +183,8 @@ class Reconciler:
 
     async def _delete(self, write: DeleteClaim) -> None:
         claim = write.claim
-        if write.orphan and await self._node_there(claim.node):
-            return  # our watch is late; it will tell
+        if await self._node_there(claim.node) and (write.orphan or self._ledger.holds(claim)):
+            return  # our watch was late
         try:
             await self._cluster.delete(f"{CLAIMS}/{claim.name}", claim.uid, claim.version)
         except RefusedError as refused:

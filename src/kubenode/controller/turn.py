@@ -58,7 +58,7 @@ class Turn:
         for claim in spare:
             if claim not in added:
                 self._release(claim)
-        confirmed = [self._confirm(claim, key) for claim in added]
+        confirmed = [self._confirm_anew(claim, key) for claim in added]
         if confirmed and all(confirmed):
             self.values[key] = ",".join([*([text.strip()] if text and text.strip() else []), *(str(claim.subnet) for claim in added)])
 
@@ -132,6 +132,15 @@ class Turn:
         else:
             return True
         return False
+
+    def _confirm_anew(self, claim: NodeSubnet, key: str) -> bool:
+        """Confirm a claim that is about to be annotated: what is known of it may be old, and another controller may be taking it back."""
+        if not self._confirm(claim, key):
+            return False
+        if not self._ledger.is_vouched_for(claim.subnet, self._now):
+            self.writes.append(UpdateClaim(claim))  # as it is: refused unless it is
+            return False
+        return True
 
     def _release(self, claim: NodeSubnet) -> None:
         """See to a claim that the node does not have, and does not need: note since when, and forget it once that is long enough."""

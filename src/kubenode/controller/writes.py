@@ -23,7 +23,7 @@ class UpdateClaim(NamedTuple):
 
 
 class DeleteClaim(NamedTuple):
-    """Delete the NodeSubnet, if it is still of that version. `orphan`: and if there is still no Node of that name."""
+    """Delete the NodeSubnet, if it is still of that version and in no annotation of its Node. `orphan`: and if there is no such Node."""
 
     claim: NodeSubnet
     orphan: bool
