@@ -339,7 +339,7 @@ def test_publish_that_fails(tmp_path: Path) -> None:
     """Where what is published cannot be taken, as on a full disk, `failure` says so and it is published again."""
     with StandInApiServer(tmp_path, GET, GET, QUIET) as server:
         running = watching(server, tmp_path)
-        publish = running.watch._publish
+        publish = running.watch._published._publish
         failing = [OSError(28, "No space left on device")]
 
         def full(manifest: dict[str, Any] | None) -> None:
@@ -347,7 +347,7 @@ def test_publish_that_fails(tmp_path: Path) -> None:
                 raise failing.pop()
             publish(manifest)
 
-        running.watch._publish = full
+        running.watch._published._publish = full
         with running:
             running.until(lambda: running.watch.failure is not None and "No space left" in running.watch.failure.msg, 1)
             running.until_watching(2)

@@ -14,8 +14,8 @@ from http import HTTPStatus
 from random import SystemRandom
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from kubenode.agent.published import Published
 from kubenode.cni.errors import INTERNAL, KUBECONFIG, NODE_NOT_FOUND, TRY_AGAIN_LATER, UNAUTHORIZED, CNIError
-from kubenode.kube.node import reduce
 from kubenode.kube.offloop import off_loop
 from kubenode.kube.refusal import RefusedError
 from kubenode.kube.stream import GarbledError
@@ -91,14 +91,12 @@ class NodeWatch:
         self.failure: CNIError | None = CNIError(TRY_AGAIN_LATER, "the API server has not answered yet", "the agent has just started")
         self._find = find
         self._connect = connect
-        self._publish = publish
+        self._published = Published(publish, log)
         self._log = log
         self._observer = observer
         self._pace = pace
         self._random = SystemRandom()
         self._place: Place | None = None
-        self._published: Manifest | None = None
-        self._last: Manifest | None = None  # the same, but kept where the Node is deleted
         self._trouble: float | None = None  # since when
         self._logged = ""
         self._expired = ""  # the version that was answered by 410 last
@@ -134,10 +132,10 @@ class NodeWatch:
         except CNIError as error:
             self._observer.requested("get", _result(error))
             if error.code == NODE_NOT_FOUND:
-                self._gone()
+                self._published.gone()
             raise
         self._observer.requested("get", OK)
-        self._show(manifest)
+        self._published.show(manifest)
         version = manifest["metadata"]["resourceVersion"]
         return Place(manifest["metadata"]["name"], version, expired=version == self._expired or _before(version, self._expired))
 
@@ -187,48 +185,15 @@ class NodeWatch:
             if event.kind == "DELETED":
                 # Which Node is ours from now on only `find` can say.
                 self._place = None
-                self._gone()
+                self._published.gone()
                 return "deleted"
             if event.kind in ("ADDED", "MODIFIED"):
                 if (name := event.manifest["metadata"].get("name")) != place.name:
                     # A proxy that drops the query would have us give out another Node's addresses.
                     problem = f"the watch of Node {place.name} tells of {name!r}"
                     raise GarbledError(TRY_AGAIN_LATER, problem, "does something between answer in its place?")
-                self._show(event.manifest)
+                self._published.show(event.manifest)
             place = self._place = Place(place.name, event.version, expired=place.expired and event.version == place.version)
-
-    def _show(self, manifest: Manifest) -> None:
-        """Publish a Node, unless nothing that matters is new: the kubelet reports its status every now and then."""
-        reduced = reduce(manifest)
-        if reduced == self._published:
-            return
-        self._publish(reduced)
-        self._published = reduced
-        self._log_change(self._last, reduced)
-        self._last = reduced
-
-    def _gone(self) -> None:
-        """Publish that our Node is no more, if it was there."""
-        if self._published is not None:
-            metadata = self._published["metadata"]
-            self._publish(None)
-            self._published = None
-            self._log.warning("the own Node was deleted", node=metadata["name"], uid=metadata["uid"])
-
-    def _log_change(self, old: Manifest | None, new: Manifest) -> None:
-        name, uid, subnets = new["metadata"]["name"], new["metadata"]["uid"], new["spec"]["podCIDRs"]
-        if old is None:
-            self._log.info("the own Node is known", node=name, uid=uid, subnets=subnets)
-            return
-        old_uid, old_subnets = old["metadata"]["uid"], old["spec"]["podCIDRs"]
-        if uid != old_uid:
-            self._log.warning(
-                "the own Node is another one now", node=name, old_uid=old_uid, new_uid=uid, old_subnets=old_subnets, new_subnets=subnets
-            )
-            return
-        before, after = old["metadata"]["annotations"], new["metadata"]["annotations"]
-        changed = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
-        self._log.info("the own Node has changed", node=name, annotations=changed, old_subnets=old_subnets, new_subnets=subnets)
 
     def _failed(self, error: CNIError, began: float) -> float:
         """Take note of what ended an attempt; return the pause until the next one."""

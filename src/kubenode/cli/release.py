@@ -30,7 +30,7 @@ def command(address: str, network: str, place: Place, *, yes: bool, as_json: boo
       kube-node release 10.1.2.3
       kube-node release fd00::1:2 --network=net1 --yes
     """
-    from kubenode.cli import screen, statusview
+    from kubenode.cli import screen, whoseview
     from kubenode.inspection import stale
     from kubenode.inspection.records import pod_of
     from kubenode.inspection.report import look_for, unreadable
@@ -45,11 +45,11 @@ def command(address: str, network: str, place: Place, *, yes: bool, as_json: boo
         if as_json:
             screen.dump({"address": str(found.address), "released": False})
         else:
-            statusview.whose(found._replace(holders=[]))
+            whoseview.show(found._replace(holders=[]))
         return 1
     ((of, holder),) = holders
     if not as_json:
-        statusview.whose(found._replace(holders=holders))
+        whoseview.show(found._replace(holders=holders))
         netns = str(holder.record.get("netns") or "")
         if netns and os.path.lexists(place.root.path(netns)):
             screen.console().print(

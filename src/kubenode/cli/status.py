@@ -51,7 +51,7 @@ def command(
       kube-node status --config=net1.yaml --json
       kube-node status --watch
     """
-    from kubenode.cli import screen, statusview
+    from kubenode.cli import screen, statusjson, statusview, whoseview
     from kubenode.inspection.holders import Wanted
     from kubenode.inspection.report import Report, look, look_for
 
@@ -59,9 +59,9 @@ def command(
     if address:
         found = look_for(place, address)
         if as_json:
-            screen.dump(statusview.whose_json(found))
+            screen.dump(statusjson.whose(found))
         else:
-            statusview.whose(found)
+            whoseview.show(found)
         return 0 if found.holders else 1
     wanted = Wanted(namespace, 0 if show_all or as_json else NEWEST)
 
@@ -70,7 +70,7 @@ def command(
 
     if as_json:
         while True:
-            screen.dump(statusview.as_json(once()))
+            screen.dump(statusjson.status(once()))
             if not watch:
                 return 0
             time.sleep(interval)

@@ -1,9 +1,9 @@
-"""What `kube-node status` prints: tables with bars for a person, JSON for a program."""
+"""What `kube-node status` prints: each network with bars, and who holds which address."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Group
 from rich.live import Live
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from kubenode.inspection.holders import Holder
     from kubenode.inspection.networks import Network
-    from kubenode.inspection.report import NetworkReport, Other, Report, Whose
+    from kubenode.inspection.report import NetworkReport, Report
 
 SHORT_ID = 12  # characters of a container ID, as runtimes' own tools show it
 INDENT = 2
@@ -157,135 +157,22 @@ def _holder_table(found: list[Holder], between: str, *, wide: bool, stacked: boo
         table.add_column("CONTAINER", no_wrap=True)
         table.add_column("NETNS", overflow="fold")
     for one in found:
-        who = _who(one, wide=wide)
+        whose = who(one, wide=wide)
         more = []
         if wide:
             more = [one.attachment.container_id[:SHORT_ID] if one.attachment else "", escape(str(one.record.get("netns") or ""))]
         if stacked:
-            who = "\n".join([who, *(f"[dim]{text}[/]" for text in more if text)])
+            whose = "\n".join([whose, *(f"[dim]{text}[/]" for text in more if text)])
             more = []
         ifname = one.attachment.ifname if one.attachment else ""
-        table.add_row(between.join(map(str, one.addresses)), who, ifname, screen.ago(one.since), *more)
+        table.add_row(between.join(map(str, one.addresses)), whose, ifname, screen.ago(one.since), *more)
     return table
 
 
-def _who(one: Holder, *, wide: bool) -> str:
+def who(one: Holder, *, wide: bool) -> str:
+    """Return the name of who holds an address."""
     if one.attachment is None:
         return "[yellow]nobody: the file is empty or torn[/]"
     pod = pod_of(one.record)
     name = escape(pod) if pod else f"[dim]{'-' if wide else one.attachment.container_id[:SHORT_ID]}[/]"
     return f"{name} [yellow]leaked?[/]" if one.suspected else name
-
-
-def whose(found: Whose) -> None:
-    """Print whose an address is."""
-    out = screen.console()
-    for network, one in found.holders:
-        table = Table.grid(padding=(0, 2))
-        table.add_row("address", f"[bold]{found.address}[/]")
-        table.add_row("network", f"{escape(network.name)}  [dim]{escape(network.configured.path)}[/]")
-        table.add_row("pod", _who(one, wide=False))
-        if one.attachment:
-            table.add_row("container", one.attachment.container_id)
-            table.add_row("interface", one.attachment.ifname or "-")
-        for label, key in (("netns", "netns"), ("pod UID", "podUID")):
-            if one.record.get(key):
-                table.add_row(label, escape(str(one.record[key])))
-        table.add_row("since", f"{screen.stamp(one.since)}, {screen.ago(one.since)}")
-        table.add_row("file", f"{network.store.directory}/{found.address}")
-        if others := found.others_of(one):
-            table.add_row("also has", _others(others))
-        out.print(table)
-    if not found.holders and found.networks:
-        for network in found.networks:
-            out.print(f"{found.address} is held by nobody; it is of network [bold]{escape(network.name)}[/], {_kind(network, found)}.")
-    elif not found.holders:
-        out.print(f"{found.address} is held by nobody, and of no subnet of this node's networks.")
-
-
-def _others(others: list[Other]) -> Table:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(no_wrap=True)
-    for one in others:
-        table.add_row(str(one.address), f"{escape(one.network)}, {escape(one.attachment.ifname or '-')}")
-    return table
-
-
-def _kind(network: Network, found: Whose) -> str:
-    gateways = {r.gateway for usage in network.usages for r in usage.range_set.ranges}
-    if found.address in gateways:
-        return "whose gateway it is"
-    if any(subnet.holds(found.address) for subnet in network.exclude):
-        return "which excludes it"
-    return "which may give it" if any(usage.range_set.range_of(found.address) for usage in network.usages) else "outside of its ranges"
-
-
-def whose_json(found: Whose) -> dict[str, Any]:
-    holders = [
-        {
-            "network": network.name,
-            "dataDir": network.data_dir,
-            **holder_json(one),
-            "others": [
-                {"address": str(other.address), "network": other.network, "ifname": other.attachment.ifname}
-                for other in found.others_of(one)
-            ],
-        }
-        for network, one in found.holders
-    ]
-    return {"address": str(found.address), "holders": holders, "networks": [network.name for network in found.networks]}
-
-
-def as_json(report: Report) -> dict[str, Any]:
-    """Return all of it for a program."""
-    seen, agent = report.node, report.agent
-    return {
-        "node": {
-            "name": seen.node.name if seen.node else None,
-            "podCIDRs": list(seen.node.pod_cidrs) if seen.node else [],
-            "view": seen.path,
-            "fetched": screen.stamp(seen.view.fetched) if seen.view and seen.view.fetched else None,
-            "ageSeconds": round(seen.view.age(), 1) if seen.view and seen.view.fetched else None,
-            "error": str(seen.problem) if seen.problem else None,
-        },
-        "agent": {"up": agent.up, "socket": agent.socket, "pid": agent.pid or None, "error": agent.problem or None},
-        "networks": [_network_json(one) for one in report.networks],
-    }
-
-
-def _network_json(one: NetworkReport) -> dict[str, Any]:
-    network = one.network
-    return {
-        "name": network.name,
-        "plugin": None if network.configured.path == RECORDS else network.plugin,
-        "config": network.configured.path,
-        "dataDir": network.data_dir,
-        "source": network.source,
-        "error": str(network.problem) if network.problem else None,
-        "rangeSets": [
-            {
-                "family": f"ipv{usage.range_set.version}",
-                "subnets": [str(r.subnet) for r in usage.range_set.ranges],
-                "ranges": [str(r) for r in usage.range_set.ranges],
-                "total": usage.total,
-                "used": usage.used,
-                "free": usage.total - usage.used,
-            }
-            for usage in network.usages
-        ],
-        "attachments": [holder_json(holder) for holder in one.holders],
-        "suspectedLeaks": len(one.suspects),
-    }
-
-
-def holder_json(one: Holder) -> dict[str, Any]:
-    return {
-        "addresses": list(map(str, one.addresses)),
-        "containerID": one.attachment.container_id if one.attachment else None,
-        "ifname": one.attachment.ifname if one.attachment else None,
-        "pod": pod_of(one.record) or None,
-        "podUID": one.record.get("podUID"),
-        "netns": one.record.get("netns"),
-        "since": screen.stamp(one.since),
-        "suspectedLeak": one.suspected,
-    }

@@ -1,0 +1,85 @@
+"""What `kube-node status --json` prints, for a program."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kubenode.cli import screen
+from kubenode.inspection.networks import RECORDS
+from kubenode.inspection.records import pod_of
+
+if TYPE_CHECKING:
+    from kubenode.inspection.holders import Holder
+    from kubenode.inspection.report import NetworkReport, Report, Whose
+
+
+def whose(found: Whose) -> dict[str, Any]:
+    """Return whose an address is."""
+    holders = [
+        {
+            "network": network.name,
+            "dataDir": network.data_dir,
+            **_holder(one),
+            "others": [
+                {"address": str(other.address), "network": other.network, "ifname": other.attachment.ifname}
+                for other in found.others_of(one)
+            ],
+        }
+        for network, one in found.holders
+    ]
+    return {"address": str(found.address), "holders": holders, "networks": [network.name for network in found.networks]}
+
+
+def status(report: Report) -> dict[str, Any]:
+    """Return all that is seen."""
+    seen, agent = report.node, report.agent
+    return {
+        "node": {
+            "name": seen.node.name if seen.node else None,
+            "podCIDRs": list(seen.node.pod_cidrs) if seen.node else [],
+            "view": seen.path,
+            "fetched": screen.stamp(seen.view.fetched) if seen.view and seen.view.fetched else None,
+            "ageSeconds": round(seen.view.age(), 1) if seen.view and seen.view.fetched else None,
+            "error": str(seen.problem) if seen.problem else None,
+        },
+        "agent": {"up": agent.up, "socket": agent.socket, "pid": agent.pid or None, "error": agent.problem or None},
+        "networks": [_network(one) for one in report.networks],
+    }
+
+
+def _network(one: NetworkReport) -> dict[str, Any]:
+    network = one.network
+    return {
+        "name": network.name,
+        "plugin": None if network.configured.path == RECORDS else network.plugin,
+        "config": network.configured.path,
+        "dataDir": network.data_dir,
+        "source": network.source,
+        "error": str(network.problem) if network.problem else None,
+        "rangeSets": [
+            {
+                "family": f"ipv{usage.range_set.version}",
+                "subnets": [str(r.subnet) for r in usage.range_set.ranges],
+                "ranges": [str(r) for r in usage.range_set.ranges],
+                "total": usage.total,
+                "used": usage.used,
+                "free": usage.total - usage.used,
+            }
+            for usage in network.usages
+        ],
+        "attachments": [_holder(holder) for holder in one.holders],
+        "suspectedLeaks": len(one.suspects),
+    }
+
+
+def _holder(one: Holder) -> dict[str, Any]:
+    return {
+        "addresses": list(map(str, one.addresses)),
+        "containerID": one.attachment.container_id if one.attachment else None,
+        "ifname": one.attachment.ifname if one.attachment else None,
+        "pod": pod_of(one.record) or None,
+        "podUID": one.record.get("podUID"),
+        "netns": one.record.get("netns"),
+        "since": screen.stamp(one.since),
+        "suspectedLeak": one.suspected,
+    }
