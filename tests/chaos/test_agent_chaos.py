@@ -151,6 +151,6 @@ def test_chaos(binaries: Path, tmp_path: Path, run_dir: Path, standalone: bool, 
     assert runtime.longest < PATIENCE + MARGIN
     assert "internal error" not in log
     assert runtime.calls["ADD ok"] > WORKERS
-    assert sum(trouble.counts.values()) > 2  # something was in their way
+    assert trouble.counts  # something was in their way; how much fits into the time is the machine's
     record_property("calls", dict(runtime.calls))
     print(f"{dict(sorted(runtime.calls.items()))}, {trouble.counts}, longest {runtime.longest:.1f} s")  # noqa: T201 -- what it was
