@@ -211,6 +211,7 @@ class StandInProxy:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)  # closing alone would leave accept(2) waiting, and the port taken
         self._listener.close()
 
     def _accept(self) -> None:
@@ -224,7 +225,10 @@ class StandInProxy:
     def _connect(self, client: socket.socket) -> None:
         request = client.recv(65536).decode()
         method, target, _ = request.split(" ", 2)
-        assert method == "CONNECT"
+        if method != "CONNECT":
+            client.sendall(b"HTTP/1.1 405 Method Not Allowed\r\nAllow: CONNECT\r\nConnection: close\r\n\r\n")
+            client.close()
+            return
         self.targets.append(target)
         host, _, port = target.rpartition(":")
         upstream = socket.create_connection((host, int(port)))
