@@ -89,6 +89,7 @@ class SeededNode:
             command, env={**os.environ, **(env or {})}, capture_output=True, text=True, check=False, timeout=120, input=stdin
         )
         assert "Traceback" not in done.stderr, done.stderr
+        assert " \n" not in done.stdout, done.stdout  # which rich fills tables up with
         return Answer(done.returncode, COLOUR.sub("", done.stdout), COLOUR.sub("", done.stderr))
 
     def snapshot(self) -> dict[str, tuple[int, bytes]]:

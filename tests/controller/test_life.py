@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from controllerprocess import until
+from corner import APIS, GROUP
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -111,6 +112,22 @@ def test_reclaim(corner: Corner) -> None:
     wait(corner, second, "172.20.0.0/24")
     assert time.time() - gone >= 3  # a stamp has no fractions
     assert corner.claims()["172.20.0.0/24"]["node"] == second
+
+
+@pytest.mark.usefixtures("controller")
+def test_a_broken_node_subnet(corner: Corner) -> None:
+    """A subnet whose name is taken by what means nothing is not given, until that is gone: then who has waited for it gets it."""
+    spec = {"cidr": "172.20.9.0/24", "pool": "none", "annotation": corner.key, "node": "none", "nodeUID": "none"}
+    broken = {"apiVersion": f"{GROUP}/v1alpha1", "kind": "NodeSubnet", "metadata": {"name": "172.20.0.0-24"}, "spec": spec}
+    corner.server.request("POST", f"{APIS}/nodesubnets", broken)
+    pool = corner.pool("net", [{"cidr": "172.20.0.0/23", "nodePrefix": 24}])
+    first = corner.node("a")
+    wait(corner, first, "172.20.1.0/24")
+    second = corner.node("b")
+    until(lambda: corner.condition(pool, "Exhausted")[0] == "True", 10)
+    assert corner.annotation(second) is None
+    corner.server.request("DELETE", f"{APIS}/nodesubnets/172.20.0.0-24")
+    wait(corner, second, "172.20.0.0/24")
 
 
 @pytest.mark.usefixtures("controller")

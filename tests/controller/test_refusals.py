@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 
+from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
 from kubenode.controller.events import EVENTS
 from kubenode.controller.feeds import Claims, Nodes, Pools
 from kubenode.controller.metrics import Metrics
 from kubenode.controller.pools import Ledger
-from kubenode.controller.reconcile import CLAIMS, NODES, Feeds, Reconciler
+from kubenode.controller.reconcile import CLAIMS, NODES, POOLS, Feeds, Reconciler
 from kubenode.host.log import ERROR, Log
 from kubenode.kube.refusal import refusal
 
@@ -23,11 +25,15 @@ LONG = ".".join(["n" * 62] * 4) + "n"  # 252 characters; a Node's name may have 
 
 
 class Cluster:
-    """An API server that takes everything but what is `refused` with a status; `keep` says what becomes of a Node's annotations."""
+    """An API server that takes everything but what is `refused` with a status; `keep` says what becomes of a Node's annotations.
+
+    `lost`: how many requests for Events about a kind of object break before they are answered.
+    """
 
     def __init__(self) -> None:
         self.written: list[tuple[str, dict[str, Any]]] = []
         self.refused: dict[str, int] = {}
+        self.lost: dict[str, int] = {}
         self.keep: Callable[[dict[str, str]], dict[str, str]] = lambda annotations: annotations
         self._version = 100
 
@@ -35,6 +41,9 @@ class Cluster:
         self.written.append((path, manifest))
         self._version += 1
         metadata = {"uid": f"u{self._version}", **manifest["metadata"], "resourceVersion": str(self._version)}
+        if path == EVENTS and self.lost.get(kind := manifest["involvedObject"]["kind"]):
+            self.lost[kind] -= 1
+            raise CNIError(TRY_AGAIN_LATER, "the connection broke", "")
         if path in self.refused:
             raise refusal("https://server", "test", self.refused[path], b"no")
         return {**manifest, "metadata": metadata}
@@ -86,6 +95,19 @@ def test_an_event_of_a_long_name() -> None:
     assert len(event["metadata"]["name"]) <= 253
     assert all(label[0] not in "-." and label[-1] != "-" for label in event["metadata"]["name"].split("."))
     assert event["involvedObject"]["name"] == LONG
+
+
+@pytest.mark.parametrize(("lost", "seconds"), [("Node", 0.9), ("SubnetPool", 4.0)])
+def test_an_event_that_breaks(lost: str, seconds: float) -> None:
+    """An Event whose connection breaks is made with the next try, and only once: of a node that is in conflict, and of a pool."""
+    cluster = Cluster()
+    cluster.lost = {lost: 2}
+    cluster.refused = {f"{POOLS}/p{number}/status": 409 for number in range(2)}  # with a status of theirs they would be other pools
+    served(cluster, "n", {"net0": "192.168.0.0/24", "net1": "192.168.1.0/24"}, seconds)
+    events = [manifest for path, manifest in cluster.written if path == EVENTS]
+    tries = Counter((event["involvedObject"]["kind"], event["message"]) for event in events)
+    assert len([key for key in tries if key[0] == lost]) == 2
+    assert sum(count - 1 for count in tries.values()) == 2, tries
 
 
 def test_an_annotation_that_does_not_stay() -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import click
 from rich.console import Console
@@ -25,8 +26,23 @@ MINUTE, HOUR, DAY = 60, 3600, 86400
 def console(*, stderr: bool = False) -> Console:
     """Return where to print; what is no terminal has no end of the line."""
     stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() or os.environ.get("COLUMNS") else PIPE_WIDTH
-    return Console(stderr=stderr, highlight=False, width=width, emoji=False)
+    if stream.isatty():
+        return Console(stderr=stderr, highlight=False, emoji=False)
+    width = None if os.environ.get("COLUMNS") else PIPE_WIDTH
+    return Console(file=cast("IO[str]", _Trimmed(stream)), highlight=False, width=width, emoji=False)
+
+
+class _Trimmed:
+    """A stream whose lines have no blanks at their ends; rich fills tables up with them."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write(re.sub(" +\n", "\n", text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def dump(value: object) -> None:

@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
-from rich.console import Console
 from rich.table import Table
 
-from kubenode.cli import pods
+from kubenode.cli import pods, screen
 from kubenode.cni.errors import DELEGATE_MISSING, NODE_INVALID, CNIError
 from kubenode.kube import node
 
@@ -114,7 +113,7 @@ def command(node_file: str | None, *, as_json: bool) -> int:
       kube-node try
       kube-node try --node=node.yaml --json
     """
-    console = Console(stderr=True, highlight=False)
+    console = screen.console(stderr=True)
     manifest = os.path.abspath(node_file or str(files("kubenode.cli").joinpath("node.yaml")))
     reason = pods.why_not()
     console.print(f"Node manifest  {manifest}", f"Subnets        {_subnets(manifest)}", sep="\n", soft_wrap=True)
@@ -127,7 +126,7 @@ def command(node_file: str | None, *, as_json: bool) -> int:
         shown = {"pods": [pod._asdict() for pod in found], "stillReserved": left, "onlyAddresses": reason}
         click.echo(json.dumps(shown, indent=2))
     else:
-        Console(highlight=False).print(_table(found, reason))
+        screen.console().print(_table(found, reason))
     if reason:
         console.print(f"Only addresses, no pods: {reason}.", soft_wrap=True)
     console.print("Pods, bridge and reservations are gone again." if not left else f"Still reserved: {', '.join(left)}")

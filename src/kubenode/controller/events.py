@@ -24,11 +24,19 @@ class Events:
     def __init__(self, cluster: Cluster, log: Log) -> None:
         self._cluster = cluster
         self._log = log
+        self._told: dict[str, list[Conflict]] = {}  # by node
 
-    async def about_node(self, conflict: Conflict) -> None:
-        self._log.warning("a conflict", node=conflict.node, reason=conflict.reason, text=conflict.message)
-        about = {"apiVersion": "v1", "kind": "Node", "name": conflict.node, "uid": conflict.uid}
-        await self._warn(about, conflict.reason, conflict.message)
+    async def about_node(self, name: str, conflicts: list[Conflict]) -> None:
+        """Tell of the conflicts that a node has now and had not before. Raises CNIError; then the next call tells what is left."""
+        told = self._told[name] = [conflict for conflict in self._told.get(name, ()) if conflict in conflicts]
+        for conflict in conflicts:
+            if conflict not in told:
+                self._log.warning("a conflict", node=name, reason=conflict.reason, text=conflict.message)
+                about = {"apiVersion": "v1", "kind": "Node", "name": name, "uid": conflict.uid}
+                await self._warn(about, conflict.reason, conflict.message)
+                told.append(conflict)
+        if not told:
+            del self._told[name]
 
     async def about_pool(self, pool: SubnetPool, reason: str, message: str) -> None:
         await self._warn({"apiVersion": API_VERSION, "kind": "SubnetPool", "name": pool.name, "uid": pool.uid}, reason, message)

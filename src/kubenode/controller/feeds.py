@@ -92,15 +92,19 @@ class Claims(Feed):
             return str(manifest["metadata"]["name"])
         if is_news(claim, self._ledger.claims.get(claim.subnet)):
             self._ledger.set_claim(claim)
+            self._ledger.unbar(claim.name)
             self._heard()
         return claim.name
 
     def drop(self, manifest: msgspec.Raw) -> None:
+        told = msgspec.json.decode(manifest)
         try:
-            claim = parse_claim(msgspec.json.decode(manifest))
+            claim = parse_claim(told)
         except RecordError:
-            return
-        self.forget(claim)
+            self._ledger.unbar(told["metadata"]["name"])
+            self._heard()
+        else:
+            self.forget(claim)
 
     def forget(self, claim: NodeSubnet) -> None:
         """There is no such object any more."""
@@ -113,6 +117,8 @@ class Claims(Feed):
         gone = [claim for _, claim in self._ledger.claims if claim.uid and claim.name not in names and not before(version, claim.version)]
         for claim in gone:
             self._ledger.drop_claim(claim.subnet)
+        for name in self._ledger.barred.keys() - names:
+            self._ledger.unbar(name)
         self._heard()
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kubenode.controller.held import Held
-from kubenode.controller.records import RECLAIM_AFTER, NodeSubnet, noted
+from kubenode.controller.records import RECLAIM_AFTER, NodeSubnet, noted, object_name
 from kubenode.controller.space import Space
 from kubenode.controller.turn import Turn
 from kubenode.controller.writes import Annotate, Conflict, DeleteClaim, Outcome, UpdateClaim
@@ -17,6 +17,7 @@ from kubenode.ipam.ranges import RangeError
 
 VOUCHED = 10.0  # seconds for which the API server's word for a claim counts; less than any `reclaimAfter` that makes sense
 VOUCHERS = 1000  # that are remembered; as many nodes are not under way at once
+BROKEN = "(a broken NodeSubnet)"  # holds what is barred; comes before every node
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,6 +43,7 @@ class Ledger:
         self.by_key: dict[str, list[SubnetPool]] = {}  # annotation: who writes to it
         self.changed: set[str] = set()
         self.changed_pools: set[str] = set()
+        self.barred: dict[str, Subnet] = {}  # by the name that its NodeSubnet would have
         self.space = Space(self.claims)
         self._of_node: dict[str, set[Subnet]] = {}
         self._vouched: dict[Subnet, float] = {}  # when the API server took a claim as we know it
@@ -160,8 +162,16 @@ class Ledger:
         return False
 
     def bar(self, subnet: Subnet) -> None:
-        """Never give a subnet: the name of its NodeSubnet is taken by an object that says something else."""
-        self.space.note(subnet, "(a broken NodeSubnet)")  # comes before every node
+        """Do not give a subnet: the name of its NodeSubnet is taken by an object that says something else."""
+        self.barred[object_name(subnet)] = subnet
+        self.space.note(subnet, BROKEN)
+
+    def unbar(self, name: str) -> None:
+        """Take note that there is no such object any more, or that it says what its name does."""
+        subnet = self.barred.pop(name, None)
+        if subnet is not None:
+            self.space.forget(subnet, BROKEN)
+            self._freed(subnet)
 
     def reclaim_after(self, pool: str) -> float:
         return self.pools[pool].reclaim_after if pool in self.pools else RECLAIM_AFTER
@@ -176,7 +186,7 @@ class Ledger:
             if claim.node != node:
                 return f"Node {claim.node}"
         first = min((other for _, others in self.space.strange.overlapping(subnet) for other in others if other < node), default=None)
-        return f"Node {first}" if first else None
+        return first if first in (BROKEN, None) else f"Node {first}"
 
     def _claims_of(self, name: str) -> list[NodeSubnet]:
         return sorted(claim for subnet in self._of_node.get(name, ()) if (claim := self.claims.get(subnet)))

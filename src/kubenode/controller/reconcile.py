@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from kubenode.controller.feeds import Claims, Nodes, Pools
     from kubenode.controller.pools import Ledger
     from kubenode.controller.ports import Log
-    from kubenode.controller.records import NodeSubnet
+    from kubenode.controller.records import NodeSubnet, SubnetPool
     from kubenode.controller.status import Figures, Reserved
     from kubenode.controller.writes import Write
     from kubenode.kube.collection import Cluster
@@ -120,13 +120,10 @@ class Reconciler:
     async def _node(self, key: Key) -> None:
         name, ledger = key[1], self._ledger
         for _ in range(ROUNDS):
-            known = ledger.conflicts.get(name, [])
             ledger.changed.discard(name)
             now = time.time()
             outcome = ledger.plan(name, now)
-            for conflict in outcome.conflicts:
-                if conflict not in known:
-                    await self._events.about_node(conflict)
+            await self._events.about_node(name, outcome.conflicts)
             if not outcome.writes:
                 if outcome.again is not None:
                     self.queue.add_later(key, outcome.again - now)
@@ -239,13 +236,16 @@ class Reconciler:
         wanted = status(self._ledger, pool, time.time(), self.reserved, self.figures[name])
         if wanted == pool.status:
             return
+        await self._tell(pool, wanted)
         patch = {"metadata": {"resourceVersion": pool.version}, "status": wanted}
         try:
             self._feeds.pools.take_object(await self._cluster.merge(f"{POOLS}/{name}/status", patch))
         except RefusedError as refused:
             if refused.status not in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
-                raise
-            return  # it has changed; the watch will tell
+                raise  # where it has changed, the watch will tell
+
+    async def _tell(self, pool: SubnetPool, wanted: dict[str, Any]) -> None:
+        """Make Events of the conditions that have turned bad; before the status says so, for nothing tells of them afterwards."""
         old = {condition["type"]: condition["status"] for condition in pool.status.get("conditions") or ()}
         for condition in wanted["conditions"]:
             bad = "False" if condition["type"] == "Ready" else "True"
