@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-from agentprocess import AgentProcess, eventually, pod_args
+from agentprocess import AgentProcess, pod_args
 from ourprocess import free_port
+from patience import eventually
 
 if TYPE_CHECKING:
     from apiserver import RealApiServer

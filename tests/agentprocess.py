@@ -6,21 +6,16 @@ import json
 import socket
 from typing import TYPE_CHECKING, Any
 
-import ourprocess
 from callplugin import environment
 from ourprocess import KUBE_NODE, OurProcess, free_port
+from patience import eventually
 from podnet import Answer
 
 from kubenode.agent import protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
-
-
-def eventually(condition: Callable[[], Any], complaint: str, patience: float = 20) -> Any:
-    """Wait until something is so, and return what it then is."""
-    return ourprocess.eventually(condition, lambda: complaint, patience)
 
 
 def write_node(path: Path, *pod_cidrs: str, name: str = "node-1", **annotations: str) -> Path:

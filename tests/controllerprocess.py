@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from ourprocess import KUBE_NODE, PATIENCE, OurProcess, eventually, free_port
+from ourprocess import KUBE_NODE, OurProcess, free_port
+from patience import PATIENCE, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,32 +7,23 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
+
+from patience import PATIENCE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 KUBE_NODE = Path(sys.executable).with_name("kube-node")
-PATIENCE = 30.0  # seconds; two cores may have other things to do
 
 
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
-
-
-def eventually(condition: Callable[[], Any], why: Callable[[], object], patience: float = PATIENCE) -> Any:
-    """Wait until something is so, and return what it then is."""
-    end = time.monotonic() + patience
-    while not (found := condition()):
-        assert time.monotonic() < end, why()
-        time.sleep(0.05)
-    return found
 
 
 class OurProcess:

@@ -7,6 +7,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+from patience import PATIENCE
+
 from kubenode.agent.watch import PACE, NodeWatch, Pace
 from kubenode.cni.errors import NODE_NOT_FOUND, CNIError
 from kubenode.host.log import Log
@@ -112,13 +114,13 @@ class RunningWatch:
     def annotation(self, key: str) -> str | None:
         return None if self.last is None else self.last["metadata"]["annotations"].get(key)
 
-    def until(self, condition: Callable[[], object], seconds: float = 5) -> float:
+    def until(self, condition: Callable[[], object]) -> float:
         """Wait for something; return how long it took."""
         began = time.monotonic()
         while not condition():
-            assert time.monotonic() - began < seconds, (self.watch.failure, self.published[-3:], self.counts.__dict__)
+            assert time.monotonic() - began < PATIENCE, (self.watch.failure, self.published[-3:], self.counts.__dict__)
             time.sleep(0.005)
         return time.monotonic() - began
 
-    def until_watching(self, seconds: float = 5) -> None:
-        self.until(lambda: self.watch.failure is None, seconds)
+    def until_watching(self) -> None:
+        self.until(lambda: self.watch.failure is None)

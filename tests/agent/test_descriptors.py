@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from agentprocess import request
+from patience import eventually
 
-from .test_server import eventually, locked, reserved
+from .test_server import locked, reserved
 
 if TYPE_CHECKING:
     from pathlib import Path

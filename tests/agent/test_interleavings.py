@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from agentprocess import AgentProcess, request
 from callplugin import environment
+from patience import eventually
 
 from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
 from kubenode.host.log import Log
 from kubenode.plugins import drop_in, kube_node, skel
 from kubenode.plugins.standalone import Standalone
 
-from .test_server import eventually, locked, reserved
+from .test_server import locked, reserved
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,7 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from agentprocess import AgentProcess, eventually, write_node
+from agentprocess import AgentProcess, write_node
+from patience import PATIENCE, eventually
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -159,7 +160,7 @@ def test_a_scrape_while_a_lock_is_held(agent: AgentProcess, tmp_path: Path) -> N
             begin = time.monotonic()
             with ThreadPoolExecutor(3) as scrapers:
                 texts = [text for _, text in scrapers.map(agent.get, ["/metrics"] * 3)]
-            assert time.monotonic() - begin < 4
+            assert time.monotonic() - begin < PATIENCE
             for text in texts:
                 counted = [line for line in text.splitlines() if line.startswith("kube_node_addresses")]
                 assert any('network="net"' in line for line in counted)
@@ -175,7 +176,7 @@ def test_it_ends_while_a_lock_is_held(agent: AgentProcess, tmp_path: Path) -> No
         time.sleep(0.5)
         begin = time.monotonic()
         assert agent.stop() == 0
-        assert time.monotonic() - begin < 5
+        assert time.monotonic() - begin < PATIENCE
 
 
 def test_health(tmp_path: Path, run_dir: Path) -> None:

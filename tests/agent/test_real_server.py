@@ -8,7 +8,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from agentprocess import AgentProcess, eventually
+from agentprocess import AgentProcess
+from patience import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

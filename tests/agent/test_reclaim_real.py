@@ -10,7 +10,8 @@ import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from agentprocess import AgentProcess, eventually, pod_args, write_node
+from agentprocess import AgentProcess, pod_args, write_node
+from patience import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from apiserver import base64_text, write_kubeconfig
 from authority import Authority
+from patience import PATIENCE
 from standin import StandInApiServer, StandInProxy, answer, cut, event, failure, node, refuse, reset, stall, stream, trickle
 from watching import RunningWatch
 
@@ -99,10 +100,8 @@ def test_refused_while_busy(tmp_path: Path) -> None:
     steps = GET, refuse(429, "slow down", Retry_After="1"), stream(failure(429, "slower", retryAfterSeconds=1)), GET, QUIET
     with StandInApiServer(tmp_path, *steps) as server, watching(server, tmp_path) as running:
         running.until(lambda: "slow down" in str(running.watch.failure))
-        took = running.until(lambda: len(server.requests) == 3, 3)
-        assert 0.8 < took < 2
-        took = running.until(lambda: len(server.requests) == 5, 3)
-        assert 0.8 < took < 2
+        assert running.until(lambda: len(server.requests) == 3) > 0.8
+        assert running.until(lambda: len(server.requests) == 5) > 0.8
 
 
 def test_retry_after_has_an_end(tmp_path: Path) -> None:
@@ -112,7 +111,7 @@ def test_retry_after_has_an_end(tmp_path: Path) -> None:
         StandInApiServer(tmp_path, GET, refuse(503, Retry_After="3600"), QUIET) as server,
         watching(server, tmp_path, pace=pace) as running,
     ):
-        running.until(lambda: len(server.requests) == 3, 2)
+        running.until(lambda: len(server.requests) == 3)
 
 
 def test_bookmarks_and_unknown_events_publish_nothing(tmp_path: Path) -> None:
@@ -157,7 +156,7 @@ def test_accepted_and_silent(tmp_path: Path) -> None:
         running.until(lambda: len(server.requests) >= 4)
 
         assert running.annotation("a") == "new"
-        assert 0.5 < took < 1.5
+        assert took > 0.5
         assert asked(server)[:4] == ["get", "watch 5", "get", "watch 9"]
 
 
@@ -173,14 +172,14 @@ def test_trickling_refusal(tmp_path: Path) -> None:
             handler.wfile.write(b"x")
 
     with StandInApiServer(tmp_path, GET, slow, QUIET) as server, watching(server, tmp_path) as running:
-        running.until(lambda: ("watch", "timeout") in running.counts.requests, 3)
-        running.until_watching(2)
+        running.until(lambda: ("watch", "timeout") in running.counts.requests)
+        running.until_watching()
 
 
 def test_trickling_get(tmp_path: Path) -> None:
     """A server that sends a byte now and then does not hold up the first GET."""
     with StandInApiServer(tmp_path, trickle, GET, QUIET) as server, watching(server, tmp_path) as running:
-        running.until_watching(5)
+        running.until_watching()
 
         assert running.counts.requests[0] == ("get", "error")
         assert server.requests
@@ -188,13 +187,15 @@ def test_trickling_get(tmp_path: Path) -> None:
 
 def test_first_disconnect_is_followed_at_once(tmp_path: Path) -> None:
     """A healthy watch that is cut is there again without a pause; one that is cut again and again is not."""
-    with StandInApiServer(tmp_path, GET, stream(0.5, cut), then=stream(cut)) as server, watching(server, tmp_path) as running:
-        running.until(lambda: len(server.requests) == 2)
-        running.until(lambda: len(server.requests) == 3, 1)
-        began = time.monotonic()
-        time.sleep(2)
+    pace = PACE._replace(shortest=200, longest=200)  # of which a pause takes half, at least
+    with (
+        StandInApiServer(tmp_path, GET, stream(0.5, cut), then=stream(cut)) as server,
+        watching(server, tmp_path, pace=pace) as running,
+    ):
+        running.until(lambda: len(server.requests) == 3)
+        time.sleep(1)
 
-        assert 2 < (len(server.requests) - 3) / (time.monotonic() - began) < 9
+        assert len(server.requests) == 3
 
 
 def test_attempts_become_rarer(tmp_path: Path) -> None:
@@ -215,7 +216,6 @@ def test_attempts_become_rarer(tmp_path: Path) -> None:
         early = sum(at < 1 for at in times)
         late = sum(3 <= at < 4 for at in times)
         assert early > 2 * late
-        assert late >= 1
 
 
 @pytest.mark.parametrize(
@@ -227,10 +227,10 @@ def test_forbidden_watch_falls_back_to_get(tmp_path: Path, broken: Step) -> None
     with StandInApiServer(tmp_path, *steps, then=stall) as server, watching(server, tmp_path) as running:
         running.until(lambda: running.annotation("a") == "new")
         running.until(lambda: len(server.requests) == 5)
+        running.until(lambda: running.watch.failure is not None and running.watch.failure.code == FORBIDDEN)
         failure = running.watch.failure
 
         assert failure is not None
-        assert failure.code == FORBIDDEN
         assert 'verbs: ["watch"]' in failure.details
 
 
@@ -266,7 +266,7 @@ def test_rotated_kubeconfig(tmp_path: Path) -> None:
         server.script[:] = [QUIET]
         cluster = {"server": server.url, "certificate-authority-data": base64_text(server.authority.certificate)}
         write_kubeconfig(tmp_path / "kube.conf", cluster, {"token": "t9"})
-        running.until_watching(2)
+        running.until_watching()
 
         assert server.requests[-1].headers["Authorization"] == "Bearer t9"
 
@@ -349,8 +349,8 @@ def test_publish_that_fails(tmp_path: Path) -> None:
 
         running.watch._published._publish = full
         with running:
-            running.until(lambda: running.watch.failure is not None and "No space left" in running.watch.failure.msg, 1)
-            running.until_watching(2)
+            running.until(lambda: running.watch.failure is not None and "No space left" in running.watch.failure.msg)
+            running.until_watching()
 
     assert len(running.published) == 1
 
@@ -359,20 +359,20 @@ def test_publish_that_fails(tmp_path: Path) -> None:
 def test_cancelling_closes_the_connection(tmp_path: Path, step: Step) -> None:
     """An agent that stops does not wait for a silent server, and leaves no connection open."""
     with StandInApiServer(tmp_path, GET, step) as server:
-        with watching(server, tmp_path, timeout=30) as running:
+        with watching(server, tmp_path, timeout=10 * PATIENCE) as running:
             running.until(lambda: len(server.requests) == 2)
 
-        assert running.stop_seconds < 0.5
+        assert running.stop_seconds < PATIENCE
         assert _established(server.port) == 0
 
 
 def test_cancelling_during_the_first_get(tmp_path: Path) -> None:
     """An agent that stops does not wait for a silent server's answer to its GET."""
     with StandInApiServer(tmp_path, stall) as server:
-        with watching(server, tmp_path, timeout=3) as running:
+        with watching(server, tmp_path, timeout=10 * PATIENCE) as running:
             running.until(lambda: len(server.requests) == 1)
 
-        assert running.stop_seconds < 0.5
+        assert running.stop_seconds < PATIENCE
 
 
 def test_keepalive(tmp_path: Path) -> None:
@@ -399,7 +399,7 @@ def test_lost_packets(tmp_path: Path) -> None:
             one.connect_ex(address)
         cluster = {"server": f"https://127.0.0.1:{address[1]}"}
         write_kubeconfig(tmp_path / "kube.conf", cluster, {"token": "t0"})
-        running.until(lambda: ("watch", "timeout") in running.counts.requests, 6)
+        running.until(lambda: ("watch", "timeout") in running.counts.requests)
 
         assert "no answer from API server" in str(running.watch.failure)
         for one in [full, *fill]:

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from agentprocess import AgentProcess
 from ourprocess import KUBE_NODE
+from patience import PATIENCE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -261,8 +262,8 @@ def test_many(seeded: SeededNode) -> None:
     took = time.monotonic() - begin
     assert "60,000 of 65,533" in shown
     assert "59,990 addresses of older pods: --all" in shown
-    assert took < 10, took  # a second on a machine that has nothing else to do
+    assert took < PATIENCE, took  # a second on a machine that has nothing else to do
     begin = time.monotonic()
     assert seeded.run_command("status", "10.1.0.77").code == 0
     took = time.monotonic() - begin
-    assert took < 10, took
+    assert took < PATIENCE, took

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import chart
 import pytest
 import yaml
-from agentprocess import AgentProcess, eventually, pod_args, write_node
+from agentprocess import AgentProcess, pod_args, write_node
 from apiserver import api_server
+from patience import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from agentprocess import AgentProcess, eventually, write_node
+from agentprocess import AgentProcess, write_node
 from monitored import Monitored
+from patience import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from patience import PATIENCE
 
 from kubenode.cni.errors import CNIError
 from kubenode.host.log import Log
@@ -148,14 +149,20 @@ def test_while_one_renews_the_others_go_on(run_dir: Path, server: Server, view: 
     """Nobody waits for a new view while the old one can serve."""
     view.get(name, server.fetch, ALWAYS)
     outdate(run_dir, 10_000)
-    server.delay = 1.0
-    thread = threading.Thread(target=lambda: view.get(name, server.fetch, ALWAYS))
+    asked, go_on = threading.Event(), threading.Event()
+
+    def fetch() -> dict[str, Any]:
+        asked.set()
+        go_on.wait(10 * PATIENCE)
+        return server.fetch()
+
+    thread = threading.Thread(target=lambda: view.get(name, fetch, ALWAYS))
     thread.start()
-    while server.asked < 2:
-        time.sleep(0.01)
+    asked.wait()
     begin = time.monotonic()
     assert view.get(name, server.fetch, ALWAYS) == 1
-    assert time.monotonic() - begin < 0.5
+    assert time.monotonic() - begin < PATIENCE
+    go_on.set()
     thread.join()
 
 

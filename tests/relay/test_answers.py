@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from fakeagent import Connection, FakeAgent, answer
+from patience import PATIENCE, at_best
 from relayplace import LOCAL, SECOND
 
 if TYPE_CHECKING:
@@ -166,11 +167,14 @@ def test_not_mine_and_no_standalone(place: Place, command: str) -> None:
 @pytest.mark.parametrize(("command", "limit"), [("ADD", 15), ("DEL", 3), ("STATUS", 3)])
 def test_the_limits(place: Place, how: str, command: str, limit: int) -> None:
     """The agent has 15 s for an ADD and 3 s for all others, also where it stops reading."""
-    begin = time.monotonic()
-    with FakeAgent(place.socket, GONE[how]):
+
+    def seconds() -> float:
+        begin = time.monotonic()
         place.call(command, b" " * 4_000_000)
-        took = time.monotonic() - begin
-    assert limit * SECOND <= took < (limit + 8) * SECOND
+        return time.monotonic() - begin
+
+    with FakeAgent(place.socket, GONE[how]):
+        assert limit * SECOND <= at_best(seconds, (limit + 8) * SECOND) < (limit + 8) * SECOND
 
 
 def test_the_real_limit(binaries: Path, tmp_path: Path) -> None:
@@ -189,7 +193,7 @@ def test_the_real_limit(binaries: Path, tmp_path: Path) -> None:
         )
         took = time.monotonic() - begin
     assert (done.returncode, done.stdout) == (0, b"")
-    assert 3 <= took < 6
+    assert 3 <= took < PATIENCE
 
 
 def test_a_full_queue(place: Place) -> None:
@@ -200,7 +204,7 @@ def test_a_full_queue(place: Place) -> None:
         begin = time.monotonic()
         assert place.call("ADD", NETCONF) == (0, LOCAL, b"")
         took = time.monotonic() - begin
-    assert 3 * SECOND <= took < 11 * SECOND
+    assert 3 * SECOND <= took < PATIENCE
     assert place.got() == NETCONF
 
 
@@ -217,7 +221,7 @@ def test_stdin_without_end(place: Place) -> None:
             assert process.wait() == 1
         took = time.monotonic() - begin
     assert (error["code"], error["msg"]) == (11, "stdin has no end within 15 s")
-    assert 15 * SECOND <= took < 23 * SECOND
+    assert 15 * SECOND <= took < PATIENCE
     assert agent.requests == [b""]
     assert not place.ran()
 
