@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import pytest
+from patience import PATIENCE
 
 
 def test_a_renewed_token_is_copied(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -26,9 +27,12 @@ def test_a_renewed_token_is_copied(tmp_path: Path, capfd: pytest.CaptureFixture[
         (account / "token").write_text(token)
         (account / "ca.crt").write_text(f"authority of {token}")
 
+    def has(name: str, text: str) -> bool:
+        return (copy / name).exists() and (copy / name).read_text() == text
+
     async def until(token: str) -> None:
-        async with asyncio.timeout(10):
-            while not (copy / "token").exists() or (copy / "token").read_text() != token:  # noqa: ASYNC110 -- a file tells nobody
+        async with asyncio.timeout(PATIENCE):
+            while not (has("token", token) and has("ca.crt", f"authority of {token}")):  # noqa: ASYNC110 -- a file tells nobody
                 await asyncio.sleep(0.01)
 
     async def story() -> None:
