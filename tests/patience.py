@@ -21,10 +21,12 @@ def eventually(condition: Callable[[], Any], why: object = "", patience: float =
     return found
 
 
-def at_best(seconds: Callable[[], float], limit: float) -> float:
-    """Return how long something takes: it is done again, a few times, where that is not less than a limit."""
+def at_best(action: Callable[[], object], limit: float) -> float:
+    """Return how many seconds something takes: it is done again, a few times, where that is not less than a limit."""
     for _ in range(TRIES):
-        took = seconds()
+        began = time.monotonic()
+        action()
+        took = time.monotonic() - began
         if took < limit:
             break
     return took

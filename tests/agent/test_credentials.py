@@ -7,6 +7,8 @@ import contextlib
 import json
 from typing import TYPE_CHECKING
 
+from patience import PATIENCE
+
 from kubenode.agent.credentials import keep_credentials
 from kubenode.host.log import Log
 
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import pytest
-from patience import PATIENCE
 
 
 def test_a_renewed_token_is_copied(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

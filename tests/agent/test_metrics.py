@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from agentprocess import AgentProcess, write_node
-from patience import PATIENCE, eventually
+from patience import at_best, eventually
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -156,15 +156,17 @@ def test_a_scrape_while_a_lock_is_held(agent: AgentProcess, tmp_path: Path) -> N
     for name in ("held", "net"):
         agent.add(conf(tmp_path / "d", name))
     with DiskStore(str(tmp_path / "d"), "held").lock():
-        for _ in range(2):
-            begin = time.monotonic()
+
+        def scrape() -> None:
             with ThreadPoolExecutor(3) as scrapers:
                 texts = [text for _, text in scrapers.map(agent.get, ["/metrics"] * 3)]
-            assert time.monotonic() - begin < PATIENCE
             for text in texts:
                 counted = [line for line in text.splitlines() if line.startswith("kube_node_addresses")]
                 assert any('network="net"' in line for line in counted)
                 assert not any('network="held"' in line for line in counted)
+
+        for _ in range(2):
+            assert at_best(scrape, 4) < 4
         assert agent.get("/healthz") == (200, "ok\n")
     eventually(lambda: 'network="held"' in agent.get("/metrics")[1], "the network does not come back")
 
@@ -176,7 +178,7 @@ def test_it_ends_while_a_lock_is_held(agent: AgentProcess, tmp_path: Path) -> No
         time.sleep(0.5)
         begin = time.monotonic()
         assert agent.stop() == 0
-        assert time.monotonic() - begin < PATIENCE
+        assert time.monotonic() - begin < 10  # who is owed an answer would have 13
 
 
 def test_health(tmp_path: Path, run_dir: Path) -> None:

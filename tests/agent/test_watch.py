@@ -33,8 +33,8 @@ def asked_by(api_server: RealApiServer, user: str, since: int) -> list[Asked]:
     return [asked for asked in api_server.asked()[since:] if asked.user == user]
 
 
-def test_each_change_is_seen_within_a_second(api_server: RealApiServer, watcher: str, tmp_path: Path) -> None:
-    """A hundred changes of an annotation are each seen within a second, and cost one GET and one WATCH together."""
+def test_changes_are_seen_within_a_second(api_server: RealApiServer, watcher: str, tmp_path: Path) -> None:
+    """Of a hundred changes of an annotation nine in ten are seen within a second, and all cost one GET and one WATCH together."""
     api_server.create_node("w-notes", ["10.1.0.0/24"])
     kubeconfig = api_server.kubeconfig(tmp_path / "kube.conf", watcher)
     before = len(api_server.asked())
@@ -45,7 +45,7 @@ def test_each_change_is_seen_within_a_second(api_server: RealApiServer, watcher:
             api_server.annotate("w-notes", {NOTE: str(number)})
             took.append(running.until(lambda wanted=str(number): running.annotation(NOTE) == wanted))  # type: ignore[misc]
 
-    assert statistics.quantiles(took, n=10)[-1] < 1  # a busy machine may take longer now and then
+    assert statistics.quantiles(took, n=10)[-1] < 1  # for the others the machine had no time
     assert len(running.published) == 101
     assert [asked.verb for asked in asked_by(api_server, watcher, before)] == ["get", "watch"]
     assert running.counts.requests == [("get", "200"), ("watch", "200")]

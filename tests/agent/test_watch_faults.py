@@ -216,6 +216,7 @@ def test_attempts_become_rarer(tmp_path: Path) -> None:
         early = sum(at < 1 for at in times)
         late = sum(3 <= at < 4 for at in times)
         assert early > 2 * late
+        running.until(lambda: len(server.requests) > seen)
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubenode.controller.pools import VOUCHED, Ledger
+from kubenode.controller.pools import Ledger
 from kubenode.controller.purge import purge
 from kubenode.controller.records import Node, NodeSubnet, parse_pool
 from kubenode.controller.status import Reserved, status
+from kubenode.controller.vouchers import GOOD_FOR
 from kubenode.controller.writes import Annotate, CreateClaim, Outcome, UpdateClaim
 from kubenode.ipam.ranges import Subnet, parse_subnet
 
@@ -35,7 +36,7 @@ def settle(ledger: Ledger, now: float = 0.0) -> int:
             else:
                 assert isinstance(write, CreateClaim)
                 ledger.set_claim(write.claim._replace(uid=f"c{count}", version=str(count)))
-                ledger.vouch(write.claim.subnet, now)
+                ledger.vouchers.add(write.claim.subnet, now)
     return count
 
 
@@ -81,7 +82,7 @@ def test_fifteen_thousand_nodes() -> None:
         for write in ledger.plan(name, 0.0).writes:
             assert isinstance(write, CreateClaim)
             ledger.set_claim(write.claim._replace(uid="c", version="1"))
-            ledger.vouch(write.claim.subnet, 0.0)
+            ledger.vouchers.add(write.claim.subnet, 0.0)
         (annotate,) = ledger.plan(name, 0.0).writes
         assert isinstance(annotate, Annotate)
         ledger.set_node(annotate.node._replace(annotations={key: str(value) for key, value in annotate.values.items()}))
@@ -180,11 +181,11 @@ def test_what_is_known_of_a_claim_is_checked_before_it_is_annotated() -> None:
     claim = NodeSubnet(parse_subnet("10.0.0.32/28"), "p", "p", "n", "u", uid="c", version="1")
     ledger.set_claim(claim)
     assert ledger.plan("n", 100.0).writes == [UpdateClaim(claim)]
-    ledger.vouch(claim.subnet, 100.0)
+    ledger.vouchers.add(claim.subnet, 100.0)
     (write,) = ledger.plan("n", 101.0).writes
     assert isinstance(write, Annotate)
     assert write.values == {"p": "10.0.0.32/28"}
-    assert ledger.plan("n", 100.0 + VOUCHED).writes == [UpdateClaim(claim)]
+    assert ledger.plan("n", 100.0 + GOOD_FOR).writes == [UpdateClaim(claim)]
 
 
 def test_what_a_node_holds() -> None:

@@ -8,9 +8,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from kubenode.controller.pools import VOUCHED, Ledger
+from kubenode.controller.pools import Ledger
 from kubenode.controller.records import Block, Node, NodeSubnet, SubnetPool, network, noted
 from kubenode.controller.selector import IN, Requirement, Selector
+from kubenode.controller.vouchers import GOOD_FOR
 from kubenode.controller.writes import Annotate, CreateClaim, DeleteClaim, UpdateClaim
 from kubenode.ipam.ranges import RangeError, Subnet, parse_subnet
 
@@ -188,11 +189,11 @@ class Controllers(RuleBasedStateMachine):
             there = claims.get(write.claim.subnet)
             view.ledger.set_claim(there or self.put_claim(write.claim._replace(uid=f"c{self.cluster.next()}")))
             if there is None:
-                view.ledger.vouch(write.claim.subnet, self.now)
+                view.ledger.vouchers.add(write.claim.subnet, self.now)
         elif isinstance(write, UpdateClaim):
             if (there := claims.get(write.claim.subnet)) and there.version == write.claim.version:
                 view.ledger.set_claim(self.put_claim(write.claim))
-                view.ledger.vouch(write.claim.subnet, self.now)
+                view.ledger.vouchers.add(write.claim.subnet, self.now)
         elif isinstance(write, DeleteClaim):
             there = claims.get(write.claim.subnet)
             if node := nodes.get(write.claim.node):
@@ -227,7 +228,7 @@ class Controllers(RuleBasedStateMachine):
             for subnet in noted(value)[len(noted(old)) :]:
                 claim = self.cluster.claims[subnet]
                 assert (claim.node, claim.node_uid) == (node.name, node.uid), "annotated without a claim"
-                assert claim.released is None or self.now - claim.released < VOUCHED, "annotated with what is being taken back"
+                assert claim.released is None or self.now - claim.released < GOOD_FOR, "annotated with what is being taken back"
                 for other in self.cluster.nodes.values():
                     if other.name != node.name:
                         assert not any(subnet.overlaps(theirs) for theirs in self.given(other)), f"{subnet} is {other.name}'s"

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from kubenode.host import files
+from kubenode.host.attachments import Attachments
+from kubenode.host.datadir import DiskStore
+from kubenode.ipam.address import Address
+from kubenode.ipam.store import Attachment
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
 
 @pytest.fixture
@@ -67,3 +73,26 @@ def test_read_all_stops_at_its_limit() -> None:
     """Who sends without end is cut off."""
     with open("/dev/zero", "rb") as file:
         assert 100 < len(files.read_all(file.fileno(), 100)) <= 65536 * 2
+
+
+@pytest.mark.parametrize("what", ["reservation", "record", "file"])
+def test_the_cause_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """Where the disk is full, that is the error, also if what was begun has been removed meanwhile."""
+
+    def full(fd: int, content: bytes) -> None:
+        del content
+        Path(f"/proc/self/fd/{fd}").readlink().unlink()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    store, attachment = DiskStore(str(tmp_path), "net"), Attachment("c1", "eth0")
+    begin: dict[str, Callable[[], object]] = {
+        "reservation": lambda: store.reserve(Address(4, 0x0A000002), attachment),
+        "record": lambda: Attachments(str(tmp_path), "net").write(attachment, {}),
+        "file": lambda: files.replace(str(tmp_path / "file"), b"content"),
+    }
+    with store.lock():
+        monkeypatch.setattr(files, "write_all", full)
+        with pytest.raises(OSError, match="No space left") as caught:
+            begin[what]()
+    assert caught.value.errno == errno.ENOSPC
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["lock"]

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from callplugin import environment
+from patience import TRIES
+
+from kubenode.cni.errors import TRY_AGAIN_LATER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -18,8 +22,6 @@ if TYPE_CHECKING:
 AT_ONCE = 32  # processes; all are started as fast as that allows
 V4, V6 = "10.7.0.0/24", "fd07::/64"
 FREE = 253  # 256 less network, broadcast and gateway
-TRY_AGAIN_LATER = 11
-TRIES = 5
 
 
 def call_all(executable: Path, configs: Sequence[Path], command: str, numbers: Iterable[int], path: Sequence[Path] = ()) -> dict[int, Any]:
@@ -48,6 +50,7 @@ def add_all(executable: Path, configs: Sequence[Path], count: int, path: Sequenc
         again = [number for number, answer in answers.items() if answer.get("code") == TRY_AGAIN_LATER]
         if not again:
             break
+        warnings.warn(f"{len(again)} pods were told to try again", stacklevel=2)  # on a machine with nothing else to do there are none
         call_all(executable, configs, "DEL", again, path)
         answers |= call_all(executable, configs, "ADD", again, path)
     return [answers[number] for number in range(count)]

@@ -168,13 +168,11 @@ def test_not_mine_and_no_standalone(place: Place, command: str) -> None:
 def test_the_limits(place: Place, how: str, command: str, limit: int) -> None:
     """The agent has 15 s for an ADD and 3 s for all others, also where it stops reading."""
 
-    def seconds() -> float:
-        begin = time.monotonic()
+    def call() -> None:
         place.call(command, b" " * 4_000_000)
-        return time.monotonic() - begin
 
     with FakeAgent(place.socket, GONE[how]):
-        assert limit * SECOND <= at_best(seconds, (limit + 8) * SECOND) < (limit + 8) * SECOND
+        assert limit * SECOND <= at_best(call, (limit + 8) * SECOND) < (limit + 8) * SECOND
 
 
 def test_the_real_limit(binaries: Path, tmp_path: Path) -> None:
@@ -182,18 +180,14 @@ def test_the_real_limit(binaries: Path, tmp_path: Path) -> None:
     path = tmp_path / "s"
     ipam = {"type": "kube-node", "dataDir": str(tmp_path / "networks")}
     environ = {**os.environ, "KUBE_NODE_SOCKET": str(path), "CNI_COMMAND": "DEL", "CNI_CONTAINERID": "c", "CNI_IFNAME": "eth0"}
+    stdin = json.dumps({"cniVersion": "1.1.0", "name": "n", "ipam": ipam}).encode()
+
+    def call() -> None:
+        done = subprocess.run([binaries / "kube-node"], input=stdin, env=environ, capture_output=True, check=False)
+        assert (done.returncode, done.stdout) == (0, b"")
+
     with FakeAgent(path, read_then(b"", "wait")):
-        begin = time.monotonic()
-        done = subprocess.run(
-            [binaries / "kube-node"],
-            input=json.dumps({"cniVersion": "1.1.0", "name": "n", "ipam": ipam}).encode(),
-            env=environ,
-            capture_output=True,
-            check=False,
-        )
-        took = time.monotonic() - begin
-    assert (done.returncode, done.stdout) == (0, b"")
-    assert 3 <= took < PATIENCE
+        assert 3 <= at_best(call, 6) < 6
 
 
 def test_a_full_queue(place: Place) -> None:
@@ -201,10 +195,11 @@ def test_a_full_queue(place: Place) -> None:
     with FakeAgent(place.socket, backlog=0), ExitStack() as stack:
         waiting = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         waiting.connect(str(place.socket))
-        begin = time.monotonic()
-        assert place.call("ADD", NETCONF) == (0, LOCAL, b"")
-        took = time.monotonic() - begin
-    assert 3 * SECOND <= took < PATIENCE
+
+        def call() -> None:
+            assert place.call("ADD", NETCONF) == (0, LOCAL, b"")
+
+        assert 3 * SECOND <= at_best(call, 11 * SECOND) < 11 * SECOND
     assert place.got() == NETCONF
 
 

@@ -44,7 +44,7 @@ class Claim:
             os.set_inheritable(PASSED_ON, False)  # noqa: FBT003 -- its own signature
             return self._listener
         temporary = f"{self.path}{files.TEMPORARY}"
-        _remove(temporary)
+        files.remove(temporary)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         before = os.umask(0o177)
         try:
@@ -70,12 +70,5 @@ class Claim:
     def end(self) -> None:
         """Let another agent have it."""
         if self._listener is None:
-            _remove(f"{self.path}{files.TEMPORARY}")
+            files.remove(f"{self.path}{files.TEMPORARY}")
         os.close(self._lock)
-
-
-def _remove(path: str) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass

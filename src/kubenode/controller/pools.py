@@ -10,20 +10,18 @@ from typing import TYPE_CHECKING
 
 from kubenode.controller.held import Held
 from kubenode.controller.records import RECLAIM_AFTER, NodeSubnet, noted, object_name
-from kubenode.controller.space import Space
-from kubenode.controller.turn import Turn
-from kubenode.controller.writes import Annotate, Conflict, DeleteClaim, Outcome, UpdateClaim
+from kubenode.controller.space import Space, holder_of
+from kubenode.controller.turn import Turn, leave
+from kubenode.controller.vouchers import Vouchers
 from kubenode.ipam.ranges import RangeError
 
-VOUCHED = 10.0  # seconds for which the API server's word for a claim counts; less than any `reclaimAfter` that makes sense
-VOUCHERS = 1000  # that are remembered; as many nodes are not under way at once
-BROKEN = "(a broken NodeSubnet)"  # holds what is barred; comes before every node
+BROKEN = "(a broken NodeSubnet)"  # the holder of what is barred; comes before every Node
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from kubenode.controller.records import Node, SubnetPool
-    from kubenode.controller.writes import Write
+    from kubenode.controller.writes import Conflict, Outcome
     from kubenode.ipam.ranges import Subnet
 
 
@@ -45,8 +43,8 @@ class Ledger:
         self.changed_pools: set[str] = set()
         self.barred: dict[str, Subnet] = {}  # by the name that its NodeSubnet would have
         self.space = Space(self.claims)
+        self.vouchers = Vouchers()
         self._of_node: dict[str, set[Subnet]] = {}
-        self._vouched: dict[Subnet, float] = {}  # when the API server took a claim as we know it
         self._strange: dict[str, tuple[Subnet, ...]] = {}  # node: what its annotations hold without a claim of its own
 
     # What the API server tells.
@@ -69,11 +67,8 @@ class Ledger:
             return
         if old is not None and old.node != claim.node:
             self.drop_claim(claim.subnet)
-        self.claims.put(claim.subnet, claim)
-        self._of_node.setdefault(claim.node, set()).add(claim.subnet)
+        self.enter(claim)
         self._place(claim)
-        if claim.node in self._strange:
-            self._note(claim.node)
         self.changed.add(claim.node)
         self.changed_pools.add(claim.pool)
 
@@ -108,23 +103,16 @@ class Ledger:
 
     def plan(self, name: str, now: float) -> Outcome:
         """Return what has to be written for a node, and enter what that creates."""
-        node = self.nodes.get(name)
-        claims = self._claims_of(name)
+        node, claims = self.nodes.get(name), self._claims_of(name)
+        if node is None:
+            self._remember(name, [], set())
+            return leave(self, claims, now)
         keys = self._keys(claims)
-        turn = Turn(self, node, keys, now) if node is not None else None
-        writes: list[Write] = []
-        if turn is None:
-            writes, again = self._leave(claims, now)
-            conflicts: list[Conflict] = []
-        else:
-            for key in keys:
-                turn.settle(key, self.by_key.get(key, []), [claim for claim in claims if self._key_of(claim) == key])
-            writes, again, conflicts = turn.writes, turn.again, turn.conflicts
-            if turn.values:
-                writes.append(Annotate(turn.node, turn.values))
-        waits_for = turn.waits_for if turn else set()
-        self._remember(name, conflicts, waits_for)
-        return Outcome(writes, conflicts, again)
+        turn = Turn(self, node, keys, now)
+        for key in keys:
+            turn.settle(key, self.by_key.get(key, []), [claim for claim in claims if self._key_of(claim) == key])
+        self._remember(name, turn.conflicts, turn.waits_for)
+        return turn.outcome()
 
     def enter(self, claim: NodeSubnet) -> None:
         """Enter a claim that is to be created."""
@@ -137,16 +125,6 @@ class Ledger:
         """Take back what `plan` entered, as it could not be created."""
         if (entered := self.claims.get(claim.subnet)) is not None and not entered.uid:
             self.drop_claim(claim.subnet)
-
-    def vouch(self, subnet: Subnet, now: float) -> None:
-        """Take note that the API server has just taken this claim from us."""
-        self._vouched.pop(subnet, None)
-        self._vouched[subnet] = now
-        if len(self._vouched) > VOUCHERS:
-            del self._vouched[next(iter(self._vouched))]  # the oldest; at worst it is asked for again
-
-    def is_vouched_for(self, subnet: Subnet, now: float) -> bool:
-        return 0 <= now - self._vouched.get(subnet, -VOUCHED) < VOUCHED
 
     def holds(self, claim: NodeSubnet) -> bool:
         """Tell whether the claim's node has it in an annotation."""
@@ -176,18 +154,6 @@ class Ledger:
     def reclaim_after(self, pool: str) -> float:
         return self.pools[pool].reclaim_after if pool in self.pools else RECLAIM_AFTER
 
-    def is_open(self, subnet: Subnet, node: str) -> bool:
-        """Tell whether addresses of `subnet` are about to be claimed for another node: the API server may still refuse that."""
-        return any(claim.node != node and not claim.uid for _, claim in self.claims.overlapping(subnet))
-
-    def rival(self, subnet: Subnet, node: str) -> str | None:
-        """Return another node that has an address of `subnet`, as far as that counts against `node`: it has a claim, or comes first."""
-        for _, claim in self.claims.overlapping(subnet):
-            if claim.node != node:
-                return f"Node {claim.node}"
-        first = min((other for _, others in self.space.strange.overlapping(subnet) for other in others if other < node), default=None)
-        return first if first in (BROKEN, None) else f"Node {first}"
-
     def _claims_of(self, name: str) -> list[NodeSubnet]:
         return sorted(claim for subnet in self._of_node.get(name, ()) if (claim := self.claims.get(subnet)))
 
@@ -199,19 +165,6 @@ class Ledger:
         """Return the annotation that a claim is for: its pool's, or where the pool is gone, what that was."""
         pool = self.pools.get(claim.pool)
         return claim.annotation if pool is None else pool.annotation
-
-    def _leave(self, claims: Iterable[NodeSubnet], now: float) -> tuple[list[Write], float | None]:
-        """See to the claims of a node that is gone: note since when, and forget them once that is long enough."""
-        writes: list[Write] = []
-        dues: list[float] = []
-        for claim in claims:
-            due = (now if claim.released is None else claim.released) + self.reclaim_after(claim.pool)
-            if claim.released is None:
-                writes.append(UpdateClaim(claim._replace(released=now)))
-            elif due <= now:
-                writes.append(DeleteClaim(claim, orphan=True))
-            dues.append(due)
-        return writes, min((due for due in dues if due > now), default=None)
 
     def _remember(self, name: str, conflicts: list[Conflict], waits_for: set[str]) -> None:
         old_conflicts, old_pools = self.conflicts.get(name, []), self.waiting.get(name, set())
@@ -227,9 +180,9 @@ class Ledger:
 
     def _note(self, name: str) -> None:
         """Take note of what a node's annotations hold without a claim of its own, so that nobody else is given it."""
-        old = self._strange.pop(name, ())
+        old, holder = self._strange.pop(name, ()), holder_of(name)
         for subnet in old:
-            self.space.forget(subnet, name)
+            self.space.forget(subnet, holder)
         node, found = self.nodes.get(name), []
         for annotation in [node.annotations.get(key) for key in self.by_key] if node else ():
             try:
@@ -239,7 +192,7 @@ class Ledger:
             for subnet in subnets:
                 claim = self.claims.get(subnet)
                 if claim is None or claim.node != name:
-                    self.space.note(subnet, name)
+                    self.space.note(subnet, holder)
                     found.append(subnet)
         if found:
             self._strange[name] = tuple(found)

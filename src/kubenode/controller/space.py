@@ -1,4 +1,4 @@
-"""PURE. What of the pools is free: the lowest subnet that nobody has, and how many there are."""
+"""PURE. What of the pools is free: the lowest subnet that nobody has, how many there are, and who has what is not."""
 
 from __future__ import annotations
 
@@ -14,8 +14,13 @@ if TYPE_CHECKING:
     from kubenode.controller.records import Block, NodeSubnet, SubnetPool
 
 
+def holder_of(node: str) -> str:
+    """Return how a node is called among those who hold something, and in what is told of it."""
+    return f"Node {node}"
+
+
 class Space:
-    """Claims, and what nodes hold without one (`strange`: subnet to nodes), seen as what is not free."""
+    """Claims, and what is held without one (`strange`: subnet to holders), seen as what is not free."""
 
     def __init__(self, claims: Held[NodeSubnet]) -> None:
         self._claims = claims
@@ -24,17 +29,17 @@ class Space:
         self.barred: dict[tuple[str, Block], str] = {}  # a pool's block that gives nothing, and why
         self._lowest: dict[Block, int] = {}  # below it nothing is free
 
-    def note(self, subnet: Subnet, node: str) -> None:
+    def note(self, subnet: Subnet, holder: str) -> None:
         holders = self.strange.get(subnet)
         if holders is None:
-            self.strange.put(subnet, {node})
+            self.strange.put(subnet, {holder})
         else:
-            holders.add(node)
+            holders.add(holder)
 
-    def forget(self, subnet: Subnet, node: str) -> None:
+    def forget(self, subnet: Subnet, holder: str) -> None:
         holders = self.strange.get(subnet)
         if holders is not None:
-            holders.discard(node)
+            holders.discard(holder)
             if not holders:
                 self.strange.remove(subnet)
 
@@ -65,6 +70,18 @@ class Space:
                 f"{mine.cidr} overlaps {other.cidr} of SubnetPool {older.name}, which is older and has another nodePrefix: "
                 f"nothing is given of it; make them equal, or exclude nothing and choose another network"
             )
+
+    def is_open(self, subnet: Subnet, node: str) -> bool:
+        """Tell whether addresses of `subnet` are about to be claimed for another node: the API server may still refuse that."""
+        return any(claim.node != node and not claim.uid for _, claim in self._claims.overlapping(subnet))
+
+    def rival(self, subnet: Subnet, node: str) -> str | None:
+        """Return who else has an address of `subnet`, as far as that counts against `node`: who has a claim, or comes first."""
+        for _, claim in self._claims.overlapping(subnet):
+            if claim.node != node:
+                return holder_of(claim.node)
+        mine = holder_of(node)
+        return min((holder for _, holders in self.strange.overlapping(subnet) for holder in holders if holder < mine), default=None)
 
     def lowest_free(self, pool: SubnetPool, version: int) -> Subnet | None:
         """Return the lowest free subnet of the first block of a family that has one."""

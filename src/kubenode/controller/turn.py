@@ -1,11 +1,24 @@
-"""PURE. One node's turn: its annotations, its claims and the pools that serve it, settled one annotation after the other."""
+"""PURE. One node's turn: its annotations, its claims and the pools that serve it, settled one annotation after the other.
+
+Or what is left of a node that is gone: its claims.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from kubenode.controller.records import NodeSubnet, noted
-from kubenode.controller.writes import OUTSIDE, OVERLAP, UNREADABLE, Conflict, CreateClaim, DeleteClaim, UpdateClaim
+from kubenode.controller.writes import (
+    OUTSIDE,
+    OVERLAP,
+    UNREADABLE,
+    Annotate,
+    Conflict,
+    CreateClaim,
+    DeleteClaim,
+    Outcome,
+    UpdateClaim,
+)
 from kubenode.ipam.ranges import RangeError
 
 if TYPE_CHECKING:
@@ -62,6 +75,11 @@ class Turn:
         if confirmed and all(confirmed):
             self.values[key] = ",".join([*([text.strip()] if text and text.strip() else []), *(str(claim.subnet) for claim in added)])
 
+    def outcome(self) -> Outcome:
+        """Return what there is to do once all is settled."""
+        annotating = [Annotate(self.node, self.values)] if self.values else []
+        return Outcome([*self.writes, *annotating], self.conflicts, self.again)
+
     def _is_ours(self, subnet: Subnet, key: str, pools: list[SubnetPool]) -> bool:
         """See to a subnet of the annotation; tell whether the controller has written it."""
         claim = self._ledger.claims.get(subnet)
@@ -69,10 +87,10 @@ class Turn:
         if claim is not None and claim.node == self.node.name and not elsewhere:
             self._confirm(claim, key)
             return not claim.adopted
-        if self._ledger.is_open(subnet, self.node.name):
+        if self._ledger.space.is_open(subnet, self.node.name):
             self._look_again(self._now + SETTLED_AFTER)
             return False
-        rival = elsewhere or self._ledger.rival(subnet, self.node.name)
+        rival = elsewhere or self._ledger.space.rival(subnet, self.node.name)
         pool = next((pool for pool in pools if any(block.holds(subnet) for block in pool.blocks)), None)
         if rival is not None and pools:
             message = f"{subnet} in annotation {key} of Node {self.node.name} overlaps with what {rival} has"
@@ -137,7 +155,7 @@ class Turn:
         """Confirm a claim that is about to be annotated: what is known of it may be old, and another controller may be taking it back."""
         if not self._confirm(claim, key):
             return False
-        if not self._ledger.is_vouched_for(claim.subnet, self._now):
+        if not self._ledger.vouchers.cover(claim.subnet, self._now):
             self.writes.append(UpdateClaim(claim))  # as it is: refused unless it is
             return False
         return True
@@ -161,3 +179,17 @@ class Turn:
     def _conflict(self, key: str, pools: Iterable[SubnetPool], reason: str, message: str) -> None:
         names = tuple(pool.name for pool in pools)
         self.conflicts.append(Conflict(self.node.name, self.node.uid, key, reason, message, names))
+
+
+def leave(ledger: Ledger, claims: Iterable[NodeSubnet], now: float) -> Outcome:
+    """See to the claims of a node that is gone: note since when, and forget them once that is long enough."""
+    writes: list[Write] = []
+    dues: list[float] = []
+    for claim in claims:
+        due = (now if claim.released is None else claim.released) + ledger.reclaim_after(claim.pool)
+        if claim.released is None:
+            writes.append(UpdateClaim(claim._replace(released=now)))
+        elif due <= now:
+            writes.append(DeleteClaim(claim, orphan=True))
+        dues.append(due)
+    return Outcome(writes, [], min((due for due in dues if due > now), default=None))

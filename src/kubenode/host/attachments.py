@@ -42,7 +42,7 @@ class Attachments:
         try:
             files.write_all(fd, content)
         except BaseException:
-            os.unlink(path)
+            files.discard(path)
             raise
         finally:
             os.close(fd)
@@ -56,10 +56,7 @@ class Attachments:
         return record if isinstance(record, dict) else {}
 
     def remove(self, attachment: Attachment) -> None:
-        try:
-            os.unlink(self._path(attachment))
-        except OSError:  # none there; or one that the next boot takes away
-            pass
+        files.discard(self._path(attachment))  # what stays, the next boot takes away
 
     def all(self) -> Iterator[Attachment]:
         """Iterate over what this network has records of."""

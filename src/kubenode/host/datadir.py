@@ -81,17 +81,14 @@ class DiskStore:
         try:
             files.write_all(fd, f"{attachment.container_id}\r\n{attachment.ifname}".encode())
         except BaseException:
-            os.unlink(path)
+            files.discard(path)  # torn where it stays, which the next ADD heals
             raise
         finally:
             os.close(fd)
         return True
 
     def release(self, reservation: Reservation) -> None:
-        try:
-            os.unlink(os.path.join(self.directory, reservation.name))
-        except FileNotFoundError:
-            pass
+        files.remove(os.path.join(self.directory, reservation.name))
 
     def last_reserved(self, set_id: int) -> Address | None:
         try:

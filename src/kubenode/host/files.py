@@ -50,8 +50,21 @@ def replace(path: str, content: bytes, *, durable: bool = False, mode: int = 0o6
             os.close(fd)
         os.rename(temporary, path)
     except BaseException:
-        try:
-            os.unlink(temporary)
-        except FileNotFoundError:  # the deadline's signal came just after the rename
-            pass
+        discard(temporary)  # not there where the deadline's signal came just after the rename
         raise
+
+
+def remove(path: str) -> None:
+    """Remove a file that may not be there. Raises OSError."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+def discard(path: str) -> None:
+    """Remove a file if that can be done: what has failed before is what is to be told of."""
+    try:
+        os.unlink(path)
+    except OSError:
+        pass

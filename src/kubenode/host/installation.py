@@ -153,7 +153,7 @@ class Installation:
             return
         if set_aside:
             # A second name, so that the first is never without a file.
-            _unlink(f"{path}{SET_ASIDE}")
+            files.remove(f"{path}{SET_ASIDE}")
             os.link(path, f"{path}{SET_ASIDE}", follow_symlinks=False)
         files.replace(path, part.content, durable=True, mode=part.mode)
 
@@ -177,11 +177,11 @@ class Installation:
             if step.what == "restore":
                 if os.path.lexists(f"{path}{SET_ASIDE}"):
                     os.rename(f"{path}{SET_ASIDE}", path)
-                    _unlink(f"{path}{SET_ASIDE}")  # rename(2) does nothing where both are names of one file
+                    files.remove(f"{path}{SET_ASIDE}")  # rename(2) does nothing where both are names of one file
             elif self._installed.entries[step.path].tree:
                 shutil.rmtree(path, ignore_errors=True)
             else:
-                _unlink(path)
+                files.remove(path)
         except OSError as error:
             raise CNIError(IO_FAILURE, f"{path}: {error.strerror}", "remove it by hand, or run uninstall again") from None
         del self._installed.entries[step.path]
@@ -191,14 +191,14 @@ class Installation:
         if self._installed.entries:
             self._installed.write()
             return
-        _unlink(self._installed.path)
+        files.remove(self._installed.path)
         self._remove_empty(self._installed.directories)
 
     def _sweep(self) -> None:
         """Remove what an installation that was killed had under temporary names."""
         for there in [self._installed.path, *map(self._path, self._installed.entries)]:
             for left in glob.glob(f"{glob.escape(there)}.*{files.TEMPORARY}"):
-                _unlink(left)
+                files.remove(left)
             shutil.rmtree(f"{there}{files.TEMPORARY}", ignore_errors=True)
 
     def _remove_empty(self, directories: Iterable[str]) -> None:
@@ -241,10 +241,3 @@ class Installation:
         finally:
             if bin_dir >= 0:
                 os.close(bin_dir)
-
-
-def _unlink(path: str) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass
