@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from agentprocess import AgentProcess, answer, request
 from podnet import Answer
+from wanting import want
 
 if TYPE_CHECKING:
     from .conftest import NetConfMaker
@@ -25,11 +26,9 @@ class Traced:
     """An agent that strace may be attached to, while one thread of it waits for a call."""
 
     def __init__(self, run_dir: Path, node_file: Path, scratch: Path) -> None:
-        strace = shutil.which("strace")
-        if strace is None:
-            pytest.skip("no strace (Debian: strace)")
+        want("strace")
         self.agent = AgentProcess(run_dir, f"--node-file={node_file}", "--reclaim=off")
-        self._strace = [strace, "-f", "-q", "-s", "300"]
+        self._strace = ["strace", "-f", "-q", "-s", "300"]
         self._output = scratch / "trace"
 
     def call(self, data: bytes, *options: str) -> Answer:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from agentprocess import AgentProcess, pod_args, write_node
 from patience import eventually
+from wanting import want
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,8 +25,7 @@ PODS = "/api/v1/namespaces/default/pods"
 @pytest.fixture
 def netns() -> Iterator[Callable[[], str]]:
     """Return a maker of network namespaces, which returns their paths."""
-    if os.geteuid() != 0 or shutil.which("ip") is None:
-        pytest.skip("network namespaces need root and the ip command (Debian: iproute2)")
+    want("network namespaces")
     made = []
 
     def make() -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from controllerprocess import until
+from wanting import want
 
 from kubenode.controller.records import parse_pool
 
@@ -86,8 +86,7 @@ def test_a_pool_that_cannot_work(corner: Corner) -> None:
 @pytest.mark.usefixtures("controller")
 def test_kubectl_shows(corner: Corner, admin: Path) -> None:
     """`kubectl get` shows of a pool how full it is, and of a NodeSubnet whose it is."""
-    if shutil.which("kubectl") is None:
-        pytest.skip("no kubectl in PATH")
+    want("kubectl")
     pool, node = corner.pool("net", [NET]), corner.node("a")
     until(lambda: corner.status(pool).get("allocated") == 1, 10)
     kubectl = ["kubectl", f"--kubeconfig={admin}", "get"]

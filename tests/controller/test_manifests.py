@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ import yaml
 from controllerprocess import until
 from corner import APIS, ROOT
 from ourprocess import KUBE_NODE
+from wanting import want
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,8 +25,7 @@ DEPLOY = ROOT / "deploy/controller"
 
 def test_the_component(tmp_path: Path) -> None:
     """As a kustomize component it brings all of it, with the overlay's image; the Deployment runs twice, as nobody, on a read-only root."""
-    if shutil.which("kubectl") is None:
-        pytest.skip("no kubectl in PATH")
+    want("kubectl")
     overlay = {
         "components": [os.path.relpath(DEPLOY, tmp_path)],
         "images": [{"name": "kube-node", "newName": "example.com/x", "newTag": "1"}],
