@@ -239,7 +239,7 @@ def test_sigterm(agent: AgentProcess, netconf: NetConfMaker, data_dir: Path) -> 
         slow.sendall(asked[10:])
         slow.shutdown(socket.SHUT_WR)
         assert answer(slow).addresses == ["10.1.0.3", "fd01::3"]
-    assert agent.process.wait(20) == 0
+    assert agent.process.wait(PATIENCE) == 0
 
 
 @pytest.mark.parametrize("passed_on", [False, True])
@@ -264,7 +264,7 @@ def test_sigterm_without_the_sockets_path(
             agent.process.terminate()
             time.sleep(0.5)
         assert answer(sock).addresses == ["10.1.0.2", "fd01::2"]
-    assert agent.process.wait(20) == 0
+    assert agent.process.wait(PATIENCE) == 0
 
 
 def test_a_second_agent(agent: AgentProcess, node_file: Path, run_dir: Path, netconf: NetConfMaker) -> None:
