@@ -34,7 +34,8 @@ install_packages() {
     log=$(mktemp)
     # shellcheck disable=SC2086 # they are several
     if apt update && { apt --assume-no install $packages || grep -q '^After this' "$log"; }; then
-        say "installing Debian's$packages: $(sed -n '/^The following NEW/,/^[^ ].*to remove/ s/^  *//p; /^Need to get/p; /^After this/p' "$log" | tr '\n' ' ')"
+        say "installing Debian's$packages and what they need: $(sed -n '/^The following NEW/,/^[0-9]/ s/^  *//p' "$log" | paste -sd ' ')"
+        say "$(grep -E '^(Need to get|After this)' "$log" | paste -sd ' ')"
         if apt --yes install $packages; then rm "$log" && return; fi
     fi
     say "apt-get fails: $(tail -n 5 "$log")"
