@@ -35,9 +35,9 @@ def pins(text: str) -> dict[str, str]:
     return found
 
 
-def pinned(names: tuple[str, ...], part: str = "run") -> str:
-    """Return the lines of these projects only, as a requirements file."""
-    known = pins((LOCKS / f"{part}.lock").read_text())
+def pinned(names: tuple[str, ...]) -> str:
+    """Return the lines of these projects of run.lock, as a requirements file."""
+    known = pins((LOCKS / "run.lock").read_text())
     return "".join(known[canonicalize_name(name)] for name in names)
 
 
@@ -68,8 +68,8 @@ def make(options: list[str]) -> None:
         resolve(everything, list(PARTS.values()), options)
         before: set[str] = set()
         for number, part in enumerate(PARTS, 1):
-            groups = list(PARTS.values())[:number]
-            new = {name: text for name, text in resolve(Path(scratch, part), groups, [f"--constraint={everything}"]).items() if name not in before}
+            needed = resolve(Path(scratch, part), list(PARTS.values())[:number], [f"--constraint={everything}"])
+            new = {name: text for name, text in needed.items() if name not in before}
             before |= new.keys()
             lock = LOCKS / f"{part}.lock"
             lock.write_text("".join(new.values()))

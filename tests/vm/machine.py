@@ -123,7 +123,7 @@ class Machine:
             "-device", "virtserialport,chardev=port,name=guest",
             "-qmp", f"unix:{self._monitor},server=on,wait=off",
         ])  # fmt: skip
-        wait("qemu's sockets", 20, self._monitor.exists)
+        wait("qemu's sockets", PATIENCE, self._monitor.exists)
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.connect(str(self._port))
         return self
