@@ -113,7 +113,11 @@ case $command in
 help | -h | --help) help && exit ;;
 try) need_python && need_pods ;;
 venv | check | deb | man | lock) need_python ;;
-test | pictures | dashboard) need_python && need_compiler ;;
+test)
+    need_python
+    case " $* " in *" --quick "*) ;; *) need_compiler ;; esac # which does without what is compiled
+    ;;
+pictures | dashboard) need_python && need_compiler ;;
 binaries)
     need_python
     case " $* " in *--arch* | *--cc*zig*) compiler=zig ;; *) need_compiler ;; esac
