@@ -40,7 +40,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """Do without workers where a person tries a few files, or something that workers cannot do; else one a processor."""
     option = config.option
     few = all(".py" in argument for argument in config.args) or (option.keyword and not option.keyword.startswith("not "))
-    return 0 if few or option.lf or option.capture == "no" or option.shuffle is not None else None
+    return 0 if few or config.getoption("lf", default=False) or option.capture == "no" or option.shuffle is not None else None
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 from callplugin import environment
+from effort import examples
 from wanting import DEBIANS_CNI, want
 
 from kubenode.host.log import Log
@@ -222,7 +223,7 @@ def reference(request: pytest.FixtureRequest) -> tuple[Path, list[str]]:
 
 
 def sequences(count: int, seed: int, run: Callable[[random.Random], None]) -> None:
-    for number in range(count):
+    for number in range(examples(count)):
         try:
             run(random.Random(seed + number))
         except AssertionError as error:
