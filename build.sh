@@ -103,7 +103,7 @@ need_pods() {
 compiler=
 gcc_works() { echo 'int main(void) { return 0; }' | gcc -static-pie -x c -o /dev/null - 2>/dev/null; }
 need_compiler() {
-    if gcc_works; then return; fi
+    if gcc_works || cmp -s requirements/zig.lock .venv/zig.lock; then return; fi
     if may_install; then packages="$packages gcc libc6-dev"; else compiler=zig; fi
 }
 
@@ -127,6 +127,7 @@ fuzz) ;;
 esac
 if ! install_packages; then
     say "going on without Debian's$packages$([ "$(id -u)" = 0 ] || echo ", which this installs as root")"
+    case $packages in *gcc*) compiler=zig ;; esac
 fi
 case $command in
 venv) venv run "$@" ;;
