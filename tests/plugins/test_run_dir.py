@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from callplugin import Network, NetworkMaker
 
 pytestmark = pytest.mark.ways("standalone", "console")  # an agent holds the Node in its memory
-PAGE = 4096  # bytes, as much as the small file system has
+PAGE = 4096  # bytes
 
 
 @contextmanager
@@ -29,8 +29,11 @@ def closed(run_dir: Path, how: str) -> Iterator[None]:
     kept = {path.name: path.read_bytes() for path in run_dir.iterdir() if path.is_file()}
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={(1 + len(kept)) * PAGE}", "none", run_dir], check=True)
     try:
-        for name, content in {**kept, "filler": b"x" * PAGE}.items():
+        for name, content in kept.items():
             (run_dir / name).write_bytes(content)
+        with (run_dir / "filler").open("wb", buffering=0) as filler, suppress(OSError):
+            while filler.write(b"x" * PAGE):
+                pass
         if how == "read-only":
             subprocess.run(["mount", "-o", "remount,ro", run_dir], check=True)
         yield
