@@ -43,7 +43,7 @@ def closed(run_dir: Path, how: str) -> Iterator[None]:
 
 def lifetime(net: Network) -> None:
     added = net.call("ADD")
-    assert (added.code, added.addresses) == (0, ["11.0.1.2", "1100:0:0:1::2"]), added
+    assert (added.code, len(added.addresses)) == (0, 2), added
     assert "cannot be written" in added.stderr
     net.ok("CHECK", prevResult=added.json)
     net.gc("c1")

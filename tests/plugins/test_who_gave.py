@@ -161,6 +161,18 @@ def test_del_in_both_directories(binaries: Path, tmp_path: Path, view: ViewWrite
     assert net.reserved() == []
 
 
+@pytest.mark.parametrize("data_dir", [7, {"a": []}, "\0"])
+def test_del_with_a_broken_directory(embedded: NetworkMaker, view: ViewWriter, data_dir: Any) -> None:
+    """A dataDir that is none by now keeps no pod from ending, nor its address from being released where it was given."""
+    view("11.0.1.0/24")
+    net = embedded()
+    net.add("c1")
+    net.ipam["dataDir"] = data_dir
+    net.ok("DEL", "c1")
+    net.ok("DEL", "never")
+    assert net.reserved() == []
+
+
 @pytest.mark.parametrize("command", ["DEL", "GC"])
 def test_a_file_that_cannot_be_removed(embedded: NetworkMaker, view: ViewWriter, command: str) -> None:
     """DEL and GC go on after a file that they cannot remove, and name it at the end; with it gone they succeed."""

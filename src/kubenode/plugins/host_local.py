@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from kubenode.cni.errors import NOT_AVAILABLE, NOT_RESERVED, UNKNOWN_CONTAINER, CNIError
+from kubenode.cni.errors import INVALID_NETWORK_CONFIG, NOT_AVAILABLE, NOT_RESERVED, UNKNOWN_CONTAINER, CNIError
 from kubenode.cni.netconf import NetConf, invalid, is_path
 from kubenode.cni.result import IPConfig, Result
 from kubenode.host import files
@@ -19,7 +19,7 @@ VALID = "cni.dev/valid-attachments"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Sequence
 
     from kubenode.cni.jsontext import JSON
     from kubenode.cni.request import Request
@@ -40,21 +40,20 @@ def cmd_add(call: Call, first: Callable[[], None] = lambda: None) -> bytes:
     return answer(Result(ips, conf.routes, dns).render(call.netconf.cni_version))
 
 
-def release(places: Iterable[Call]) -> None:
+def release(places: Sequence[Call]) -> None:
     """Release what is reserved for the attachment in each of these calls' directories; nothing is a success too (SPEC.md, "DEL").
 
     What fails in one keeps none of the others. The order is the same for all that do so: an agent keeps each lock until it has answered.
     """
-    by_path: dict[str, Call] = {}
-    for call in places:
+    by_path = {str(call.netconf.ipam.get("dataDir") or DEFAULT_DATA_DIR): call for call in reversed(places)}
+    by_inode: dict[tuple[int, ...], Call] = {}
+    for call in by_path.values():
         try:
-            directory = os.path.join(data_dir(call.netconf) or DEFAULT_DATA_DIR, call.netconf.name)
-        except CNIError:
-            if by_path:
-                continue  # what is configured by now must not keep an address from being released
-            raise
-        by_path.setdefault(directory, call)
-    by_inode = {_inode(call, directory): call for directory, call in by_path.items()}
+            by_inode[_inode(call)] = call
+        except CNIError as error:
+            if error.code != INVALID_NETWORK_CONFIG:
+                raise
+            call.log.warning("nothing to release there, as nothing can have been given", why=error.msg)
     failure: CNIError | OSError | None = None
     for inode in filter(None, sorted(by_inode)):
         call = by_inode[inode]
@@ -68,11 +67,11 @@ def release(places: Iterable[Call]) -> None:
         raise failure
 
 
-def _inode(call: Call, directory: str) -> tuple[int, ...]:
-    """Return what tells a directory from all others; nothing where there is none, so that an ADD has failed. Raises CNIError, OSError."""
+def _inode(call: Call) -> tuple[int, ...]:
+    """Return what tells a network's directory from all others; nothing where there is none: ADD has failed. Raises CNIError, OSError."""
     _store(call)  # which has to be within reach
     try:
-        status = os.stat(call.host.path(directory))
+        status = os.stat(call.host.path(os.path.join(data_dir(call.netconf) or DEFAULT_DATA_DIR, call.netconf.name)))
     except OSError as error:
         if files.is_nowhere(error):
             return ()
