@@ -64,7 +64,7 @@ class OwnNode:
         except CNIError as error:  # we write it by renaming: what is broken is a person's, to be corrected
             self._log.error("the Node view cannot be used", error=str(error))
             return True
-        self.seen = view.fetched or time.time()
+        self.seen = time.time() - view.age()
         self._log.info("the Node view serves until there is news", node=self.node.name, age=round(view.age()))
         return view.fetched is None
 

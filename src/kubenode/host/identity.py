@@ -10,6 +10,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from kubenode.host.root import HostRoot
+
+MACHINE_ID = "/etc/machine-id"
+
 
 def given_name(environ: Mapping[str, str], run_dir: str) -> tuple[str, str]:
     """Return the Node's name where somebody said it, and who: $NODE_NAME, or the file `nodename`. Else two empty strings."""
@@ -24,9 +28,14 @@ def host_name() -> str:
     return os.uname().nodename.strip().lower()
 
 
-def machine_id(path: str = "/etc/machine-id") -> str:
+def machine_id(path: str = MACHINE_ID) -> str:
     """Return the machine-id (machine-id(5)), or "" where there is none."""
     return _line(path)
+
+
+def host_machine_id(root: HostRoot) -> str:
+    """Return the machine-id of the host below a root, or "" where it is not to be seen from here."""
+    return machine_id(root.path(MACHINE_ID)) if root.is_mounted(MACHINE_ID) else ""
 
 
 def _line(path: str) -> str:

@@ -10,6 +10,7 @@ from _bisect import bisect_left, bisect_right
 
 from kubenode.cni.errors import REQUESTED_ADDRESS, CNIError
 from kubenode.cni.record import NamedTuple
+from kubenode.ipam.index import Index
 from kubenode.ipam.search import Search, segments_of
 
 TYPE_CHECKING = False
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from kubenode.ipam.address import Address
-    from kubenode.ipam.index import Index
     from kubenode.ipam.ranges import RangeSet
     from kubenode.ipam.search import Allocation, Exclusions
     from kubenode.ipam.store import Attachment, Reservation, Store
@@ -52,9 +52,9 @@ def allocate(
 ) -> Addition:
     """Reserve one address of each range set, or none at all. `first` is called before, with the lock held. Raises CNIError."""
     with store.lock():
+        dead = _release_dead(store)  # before `first`, whose record of this boot may be of a container that has had an earlier one
         first()
-        dead = _release_dead(store)
-        index = store.index()
+        index = _index_for(store, attachment)
         nobodys = _release_nobodys(store, index)
         had = index.of(attachment)
         search = Search(store, attachment, index, exclude)
@@ -77,7 +77,7 @@ def allocate(
 
 
 def release_dead(store: Store) -> list[Reservation]:
-    """Release what was reserved before this boot: its containers are gone. Where no boot was noted yet, note this one."""
+    """Release what was reserved before this boot for certain: its containers are gone. This boot is noted then."""
     with store.lock():
         return _release_dead(store)
 
@@ -85,7 +85,7 @@ def release_dead(store: Store) -> list[Reservation]:
 def release(store: Store, attachment: Attachment) -> list[Reservation]:
     """Release all that is reserved for an attachment, or else, as old host-locals wrote it, for its container."""
     with store.lock():
-        mine = _find(store.index(), attachment)
+        mine = _find(_index_for(store, attachment), attachment)
         for entry in mine:
             store.release(entry)
         return mine
@@ -94,7 +94,7 @@ def release(store: Store, attachment: Attachment) -> list[Reservation]:
 def find(store: Store, attachment: Attachment) -> list[Reservation]:
     """Return what is reserved for an attachment."""
     with store.lock():
-        return _find(store.index(), attachment)
+        return _find(_index_for(store, attachment), attachment)
 
 
 def collect(store: Store, valid: Collection[Attachment]) -> list[Reservation]:
@@ -110,7 +110,7 @@ def collect(store: Store, valid: Collection[Attachment]) -> list[Reservation]:
     with store.lock():
         stale = _release_dead(store)
         for entry in store.index():
-            if is_stale(entry):
+            if is_stale(entry) and (entry.attachment or store.is_abandoned(entry)):
                 store.release(entry)
                 stale.append(entry)
         return stale
@@ -125,7 +125,9 @@ def usage(store: Store, sets: Iterable[RangeSet], exclude: Exclusions = ()) -> l
         counted = _count(store.taken(), sets, exclude)
         if all(one.used < one.total for one in counted):
             return counted
-        return _count(NOTHING if store.is_of_another_boot() else store.index().taken, sets, exclude)
+        index, dead = store.index(), {*store.dead()}
+        living = Index(entry for entry in index if entry not in dead) if dead else index
+        return _count(living.taken, sets, exclude)
 
 
 def unused(sets: Iterable[RangeSet], exclude: Exclusions = ()) -> list[Usage]:
@@ -147,10 +149,17 @@ def _find(index: Index, attachment: Attachment) -> list[Reservation]:
     return index.of(attachment) or index.of_container(attachment.container_id)
 
 
+def _index_for(store: Store, attachment: Attachment) -> Index:
+    """Return the index, which is right in what an attachment has: a reservation may be rewritten in place."""
+    index = store.index()
+    had = index.of(attachment) + index.of_container(attachment.container_id)
+    return index if all(store.has(entry) for entry in had) else store.index()
+
+
 def _release_dead(store: Store) -> list[Reservation]:
-    if not store.is_of_another_boot():
+    if store.is_of_this_boot():
         return []
-    dead = [entry for entry in store.index() if entry.address]
+    dead = store.dead()
     for entry in dead:
         store.release(entry)
     store.note_boot()  # last: whoever dies before leaves the work to the next
@@ -158,8 +167,8 @@ def _release_dead(store: Store) -> list[Reservation]:
 
 
 def _release_nobodys(store: Store, index: Index) -> list[Reservation]:
-    """Release what nobody owns: whoever makes a file writes it under the lock that we hold, and no DEL can ever match it."""
-    nobodys = index.nobodys()
+    """Release what nobody owns and nobody is about to write, though the lock's file may be a new one: no DEL can ever match it."""
+    nobodys = [entry for entry in index.nobodys() if store.is_abandoned(entry)]
     for entry in nobodys:
         store.release(entry)
     return nobodys
