@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from agentprocess import AgentProcess
 
-from kubenode.host.datadir import BOOT_ID
-
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import ExitStack
@@ -37,7 +35,6 @@ class Doctor:
             self.plugin(name)
         (node.bin / "kube-node").symlink_to(SCRIPTS / "kube-node")
         node.add(self.conf, "c1", "web/shop")
-        (node.networks / ".k8snet.boot").write_bytes(Path(BOOT_ID).read_bytes())
 
     def plugin(self, name: str, mode: int = 0o755) -> None:
         path = self.node.bin / name

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 from agentprocess import AgentProcess
 from healthy import SCRIPTS, Doctor, follow, steps
+from rebooting import EARLIER, note, reboot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -108,12 +109,19 @@ def no_route(doctor: Doctor) -> None:
 
 
 def earlier_boot(doctor: Doctor) -> None:
-    (doctor.node.networks / ".k8snet.boot").write_text("another\n")
+    doctor.wrap = reboot(doctor.node.networks / ".k8snet.boot", run_dir=doctor.node.run)
+
+
+def shared(doctor: Doctor) -> None:
+    path = doctor.node.networks / ".k8snet.boot"
+    path.write_text(note("another-machine") + path.read_text())
 
 
 def tear(doctor: Doctor) -> None:
     for name in ("10.1.0.66", "10.1.0.67"):
-        (doctor.node.networks / "k8snet" / name).write_text("")
+        path = doctor.node.networks / "k8snet" / name
+        path.write_text("")
+        os.utime(path, times=(0, 0))
 
 
 def remove(doctor: Doctor, *names: str) -> None:
@@ -217,6 +225,10 @@ FAULTS = {
     ),
     "data directory for everybody": Fault("access", "can be written by others", lambda d: (d.node.networks / "k8snet").chmod(0o777)),
     "boot not noted": Fault("reboot", "nobody has noted", lambda d: remove(d, "networks/.k8snet.boot"), None, "warning"),
+    "boot noted by an earlier version": Fault(
+        "reboot", "nobody has noted", lambda d: d.write("networks/.k8snet.boot", f"{EARLIER}\n"), None, "warning"
+    ),
+    "directory of two machines": Fault("reboot", "another-machine", shared, None, "warning"),
     "reservations of before a reboot": Fault("reboot", "before the last reboot", earlier_boot, None, "warning"),
     "torn files": Fault("torn", "10.1.0.66", tear, None, "warning"),
     "leak": Fault("leaks", "web/shop", lambda d: remove(d, "netns/c1"), None, "warning"),

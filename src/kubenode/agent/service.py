@@ -134,7 +134,13 @@ class Agent:
 
         kubeconfig, environ = self._options.kubeconfig, {**self._environ, "KUBE_NODE_RUN_DIR": self._run_dir}
         return NodeWatch(
-            find=lambda: nodes.fetch(kubeconfig, environ, guesses=self._own.guesses()),
+            find=lambda: nodes.fetch(
+                kubeconfig,
+                environ,
+                guesses=self._own.guesses(),
+                machine_id=identity.host_machine_id(self._root),
+                complain=self._log.error,
+            ),
             connect=lambda: AsyncNodes(kubeconfig or None, environ, API_TIMEOUT),
             publish=self._own.publish,
             log=self._log,

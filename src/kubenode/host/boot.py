@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 
+from kubenode.cni.request import is_name
 from kubenode.host import files
 from kubenode.host.identity import machine_id as own_machine_id
 from kubenode.host.nodeview import DEFAULT_RUN_DIR
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from kubenode.ipam.store import Attachment
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"  # random(4): another one each time the kernel starts
+SUFFIX = ".boot"
 BOOT_ID_SHAPE = (8, 4, 4, 4, 12)  # its groups of hexadecimal digits
 HEX_DIGITS = frozenset("0123456789abcdef")
 MACHINES = 8  # that a note remembers; the oldest is forgotten
@@ -84,6 +86,16 @@ def read(note: bytes) -> dict[str, str]:
     return machines if note.endswith(b"\n") else {}
 
 
+def notes(data_dir: str) -> list[str]:
+    """Return the notes of a data directory."""
+    try:
+        names = sorted(os.listdir(data_dir))
+    except OSError:
+        return []
+    networks = [name[1 : -len(SUFFIX)] for name in names if name.startswith(".") and name.endswith(SUFFIX)]
+    return [path_of(data_dir, network) for network in networks if is_name(network)]
+
+
 def path_of(data_dir: str, network: str) -> str:
     """Return where a network's note lies: no network can be called as it is."""
-    return os.path.join(data_dir, f".{network}.boot")
+    return os.path.join(data_dir, f".{network}{SUFFIX}")

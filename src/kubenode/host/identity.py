@@ -1,4 +1,8 @@
-"""What this host knows of its own Node's name."""
+"""What this host knows of its own Node's name.
+
+The file `nodename` has a name that an administrator has said; or, where an agent has left it for plugins that run without one, a name and
+the machine-id that its Node had. That is a guess, as a node may be renamed.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,21 @@ def given_name(environ: Mapping[str, str], run_dir: str) -> tuple[str, str]:
     if name := environ.get("NODE_NAME", "").strip():
         return name, "NODE_NAME"
     path = os.path.join(run_dir, "nodename")
-    return _line(path), path
+    name, _, machine = _line(path).partition(" ")
+    return ("", "") if machine else (name, path)
+
+
+def noted_names(run_dir: str) -> tuple[str, ...]:
+    """Return the name that the program itself has noted, if it has: it counts only with our machine-id."""
+    name, _, machine = _line(os.path.join(run_dir, "nodename")).partition(" ")
+    return (name,) if machine else ()
+
+
+def note_name(run_dir: str, name: str, machine: str) -> None:
+    """Leave our Node's name for plugins that run without agent, unless an administrator has said it. Raises OSError."""
+    path = os.path.join(run_dir, "nodename")
+    if machine and _line(path) not in (name, f"{name} {machine}"):
+        files.replace(path, f"{name} {machine}\n".encode())
 
 
 def host_name() -> str:
