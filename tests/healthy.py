@@ -74,7 +74,7 @@ class Doctor:
 def follow(doctor: Doctor, findings: list[dict[str, str]]) -> None:
     """Run the commands that the findings advise."""
     for one in findings:
-        subprocess.run(["sh", "-c", one["run"]], check=True, env={**os.environ, **doctor.env}, capture_output=True)
+        subprocess.run([*doctor.wrap, "sh", "-c", one["run"]], check=True, env={**os.environ, **doctor.env}, capture_output=True)
 
 
 def steps(*functions: Callable[[T], object]) -> Callable[[T], None]:

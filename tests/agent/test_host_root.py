@@ -158,7 +158,7 @@ def test_reboot_under_a_root(container: Container) -> None:
     (container.node / "etc/kubernetes/node.json").write_text(json.dumps({**manifest, "status": {"nodeInfo": {"machineID": "m"}}}))
     note = directory.parent / ".net.boot"
     with container.agent(after=reboot(note, machine="m")) as agent:
-        assert agent.call("STATUS", conf()).code == 0
+        assert agent.call("DEL", conf()).code == 0
         agent.said("reservations of an earlier boot released")
         assert not (directory / "10.8.0.9").exists()
         assert note.read_text() == f"{Path(BOOT_ID).read_text().strip()} m\n"

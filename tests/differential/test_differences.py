@@ -260,6 +260,7 @@ def test_healing(theirs: Plugin, ours: Plugin) -> None:
         plugin.store.mkdir(parents=True)
         for name, content in files.items():
             (plugin.store / name).write_bytes(content)
+            os.utime(plugin.store / name, times=(0, 0))
     assert "no IP addresses available" in theirs.error("ADD")["msg"]
     assert ours.add() == ["10.0.0.2", "fd00::2"]
     assert ours.reserved() == {"10.0.0.2", "10.0.0.6", "fd00::2"}

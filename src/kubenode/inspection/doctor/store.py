@@ -41,20 +41,22 @@ def reboot(facts: Facts) -> Iterator[Finding]:
     for network in _there(facts):
         if _file_system(network.store.directory) in IN_MEMORY:
             continue
-        note, path, machine = network.store.boot_noted(), quote(network.store.boot_path), facts.place.boot.machine_id()
-        machines = boot.read(note)
-        if not machines and _is_ours(facts, network):
+        path, machine = quote(network.store.boot_path), facts.place.boot.machine_id()
+        machines = boot.read(network.store.boot_noted())
+        note_it = f'echo "$(cat {boot.BOOT_ID}) {machine}" >{path} && chmod 600 {path}'
+        if not machine:
+            yield warning("this host has no machine-id: no reservation is released after a reboot", "systemd-machine-id-setup makes one")
+        elif not machines and _is_ours(facts, network):
             yield warning(
                 f"{network.store.directory} is on a disk, and nobody has noted of which boot its reservations are",
                 "kube-node's next ADD notes it; if the node has not been rebooted since, note it now",
-                f'echo "$(cat {boot.BOOT_ID}) {machine}" >{path} && chmod 600 {path}',
+                note_it,
             )
-        elif machine and machines.keys() - {machine}:
+        elif others := sorted(machines.keys() - {machine}):
             yield warning(
-                f"{network.store.directory} was used by other machines, too ({', '.join(sorted(machines.keys() - {machine}))}): "
-                "no reservation is released after a reboot",
-                "two nodes that share a dataDir share its addresses; where no other machine uses it any more, take the note away",
-                f"rm {path}",
+                f"{network.store.directory} was used by other machines, too ({', '.join(others)}): nothing is released after a reboot",
+                "nodes that share a dataDir share its addresses; where none of them uses it any more, note that it is this node's alone",
+                note_it,
             )
         elif dead := network.store.dead():
             yield warning(
