@@ -52,9 +52,12 @@ class MemoryStore:
         self.files[str(address)] = attachment
         return True
 
-    def release(self, reservation: Reservation) -> None:
+    def release(self, reservation: Reservation) -> bool:
         assert self.locked
-        self.files.pop(reservation.name, None)
+        if not self.has(reservation):
+            return False
+        del self.files[reservation.name]
+        return True
 
     def last_reserved(self, set_id: int) -> Address | None:
         return self.turns.get(set_id)

@@ -118,9 +118,11 @@ class DiskStore:
         finally:
             os.close(fd)
 
-    def release(self, reservation: Reservation) -> None:
-        if self.has(reservation):
-            files.remove(os.path.join(self.directory, reservation.name))
+    def release(self, reservation: Reservation) -> bool:
+        if not self.has(reservation):
+            return False
+        files.remove(os.path.join(self.directory, reservation.name))
+        return True
 
     def has(self, reservation: Reservation) -> bool:
         try:

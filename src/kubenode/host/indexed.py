@@ -123,11 +123,13 @@ class IndexedStore(DiskStore):
             self._memory.index.add(address, attachment)
         return True
 
-    def release(self, reservation: Reservation) -> None:
+    def release(self, reservation: Reservation) -> bool:
         self._changed = True
-        super().release(reservation)
+        if not super().release(reservation):
+            return False
         if self._memory.index:
             self._memory.index.remove(reservation)
+        return True
 
     def has(self, reservation: Reservation) -> bool:
         """Say whether the file is its owner's: one that was removed without the lock may be there again for another."""

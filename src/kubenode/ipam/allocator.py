@@ -85,10 +85,11 @@ def release_dead(store: Store) -> list[Reservation]:
 def release(store: Store, attachment: Attachment) -> list[Reservation]:
     """Release all that is reserved for an attachment, or else, as old host-locals wrote it, for its container."""
     with store.lock():
-        mine = _find(_index_for(store, attachment), attachment)
-        for entry in mine:
-            store.release(entry)
-        return mine
+        mine = _find(store.index(), attachment)
+        released = [entry for entry in mine if store.release(entry)]
+        if len(released) < len(mine):  # what was remembered is not so any more
+            released += [entry for entry in _find(store.index(), attachment) if store.release(entry)]
+        return released
 
 
 def find(store: Store, attachment: Attachment) -> list[Reservation]:

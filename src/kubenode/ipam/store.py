@@ -31,8 +31,8 @@ if TYPE_CHECKING:
         def reserve(self, address: Address, attachment: Attachment) -> bool:
             """Reserve an address; False where it is taken."""
 
-        def release(self, reservation: Reservation) -> None:
-            """Make an address free again; it need not be reserved any more, and stays where somebody else has it by now."""
+        def release(self, reservation: Reservation) -> bool:
+            """Make an address free again; say no, and do nothing, where it is not reserved as the index has it."""
 
         def has(self, reservation: Reservation) -> bool:
             """Say whether something is reserved as the index has it; where it is not, the next index is of what is there."""
