@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 import time
 from typing import TYPE_CHECKING
 
-import pytest
+from wanting import want
 
 from kubenode.host import identity
 from kubenode.host.boot import MARGIN, Boot
@@ -35,8 +34,7 @@ def note(machine: str = "", boot: str = EARLIER) -> str:
 
 def reboot(*notes: Path, run_dir: Path | None = None, machine: str = "") -> list[str]:
     """Make these stores' notes those of an earlier boot, and what is there older than this one; return what to run programs under."""
-    if os.geteuid() != 0 or not shutil.which("unshare"):
-        pytest.skip("a time namespace needs root and unshare (Debian: util-linux)")
+    want("time namespaces", "a machine-id")
     for path in notes:
         path.write_text(note(machine))
     if run_dir:

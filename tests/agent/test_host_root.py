@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from agentprocess import AgentProcess, write_node
 from rebooting import reboot
+from wanting import want
 
 from kubenode.host.boot import BOOT_ID
 
@@ -51,8 +50,7 @@ class Container:
 
 @pytest.fixture
 def container(tmp_path: Path) -> Container:
-    if os.geteuid() != 0 or shutil.which("unshare") is None:
-        pytest.skip("a mount namespace needs root and the unshare command (Debian: util-linux)")
+    want("the right to mount")
     return Container(tmp_path)
 
 

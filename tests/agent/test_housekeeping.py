@@ -42,7 +42,7 @@ class Place:
         self.config_dir.mkdir()
         self.run_dir = run_dir
         self.networks = Networks()
-        self.stores = Stores(HostRoot(), NextBoot(str(run_dir)))
+        self.stores = Stores(HostRoot(), NextBoot(str(run_dir), lambda: "m"))
         log = Log("agent", INFO)
         ask = Round(Workers(), log, 0.5)
         self.ask = ask
@@ -56,7 +56,7 @@ class Place:
         with store.lock():
             store.reserve(Address(4, (10 << 24) + 2), ONE)
             store.reserve(Address(6, (0xFD << 120) + 2), ONE)
-        (self.data_dir / f".{network}.boot").write_text(note())
+        (self.data_dir / f".{network}.boot").write_text(note("m"))
         return self.data_dir / network
 
 
@@ -83,7 +83,7 @@ def test_after_a_reboot(place: Place, capsys: pytest.CaptureFixture[str], known_
     assert [(line["msg"], sorted(line["ips"])) for line in lines(capsys)] == [
         ("reservations of an earlier boot released", ["10.0.0.2", "fd00::2"])
     ]
-    assert (place.data_dir / ".net.boot").read_text() != note()
+    assert (place.data_dir / ".net.boot").read_text() != note("m")
 
 
 CONFIGURATIONS: dict[str, dict[str, Any]] = {  # as these programs write them, with a directory of the test's
@@ -106,7 +106,7 @@ def test_a_network_that_is_not_ours(place: Place, cni_bin: Path, capsys: pytest.
     call = {"cniVersion": conf["cniVersion"], "name": name, **conf["plugins"][0]}
     given = execute(cni_bin / "host-local", call, environment("ADD", path=[cni_bin]))
     assert given.code == 0, given.stdout
-    for text in ("", note(), EARLIER):
+    for text in ("", note("m"), EARLIER):
         (place.data_dir / f".{name}.boot").write_text(text)
         before = tree(place.data_dir)
         for _ in range(2):

@@ -13,6 +13,7 @@ import pytest
 from agentprocess import AgentProcess
 from healthy import SCRIPTS, Doctor, follow, steps
 from rebooting import EARLIER, note, reboot
+from wanting import want
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -90,8 +91,7 @@ def stale_socket(doctor: Doctor) -> None:
 
 def no_net(doctor: Doctor) -> None:
     """Look from a network namespace of our own."""
-    if os.geteuid() != 0 or not shutil.which("ip"):
-        pytest.skip("network namespaces need root and the ip command (Debian: iproute2)")
+    want("network namespaces")
     name = f"kn-doctor-{os.getpid()}"
     subprocess.run(["ip", "netns", "add", name], check=True)
     doctor.stack.callback(subprocess.run, ["ip", "netns", "del", name], check=True)
@@ -112,7 +112,18 @@ def earlier_boot(doctor: Doctor) -> None:
     doctor.wrap = reboot(doctor.node.networks / ".k8snet.boot", run_dir=doctor.node.run)
 
 
+def not_noted(doctor: Doctor) -> None:
+    want("a machine-id")
+    remove(doctor, "networks/.k8snet.boot")
+
+
+def noted_by_an_earlier_version(doctor: Doctor) -> None:
+    want("a machine-id")
+    doctor.write("networks/.k8snet.boot", f"{EARLIER}\n")
+
+
 def shared(doctor: Doctor) -> None:
+    want("a machine-id")
     path = doctor.node.networks / ".k8snet.boot"
     path.write_text(note("another-machine") + path.read_text())
 
@@ -224,10 +235,8 @@ FAULTS = {
         "warning",
     ),
     "data directory for everybody": Fault("access", "can be written by others", lambda d: (d.node.networks / "k8snet").chmod(0o777)),
-    "boot not noted": Fault("reboot", "nobody has noted", lambda d: remove(d, "networks/.k8snet.boot"), None, "warning"),
-    "boot noted by an earlier version": Fault(
-        "reboot", "nobody has noted", lambda d: d.write("networks/.k8snet.boot", f"{EARLIER}\n"), None, "warning"
-    ),
+    "boot not noted": Fault("reboot", "nobody has noted", not_noted, None, "warning"),
+    "boot noted by an earlier version": Fault("reboot", "nobody has noted", noted_by_an_earlier_version, None, "warning"),
     "directory of two machines": Fault("reboot", "another-machine", shared, None, "warning"),
     "reservations of before a reboot": Fault("reboot", "before the last reboot", earlier_boot, None, "warning"),
     "torn files": Fault("torn", "10.1.0.66", tear, None, "warning"),

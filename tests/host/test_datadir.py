@@ -14,7 +14,7 @@ import pytest
 from patience import PATIENCE, eventually
 from rebooting import EARLIER, NextBoot, note
 
-from kubenode.host import files, identity
+from kubenode.host import files
 from kubenode.host.attachments import Attachments
 from kubenode.host.boot import BOOT_ID, Boot
 from kubenode.host.datadir import DiskStore
@@ -172,17 +172,18 @@ def test_the_lock_keeps_others_out(store: DiskStore, tmp_path: Path) -> None:
     assert entered.is_set()
 
 
-def test_the_boot(store: DiskStore, tmp_path: Path) -> None:
+def test_the_boot(tmp_path: Path) -> None:
     """No note of a boot: this one is noted, with the machine, and nothing concluded. It lies beside the store."""
     path = tmp_path / "data/.net.boot"
+    store = DiskStore(str(tmp_path / "data"), "net", Boot(str(tmp_path), lambda: "m"))
     with store.lock():
         assert not store.is_of_this_boot()
         assert store.dead() == []
         store.note_boot()
-        assert path.read_text() == f"{Path(BOOT_ID).read_text().strip()} {identity.machine_id()}\n"
+        assert path.read_text() == f"{Path(BOOT_ID).read_text().strip()} m\n"
         assert mode(path) == "600"
         assert store.is_of_this_boot()
-        path.write_text(note())
+        path.write_text(note("m"))
         assert not store.is_of_this_boot()
     assert [found.name for found in (tmp_path / "data/net").iterdir()] == ["lock"]
 

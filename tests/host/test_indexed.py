@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from effort import examples
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -229,10 +230,10 @@ def test_too_late(tmp_path: Path, memory: Memory, kept: Counting) -> None:
 def test_the_boot_is_asked_for_once(kept: Counting, tmp_path: Path) -> None:
     """The reservations of another boot are released by the first look; a process does not outlive a boot."""
     add(kept, 1)
-    again = Counting(str(tmp_path), "net", Memory(), lambda: None, NextBoot(str(tmp_path)))
-    (tmp_path / ".net.boot").write_text(note())
+    again = Counting(str(tmp_path), "net", Memory(), lambda: None, NextBoot(str(tmp_path), lambda: "m"))
+    (tmp_path / ".net.boot").write_text(note("m"))
     assert [entry.name for entry in allocator.release_dead(again)] == ["10.0.0.2", "fd00::2"]
-    (tmp_path / ".net.boot").write_text(note())
+    (tmp_path / ".net.boot").write_text(note("m"))
     add(kept, 2)
     assert allocator.release_dead(again) == []
 
@@ -328,7 +329,7 @@ def _name(entry: Reservation) -> str:
     return entry.name
 
 
-Both.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+Both.TestCase.settings = settings(max_examples=examples(60), stateful_step_count=40, deadline=None)
 TestBoth = Both.TestCase
 
 

@@ -44,9 +44,9 @@ def reboot(facts: Facts) -> Iterator[Finding]:
         path, machine = quote(network.store.boot_path), facts.place.boot.machine_id()
         machines = boot.read(network.store.boot_noted())
         note_it = f'echo "$(cat {boot.BOOT_ID}) {machine}" >{path} && chmod 600 {path}'
-        if not machine:
-            yield warning("this host has no machine-id: no reservation is released after a reboot", "systemd-machine-id-setup makes one")
-        elif not machines and _is_ours(facts, network):
+        if not machine:  # nothing is noted then, and nothing released
+            continue
+        if not machines and _is_ours(facts, network):
             yield warning(
                 f"{network.store.directory} is on a disk, and nobody has noted of which boot its reservations are",
                 "kube-node's next ADD notes it; if the node has not been rebooted since, note it now",
