@@ -280,6 +280,17 @@ def test_status_after_a_reboot(network: NetworkMaker, view: ViewWriter, tmp_path
     assert net.add("c2") == ["11.0.1.2"]
 
 
+def test_a_relative_data_dir(embedded: NetworkMaker, view: ViewWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ADD and STATUS refuse a dataDir that would be another directory for each process; a DEL goes well."""
+    view("11.0.1.0/24")
+    net = embedded(dataDir="networks")
+    monkeypatch.chdir(tmp_path)
+    for command in ("ADD", "STATUS"):
+        error = net.error(command)
+        assert (error["code"], "dataDir 'networks' is not an absolute path" in error["msg"]) == (7, True)
+    net.ok("DEL")
+
+
 def test_status_where_ranges_come_with_the_pod(embedded: NetworkMaker) -> None:
     """A host-local whose ranges are the runtime's to give (`ipRanges`) is ready, though STATUS comes without them."""
     net = embedded("host-local")
