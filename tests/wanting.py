@@ -64,6 +64,11 @@ def may_make_netns() -> bool:
         works("ip", "netns", "del", name)
 
 
+def may_shift_time() -> bool:
+    """Run something in a time namespace, in which the machine has just booted."""
+    return works("unshare", "--time", "--boottime", "-1", "true")
+
+
 def gcc_links() -> bool:
     """Compile as the relay is compiled: static, with libc."""
     with tempfile.TemporaryDirectory() as directory:
@@ -114,6 +119,7 @@ WANTED = {
     "root": Wanted("run the tests as root", is_root),
     "the right to mount": Wanted("root, outside of a chroot and of most containers", may_mount),
     "network namespaces": Wanted("root and Debian's iproute2, outside of a chroot and of most containers", may_make_netns),
+    "time namespaces": Wanted("root and Debian's util-linux, outside of most containers", may_shift_time),
     "kube-apiserver": Wanted(
         "KUBEBUILDER_ASSETS, a directory with it and etcd (Debian: etcd-server; it has no kube-apiserver)",
         lambda: bool(asset("kube-apiserver") and asset("etcd")),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 from agentprocess import AgentProcess
 from healthy import SCRIPTS, Doctor, follow, steps
+from rebooting import EARLIER, note, reboot
 from wanting import want
 
 if TYPE_CHECKING:
@@ -108,12 +109,30 @@ def no_route(doctor: Doctor) -> None:
 
 
 def earlier_boot(doctor: Doctor) -> None:
-    (doctor.node.networks / ".k8snet.boot").write_text("another\n")
+    doctor.wrap = reboot(doctor.node.networks / ".k8snet.boot", run_dir=doctor.node.run)
+
+
+def not_noted(doctor: Doctor) -> None:
+    want("a machine-id")
+    remove(doctor, "networks/.k8snet.boot")
+
+
+def noted_by_an_earlier_version(doctor: Doctor) -> None:
+    want("a machine-id")
+    doctor.write("networks/.k8snet.boot", f"{EARLIER}\n")
+
+
+def shared(doctor: Doctor) -> None:
+    want("a machine-id")
+    path = doctor.node.networks / ".k8snet.boot"
+    path.write_text(note("another-machine") + path.read_text())
 
 
 def tear(doctor: Doctor) -> None:
     for name in ("10.1.0.66", "10.1.0.67"):
-        (doctor.node.networks / "k8snet" / name).write_text("")
+        path = doctor.node.networks / "k8snet" / name
+        path.write_text("")
+        os.utime(path, times=(0, 0))
 
 
 def remove(doctor: Doctor, *names: str) -> None:
@@ -216,7 +235,9 @@ FAULTS = {
         "warning",
     ),
     "data directory for everybody": Fault("access", "can be written by others", lambda d: (d.node.networks / "k8snet").chmod(0o777)),
-    "boot not noted": Fault("reboot", "nobody has noted", lambda d: remove(d, "networks/.k8snet.boot"), None, "warning"),
+    "boot not noted": Fault("reboot", "nobody has noted", not_noted, None, "warning"),
+    "boot noted by an earlier version": Fault("reboot", "nobody has noted", noted_by_an_earlier_version, None, "warning"),
+    "directory of two machines": Fault("reboot", "another-machine", shared, None, "warning"),
     "reservations of before a reboot": Fault("reboot", "before the last reboot", earlier_boot, None, "warning"),
     "torn files": Fault("torn", "10.1.0.66", tear, None, "warning"),
     "leak": Fault("leaks", "web/shop", lambda d: remove(d, "netns/c1"), None, "warning"),

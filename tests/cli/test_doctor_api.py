@@ -43,6 +43,12 @@ FAULTS = {
         "rights", "no right to get nodes", lambda c: c.kubeconfig("nobody"), lambda c: c.server.grant("nobody", "get", "list")
     ),
     "no such Node": Fault("own-node", "there is no Node nowhere", lambda c: c.named("nowhere"), lambda c: c.named(c.name)),
+    "another machine's Node": Fault(
+        "own-node",
+        "has the machineID 0123",
+        lambda c: c.server.set_machine_id(c.name, "0123"),
+        lambda c: c.server.set_machine_id(c.name, c.machine_id),
+    ),
     "cloned machine": Fault("machine-id", "have the same machineID", Cluster.clone, Cluster.forget_clone, "warning"),
     "cloned machine without a name": Fault(
         "machine-id",

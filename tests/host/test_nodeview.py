@@ -83,6 +83,18 @@ def test_the_old_one_serves(view: NodeView, server: Server, run_dir: Path, capsy
     assert "the old one serves" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("ahead", [3600, 10**9, 10**12, 10**400])
+def test_a_view_from_the_future(view: NodeView, server: Server, run_dir: Path, capsys: pytest.CaptureFixture[str], ahead: int) -> None:
+    """A view whose date is to come, as the clock was set back, serves like any old one where the API server is down."""
+    view.get(name, server.fetch, ALWAYS)
+    path = run_dir / "node.json"
+    seen = json.loads(path.read_text())
+    path.write_text(json.dumps({**seen, MARK: {"fetched": int(time.time()) + ahead}}))
+    server.error = CNIError(11, "down")
+    assert view.get(name, server.fetch, ALWAYS) == 1
+    assert json.loads(capsys.readouterr().err)["age"] > 3600
+
+
 def test_a_view_written_by_hand(view: NodeView, server: Server, run_dir: Path) -> None:
     """What a person wrote always serves, is never replaced, and nobody is asked, even where it lacks what is wanted."""
     (run_dir / "node.json").write_text('{"name": "mine"}')

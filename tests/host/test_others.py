@@ -106,7 +106,14 @@ def test_log_levels(tmp_path: Path, capsys: pytest.CaptureFixture[str], level: s
 
 @pytest.mark.parametrize(
     ("environ", "file", "name"),
-    [({"NODE_NAME": "a"}, "b", "a"), ({}, "b\n", "b"), ({"NODE_NAME": " "}, "b", "b"), ({}, None, ""), ({}, "", "")],
+    [
+        ({"NODE_NAME": "a"}, "b", "a"),
+        ({}, "b\n", "b"),
+        ({"NODE_NAME": " "}, "b", "b"),
+        ({}, None, ""),
+        ({}, "", ""),
+        ({}, "b machine\n", ""),
+    ],
 )
 def test_the_given_name(run_dir: Path, environ: dict[str, str], file: str | None, name: str) -> None:
     """$NODE_NAME, then the file `nodename`, then nobody."""
@@ -114,3 +121,15 @@ def test_the_given_name(run_dir: Path, environ: dict[str, str], file: str | None
         (run_dir / "nodename").write_text(file)
     assert identity.given_name(environ, str(run_dir))[0] == name
     assert identity.machine_id(str(run_dir / "none")) == ""
+
+
+def test_the_noted_name(run_dir: Path) -> None:
+    """A name that the program itself has noted is known as that; what an administrator has said is not written over by the same."""
+    assert identity.noted_names(str(run_dir)) == ()
+    identity.note_name(str(run_dir), "a", "m")
+    assert (identity.given_name({}, str(run_dir)), identity.noted_names(str(run_dir))) == (("", ""), ("a",))
+    (run_dir / "nodename").write_text("a\n")
+    identity.note_name(str(run_dir), "a", "m")
+    assert identity.given_name({}, str(run_dir))[0] == "a"
+    identity.note_name(str(run_dir), "b", "m")
+    assert identity.noted_names(str(run_dir)) == ("b",)

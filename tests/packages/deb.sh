@@ -52,7 +52,13 @@ for release in "$@"; do
     [ -x "$root/opt/cni/bin/kube-node.standalone" ] || die "kube-node install leaves no standalone plugin"
     chroot "$root" kube-node uninstall >/dev/null
     chroot "$root" dpkg -i /tmp/kube-node.deb >/dev/null # the same again, as an upgrade
+    mkdir -p "$root/tmp/kn/data" "$root/var/lib/cni/networks" "$root/etc/cni/net.d"
+    echo '{"name": "n", "ipam": {"type": "kube-node", "dataDir": "/tmp/kn/data"}}' >"$root/etc/cni/net.d/purged.conf"
+    touch "$root/var/lib/cni/networks/.n.boot" "$root/tmp/kn/data/.n.boot"
     chroot "$root" dpkg --purge kube-node >/dev/null
+    [ -z "$(find "$root/var/lib/cni" "$root/tmp/kn/data" -name '.*.boot')" ] || die "the boots that reservations are of are left"
+    rm "$root/etc/cni/net.d/purged.conf"
+    (cd "$root" && rmdir -p --ignore-fail-on-non-empty var/lib/cni/networks etc/cni/net.d)
     rm -rf "$root/tmp/kn" "$root/tmp/kube-node.deb"
     listing >"$roots/after"
     diff "$roots/before" "$roots/after" || die "something is left"

@@ -90,17 +90,17 @@ class Networks:
         with self._mutex:
             return list(self._known)
 
-    def usages(self, ask: Round, environ: Mapping[str, str], host: Callable[[], Host]) -> list[Used]:
+    def usages(self, ask: Round, environ: Mapping[str, str], host: Host) -> list[Used]:
         """Return how full each network is; one whose lock somebody holds for long is left out."""
         found = ask.ask({key: partial(self.usage, key, environ, host) for key in self.known()})
         return list(dict(one for one in found.values() if one).items())  # two configurations may lead to the same place
 
-    def usage(self, key: Key, environ: Mapping[str, str], host: Callable[[], Host]) -> Used | None:
+    def usage(self, key: Key, environ: Mapping[str, str], host: Host) -> Used | None:
         """Return how full a network is, and where; None where its configuration or the Node does not say. May wait for the store's lock."""
         plugin, stdin = self._known[key]
         try:
             raw: dict[str, Any] = loads(stdin)
-            call = Call(request.parse({"CNI_COMMAND": "STATUS"}), netconf.parse(raw), environ, Log(plugin, ERROR - 1), host())
+            call = Call(request.parse({"CNI_COMMAND": "STATUS"}), netconf.parse(raw), environ, Log(plugin, ERROR - 1), host)
             call = PLUGINS[plugin].resolve(call)
             # An annotation may have a dataDir of its own.
             return Key(key.network, host_local.data_dir(call.netconf) or DEFAULT_DATA_DIR), host_local.usage(call)

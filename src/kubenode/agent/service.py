@@ -16,11 +16,13 @@ from kubenode.agent.housekeeping import EVERY, Housekeeping
 from kubenode.agent.metrics import HTTPServer, Metrics
 from kubenode.agent.networks import Networks
 from kubenode.agent.notify import Notifier
-from kubenode.agent.reach import AgentHost, Stores
+from kubenode.agent.reach import AgentHost, LookingHost, Stores
 from kubenode.agent.reclaim import GRACE, Mode, Reclaimer
 from kubenode.agent.server import Server
 from kubenode.agent.workers import Round, Workers
 from kubenode.cni.errors import IO_FAILURE, CNIError
+from kubenode.host import identity
+from kubenode.host.boot import Boot
 from kubenode.host.nodeview import NodeView
 from kubenode.host.root import HostRoot
 from kubenode.kube import node
@@ -75,7 +77,7 @@ class Agent:
         self._claim = Claim(os.path.join(socket_dir, os.path.basename(options.socket)))
         self._metrics = Metrics()
         self._own = ownnode.OwnNode(NodeView(self._run_dir, node.decode, f"kube-node agent {VERSION}", log), log)
-        self._stores = Stores(self._root)
+        self._stores = Stores(self._root, Boot(self._run_dir, self._machine_id))
         self._workers = Workers()
         self._networks = Networks()
         self._notifier = Notifier(environ)
@@ -132,7 +134,13 @@ class Agent:
 
         kubeconfig, environ = self._options.kubeconfig, {**self._environ, "KUBE_NODE_RUN_DIR": self._run_dir}
         return NodeWatch(
-            find=lambda: nodes.fetch(kubeconfig, environ, guesses=self._own.guesses()),
+            find=lambda: nodes.fetch(
+                kubeconfig,
+                environ,
+                guesses=self._own.guesses(),
+                machine_id=identity.host_machine_id(self._root),
+                complain=self._log.error,
+            ),
             connect=lambda: AsyncNodes(kubeconfig or None, environ, API_TIMEOUT),
             publish=self._own.publish,
             log=self._log,
@@ -159,7 +167,8 @@ class Agent:
             return
         ask = Round(self._workers, self._log, PATIENCE)
         self._metrics.show_node(lambda: self._own.seen)
-        self._metrics.show_usage(lambda: self._networks.usages(ask, self._environ, self._host))
+        looking = LookingHost(self._root, self._run_dir, self._stores, self._own)
+        self._metrics.show_usage(lambda: self._networks.usages(ask, self._environ, looking))
         try:
             HTTPServer(self._options.listen, self._metrics.registry, {"/healthz": self._ill, "/readyz": self._unready}).start()
         except OSError as error:
@@ -194,6 +203,11 @@ class Agent:
         own = self._own.node
         why = self._own.why()
         return (f"Node {own.name}" if own else "Node not known") + (f"; {why.msg}" if why else "")
+
+    def _machine_id(self) -> str:
+        """Return the host's machine-id. A container sees at most its image's: there it is what the kubelet has told of the host."""
+        own = self._own.node
+        return identity.host_machine_id(self._root) or (own.machine_id if own else "")
 
     def _host(self, before: Callable[[], None] = lambda: None, *, keep: bool = False) -> AgentHost:
         return AgentHost(self._root, self._run_dir, self._stores, self._own, before, keep=keep)

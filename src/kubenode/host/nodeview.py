@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 MARK = "kube-node.nordix.org/view"
 DEFAULT_RUN_DIR = "/run/kube-node"
 ASK_AGAIN = 1.0  # seconds until a view that lacks what is wanted is worth another request
+YEAR_10000 = 253402300800
 RETRY_AFTER = 30.0  # seconds for which an old view serves after a request has failed
 
 
@@ -38,11 +39,11 @@ class View(NamedTuple):
     fetched: float | None
 
     def age(self) -> float:
-        """Seconds since it was fetched; a clock that was set back makes it old."""
+        """Seconds since it was fetched; one from the future, for the clock was set back, is as old as can be."""
         if self.fetched is None:
             return 0.0
-        age = time.time() - self.fetched
-        return age if age >= 0 else float("inf")
+        now = time.time()
+        return now - self.fetched if self.fetched <= now else now
 
 
 class _NotRenewedError(CNIError):
@@ -68,7 +69,7 @@ class NodeView:
         manifest = self._decode(text, self.path)
         mark = manifest.get(MARK)
         fetched = mark.get("fetched") if isinstance(mark, dict) else None
-        return View(manifest, float(fetched) if isinstance(fetched, (int, float)) else None)
+        return View(manifest, _seconds(fetched) if isinstance(fetched, (int, float)) else None)
 
     def get(self, select: Callable[[Manifest], T], fetch: Callable[[], Manifest], refresh_after: float) -> T:
         """Return what `select` finds in the view; ask for a new one where that is needed. Raises what either raises."""
@@ -164,6 +165,11 @@ class NodeView:
 
     def _say_unwritable(self, error: OSError) -> None:
         self._log.warning("the Node view cannot be written: each call asks the API server", error=str(error))
+
+
+def _seconds(number: float) -> float:
+    """Return a time in seconds since 1970; 0 for a number that is no date, as JSON's have no end."""
+    return float(number) if 0 <= number < YEAR_10000 else 0.0
 
 
 def _failure_since(lock: int, since: float) -> CNIError | None:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from kubenode.cni import netconf, request
 from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
+from kubenode.host import identity
 from kubenode.host.attachments import Attachments
+from kubenode.host.boot import Boot
 from kubenode.host.datadir import DEFAULT_DATA_DIR
 from kubenode.host.log import ERROR, Log
 from kubenode.host.namespaces import Namespaces
@@ -46,7 +48,20 @@ class Place(NamedTuple):
         return self.root.path(self.run_dir)
 
     def store(self, data_dir: str, network: str) -> ReadOnlyStore:
-        return ReadOnlyStore(self.root.path(data_dir or DEFAULT_DATA_DIR), network)
+        return ReadOnlyStore(self.root.path(data_dir or DEFAULT_DATA_DIR), network, self.boot)
+
+    @property
+    def boot(self) -> Boot:
+        return Boot(self.run, self._machine_id)
+
+    def _machine_id(self) -> str:
+        if found := identity.host_machine_id(self.root):
+            return found
+        try:
+            view = self.view()
+            return node.parse(view.manifest, "the Node view").machine_id if view else ""
+        except (CNIError, OSError):  # whoever asks for the Node tells of that
+            return ""
 
     def view(self) -> View | None:
         """Return the Node view; None where there is none. Raises CNIError where it is broken, OSError where it cannot be read."""

@@ -31,8 +31,14 @@ if TYPE_CHECKING:
         def reserve(self, address: Address, attachment: Attachment) -> bool:
             """Reserve an address; False where it is taken."""
 
-        def release(self, reservation: Reservation) -> None:
-            """Make an address free again; it need not be reserved any more."""
+        def release(self, reservation: Reservation) -> bool:
+            """Make an address free again; say no, and do nothing, where it is not reserved as the index has it."""
+
+        def has(self, reservation: Reservation) -> bool:
+            """Say whether something is reserved as the index has it; where it is not, the next index is of what is there."""
+
+        def is_abandoned(self, reservation: Reservation) -> bool:
+            """Say whether somebody must have died who has made a reservation without its owner in it."""
 
         def last_reserved(self, set_id: int) -> Address | None:
             """Return the address that was last reserved of a range set."""
@@ -40,8 +46,11 @@ if TYPE_CHECKING:
         def set_last_reserved(self, set_id: int, address: Address) -> None:
             """Note the address that was last reserved of a range set."""
 
-        def is_of_another_boot(self) -> bool:
-            """Say whether the boot that was noted is not this one. Where none was noted, note this one and say no."""
+        def is_of_this_boot(self) -> bool:
+            """Say whether this boot of the host is noted already."""
+
+        def dead(self) -> list[Reservation]:
+            """Return what was reserved before this boot for certain; nothing where this boot is noted, or where there is any doubt."""
 
         def note_boot(self) -> None:
             """Note this boot of the host."""

@@ -78,9 +78,9 @@ def add(call: Call, to: Delegate, ipam: Mapping[str, JSON]) -> bytes:
         if not to.executable:
             # With the lock held: in an agent that was stopped, the pod's DEL may have passed before this is carried out, or refused.
             return host_local.cmd_add(given_on, note)
-        note()
         if to.keeps_our_files:
-            host_local.after_boot(given_on)
+            host_local.after_boot(given_on)  # before a record of this boot says that the container's earlier reservation is of now
+        note()
         return _run(given_on, to)
     except (CNIError, OSError) as error:
         if to.executable:

@@ -178,7 +178,11 @@ def _log_released(call: Call, why: str, released: Collection[Reservation]) -> No
 
 
 def _store(call: Call) -> Store:
-    return call.host.store(data_dir(call.netconf), call.netconf.name)
+    directory = data_dir(call.netconf)
+    # A DEL has to find what an earlier version has put there.
+    if directory and not directory.startswith("/") and call.request.command in {"ADD", "STATUS"}:
+        raise invalid([f"dataDir {directory!r} is not an absolute path: each process would have another directory"])
+    return call.host.store(directory, call.netconf.name)
 
 
 def _dns(call: Call, resolv_conf: str) -> dict[str, object]:

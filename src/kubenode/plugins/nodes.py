@@ -49,16 +49,26 @@ def select(options: NodeOptions, choose: Callable[[Node], T], environ: Mapping[s
     def renew() -> dict[str, Any]:
         seen = view.read()
         guesses = (node.parse(seen.manifest, view.path).name,) if seen else ()
-        return node.reduce(fetch(options.kubeconfig, environ, guesses=guesses, timeout=RENEWAL_TIMEOUT if seen else API_TIMEOUT))
+        timeout = RENEWAL_TIMEOUT if seen else API_TIMEOUT
+        return node.reduce(fetch(options.kubeconfig, environ, guesses=guesses, timeout=timeout, complain=log.error))
 
     return view.get(lambda manifest: choose(node.parse(manifest, view.path)), renew, options.refresh_after)
 
 
 def fetch(
-    kubeconfig: str, environ: Mapping[str, str], name: str = "", guesses: tuple[str, ...] = (), timeout: float = API_TIMEOUT
+    kubeconfig: str,
+    environ: Mapping[str, str],
+    name: str = "",
+    guesses: tuple[str, ...] = (),
+    timeout: float = API_TIMEOUT,
+    machine_id: str | None = None,
+    complain: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Return our own Node, or the one of this name, as the API server has it now. Raises CNIError; ends within `timeout` seconds."""
-    from kubenode.kube.identity import Identity, own_node
+    """Return our own Node, or the one of this name, as the API server has it now. Raises CNIError; ends within `timeout` seconds.
+
+    `machine_id` is the host's where that is not the one seen from here. `complain` is called where the Node is another machine's.
+    """
+    from kubenode.kube.identity import Identity, other_machine, own_node
 
     try:
         from kubenode.kube import client  # brings lightkube and TLS: a hundred times what an ADD costs
@@ -70,7 +80,8 @@ def fetch(
         ) from None
 
     given, source = (name, "the command line") if name else identity.given_name(environ, run_dir(environ))
-    myself = Identity(given, source, tuple(dict.fromkeys([*guesses, identity.host_name()])), identity.machine_id())
+    known = dict.fromkeys([*guesses, *identity.noted_names(run_dir(environ)), identity.host_name()])
+    myself = Identity(given, source, tuple(known), identity.machine_id() if machine_id is None else machine_id)
 
     def ask() -> dict[str, Any]:
         server = client.ApiServer(kubeconfig or None, environ, timeout * SINGLE_WAIT)
@@ -79,7 +90,10 @@ def fetch(
         finally:
             server.close()
 
-    return client.within(timeout, ask)
+    found = client.within(timeout, ask)
+    if not name and (problem := other_machine(found, myself)):
+        complain(problem)
+    return found
 
 
 def manifest_from(path: str, label: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from kubenode.host.attachments import Attachments
+from kubenode.host.boot import Boot
 from kubenode.host.datadir import DiskStore
 from kubenode.plugins import nodes
 
@@ -31,7 +32,7 @@ class Standalone:
         return path
 
     def store(self, data_dir: str, network: str) -> DiskStore:
-        return DiskStore(data_dir, network)
+        return DiskStore(data_dir, network, Boot(nodes.run_dir(self._environ)))
 
     def attachments(self, network: str) -> Attachments:
         return Attachments(nodes.run_dir(self._environ), network)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kubenode.cni.errors import FORBIDDEN, MACHINE_ID_AMBIGUOUS, NODE_NOT_FOUND, UNAUTHORIZED, CNIError
 from kubenode.inspection.doctor.finding import Finding, State, failure, of_error, ok, warning
-from kubenode.kube import node
+from kubenode.kube import identity, node
 from kubenode.plugins.nodes import REFRESH_AFTER
 
 if TYPE_CHECKING:
@@ -90,6 +90,10 @@ def own_node(facts: Facts) -> Iterator[Finding]:
         if isinstance(answer, CNIError):
             if answer.code == NODE_NOT_FOUND:
                 yield of_error(answer)
+            continue
+        if problem := identity.other_machine(answer, myself):
+            advice = "two nodes with one name give the same pod addresses: correct the name, or unset it where this node was renamed"
+            yield failure(problem, advice)
             continue
         name = answer["metadata"]["name"]
         how = f"by {myself.name_source}" if myself.name else f"by its machine-id {myself.machine_id}"
