@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from kubenode.controller.records import Node, NodeSubnet, RecordError, parse_claim, parse_pool
+from kubenode.controller.texts import read
 from kubenode.kube.node import LAST_APPLIED
 
 if TYPE_CHECKING:
@@ -47,14 +48,14 @@ class Feed:
 
 class Nodes(Feed):
     def put(self, manifest: msgspec.Raw) -> str:
-        return self.take(_NODE.decode(manifest))
+        return self.take(_NODE.decode(manifest)).name
 
-    def take(self, told: _Object) -> str:
+    def take(self, told: _Object) -> Node:
         meta = told.metadata
         # Of thousands of nodes most labels are the same, and most of what they are annotated with is of no use here.
         labels = {intern(key): intern(value) for key, value in (meta.labels or _NOTHING).items()}
         annotations = {
-            intern(key): value if len(value) <= LONGEST else TOO_LONG
+            intern(key): value if len(value) <= LONGEST else _shortened(value)
             for key, value in (meta.annotations or _NOTHING).items()
             if key != LAST_APPLIED
         }
@@ -62,10 +63,10 @@ class Nodes(Feed):
         if is_news(node, self._ledger.nodes.get(node.name)):
             self._ledger.set_node(node)
             self._heard()
-        return node.name
+        return node
 
-    def take_object(self, manifest: dict[str, Any]) -> None:
-        self.take(msgspec.convert(manifest, _Object))
+    def take_object(self, manifest: dict[str, Any]) -> Node:
+        return self.take(msgspec.convert(manifest, _Object))
 
     def drop(self, manifest: msgspec.Raw) -> None:
         meta = _NODE.decode(manifest).metadata
@@ -144,6 +145,12 @@ class Pools(Feed):
         for pool in [pool for pool in self._ledger.pools.values() if pool.name not in names and not before(version, pool.version)]:
             self._ledger.drop_pool(pool.name)
         self._heard()
+
+
+def _shortened(text: str) -> str:
+    """Return what is kept of a long annotation: its beginning, where that is a list of subnets."""
+    beginning = text[:LONGEST].rpartition(",")[0]
+    return f"{beginning},{TOO_LONG}" if read(beginning.partition(",")[0]).subnets else TOO_LONG
 
 
 def is_news(told: Node | NodeSubnet | SubnetPool, known: Node | NodeSubnet | SubnetPool | None) -> bool:
