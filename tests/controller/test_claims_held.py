@@ -271,6 +271,18 @@ def test_an_unreadable_annotation_keeps_its_claims(cluster: Cluster) -> None:
     assert cluster.annotations("b") == {"k1": "10.0.0.32/28"}
 
 
+def test_a_doubt_elsewhere(cluster: Cluster) -> None:
+    """While one annotation of a node cannot be read none of its claims is taken back, and nothing is tried again and again."""
+    cluster.pool("p", OLD, annotation="k1", nodeSelector=NONE)
+    cluster.pool("q", OTHER, annotation="k2")
+    cluster.claim("10.0.0.0/28", "a", "k1", released=1000.0)
+    cluster.node("a", k2="nonsense")
+    cluster.settle(3600)
+    cluster.now += 3600
+    assert cluster.plan("a") == []
+    assert cluster.claims() == {"10.0.0.0/28": False}
+
+
 def test_half_a_node(cluster: Cluster) -> None:
     """A claim that could not be created while its annotation became unreadable is not kept for ever."""
     cluster.pool("p", OLD, annotation="k1")

@@ -10,6 +10,7 @@ import os
 import secrets
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
@@ -321,11 +322,13 @@ SEED = int(os.environ.get("KUBE_NODE_SEED") or secrets.randbelow(1 << 32))
 SETTINGS = settings(max_examples=EXAMPLES, stateful_step_count=40, deadline=None, database=None)
 
 
+@pytest.mark.timeout(1800)  # a minute of processor time
 def test_by_a_fixed_seed() -> None:
     """Whatever happens, in this order: nothing is given twice or taken back too soon, all are served, and a restart finds nothing to do."""
     run_state_machine_as_test(seed(20261125)(Controllers), settings=SETTINGS)
 
 
+@pytest.mark.timeout(1800)
 def test_by_a_fresh_seed() -> None:
     """The same, in another order each time."""
     try:

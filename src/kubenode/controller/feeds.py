@@ -1,4 +1,4 @@
-"""What the API server tells, put into the ledger; what is older than what is known already is left out."""
+"""All that the API server tells, put into the ledger. Older versions than what is known are left out, unless time itself has gone back."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import msgspec
 from kubenode.controller.records import Node, NodeSubnet, RecordError, parse_claim, parse_pool
 from kubenode.controller.texts import read
 from kubenode.kube.node import LAST_APPLIED
+from kubenode.kube.resourceversion import before
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,10 +48,10 @@ class Feed:
 
 
 class Nodes(Feed):
-    def put(self, manifest: msgspec.Raw) -> str:
-        return self.take(_NODE.decode(manifest)).name
+    def put(self, manifest: msgspec.Raw, *, anew: bool = False) -> str:
+        return self.take(_NODE.decode(manifest), anew=anew).name
 
-    def take(self, told: _Object) -> Node:
+    def take(self, told: _Object, *, anew: bool = False) -> Node:
         meta = told.metadata
         # Of thousands of nodes most labels are the same, and most of what they are annotated with is of no use here.
         labels = {intern(key): intern(value) for key, value in (meta.labels or _NOTHING).items()}
@@ -60,7 +61,7 @@ class Nodes(Feed):
             if key != LAST_APPLIED
         }
         node = Node(intern(meta.name), intern(meta.uid), meta.version, labels, annotations)
-        if is_news(node, self._ledger.nodes.get(node.name)):
+        if anew or is_news(node, self._ledger.nodes.get(node.name)):
             self._ledger.set_node(node)
             self._heard()
         return node
@@ -82,16 +83,16 @@ class Nodes(Feed):
 
 
 class Claims(Feed):
-    def put(self, manifest: msgspec.Raw) -> str:
-        return self.take_object(msgspec.json.decode(manifest))
+    def put(self, manifest: msgspec.Raw, *, anew: bool = False) -> str:
+        return self.take_object(msgspec.json.decode(manifest), anew=anew)
 
-    def take_object(self, manifest: dict[str, Any]) -> str:
+    def take_object(self, manifest: dict[str, Any], *, anew: bool = False) -> str:
         try:
             claim = parse_claim(manifest)
         except RecordError as error:
             self._log.warning("a NodeSubnet means nothing", error=str(error))
             return str(manifest["metadata"]["name"])
-        if is_news(claim, self._ledger.claims.get(claim.subnet)):
+        if anew or is_news(claim, self._ledger.claims.get(claim.subnet)):
             self._ledger.set_claim(claim)
             self._ledger.unbar(claim.name)
             self._heard()
@@ -124,12 +125,12 @@ class Claims(Feed):
 
 
 class Pools(Feed):
-    def put(self, manifest: msgspec.Raw) -> str:
-        return self.take_object(msgspec.json.decode(manifest))
+    def put(self, manifest: msgspec.Raw, *, anew: bool = False) -> str:
+        return self.take_object(msgspec.json.decode(manifest), anew=anew)
 
-    def take_object(self, manifest: dict[str, Any]) -> str:
+    def take_object(self, manifest: dict[str, Any], *, anew: bool = False) -> str:
         pool = parse_pool(manifest)
-        if is_news(pool, self._ledger.pools.get(pool.name)):
+        if anew or is_news(pool, self._ledger.pools.get(pool.name)):
             self._ledger.set_pool(pool)
             self._heard()
         return pool.name
@@ -155,8 +156,3 @@ def _shortened(text: str) -> str:
 
 def is_news(told: Node | NodeSubnet | SubnetPool, known: Node | NodeSubnet | SubnetPool | None) -> bool:
     return known is None or known.uid != told.uid or not before(told.version, known.version)
-
-
-def before(version: str, other: str) -> bool:
-    """Compare two versions; all that is known of their form is that they are numbers by now."""
-    return version.isdecimal() and other.isdecimal() and int(version) < int(other)

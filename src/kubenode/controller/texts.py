@@ -39,11 +39,11 @@ def adoptable(node: Node, text: Text, pools: Iterable[SubnetPool], claims: Held[
     """
     if text.problem:
         return {}
-    known = [(subnet, claims.get(subnet)) for subnet in text.subnets]
-    taken = {(claim.pool, subnet.version) for subnet, claim in known if claim and claim.node == node.name}
+    mine = {subnet: claim for subnet in text.subnets if (claim := claims.get(subnet)) and claim.node == node.name}
+    taken = {(claim.pool, subnet.version) for subnet, claim in mine.items()}
     found: dict[Subnet, SubnetPool] = {}
-    for subnet in [subnet for subnet, claim in known if claim is None]:
-        for pool in pools:
+    for subnet in text.subnets:
+        for pool in pools if subnet not in mine else ():
             if pool.serves(node) and (pool.name, subnet.version) not in taken and any(block.cuts(subnet) for block in pool.blocks):
                 found[subnet] = pool
                 taken.add((pool.name, subnet.version))
