@@ -11,6 +11,7 @@ import secrets
 from typing import TYPE_CHECKING
 
 import pytest
+from effort import examples
 from hypothesis import seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
@@ -317,9 +318,8 @@ def readable(text: str | None) -> tuple[Subnet, ...]:
     return () if found.problem else found.subnets
 
 
-EXAMPLES = 1500 if os.environ.get("CI") else 150
 SEED = int(os.environ.get("KUBE_NODE_SEED") or secrets.randbelow(1 << 32))
-SETTINGS = settings(max_examples=EXAMPLES, stateful_step_count=40, deadline=None, database=None)
+SETTINGS = settings(max_examples=examples(1500), stateful_step_count=40, deadline=None, database=None)
 
 
 @pytest.mark.timeout(1800)  # a minute of processor time
