@@ -257,7 +257,7 @@ def test_what_a_pool_does_not_serve_is_not_taken_over(cluster: Cluster) -> None:
 
 
 def test_an_unreadable_annotation_keeps_its_claims(cluster: Cluster) -> None:
-    """What a node was given stays its own while the annotation cannot be read, and what can be read of it is nobody else's."""
+    """What a node was given stays its own while the annotation cannot be read, and what can be read of it nobody else is given."""
     cluster.pool("p", OLD, annotation="k1")
     cluster.node("a")
     cluster.settle()

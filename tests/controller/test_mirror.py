@@ -38,7 +38,7 @@ class Names:
     def __init__(self) -> None:
         self.there: set[str] = set()
 
-    def put(self, manifest: msgspec.Raw, *, anew: bool = False) -> str:
+    def put(self, manifest: msgspec.Raw, *, replace: bool = False) -> str:
         name: str = json.loads(bytes(manifest))["metadata"]["name"]
         self.there.add(name)
         return name

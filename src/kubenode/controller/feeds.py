@@ -48,10 +48,10 @@ class Feed:
 
 
 class Nodes(Feed):
-    def put(self, manifest: msgspec.Raw, *, anew: bool = False) -> str:
-        return self.take(_NODE.decode(manifest), anew=anew).name
+    def put(self, manifest: msgspec.Raw, *, replace: bool = False) -> str:
+        return self.take(_NODE.decode(manifest), replace=replace).name
 
-    def take(self, told: _Object, *, anew: bool = False) -> Node:
+    def take(self, told: _Object, *, replace: bool = False) -> Node:
         meta = told.metadata
         # Of thousands of nodes most labels are the same, and most of what they are annotated with is of no use here.
         labels = {intern(key): intern(value) for key, value in (meta.labels or _NOTHING).items()}
@@ -61,7 +61,7 @@ class Nodes(Feed):
             if key != LAST_APPLIED
         }
         node = Node(intern(meta.name), intern(meta.uid), meta.version, labels, annotations)
-        if anew or is_news(node, self._ledger.nodes.get(node.name)):
+        if replace or is_news(node, self._ledger.nodes.get(node.name)):
             self._ledger.set_node(node)
             self._heard()
         return node
@@ -83,16 +83,16 @@ class Nodes(Feed):
 
 
 class Claims(Feed):
-    def put(self, manifest: msgspec.Raw, *, anew: bool = False) -> str:
-        return self.take_object(msgspec.json.decode(manifest), anew=anew)
+    def put(self, manifest: msgspec.Raw, *, replace: bool = False) -> str:
+        return self.take_object(msgspec.json.decode(manifest), replace=replace)
 
-    def take_object(self, manifest: dict[str, Any], *, anew: bool = False) -> str:
+    def take_object(self, manifest: dict[str, Any], *, replace: bool = False) -> str:
         try:
             claim = parse_claim(manifest)
         except RecordError as error:
             self._log.warning("a NodeSubnet means nothing", error=str(error))
             return str(manifest["metadata"]["name"])
-        if anew or is_news(claim, self._ledger.claims.get(claim.subnet)):
+        if replace or is_news(claim, self._ledger.claims.get(claim.subnet)):
             self._ledger.set_claim(claim)
             self._ledger.unbar(claim.name)
             self._heard()
@@ -125,12 +125,12 @@ class Claims(Feed):
 
 
 class Pools(Feed):
-    def put(self, manifest: msgspec.Raw, *, anew: bool = False) -> str:
-        return self.take_object(msgspec.json.decode(manifest), anew=anew)
+    def put(self, manifest: msgspec.Raw, *, replace: bool = False) -> str:
+        return self.take_object(msgspec.json.decode(manifest), replace=replace)
 
-    def take_object(self, manifest: dict[str, Any], *, anew: bool = False) -> str:
+    def take_object(self, manifest: dict[str, Any], *, replace: bool = False) -> str:
         pool = parse_pool(manifest)
-        if anew or is_news(pool, self._ledger.pools.get(pool.name)):
+        if replace or is_news(pool, self._ledger.pools.get(pool.name)):
             self._ledger.set_pool(pool)
             self._heard()
         return pool.name

@@ -40,7 +40,7 @@ PACE = Pace()
 class Sink(Protocol):
     """Takes what a mirror is told."""
 
-    def put(self, manifest: msgspec.Raw, *, anew: bool = False) -> str: ...  # returns the object's name; `anew`: whatever is known of it
+    def put(self, manifest: msgspec.Raw, *, replace: bool = False) -> str: ...  # the object's name; `replace`: whatever is known
     def drop(self, manifest: msgspec.Raw) -> None: ...
     def only(self, names: set[str], version: str) -> None: ...  # at this version there were these and no others; "": whatever is known
 
@@ -105,7 +105,7 @@ class Mirror:
             async for items, version in pages:
                 # A list is of now. One that is older than what was told is of an etcd that was restored: what is known never was.
                 back = before(version, self._newest)
-                names.update(self._sink.put(item, anew=back) for item in items)
+                names.update(self._sink.put(item, replace=back) for item in items)
                 await asyncio.sleep(0)  # a page takes a moment, and a Lease has to be renewed
         self._sink.only(names, "" if back else version)
         if back:
