@@ -73,6 +73,9 @@ controller:
   # Options of `kube-node controller`, such as --service-cidr=10.96.0.0/16
   args: []
   resources: {controller_resources}
+  # Policies of the API server, from Kubernetes 1.30 on: pools' annotations are written by the controller and administrators only, and the
+  # controller changes nothing of a Node but annotations.
+  policy: false
 """
 IF, END = "@@if {}@@", "@@end@@"
 
@@ -194,6 +197,7 @@ def files() -> dict[str, str]:
     """Return the chart's files by name."""
     documents = rendered(resources=["../base"], components=["../components/bridge"])
     controller = rendered(components=["../controller"])
+    policy = "---\n".join(map(template, rendered(components=["../components/policy"])))
     values = templated(documents, controller)
     text = "---\n".join(map(template, controller))
     return {
@@ -201,6 +205,7 @@ def files() -> dict[str, str]:
         "values.yaml": values,
         **{f"templates/{document['kind'].lower()}.yaml": template(document) for document in documents},
         "templates/controller.yaml": f"{{{{- if .Values.controller.enabled }}}}\n{text}{{{{- end }}}}\n",
+        "templates/policy.yaml": f"{{{{- if and .Values.controller.enabled .Values.controller.policy }}}}\n{policy}{{{{- end }}}}\n",
     }
 
 

@@ -84,9 +84,12 @@ def zig() -> bool:
 def kustomizes() -> bool:
     """Tell whether kubectl knows components: Debian 12's is of 2020, with a kustomize that is older still."""
     with tempfile.TemporaryDirectory() as directory:
-        Path(directory, "kustomization.yaml").write_text("apiVersion: kustomize.config.k8s.io/v1alpha1\nkind: Component\n")
-        Path(directory, "top").mkdir()
-        Path(directory, "top/kustomization.yaml").write_text("components: [..]\nconfigMapGenerator: [{name: x}]\n")
+        for name, text in (
+            ("component", "{apiVersion: kustomize.config.k8s.io/v1alpha1, kind: Component, configMapGenerator: [{name: x}]}"),
+            ("top", "components: [../component]"),
+        ):
+            Path(directory, name).mkdir()
+            Path(directory, name, "kustomization.yaml").write_text(text)
         return works("kubectl", "kustomize", f"{directory}/top")
 
 

@@ -116,6 +116,43 @@ def test_the_charts_controller_is_the_component(helm: str, overlay: Path) -> Non
     assert theirs == documents(kustomized(overlay, ["../controller"]))
 
 
+def test_the_charts_policy_is_the_component(helm: str, overlay: Path) -> None:
+    """`controller.policy` adds what the policy component does, and nothing without the controller, whose CRDs it needs."""
+    template: list[str | Path] = [
+        helm,
+        "template",
+        "kube-node",
+        DEPLOY / "chart",
+        "--namespace=kube-system",
+        "--set=controller.policy=true",
+    ]
+    assert not any(key.startswith("ValidatingAdmissionPolicy") for key in documents(run(*template)))
+    theirs = documents(run(*template, "--set=controller.enabled=true"))
+    ours = documents(kustomized(overlay, ["../controller", "policy"]))
+    policies = {key: document for key, document in ours.items() if key.startswith("ValidatingAdmissionPolicy")}
+    assert len(policies) == 4
+    assert {key: document for key, document in theirs.items() if key in policies} == policies
+
+
+def test_the_policy_knows_the_controller() -> None:
+    """The ServiceAccount that the policy names is the controller's, and who may write pools' annotations is the controller, too."""
+    policies = documents((DEPLOY / "components/policy/policy.yaml").read_text())
+    rights = documents((DEPLOY / "controller/rbac.yaml").read_text())
+    (condition,) = policies["ValidatingAdmissionPolicy/kube-node-controller"]["spec"]["matchConditions"]
+    pattern = condition["expression"].partition("matches('")[2].removesuffix("')")
+    account = rights["ServiceAccount/kube-node-controller"]["metadata"]
+    assert re.match(pattern, f"system:serviceaccount:{account['namespace']}:{account['name']}")
+    (validation,) = policies["ValidatingAdmissionPolicy/kube-node-annotations"]["spec"]["validations"]
+    asked = re.findall(r"resource\('(\w+)'\)\.check\('(\w+)'\)", validation["expression"])
+    granted = {
+        (resource, verb)
+        for rule in rights["ClusterRole/kube-node-controller"]["rules"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    assert asked[0] in granted
+
+
 def test_the_charts_values_reach_the_controller(helm: str) -> None:
     """Each value is where it belongs; only the Events' role is in another namespace than the release."""
     values = {
