@@ -84,7 +84,6 @@ def _run(name: str, commands: Mapping[str, Command], environ: Mapping[str, str])
     except OSError as error:
         log.error("nobody reads the answer", error=str(error))
         exit_code = 1
-    sys.stderr.flush()
     os._exit(exit_code)  # what the interpreter would tidy up goes with the process
 
 

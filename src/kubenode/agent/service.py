@@ -13,14 +13,14 @@ from kubenode.agent import ownnode
 from kubenode.agent.claim import Claim
 from kubenode.agent.credentials import keep_credentials
 from kubenode.agent.housekeeping import EVERY, Housekeeping
-from kubenode.agent.metrics import HTTPServer, Metrics
+from kubenode.agent.metrics import Metrics
 from kubenode.agent.networks import Networks
 from kubenode.agent.notify import Notifier
 from kubenode.agent.reach import AgentHost, Stores
 from kubenode.agent.reclaim import GRACE, Mode, Reclaimer
 from kubenode.agent.server import Server
 from kubenode.agent.workers import Round, Workers
-from kubenode.cni.errors import IO_FAILURE, CNIError
+from kubenode.exposition import HTTPServer
 from kubenode.host.nodeview import NodeView
 from kubenode.host.root import HostRoot
 from kubenode.kube import node
@@ -80,6 +80,7 @@ class Agent:
         self._networks = Networks()
         self._notifier = Notifier(environ)
         self._turn = time.monotonic()
+        self._http: HTTPServer | None = None
         self._phase = "the agent is starting"  # why it does not serve; "" while it does
 
     async def run(self) -> None:
@@ -160,12 +161,9 @@ class Agent:
         ask = Round(self._workers, self._log, PATIENCE)
         self._metrics.show_node(lambda: self._own.seen)
         self._metrics.show_usage(lambda: self._networks.usages(ask, self._environ, self._host))
-        try:
-            HTTPServer(self._options.listen, self._metrics.registry, {"/healthz": self._ill, "/readyz": self._unready}).start()
-        except OSError as error:
-            host, port = self._options.listen
-            problem = f"cannot listen on {host}:{port}: {error.strerror}"
-            raise CNIError(IO_FAILURE, problem, "give --listen another address, or none") from None
+        self._metrics.show_log(lambda: self._log.dropped)
+        self._http = HTTPServer(self._options.listen, self._metrics.registry, {"/healthz": self._ill, "/readyz": self._unready}, self._log)
+        self._http.start()
 
     async def _beat(self, server: Server) -> None:
         """Answer who has waited too long, note that the loop turns, and tell systemd."""
@@ -193,7 +191,8 @@ class Agent:
     def _status(self) -> str:
         own = self._own.node
         why = self._own.why()
-        return (f"Node {own.name}" if own else "Node not known") + (f"; {why.msg}" if why else "")
+        problems = [why.msg if why else "", self._http.problem if self._http else ""]
+        return "; ".join([f"Node {own.name}" if own else "Node not known", *filter(None, problems)])
 
     def _host(self, before: Callable[[], None] = lambda: None, *, keep: bool = False) -> AgentHost:
         return AgentHost(self._root, self._run_dir, self._stores, self._own, before, keep=keep)
