@@ -18,7 +18,7 @@ from kubenode.ipam.store import Attachment, Reservation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
     from kubenode.ipam.address import Address
@@ -29,15 +29,21 @@ LOCK = "lock"
 LAST_RESERVED = "last_reserved_ip."
 
 
-class DiskStore:
-    """The reservations of one network. Raises OSError where the disk does."""
+def wait_for(lock: int, _path: str) -> None:
+    """Wait for a lock that another has, for as long as that takes."""
+    fcntl.flock(lock, fcntl.LOCK_EX)
 
-    def __init__(self, data_dir: str, network: str) -> None:
+
+class DiskStore:
+    """The reservations of one network. Raises OSError where the disk does. `wait`: how a lock is waited for that another has."""
+
+    def __init__(self, data_dir: str, network: str, wait: Callable[[int, str], None] = wait_for) -> None:
+        self._wait = wait
         self.directory = os.path.join(data_dir or DEFAULT_DATA_DIR, network)
         self.boot_path = os.path.join(data_dir or DEFAULT_DATA_DIR, f".{network}.boot")
 
     def lock(self) -> _Lock:
-        return _Lock(self.directory)
+        return _Lock(self.directory, self._wait)
 
     def is_there(self) -> bool:
         try:
@@ -125,8 +131,9 @@ class DiskStore:
 class _Lock:
     """The directory's lock, for a `with`. Makes the directory where there is none, as host-local does."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, wait: Callable[[int, str], None]) -> None:
         self._directory = directory
+        self._wait = wait
         self._fd = -1
 
     def __enter__(self) -> None:
@@ -138,7 +145,10 @@ class _Lock:
             os.makedirs(self._directory, 0o755, exist_ok=True)
             self._fd = os.open(path, flags, 0o750)
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self._wait(self._fd, path)
         except BaseException:
             os.close(self._fd)
             raise

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from kubenode.cni.errors import CNIError
 from kubenode.host import files
 from kubenode.host.datadir import DiskStore, owner_in
+from kubenode.host.lockwait import LOOK, Queued
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +32,7 @@ class Memory:
 
     def __init__(self) -> None:
         self.mutex = threading.Lock()
+        self.queued = Queued()
         self.state: tuple[int, int, int] | None = None  # the directory's device, inode and modification time that it is good for
         self.index: Index | None = None
         self.turns: dict[int, Address | None] = {}
@@ -42,13 +44,15 @@ class Memory:
 
 
 class IndexedStore(DiskStore):
-    """A `DiskStore` that reads the disk only after somebody else has changed it. `before` is called with the lock held, and may raise.
+    """A `DiskStore` that reads the disk only after somebody else has changed it.
+
+    `before` is called with the lock held, and now and then while it is waited for; it raises where the call is to end.
 
     `keep`: the lock stays after the first `with`, and is there for the next ones, until `leave`.
     """
 
     def __init__(self, data_dir: str, network: str, memory: Memory, before: Callable[[], None], *, keep: bool = False) -> None:
-        super().__init__(data_dir, network)
+        super().__init__(data_dir, network, lambda lock, _: memory.queued.wait(lock, before))
         self._memory = memory
         self._before = before
         self._keep = keep
@@ -62,7 +66,8 @@ class IndexedStore(DiskStore):
         """Take the thread's turn, then the directory's lock."""
         if self._held:
             return
-        self._memory.mutex.acquire()
+        while not self._memory.mutex.acquire(timeout=LOOK):
+            self._before()
         try:
             lock = super().lock()
             lock.__enter__()
