@@ -57,12 +57,12 @@ def place(tmp_path: Path, run_dir: Path) -> Place:
     return Place(tmp_path, run_dir)
 
 
-def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+def lines(capfd: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in capfd.readouterr().err.splitlines()]
 
 
 @pytest.mark.parametrize("known_by", ["configuration", "record", "call"])
-def test_after_a_reboot(place: Place, capsys: pytest.CaptureFixture[str], known_by: str) -> None:
+def test_after_a_reboot(place: Place, capfd: pytest.CaptureFixture[str], known_by: str) -> None:
     """Reservations of another boot are released and logged, however the network is known: no pod needs to start first."""
     directory = place.of_another_boot("net")
     if known_by == "configuration":
@@ -75,7 +75,7 @@ def test_after_a_reboot(place: Place, capsys: pytest.CaptureFixture[str], known_
     for _ in range(2):
         place.keep.tidy()
     assert os.listdir(directory) == ["lock"]
-    assert [(line["msg"], sorted(line["ips"])) for line in lines(capsys)] == [
+    assert [(line["msg"], sorted(line["ips"])) for line in lines(capfd)] == [
         ("reservations of an earlier boot released", ["10.0.0.2", "fd00::2"])
     ]
     assert (place.data_dir / ".net.boot").read_bytes() != b"another"
@@ -104,7 +104,7 @@ def test_names_that_no_network_has(place: Place, name: object) -> None:
     assert sorted(os.walk(place.data_dir)) == before
 
 
-def test_one_broken_directory(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_broken_directory(place: Place, capfd: pytest.CaptureFixture[str]) -> None:
     """A directory that cannot be looked after is logged with its network, and the others are."""
     directory = place.of_another_boot("net")
     (place.data_dir / "bad").mkdir()
@@ -113,7 +113,7 @@ def test_one_broken_directory(place: Place, capsys: pytest.CaptureFixture[str]) 
         place.stores.get(str(place.data_dir), network)
     place.keep.tidy()
     assert os.listdir(directory) == ["lock"]
-    told = {line["msg"]: line["network"] for line in lines(capsys)}
+    told = {line["msg"]: line["network"] for line in lines(capfd)}
     assert told["a data directory cannot be looked after"] == "bad"
 
 

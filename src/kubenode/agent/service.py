@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 DRAIN = 13.0  # seconds for calls under way once the agent is to end; each has 12
 SWEEP = 0.25  # seconds between looks for calls whose time is over
+LOOK = 2.0  # seconds between looks whether the socket's path is still ours
 BEAT = 2.5  # seconds between signs of life
 ALIVE = 10.0  # seconds that the event loop may take for a turn
 API_TIMEOUT = 10.0  # seconds until a watch must be accepted
@@ -93,11 +94,10 @@ class Agent:
         jobs = self._node_jobs()
         if directory := self._options.credentials:
             jobs.append(keep_credentials(self._root.seen(directory, "credentials"), SERVICE_ACCOUNT, self._log))
-        listener = self._claim.listen(self._environ)
-        server = Server(listener, self._host, self._networks, self._environ, self._log, self._metrics)
+        server = Server(self._claim.listen(self._environ), self._host, self._networks, self._environ, self._log, self._metrics)
         server.start()
         self._phase = ""
-        tasks = [asyncio.create_task(job) for job in (self._beat(server), *jobs)]
+        tasks = [asyncio.create_task(job) for job in (self._beat(server), self._stay_reachable(server), *jobs)]
         self._housekeeping().start()
         stopped = asyncio.create_task(stop.wait())
         self._log.info("agent started", version=VERSION, socket=self._options.socket)
@@ -112,7 +112,7 @@ class Agent:
             left = await server.drain(self._claim.leave(), DRAIN)
             for task in [stopped, *tasks]:
                 task.cancel()
-            listener.close()
+            server.close()
             self._claim.end()
             self._log.info("agent stopped", unanswered=left)
 
@@ -177,9 +177,20 @@ class Agent:
                 told = self._turn
             await asyncio.sleep(SWEEP)
 
+    async def _stay_reachable(self, server: Server) -> None:
+        """Listen again where somebody has removed the socket's path."""
+        while not self._phase:
+            before = self._claim.problem
+            if listener := self._claim.look():
+                server.move(listener)
+                self._log.warning("the socket was removed, and is there again", socket=self._options.socket)
+            elif self._claim.problem not in {"", before}:
+                self._log.error("relays cannot reach the agent", error=self._claim.problem)
+            await asyncio.sleep(LOOK)
+
     def _ill(self) -> str:
         silent = time.monotonic() - self._turn
-        return f"the event loop has not turned for {silent:.0f} s" if silent > ALIVE else ""
+        return f"the event loop has not turned for {silent:.0f} s" if silent > ALIVE else self._claim.problem
 
     def _unready(self) -> str:
         if self._phase:
@@ -191,7 +202,7 @@ class Agent:
     def _status(self) -> str:
         own = self._own.node
         why = self._own.why()
-        problems = [why.msg if why else "", self._http.problem if self._http else ""]
+        problems = [why.msg if why else "", self._claim.problem, self._http.problem if self._http else ""]
         return "; ".join([f"Node {own.name}" if own else "Node not known", *filter(None, problems)])
 
     def _host(self, before: Callable[[], None] = lambda: None, *, keep: bool = False) -> AgentHost:
