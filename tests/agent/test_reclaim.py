@@ -67,6 +67,10 @@ class Counts:
     def __init__(self) -> None:
         self.released = 0
         self.suspects: dict[str, int] = {}
+        self.allowed: bool | None = None
+
+    def may_ask(self, *, allowed: bool) -> None:
+        self.allowed = allowed
 
     def reclaimed(self, network: str, count: int) -> None:
         self.released += count
@@ -336,6 +340,23 @@ def test_a_namespace_that_we_may_not_look_into(node: Node, capfd: pytest.Capture
     assert node.reserved() == ["a1", "a2"]
     assert len(node.pods.asked) == 2
     assert [line["error"] for line in said(capfd) if "error" in line] == ["pods is forbidden (the rule)"]
+
+
+def test_without_the_right(node: Node, capfd: pytest.CaptureFixture[str]) -> None:
+    """Without the right to get pods it is said once, whatever pods and passes there are, and shown; with it the leaks go."""
+    for number in range(3):
+        node.add(f"c{number}", podNamespace=f"n{number}")
+        node.pods.pods[f"n{number}/*"] = CNIError(FORBIDDEN, f"pods in n{number} is forbidden", "the rule")
+    for number in range(3):
+        node.kill(f"c{number}")
+        node.keep.tidy()
+    assert node.reserved() == ["c0", "c1", "c2"]
+    assert len([line for line in said(capfd) if "error" in line]) == 1
+    assert node.counts.allowed is False
+    node.pods.pods.clear()
+    node.keep.tidy()
+    assert node.reserved() == []
+    assert node.counts.allowed is True
 
 
 def test_report_changes_nothing(node: Node, capfd: pytest.CaptureFixture[str]) -> None:

@@ -40,7 +40,13 @@ class Metrics:
         self._requests = Counter("kube_node_api_requests", "Requests to the API server.", ["verb", "result"], registry=registry)
         self._restarts = Counter("kube_node_watch_restarts", "Watches of the Node begun again.", ["reason"], registry=registry)
         self._reclaimed = Counter("kube_node_leaks_reclaimed", "Leaked addresses released.", ["network"], registry=registry)
+        self._forbidden = Gauge(
+            "kube_node_reclaim_forbidden", "Whether the right to get pods is missing, without which no leak is released.", registry=registry
+        )
         self._suspects = Gauge("kube_node_leaks_suspected", "Attachments without network namespace.", ["network"], registry=registry)
+
+    def may_ask(self, *, allowed: bool) -> None:
+        self._forbidden.set(not allowed)
 
     def show_node(self, seen: Callable[[], float]) -> None:
         """Show the age of what is known of the Node; `seen` is when it was last known to be right, 0 for never."""
