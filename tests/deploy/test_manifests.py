@@ -211,7 +211,7 @@ def test_no_container_may_more_than_it_needs(overlay: Path, components: list[str
 
 
 def test_the_rights_suffice_and_none_is_too_many(api_server: RealApiServer, overlay: Path, tmp_path: Path, run_dir: Path) -> None:
-    """An agent with the service account's token, which watches its Node and takes back a leak, uses each right that it has, and no other."""
+    """An agent with the service account's token, which watches its Node and takes back a leak, uses each right that it has, no other."""
     admin = api_server.kubeconfig(tmp_path / "admin", api_server.certificate_user("admin", "system:masters"))
     accounts = [text for key, text in documents(kustomized(overlay, ["reclaim"])).items() if not key.startswith("DaemonSet")]
     run("kubectl", f"--kubeconfig={admin}", "apply", "--filename=-", stdin=yaml.safe_dump_all(accounts))
