@@ -37,8 +37,8 @@ def test_it_listens_again(agent: AgentProcess, run_dir: Path, netconf: NetConfMa
     """Whatever was removed, the agent is there again within seconds, alone, and ends as ever."""
     assert agent.add(netconf()) == ["10.1.0.2", "fd01::2"]
     if what == "directory":
-        shutil.rmtree(run_dir)
-        run_dir.mkdir()
+        shutil.rmtree(run_dir, ignore_errors=True)  # the agent may write there meanwhile
+        run_dir.mkdir(exist_ok=True)
     elif what == "directory moved away":
         run_dir.rename(run_dir.with_name("before"))
     else:
@@ -71,7 +71,7 @@ def test_calls_under_way(agent: AgentProcess, netconf: NetConfMaker) -> None:
 
 def test_where_it_cannot(agent: AgentProcess, run_dir: Path) -> None:
     """Where the path cannot be made /healthz says so and why, and the log once; then it is there again."""
-    shutil.rmtree(run_dir)
+    run_dir.rename(run_dir.with_name("before"))
     run_dir.write_text("")
     status, text = eventually(lambda: told if (told := agent.get("/healthz"))[0] == 503 else None, "it does not say that it is ill")
     assert status == 503
