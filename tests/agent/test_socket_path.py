@@ -102,9 +102,13 @@ def test_no_file_descriptor_to_be_had(agent: AgentProcess, netconf: NetConfMaker
     assert agent.process
     assert agent.add(netconf()) == ["10.1.0.2", "fd01::2"]
     pid = agent.process.pid
-    here = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
     limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (min(set(range(len(here) + 1)) - here), limits[1]))
+
+    def is_turned_away(asked: bytes) -> bool:
+        here = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}  # some of them for a moment only
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (min(set(range(len(here) + 1)) - here), limits[1]))
+        return status_of(agent, asked) == skel.NOT_HERE
+
     scraper = socket.create_connection(("127.0.0.1", agent.port), 30)
     scraper.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
     # A descriptor that something else in the agent has just closed lets one in, who then lacks the next.
