@@ -65,12 +65,12 @@ def place(tmp_path: Path, run_dir: Path) -> Place:
     return Place(tmp_path, run_dir)
 
 
-def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+def lines(capfd: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in capfd.readouterr().err.splitlines()]
 
 
 @pytest.mark.parametrize("known_by", ["record", "call"])
-def test_after_a_reboot(place: Place, capsys: pytest.CaptureFixture[str], known_by: str) -> None:
+def test_after_a_reboot(place: Place, capfd: pytest.CaptureFixture[str], known_by: str) -> None:
     """Reservations of another boot of a network of ours are released and logged, however it is known that it is ours."""
     directory = place.of_another_boot("net")
     if known_by == "record":
@@ -80,7 +80,7 @@ def test_after_a_reboot(place: Place, capsys: pytest.CaptureFixture[str], known_
     for _ in range(2):
         place.keep.tidy()
     assert os.listdir(directory) == ["lock"]
-    assert [(line["msg"], sorted(line["ips"])) for line in lines(capsys)] == [
+    assert [(line["msg"], sorted(line["ips"])) for line in lines(capfd)] == [
         ("reservations of an earlier boot released", ["10.0.0.2", "fd00::2"])
     ]
     assert (place.data_dir / ".net.boot").read_text() != note("m")
@@ -94,7 +94,7 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {  # as these programs write them, w
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
-def test_a_network_that_is_not_ours(place: Place, cni_bin: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+def test_a_network_that_is_not_ours(place: Place, cni_bin: Path, capfd: pytest.CaptureFixture[str], name: str) -> None:
     """What the reference has given by a configuration of podman, nerdctl or CRI-O is looked at, and never written to: not even a note.
 
     Not after a reboot either: its containers may have started before the agent, whatever an earlier use of ours has left there.
@@ -114,7 +114,7 @@ def test_a_network_that_is_not_ours(place: Place, cni_bin: Path, capsys: pytest.
             (used,) = place.networks.usages(place.ask, {}, place.looking)
             assert [one.used for one in used[1]] == [1]
         assert tree(place.data_dir) == before
-    assert lines(capsys) == []
+    assert lines(capfd) == []
 
 
 def tree(top: Path) -> dict[str, tuple[int, int, bytes]]:
@@ -146,7 +146,7 @@ def test_names_that_no_network_has(place: Place, name: object) -> None:
     assert sorted(os.walk(place.data_dir)) == before
 
 
-def test_one_broken_directory(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_broken_directory(place: Place, capfd: pytest.CaptureFixture[str]) -> None:
     """A directory that cannot be looked after is logged with its network, and the others are."""
     directory = place.of_another_boot("net")
     (place.data_dir / "bad").mkdir()
@@ -155,7 +155,7 @@ def test_one_broken_directory(place: Place, capsys: pytest.CaptureFixture[str]) 
         place.stores.get(str(place.data_dir), network)
     place.keep.tidy()
     assert os.listdir(directory) == ["lock"]
-    told = {line["msg"]: line["network"] for line in lines(capsys)}
+    told = {line["msg"]: line["network"] for line in lines(capfd)}
     assert told["a data directory cannot be looked after"] == "bad"
 
 

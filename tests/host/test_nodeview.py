@@ -73,14 +73,14 @@ def test_asked_again_when_old(view: NodeView, server: Server, run_dir: Path) -> 
     assert view.get(name, server.fetch, ALWAYS) == 3
 
 
-def test_the_old_one_serves(view: NodeView, server: Server, run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_old_one_serves(view: NodeView, server: Server, run_dir: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """When asking fails the old view serves, with a warning, and for a while nobody asks again."""
     view.get(name, server.fetch, ALWAYS)
     outdate(run_dir, 10_000)
     server.error = CNIError(11, "down")
     assert [view.get(name, server.fetch, ALWAYS) for _ in range(3)] == [1, 1, 1]
     assert server.asked == 2
-    assert "the old one serves" in capsys.readouterr().err
+    assert "the old one serves" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("ahead", [3600, 10**9, 10**12, 10**400])

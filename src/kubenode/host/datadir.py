@@ -23,7 +23,7 @@ from kubenode.ipam.store import Attachment, Reservation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
     from kubenode.ipam.address import Address
@@ -39,17 +39,23 @@ NO_UNNAMED = frozenset(
 )
 
 
-class DiskStore:
-    """The reservations of one network. Raises OSError where the disk does."""
+def wait_for(lock: int, _path: str) -> None:
+    """Wait for a lock that another has, for as long as that takes."""
+    fcntl.flock(lock, fcntl.LOCK_EX)
 
-    def __init__(self, data_dir: str, network: str, this_boot: boot.Boot = HERE) -> None:
+
+class DiskStore:
+    """The reservations of one network. Raises OSError where the disk does. `wait`: how a lock is waited for that another has."""
+
+    def __init__(self, data_dir: str, network: str, this_boot: boot.Boot = HERE, wait: Callable[[int, str], None] = wait_for) -> None:
+        self._wait = wait
         self.directory = os.path.join(data_dir or DEFAULT_DATA_DIR, network)
         self.boot_path = boot.path_of(data_dir or DEFAULT_DATA_DIR, network)
         self._network = network
         self._boot = this_boot
 
-    def lock(self) -> _Lock:
-        return _Lock(self.directory)
+    def lock(self) -> Lock:
+        return Lock(self.directory, self._wait)
 
     def is_there(self) -> bool:
         try:
@@ -187,11 +193,12 @@ class DiskStore:
             return b""
 
 
-class _Lock:
+class Lock:
     """The directory's lock, for a `with`. Makes the directory where there is none, as host-local does."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, wait: Callable[[int, str], None]) -> None:
         self._directory = directory
+        self._wait = wait
         self._fd = -1
 
     def __enter__(self) -> None:
@@ -200,7 +207,7 @@ class _Lock:
             os.close(self._fd)
 
     def _take(self, path: str) -> bool:
-        """Wait for the lock; say whether its file still has its name then: somebody may have removed it, and others lock the next one."""
+        """Wait for the lock; say whether it is in force then."""
         flags = os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             self._fd = os.open(path, flags, 0o750)
@@ -208,13 +215,21 @@ class _Lock:
             os.makedirs(self._directory, 0o755, exist_ok=True)
             self._fd = os.open(path, flags, 0o750)
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
-            return os.path.samestat(os.fstat(self._fd), os.lstat(path))
-        except FileNotFoundError:
-            return False
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self._wait(self._fd, path)
+            return self.is_in_force()
         except BaseException:
             os.close(self._fd)
             raise
+
+    def is_in_force(self) -> bool:
+        """Say whether the locked file still has its name. Others lock the next one where somebody has removed it or the directory."""
+        try:
+            return os.path.samestat(os.fstat(self._fd), os.lstat(os.path.join(self._directory, LOCK)))
+        except FileNotFoundError:
+            return False
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         os.close(self._fd)  # and with it goes the lock

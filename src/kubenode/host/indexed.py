@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kubenode.cni.errors import CNIError
 from kubenode.host.datadir import HERE, DiskStore
+from kubenode.host.lockwait import LOOK, Queued
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from contextlib import AbstractContextManager
     from types import TracebackType
 
     from kubenode.host.boot import Boot
+    from kubenode.host.datadir import Lock
     from kubenode.ipam.address import Address
     from kubenode.ipam.index import Index
     from kubenode.ipam.store import Attachment, Reservation
@@ -41,6 +42,7 @@ class Memory:
 
     def __init__(self) -> None:
         self.mutex = threading.Lock()
+        self.queued = Queued()
         self.state: State | None = None  # of the directory that it is good for
         self.index: Index | None = None
         self.turns: dict[int, Address | None] = {}
@@ -52,7 +54,9 @@ class Memory:
 
 
 class IndexedStore(DiskStore):
-    """A `DiskStore` that reads the disk only after somebody else has changed it. `before` is called with the lock held, and may raise.
+    """A `DiskStore` that reads the disk only after somebody else has changed it.
+
+    `before` is called with the lock held, and now and then while it is waited for; it raises where the call is to end.
 
     `keep`: the lock stays after the first `with`, and is there for the next ones, until `leave`.
     """
@@ -60,11 +64,11 @@ class IndexedStore(DiskStore):
     def __init__(
         self, data_dir: str, network: str, memory: Memory, before: Callable[[], None], this_boot: Boot = HERE, *, keep: bool = False
     ) -> None:
-        super().__init__(data_dir, network, this_boot)
+        super().__init__(data_dir, network, this_boot, lambda lock, _: memory.queued.wait(lock, before))
         self._memory = memory
         self._before = before
         self._keep = keep
-        self._held: AbstractContextManager[None] | None = None
+        self._held: Lock | None = None
         self._changed = False
 
     def lock(self) -> _Turn:  # type: ignore[override] # both are context managers of nothing
@@ -74,7 +78,8 @@ class IndexedStore(DiskStore):
         """Take the thread's turn, then the directory's lock."""
         if self._held:
             return
-        self._memory.mutex.acquire()
+        while not self._memory.mutex.acquire(timeout=LOOK):
+            self._before()
         try:
             lock = super().lock()
             lock.__enter__()
@@ -99,7 +104,7 @@ class IndexedStore(DiskStore):
         """Let others have the lock."""
         if self._held:
             try:
-                self._end()
+                self._end(self._held)
             finally:
                 self._held.__exit__(None, None, None)
                 self._held = None
@@ -177,17 +182,18 @@ class IndexedStore(DiskStore):
         self._changed = False
         self._before()
 
-    def _end(self) -> None:
-        if self._changed and self._memory.index:
-            now = time.time_ns()
-            try:
-                os.utime(self.directory, ns=(now, now))
-                self._memory.state = self._state()
-            except OSError:  # what was done is done; only the index is not to be trusted
-                self._memory.forget()
-            else:
-                if self._memory.state.modified != now:
-                    self._memory.forget()
+    def _end(self, lock: Lock) -> None:
+        if not self._changed or not self._memory.index:
+            return
+        now = time.time_ns()
+        try:
+            os.utime(self.directory, ns=(now, now))
+            self._memory.state = self._state()
+            is_known = self._memory.state.modified == now and lock.is_in_force()
+        except OSError:  # what was done is done; only the index is not to be trusted
+            is_known = False
+        if not is_known:
+            self._memory.forget()
 
     def _state(self) -> State:
         status = os.stat(self.directory)

@@ -213,4 +213,4 @@ def _run(call: Call, to: Delegate, command: str = "") -> bytes:
 
     environ = {**call.environ, "CNI_COMMAND": command} if command else call.environ
     call.log.debug("handing on", delegate=to.executable, netconf=call.netconf.raw)
-    return delegate.run(to.executable, call.netconf.raw, environ)
+    return delegate.run(to.executable, call.netconf.raw, environ, call.log.pass_on)

@@ -6,7 +6,7 @@ import os
 
 from kubenode.host.attachments import Attachments
 from kubenode.host.boot import Boot
-from kubenode.host.datadir import DiskStore
+from kubenode.host.datadir import DiskStore, wait_for
 from kubenode.plugins import nodes
 
 TYPE_CHECKING = False
@@ -21,18 +21,19 @@ if TYPE_CHECKING:
 
 
 class Standalone:
-    """A `skel.Host` without an agent."""
+    """A `skel.Host` without an agent. `wait`: how a network's lock is waited for, as in `DiskStore`."""
 
     execs = True
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    def __init__(self, environ: Mapping[str, str], wait: Callable[[int, str], None] = wait_for) -> None:
         self._environ = environ
+        self._wait = wait
 
     def path(self, path: str) -> str:
         return path
 
     def store(self, data_dir: str, network: str) -> DiskStore:
-        return DiskStore(data_dir, network, Boot(nodes.run_dir(self._environ)))
+        return DiskStore(data_dir, network, Boot(nodes.run_dir(self._environ)), self._wait)
 
     def attachments(self, network: str) -> Attachments:
         return Attachments(nodes.run_dir(self._environ), network)
