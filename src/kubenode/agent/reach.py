@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from kubenode.host.attachments import Attachments
 from kubenode.host.datadir import DEFAULT_DATA_DIR
 from kubenode.host.indexed import IndexedStore, Memory
-from kubenode.kube import node
+from kubenode.host.sources import Sources
 from kubenode.plugins import nodes
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from kubenode.agent.ownnode import OwnNode
     from kubenode.host.log import Log
+    from kubenode.host.permitted import Permitted
     from kubenode.host.root import HostRoot
     from kubenode.kube.node import Node
 
@@ -55,8 +56,17 @@ class AgentHost:
     execs = False
 
     def __init__(
-        self, root: HostRoot, run_dir: str, stores: Stores, own: OwnNode, before: Callable[[], None] = lambda: None, *, keep: bool = False
+        self,
+        root: HostRoot,
+        permitted: Permitted,
+        run_dir: str,
+        stores: Stores,
+        own: OwnNode,
+        before: Callable[[], None] = lambda: None,
+        *,
+        keep: bool = False,
     ) -> None:
+        self.permitted = permitted
         self._root = root
         self._run_dir = run_dir
         self._stores = stores
@@ -86,7 +96,10 @@ class AgentHost:
     def attachments(self, network: str) -> Attachments:
         return Attachments(self._run_dir, network)
 
+    def sources(self) -> Sources:
+        return Sources(self._run_dir)
+
     def node(self, options: nodes.NodeOptions, choose: Callable[[Node], T], log: Log) -> T:  # noqa: ARG002 -- skel.Host
         if options.node_file:
-            return choose(node.parse(nodes.manifest_from(self._root.path(options.node_file), options.node_file), options.node_file))
+            return choose(nodes.from_file(options))
         return self._own.choose(choose)

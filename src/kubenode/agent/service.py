@@ -22,6 +22,7 @@ from kubenode.agent.server import Server
 from kubenode.agent.workers import Round, Workers
 from kubenode.cni.errors import IO_FAILURE, CNIError
 from kubenode.host.nodeview import NodeView
+from kubenode.host.permitted import Permitted
 from kubenode.host.root import HostRoot
 from kubenode.kube import node
 from kubenode.kube.sources import SERVICE_ACCOUNT
@@ -76,6 +77,7 @@ class Agent:
         self._metrics = Metrics()
         self._own = ownnode.OwnNode(NodeView(self._run_dir, node.decode, f"kube-node agent {VERSION}", log), log)
         self._stores = Stores(self._root)
+        self._permitted = Permitted(self._root, environ)
         self._workers = Workers()
         self._networks = Networks()
         self._notifier = Notifier(environ)
@@ -196,7 +198,7 @@ class Agent:
         return (f"Node {own.name}" if own else "Node not known") + (f"; {why.msg}" if why else "")
 
     def _host(self, before: Callable[[], None] = lambda: None, *, keep: bool = False) -> AgentHost:
-        return AgentHost(self._root, self._run_dir, self._stores, self._own, before, keep=keep)
+        return AgentHost(self._root, self._permitted, self._run_dir, self._stores, self._own, before, keep=keep)
 
 
 def _raise_file_limit() -> None:

@@ -7,42 +7,36 @@ import sys
 import time
 
 from kubenode.cni.jsontext import dumps
+from kubenode.host import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from kubenode.cni.jsontext import JSON
 
 ERROR, WARNING, INFO, DEBUG, TRACE = -2, -1, 0, 1, 2
 NAMES = {ERROR: "error", WARNING: "warning", INFO: "info", DEBUG: "debug", TRACE: "trace"}
+STREAMS = frozenset(["stdout", "stderr"])
 
 
 class Log:
-    """Where one call's log lines go. Without a file only warnings and errors are written, to stderr, as the runtime shows that.
+    """Where one call's log lines go. Without a file only warnings and errors are written, to stderr, as the runtime shows that."""
 
-    `locate` returns where a path of the host is found.
-    """
-
-    def __init__(self, plugin: str, level: int = WARNING, locate: Callable[[str], str] | None = None) -> None:
+    def __init__(self, plugin: str, level: int = WARNING) -> None:
         self._common: dict[str, JSON] = {"plugin": plugin}
         self._path = ""
         self._level = level
-        self._locate = locate
 
-    def of(self, plugin: str, locate: Callable[[str], str]) -> Log:
+    def of(self, plugin: str) -> Log:
         """Return the log of one call that an agent makes, as detailed as its own."""
-        return Log(plugin, self._level, locate)
+        return Log(plugin, self._level)
 
     def bind(self, **fields: JSON) -> None:
         """Put these fields on every line from now on."""
         self._common.update({key: value for key, value in fields.items() if value})
 
     def configure(self, path: str, level: str) -> None:
-        """Write to this file from now on. "stdout" means stderr, as stdout is the result's."""
-        self._path = "" if path in {"stdout", "stderr"} else path
-        if self._path and self._locate:
-            self._path = self._locate(self._path)
+        """Write to this file from now on, whose path leads through no link. "stdout" means stderr, as stdout is the result's."""
+        self._path = "" if path in STREAMS else path
         if path:
             self._level = level_of(level)
 
@@ -69,7 +63,7 @@ class Log:
         line = dumps({"ts": stamp, "level": NAMES.get(level, "trace"), "msg": message, **self._common, **fields}) + "\n"
         if self._path:
             try:
-                fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+                fd = files.open_exactly(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
                 try:
                     os.write(fd, line.encode())  # one write of one line: those of parallel calls do not mix
                 finally:

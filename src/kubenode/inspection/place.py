@@ -11,7 +11,9 @@ from kubenode.host.attachments import Attachments
 from kubenode.host.datadir import DEFAULT_DATA_DIR
 from kubenode.host.log import ERROR, Log
 from kubenode.host.nodeview import NodeView
+from kubenode.host.permitted import Permitted
 from kubenode.host.readonly import ReadOnlyStore
+from kubenode.host.sources import Sources
 from kubenode.kube import node
 from kubenode.plugins import nodes
 from kubenode.plugins.skel import Call
@@ -44,6 +46,10 @@ class Place(NamedTuple):
         """The run directory as it is found from here."""
         return self.root.path(self.run_dir)
 
+    @property
+    def permitted(self) -> Permitted:
+        return Permitted(self.root, self.environ)
+
     def store(self, data_dir: str, network: str) -> ReadOnlyStore:
         return ReadOnlyStore(self.root.path(data_dir or DEFAULT_DATA_DIR), network)
 
@@ -61,6 +67,10 @@ class Looking:
         self._place = place
         self._manifest = manifest
 
+    @property
+    def permitted(self) -> Permitted:
+        return self._place.permitted
+
     def path(self, path: str) -> str:
         return self._place.root.path(path)
 
@@ -70,9 +80,12 @@ class Looking:
     def attachments(self, network: str) -> Attachments:
         return Attachments(self._place.run, network)
 
+    def sources(self) -> Sources:
+        return Sources(self._place.run)
+
     def node(self, options: nodes.NodeOptions, choose: Callable[[Node], T], log: Log) -> T:  # noqa: ARG002 -- skel.Host
         if options.node_file:
-            return choose(node.parse(nodes.manifest_from(self.path(options.node_file), options.node_file), options.node_file))
+            return choose(nodes.from_file(options))
         if self._manifest is not None:
             return choose(node.parse(self._manifest, "the API server's answer"))
         view = self._place.view()

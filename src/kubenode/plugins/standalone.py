@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kubenode.host.attachments import Attachments
 from kubenode.host.datadir import DiskStore
+from kubenode.host.sources import Sources
 from kubenode.plugins import nodes
 
 TYPE_CHECKING = False
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from kubenode.host.log import Log
+    from kubenode.host.permitted import Permitted
     from kubenode.kube.node import Node
 
     T = TypeVar("T")
@@ -24,6 +26,16 @@ class Standalone:
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
+        self._permitted: Permitted | None = None
+
+    @property
+    def permitted(self) -> Permitted:
+        from kubenode.host.permitted import Permitted  # only configurations that name something on the host need it
+        from kubenode.host.root import HostRoot
+
+        if self._permitted is None:
+            self._permitted = Permitted(HostRoot(), self._environ)
+        return self._permitted
 
     def path(self, path: str) -> str:
         return path
@@ -33,6 +45,9 @@ class Standalone:
 
     def attachments(self, network: str) -> Attachments:
         return Attachments(nodes.run_dir(self._environ), network)
+
+    def sources(self) -> Sources:
+        return Sources(nodes.run_dir(self._environ))
 
     def node(self, options: nodes.NodeOptions, choose: Callable[[Node], T], log: Log) -> T:
         return nodes.select(options, choose, self._environ, log)
