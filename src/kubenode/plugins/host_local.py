@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from kubenode.cni.errors import NOT_AVAILABLE, NOT_RESERVED, UNKNOWN_CONTAINER, CNIError
+from kubenode.cni.errors import INVALID_NETWORK_CONFIG, NOT_AVAILABLE, NOT_RESERVED, UNKNOWN_CONTAINER, CNIError
 from kubenode.cni.netconf import NetConf, invalid, is_path
 from kubenode.cni.result import IPConfig, Result
 from kubenode.host import files
@@ -40,7 +40,13 @@ def cmd_add(call: Call, first: Callable[[], None] = lambda: None) -> bytes:
 
 def cmd_del(call: Call) -> bytes:
     """Release what is reserved for the attachment; nothing is a success too (SPEC.md, "DEL")."""
-    store = _store(call)
+    try:
+        store = _store(call)
+    except CNIError as error:
+        if error.code != INVALID_NETWORK_CONFIG:
+            raise
+        call.log.warning("nothing to release, as nothing can have been given", why=error.msg)
+        return b""
     try:
         released = allocator.release(store, owner(call.request))
     except OSError:
@@ -140,7 +146,7 @@ def require_place(call: Call) -> None:
         raise invalid([f"dataDir {configured!r} is not an absolute path"])
     if parse_address(name) or name == LOCK or name.startswith(LAST_RESERVED):
         raise invalid([f"network name {name!r} is what a file of a network's directory is called"])
-    _store(call).require_place()
+    _store(call)
 
 
 def directory(call: Call) -> str:
@@ -159,7 +165,10 @@ def _log_released(call: Call, why: str, released: Collection[Reservation]) -> No
 
 
 def _store(call: Call) -> Store:
-    return call.host.store(data_dir(call.netconf), call.netconf.name)
+    """Return this network's reservations, of which any command may make the directory. Raises CNIError 7 where that must not be."""
+    store = call.host.store(data_dir(call.netconf), call.netconf.name)
+    store.require_place()
+    return store
 
 
 def _dns(call: Call, resolv_conf: str) -> dict[str, object]:
