@@ -18,6 +18,7 @@ from callplugin import environment, execute
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
     from callplugin import NetworkMaker, ViewWriter
 
 SECRET = "s3cr3t"
