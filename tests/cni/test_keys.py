@@ -20,10 +20,8 @@ from kubenode.cni import keys
         ({"ipam": {"Ranges": [[{"SUBNET": "x", "rangestart": "y"}]]}}, {"ipam": {"ranges": [[{"subnet": "x", "rangeStart": "y"}]]}}),
         ({"ipam": {"routes": [{"DST": "x", "Gw": "y"}]}}, {"ipam": {"routes": [{"dst": "x", "gw": "y"}]}}),
         ({"ipam": {"a": 1}, "IPAM": {"b": 2}}, {"ipam": {"a": 1, "b": 2}}),
-        (
-            {"RuntimeConfig": {"IPs": ["x"]}, "args": {"CNI": {"Ips": ["y"]}}},
-            {"runtimeConfig": {"ips": ["x"]}, "args": {"cni": {"ips": ["y"]}}},
-        ),
+        ({"RuntimeConfig": {"IPs": ["x"]}}, {"runtimeConfig": {"ips": ["x"]}}),
+        ({"Args": {"CNI": {"Ips": ["y"]}}}, {"args": {"cni": {"ips": ["y"]}}}),
         ({"CNI.dev/Valid-Attachments": [{"containerid": "c"}]}, {"cni.dev/valid-attachments": [{"containerID": "c"}]}),
         ({"ipam": {"IPv4-Namespaces": [], "Annotation": "a"}}, {"ipam": {"ipv4-namespaces": [], "annotation": "a"}}),
         ({"ipam": {"\u017fubnet": "x", "\u212aubeconfig": "k"}}, {"ipam": {"subnet": "x", "kubeconfig": "k"}}),

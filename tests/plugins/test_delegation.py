@@ -258,7 +258,7 @@ def test_status(network: NetworkMaker, view: ViewWriter) -> None:
         {},
         {"containerID": "c1", "ifname": "eth0"},
         [{"containerID": "c1"}],
-        [{"containerID": "c1", "interface": "eth0"}],
+        [{"containerID": "c1", "name": "eth0"}],
         ["c1"],
         [None],
     ],

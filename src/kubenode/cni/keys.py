@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 RANGE: dict[str, Schema] = {"subnet": None, "rangeStart": None, "rangeEnd": None, "gateway": None}
 ROUTE: Schema = dict.fromkeys(("dst", "gw", "mtu", "advmss", "priority", "table", "scope"))
 OWN = ("kubeconfig", "annotation", "ipv4-namespaces", "ipv6-namespaces", "delegate", "nodeFile", "refreshAfter", "logfile", "loglevel")
-IPAM: Schema = {
+IPAM: dict[str, Schema] = {
     **dict.fromkeys(("type", "dataDir", "resolvConf", "exclude", *OWN)),
     **RANGE,
     "ranges": [[RANGE]],
