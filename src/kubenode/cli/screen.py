@@ -39,7 +39,7 @@ def console(*, stderr: bool = False) -> Console:
 class _Console(Console):
     """A console that no text makes do anything but show it."""
 
-    def render_str(self, text: str, **options: Any) -> Text:  # type: ignore[override] # as they are there
+    def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(printable(text), **options)
 
 
