@@ -78,7 +78,8 @@ def test_a_kubeconfig_runs_nothing(etc: Path, outside: Path, run_dir: Path, embe
     plugin = {"apiVersion": "client.authentication.k8s.io/v1", "command": script(outside / "evil", outside / "ran")}
     named = kubeconfig(outside / "kubeconfig", "http://127.0.0.1:1", {"exec": plugin})
     for path in (named, f"{etc}/../outside/kubeconfig"):
-        net = embedded(kubeconfig=path)
+        net = embedded()
+        net.ipam["kubeconfig"] = path  # not the agent's own
         error = net.error()
         assert error["code"] == 120
         assert f"kubeconfig {path!r}" in error["msg"]
@@ -183,9 +184,9 @@ def test_resolv_conf(etc: Path, outside: Path, embedded: NetworkMaker, view: Vie
     os.mkfifo(etc / "fifo")
     (etc / "large").write_text("#" * 65537)
     (etc / "good").write_text("nameserver 192.0.2.1\n")
-    for path, code in ((outside / "conf", 120), (etc / "link", 120), (etc / "fifo", 5), (etc / "large", 5), (etc / "good", 0)):
-        text = f'ranges: [[{{"subnet": "10.1.0.0/24"}}]], resolvConf: "{path}"'
-        view("10.1.0.0/24", annotations={path.name: text})
+    cases = {outside / "conf": 120, etc / "link": 120, etc / "fifo": 5, etc / "large": 5, etc / "good": 0}
+    view("10.1.0.0/24", annotations={path.name: f'ranges: [[{{"subnet": "10.1.0.0/24"}}]], resolvConf: "{path}"' for path in cases})
+    for path, code in cases.items():
         net = embedded(plugin, **({"resolvConf": str(path)} if plugin == "kube-node" else {"annotation": path.name}))
         if plugin == "node-annotation":
             net.netconf["name"] = path.name
