@@ -46,7 +46,8 @@ class Container:
 
 
 @pytest.fixture
-def container(tmp_path: Path) -> Container:
+def container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Container:
+    monkeypatch.delenv("KUBE_NODE_CONF")  # the host's own, of which there is none, is what counts
     if os.geteuid() != 0 or shutil.which("unshare") is None:
         pytest.skip("a mount namespace needs root and the unshare command (Debian: util-linux)")
     return Container(tmp_path)
