@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from agentprocess import AgentProcess, write_node
+from wanting import want
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,8 +47,7 @@ class Container:
 @pytest.fixture
 def container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Container:
     monkeypatch.delenv("KUBE_NODE_CONF")  # the host's own, of which there is none, is what counts
-    if os.geteuid() != 0 or shutil.which("unshare") is None:
-        pytest.skip("a mount namespace needs root and the unshare command (Debian: util-linux)")
+    want("the right to mount")
     return Container(tmp_path)
 
 
@@ -88,6 +86,19 @@ def test_the_namespace_is_looked_for_on_the_host(container: Container) -> None:
         (container.node / "run/netns/c1").unlink()
         assert agent.said("its network namespace is gone")["netns"] == "/var/run/netns/c1"
         assert [line["containerID"] for line in agent.lines("its network namespace is gone")] == ["c1"]
+
+
+@pytest.mark.parametrize(("mounts", "stay"), [(MOUNTS, ["c1"]), (("/var/lib/cni", "/run/kube-node", "/etc"), ["c1", "c2"])])
+def test_gc_looks_for_the_namespace_on_the_host(container: Container, mounts: tuple[str, ...], stay: list[str]) -> None:
+    """What GC does not list stays while its network namespace is there on the host, and where that cannot be seen."""
+    (container.node / "run/kube-node").mkdir()
+    (container.node / "run/netns/c1").touch()
+    with container.agent(mounts=mounts) as agent:
+        for name in ("c1", "c2"):
+            agent.add(conf(), name, netns=f"/var/run/netns/{name}")
+        assert agent.call("GC", {**conf(), "cniVersion": "1.1.0", "cni.dev/valid-attachments": []}).code == 0
+        reserved = [path.read_text().split()[0] for path in (container.node / "var/lib/cni/networks/net").glob("10*")]
+        assert sorted(reserved) == stay
 
 
 def test_namespaces_that_cannot_be_seen(container: Container) -> None:

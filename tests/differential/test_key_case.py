@@ -31,7 +31,7 @@ def varied(value: Any, chance: random.Random) -> Any:
         return [varied(item, chance) for item in value]
     if not isinstance(value, dict):
         return value
-    found = {}
+    found: dict[str, Any] = {}
     for key, item in value.items():
         if key in STRINGS and chance.random() < 0.2:  # of the others Go takes null for an empty address
             found[spelt(key, chance)] = None

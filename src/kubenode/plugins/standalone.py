@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from kubenode.host.attachments import Attachments
 from kubenode.host.datadir import DiskStore
 from kubenode.host.sources import Sources
@@ -48,6 +50,9 @@ class Standalone:
 
     def sources(self) -> Sources:
         return Sources(nodes.run_dir(self._environ))
+
+    def may_have(self, netns: str) -> bool:
+        return netns.startswith("/") and os.path.lexists(netns)
 
     def node(self, options: nodes.NodeOptions, choose: Callable[[Node], T], log: Log) -> T:
         return nodes.select(options, choose, self._environ, log)
