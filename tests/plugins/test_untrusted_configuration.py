@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from administrator import allow
 from callplugin import environment, execute
+from wanting import want
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -220,8 +221,7 @@ FAULTS: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("problem", FAULTS)
 def test_the_administrators_file(etc: Path, embedded: NetworkMaker, problem: str) -> None:
     """A file that others can change, or that is wrong, allows nothing and says so; what names nothing on the host, and a DEL, go on."""
-    if os.geteuid() != 0:
-        pytest.skip("giving a file away needs root")
+    want("root")
     FAULTS[problem](etc / "kube-node.conf")
     net = embedded(logfile=f"{etc}/log")
     error = net.error()
