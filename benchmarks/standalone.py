@@ -96,16 +96,17 @@ def prepare(scratch: Path) -> list[Case]:
         "metadata": {"name": "bench", "uid": "0"},
         "spec": {"podCIDRs": ["11.0.1.0/24", "1100:0:0:1::/64"]},
     }
-    (run_dir / "node.json").write_text(json.dumps(node))
 
     def cases(network: str, plugin: Path, ipam: dict[str, object], path: Path) -> list[Case]:
+        (run_dir / network).mkdir()
+        (run_dir / network / "node.json").write_text(json.dumps(node))
         name = plugin.name.removesuffix(".standalone")
         stdin = scratch / f"{network}.json"
         ipam = {"type": name, "dataDir": str(scratch / "networks"), **ipam}
         stdin.write_text(json.dumps({"cniVersion": "1.0.0", "name": network, "type": "bridge", "ipam": ipam}))
         environment = {
             "PATH": os.defpath,
-            "KUBE_NODE_RUN_DIR": str(run_dir),
+            "KUBE_NODE_RUN_DIR": str(run_dir / network),  # each network has the podCIDRs for itself
             "CNI_CONTAINERID": "bench",
             "CNI_NETNS": "/var/run/netns/bench",
             "CNI_IFNAME": "eth0",

@@ -10,7 +10,7 @@ from kubenode.ipam.index import Index
 from kubenode.ipam.store import Attachment, Reservation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 class MemoryStore:
@@ -34,6 +34,15 @@ class MemoryStore:
             self.locked = False
 
     def is_there(self) -> bool:
+        return True
+
+    def require_place(self) -> None:
+        pass
+
+    def if_unused(self, do: Callable[[], None]) -> bool:
+        if self.files:
+            return False
+        do()
         return True
 
     def index(self) -> Index:

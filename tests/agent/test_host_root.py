@@ -49,7 +49,8 @@ class Container:
 
 
 @pytest.fixture
-def container(tmp_path: Path) -> Container:
+def container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Container:
+    monkeypatch.delenv("KUBE_NODE_CONF")  # the host's own, of which there is none, is what counts
     want("the right to mount")
     return Container(tmp_path)
 

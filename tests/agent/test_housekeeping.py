@@ -22,6 +22,7 @@ from kubenode.host.attachments import Attachments
 from kubenode.host.datadir import DEFAULT_DATA_DIR, DiskStore
 from kubenode.host.log import INFO, Log
 from kubenode.host.nodeview import NodeView
+from kubenode.host.permitted import Permitted
 from kubenode.host.root import HostRoot
 from kubenode.ipam.address import Address
 from kubenode.ipam.store import Attachment
@@ -47,7 +48,7 @@ class Place:
         ask = Round(Workers(), log, 0.5)
         self.ask = ask
         own = OwnNode(NodeView(str(run_dir), node.decode, "test", log), log)
-        self.looking = LookingHost(HostRoot(), str(run_dir), self.stores, own)
+        self.looking = LookingHost(HostRoot(), Permitted(HostRoot(), {}), str(run_dir), self.stores, own)
         self.keep = Housekeeping(self.networks, self.stores, ask, None, str(run_dir), str(self.config_dir), log)
 
     def of_another_boot(self, network: str) -> Path:

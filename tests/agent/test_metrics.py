@@ -307,3 +307,16 @@ def test_the_annotations_data_directory(tmp_path: Path, run_dir: Path) -> None:
         )
         counted = [line for line in text.splitlines() if line.startswith("kube_node_addresses_used{")]
         assert counted == [f'kube_node_addresses_used{{data_dir="{tmp_path}/annotated",family="ipv4",network="net"}} 0.0']
+
+
+def test_half_a_character_in_a_path(agent: AgentProcess, tmp_path: Path) -> None:
+    """A dataDir that is no text is refused, and ends nobody's scrape."""
+    netconf = {"cniVersion": "1.1.0", "name": "net", "type": "bridge", "ipam": {"type": "kube-node", "dataDir": str(tmp_path / "d")}}
+    agent.add(netconf)
+    for directory in ("/\ud800", "/\udc80"):
+        odd = {**netconf, "name": "odd", "ipam": {"type": "kube-node", "dataDir": directory}}
+        for command in ("ADD", "STATUS"):
+            assert agent.call(command, odd).code == 1
+    status, text = agent.get("/metrics")
+    assert status == 200
+    assert 'network="net"' in text

@@ -47,6 +47,11 @@ def second_network(doctor: Doctor, **ipam: Any) -> None:
     doctor.node.configure(doctor.node.conf("net1", annotation="example.com/net1", **ipam), "20-net1.conf", **top)
 
 
+def administrator(doctor: Doctor) -> None:
+    doctor.write("kube-node.conf", "{")
+    doctor.env["KUBE_NODE_CONF"] = str(doctor.node.directory / "kube-node.conf")
+
+
 def annotate(doctor: Doctor, value: str | None) -> None:
     doctor.node.view(["10.1.0.0/24", "fd01::/64"], {"example.com/net1": value} if value else {})
 
@@ -211,6 +216,22 @@ FAULTS = {
         "k8snet and net1 both give",
         steps(second_network, lambda d: annotate(d, "10.1.0.0/25")),
         lambda d: annotate(d, "172.20.2.0/24"),
+    ),
+    "a source for two": Fault(
+        "sources",
+        "both take their addresses from spec.podCIDRs",
+        lambda d: d.node.configure(d.node.conf("net1"), "20-net1.conf"),
+        lambda d: (d.node.net / "20-net1.conf").unlink(),
+    ),
+    "a key misspelt": Fault(
+        "keys",
+        "ipv4_namespaces",
+        lambda d: d.reconfigure(ipv4_namespaces=["web"]),
+        lambda d: d.reconfigure(ipv4_namespaces=None),
+        "warning",
+    ),
+    "administrator's file broken": Fault(
+        "allowed", "is not JSON", administrator, lambda d: d.env.pop("KUBE_NODE_CONF")
     ),
     "route of the host": Fault("host-routes", "the host's route to 10.1.0.128/25", route, no_route),
     "exhaustion near": Fault(

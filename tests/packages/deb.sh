@@ -32,6 +32,8 @@ for release in "$@"; do
     # A pod's address, by the plugin in Debian's CNI directory: without agent, then through one.
     mkdir -p "$root/tmp/kn"
     cp "$project/examples/node.yaml" "$root/tmp/kn/"
+    export KUBE_NODE_CONF=/tmp/kn/kube-node.conf
+    echo '{"allow": {"nodeFile": ["/tmp/kn"]}}' >"$root$KUBE_NODE_CONF"
     conf='{"cniVersion": "1.0.0", "name": "net", "type": "bridge", "ipam": {"type": "kube-node", "nodeFile": "/tmp/kn/node.yaml", "dataDir": "/tmp/kn/networks"}}'
     call() {
         echo "$conf" | chroot "$root" env CNI_COMMAND="$1" CNI_CONTAINERID="$2" CNI_IFNAME=eth0 CNI_NETNS=/tmp/kn/netns CNI_PATH=/usr/lib/cni \

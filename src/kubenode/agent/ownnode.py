@@ -9,10 +9,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kubenode.cni.errors import NODE_INVALID, TRY_AGAIN_LATER, CNIError
-from kubenode.host import identity
+from kubenode.host import files, identity
 from kubenode.kube import node
 from kubenode.kube.offloop import off_loop
-from kubenode.plugins import nodes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,7 +100,7 @@ class OwnNode:
             try:
                 status = await off_loop(partial(os.stat, path))
                 if (status.st_ino, status.st_mtime_ns) != read:
-                    manifest = await off_loop(partial(nodes.manifest_from, path, label))
+                    manifest = await off_loop(partial(_manifest, path, label))
                     self.node = node.parse(manifest, label)
                     if path != self._view.path:
                         self.publish(node.reduce(manifest))
@@ -118,3 +117,7 @@ class OwnNode:
         if str(self.failure) != str(error):
             self._log.error("the Node manifest cannot be used", error=str(error))
         self.failure = error
+
+
+def _manifest(path: str, label: str) -> dict[str, Any]:
+    return node.decode(files.read(path), label)

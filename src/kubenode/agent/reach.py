@@ -10,7 +10,7 @@ from kubenode.host.datadir import DEFAULT_DATA_DIR, HERE
 from kubenode.host.indexed import IndexedStore, Memory
 from kubenode.host.namespaces import Namespaces
 from kubenode.host.readonly import ReadOnlyStore
-from kubenode.kube import node
+from kubenode.host.sources import Sources
 from kubenode.plugins import nodes
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kubenode.agent.ownnode import OwnNode
     from kubenode.host.boot import Boot
     from kubenode.host.log import Log
+    from kubenode.host.permitted import Permitted
     from kubenode.host.root import HostRoot
     from kubenode.ipam.store import Store
     from kubenode.kube.node import Node
@@ -67,8 +68,17 @@ class AgentHost:
     execs = False
 
     def __init__(
-        self, root: HostRoot, run_dir: str, stores: Stores, own: OwnNode, before: Callable[[], None] = lambda: None, *, keep: bool = False
+        self,
+        root: HostRoot,
+        permitted: Permitted,
+        run_dir: str,
+        stores: Stores,
+        own: OwnNode,
+        before: Callable[[], None] = lambda: None,
+        *,
+        keep: bool = False,
     ) -> None:
+        self.permitted = permitted
         self._root = root
         self._run_dir = run_dir
         self._stores = stores
@@ -99,12 +109,15 @@ class AgentHost:
     def attachments(self, network: str) -> Attachments:
         return Attachments(self._run_dir, network)
 
+    def sources(self) -> Sources:
+        return Sources(self._run_dir)
+
     def may_have(self, netns: str) -> bool:
         return self._namespaces.may_be_there(netns)
 
     def node(self, options: nodes.NodeOptions, choose: Callable[[Node], T], log: Log) -> T:  # noqa: ARG002 -- skel.Host
         if options.node_file:
-            return choose(node.parse(nodes.manifest_from(self._root.path(options.node_file), options.node_file), options.node_file))
+            return choose(nodes.from_file(options))
         return self._own.choose(choose)
 
 

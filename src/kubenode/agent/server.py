@@ -210,7 +210,7 @@ class Server:
             self._networks.met(asked.plugin, asked.stdin)
 
     def _run(self, asked: protocol.Asked, host: AgentHost) -> tuple[int, bytes]:
-        log = self._log.of(asked.plugin, host.path)
+        log = self._log.of(asked.plugin)
         return skel.run(PLUGINS[asked.plugin].commands, {**self._environ, **asked.environ}, asked.stdin, log, host)
 
     def _take_back(self, asked: protocol.Asked, host: AgentHost) -> None:

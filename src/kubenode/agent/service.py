@@ -24,6 +24,7 @@ from kubenode.exposition import HTTPServer
 from kubenode.host import identity
 from kubenode.host.boot import Boot
 from kubenode.host.nodeview import NodeView
+from kubenode.host.permitted import Permitted
 from kubenode.host.root import HostRoot
 from kubenode.kube import node
 from kubenode.kube.sources import SERVICE_ACCOUNT
@@ -79,6 +80,7 @@ class Agent:
         self._metrics = Metrics()
         self._own = ownnode.OwnNode(NodeView(self._run_dir, node.decode, f"kube-node agent {VERSION}", log), log)
         self._stores = Stores(self._root, Boot(self._run_dir, self._machine_id))
+        self._permitted = Permitted(self._root, environ)
         self._workers = Workers()
         self._networks = Networks()
         self._notifier = Notifier(environ)
@@ -168,7 +170,7 @@ class Agent:
             return
         ask = Round(self._workers, self._log, PATIENCE)
         self._metrics.show_node(lambda: self._own.seen)
-        looking = LookingHost(self._root, self._run_dir, self._stores, self._own)
+        looking = LookingHost(self._root, self._permitted, self._run_dir, self._stores, self._own)
         self._metrics.show_usage(lambda: self._networks.usages(ask, self._environ, looking))
         self._metrics.show_log(lambda: self._log.dropped)
         self._http = HTTPServer(self._options.listen, self._metrics.registry, {"/healthz": self._ill, "/readyz": self._unready}, self._log)
@@ -220,7 +222,7 @@ class Agent:
         return identity.host_machine_id(self._root) or (own.machine_id if own else "")
 
     def _host(self, before: Callable[[], None] = lambda: None, *, keep: bool = False) -> AgentHost:
-        return AgentHost(self._root, self._run_dir, self._stores, self._own, before, keep=keep)
+        return AgentHost(self._root, self._permitted, self._run_dir, self._stores, self._own, before, keep=keep)
 
 
 def _raise_file_limit() -> None:

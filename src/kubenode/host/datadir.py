@@ -64,6 +64,32 @@ class DiskStore:
             return False
         return True
 
+    def require_place(self) -> None:
+        """Raise CNIError 7 where the directory would be in another network's, or is something else's. One look once it has a lock."""
+        if not os.path.lexists(os.path.join(self.directory, LOCK)):
+            from kubenode.host import storeplace  # only before a network's first ADD
+
+            storeplace.require(self.directory)
+
+    def if_unused(self, do: Callable[[], None]) -> bool:
+        """Do something while nothing is reserved here and nobody is about to; say whether. Whoever has the lock is not waited for."""
+        try:
+            fd = os.open(os.path.join(self.directory, LOCK), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            fd = -1
+        try:
+            if fd >= 0:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if self.is_there() and any(DiskStore.taken(self).values()):
+                return False
+            do()
+        except BlockingIOError:
+            return False
+        finally:
+            if fd >= 0:
+                os.close(fd)
+        return True
+
     def reservations(self) -> Iterator[Reservation]:
         """Iterate over all that is reserved, in no order."""
         with os.scandir(self.directory) as entries:

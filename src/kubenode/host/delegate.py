@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 OUR_LIBRARY = b"kube-node.lib"  # stands in the launchers and in the relay that `./build.sh binaries` makes
 OUR_SIZE = 1 << 20  # bytes; the relay has 20 kB, by gcc 700, and the reference's host-local 4 MB
 SAID = 65536  # bytes of a delegate's stderr that are passed on
+LARGEST = 4 << 20  # bytes of an answer
 SHOWN = 300  # characters of a delegate's broken answer that go into an error
 BUSY_TRIES, BUSY_PAUSE = 5, 1.0  # as libcni waits (its `RawExec`) while the executable is being written
 
@@ -70,10 +71,10 @@ def run(executable: str, netconf: dict[str, Any], environ: Mapping[str, str], pa
         os.close(answer)
         answer = -1
         try:
-            stdout = files.read_all(answers)
+            stdout = _all_of(answers, executable)
             exit_code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        except BaseException:  # our deadline
-            os.kill(pid, SIGKILL)
+        except BaseException:  # our deadline; what it has started ends with it
+            os.killpg(pid, SIGKILL)
             os.waitpid(pid, 0)
             raise
     finally:
@@ -95,7 +96,7 @@ def _start(executable: str, environ: Mapping[str, str], standard: tuple[int, int
     actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(standard)]
     for tries_left in range(BUSY_TRIES, -1, -1):
         try:
-            return os.posix_spawn(executable, [executable], environ, file_actions=actions, setsigdef=[SIGPIPE])
+            return os.posix_spawn(executable, [executable], environ, file_actions=actions, setpgroup=0, setsigdef=[SIGPIPE])
         except OSError as error:
             if error.errno != errno.ETXTBSY or not tries_left:
                 raise CNIError(
@@ -103,6 +104,13 @@ def _start(executable: str, environ: Mapping[str, str], standard: tuple[int, int
                 ) from None
         time.sleep(BUSY_PAUSE)
     raise AssertionError
+
+
+def _all_of(answers: int, executable: str) -> bytes:
+    stdout = files.read_all(answers, LARGEST)
+    if len(stdout) > LARGEST:
+        raise CNIError(DELEGATE_FAILED, f"{executable} has answered more than {LARGEST} bytes", "see what it prints")
+    return stdout
 
 
 def _own_error(stdout: bytes) -> CNIError | None:

@@ -10,10 +10,10 @@ import sys
 import time
 
 from kubenode.cni.jsontext import dumps
+from kubenode.host import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from select import poll
     from typing import Protocol
 
@@ -32,24 +32,21 @@ PIPE_BUF = 4096  # bytes that a pipe takes whole where poll(2) says that it take
 PATIENCE = 0.1  # seconds that all of a plugin's call may wait for the reader of stderr
 ERROR, WARNING, INFO, DEBUG, TRACE = -2, -1, 0, 1, 2
 NAMES = {ERROR: "error", WARNING: "warning", INFO: "info", DEBUG: "debug", TRACE: "trace"}
+STREAMS = frozenset(["stdout", "stderr"])
 
 
 class Log:
-    """Where one call's log lines go. Without a file only warnings and errors are written, to stderr, as the runtime shows that.
+    """Where one call's log lines go. Without a file only warnings and errors are written, to stderr, as the runtime shows that."""
 
-    `locate` returns where a path of the host is found.
-    """
-
-    def __init__(self, plugin: str, level: int = WARNING, locate: Callable[[str], str] | None = None, sink: Sink | None = None) -> None:
+    def __init__(self, plugin: str, level: int = WARNING, sink: Sink | None = None) -> None:
         self._sink: Sink = sink or Output()
         self._common: dict[str, JSON] = {"plugin": plugin}
         self._path = ""
         self._level = level
-        self._locate = locate
 
-    def of(self, plugin: str, locate: Callable[[str], str]) -> Log:
+    def of(self, plugin: str) -> Log:
         """Return the log of one call that an agent makes, as detailed as its own."""
-        return Log(plugin, self._level, locate, self._sink)
+        return Log(plugin, self._level, self._sink)
 
     @property
     def dropped(self) -> int:
@@ -61,10 +58,8 @@ class Log:
         self._common.update({key: value for key, value in fields.items() if value})
 
     def configure(self, path: str, level: str) -> None:
-        """Write to this file from now on. "stdout" means stderr, as stdout is the result's."""
-        self._path = "" if path in {"stdout", "stderr"} else path
-        if self._path and self._locate:
-            self._path = self._locate(self._path)
+        """Write to this file from now on, whose path leads through no link. "stdout" means stderr, as stdout is the result's."""
+        self._path = "" if path in STREAMS else path
         if path:
             self._level = level_of(level)
 
@@ -146,7 +141,7 @@ class Output:
 
 def _append(path: str, text: bytes) -> None:
     """Append by one write, so that lines of parallel calls do not mix. Raises OSError."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK, 0o640)
+    fd = files.open_exactly(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK, 0o640)
     try:
         os.write(fd, text)
     finally:

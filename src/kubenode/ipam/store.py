@@ -6,7 +6,7 @@ from kubenode.cni.record import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
     from typing import Protocol
 
@@ -14,13 +14,19 @@ if TYPE_CHECKING:
     from kubenode.ipam.index import Index
 
     class Store(Protocol):
-        """Reservations of one network. Everything but `lock` and `is_there` may only be called with the lock held."""
+        """Reservations of one network. Everything but what says so may only be called with the lock held."""
 
         def lock(self) -> AbstractContextManager[None]:
             """Keep every other process out of this network's reservations."""
 
         def is_there(self) -> bool:
             """Say, without the lock, whether there is a place in which anything can be reserved."""
+
+        def require_place(self) -> None:
+            """Raise CNIError where reservations must not be, without the lock."""
+
+        def if_unused(self, do: Callable[[], None]) -> bool:
+            """Do something while nothing is reserved and nobody is about to, without waiting for the lock; say whether it was done."""
 
         def index(self) -> Index:
             """Return all that is reserved at this moment."""

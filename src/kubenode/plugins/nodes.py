@@ -24,14 +24,16 @@ if TYPE_CHECKING:
 REFRESH_AFTER = 300.0  # seconds
 API_TIMEOUT = 10.0  # seconds for all that has to do with the API server in one call
 RENEWAL_TIMEOUT = 3.0  # seconds where an old view can serve instead: a pod should not wait for an API server that is silent
+LARGEST = 1 << 20  # bytes of a Node manifest; the API server takes no more
 SINGLE_WAIT = 0.8  # of these for each wait, so that a credential plugin that hangs ends before its caller
 
 
 class NodeOptions(NamedTuple):
-    """What a configuration says of where the Node is."""
+    """What a configuration says of where the Node is; `node_file` is where this process finds what it calls `node_file_label`."""
 
     kubeconfig: str = ""
     node_file: str = ""
+    node_file_label: str = ""
     refresh_after: float = REFRESH_AFTER
 
 
@@ -43,8 +45,8 @@ def run_dir(environ: Mapping[str, str]) -> str:
 def select(options: NodeOptions, choose: Callable[[Node], T], environ: Mapping[str, str], log: Log) -> T:
     """Return what `choose` finds in our Node, from the freshest source that answers. Raises CNIError."""
     if options.node_file:
-        return choose(node.parse(manifest_from(options.node_file, options.node_file), options.node_file))
-    view = NodeView(run_dir(environ), node.decode, f"kube-node {VERSION}", log)
+        return choose(from_file(options))
+    view = NodeView(run_dir(environ), node.decode, f"kube-node {VERSION}", log, options.kubeconfig)
 
     def renew() -> dict[str, Any]:
         seen = view.read()
@@ -96,10 +98,11 @@ def fetch(
     return found
 
 
-def manifest_from(path: str, label: str) -> dict[str, Any]:
-    """Read a Node manifest. `label` is the path as its owner knows it. Raises CNIError."""
+def from_file(options: NodeOptions) -> Node:
+    """Return the Node of the manifest that a configuration names. Raises CNIError."""
+    label = options.node_file_label
     try:
-        text = files.read(path)
+        text = files.read_exactly(options.node_file, LARGEST)
     except OSError as error:
         raise CNIError(NODE_INVALID, f"nodeFile {label}: {error.strerror}", "write a Node manifest there, or remove nodeFile") from None
-    return node.decode(text, label)
+    return node.parse(node.decode(text, label), label)

@@ -7,6 +7,7 @@ import os
 from kubenode.host.attachments import Attachments
 from kubenode.host.boot import Boot
 from kubenode.host.datadir import DiskStore, wait_for
+from kubenode.host.sources import Sources
 from kubenode.plugins import nodes
 
 TYPE_CHECKING = False
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from kubenode.host.log import Log
+    from kubenode.host.permitted import Permitted
     from kubenode.kube.node import Node
 
     T = TypeVar("T")
@@ -28,6 +30,16 @@ class Standalone:
     def __init__(self, environ: Mapping[str, str], wait: Callable[[int, str], None] = wait_for) -> None:
         self._environ = environ
         self._wait = wait
+        self._permitted: Permitted | None = None
+
+    @property
+    def permitted(self) -> Permitted:
+        from kubenode.host.permitted import Permitted  # only configurations that name something on the host need it
+        from kubenode.host.root import HostRoot
+
+        if self._permitted is None:
+            self._permitted = Permitted(HostRoot(), self._environ)
+        return self._permitted
 
     def path(self, path: str) -> str:
         return path
@@ -37,6 +49,9 @@ class Standalone:
 
     def attachments(self, network: str) -> Attachments:
         return Attachments(nodes.run_dir(self._environ), network)
+
+    def sources(self) -> Sources:
+        return Sources(nodes.run_dir(self._environ))
 
     def may_have(self, netns: str) -> bool:
         return netns.startswith("/") and os.path.lexists(netns)
