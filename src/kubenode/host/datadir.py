@@ -39,15 +39,16 @@ NO_UNNAMED = frozenset(
 )
 
 
-def wait_for(lock: int, _path: str) -> None:
+def wait_for(lock: int, _path: str) -> bool:
     """Wait for a lock that another has, for as long as that takes."""
     fcntl.flock(lock, fcntl.LOCK_EX)
+    return True
 
 
 class DiskStore:
-    """The reservations of one network. Raises OSError where the disk does. `wait`: how a lock is waited for that another has."""
+    """The reservations of one network. Raises OSError where the disk does. `wait`: how a lock is waited for that another has; no: in vain."""
 
-    def __init__(self, data_dir: str, network: str, this_boot: boot.Boot = HERE, wait: Callable[[int, str], None] = wait_for) -> None:
+    def __init__(self, data_dir: str, network: str, this_boot: boot.Boot = HERE, wait: Callable[[int, str], bool] = wait_for) -> None:
         self._wait = wait
         self.directory = os.path.join(data_dir or DEFAULT_DATA_DIR, network)
         self.boot_path = boot.path_of(data_dir or DEFAULT_DATA_DIR, network)
@@ -222,7 +223,7 @@ class DiskStore:
 class Lock:
     """The directory's lock, for a `with`. Makes the directory where there is none, as host-local does."""
 
-    def __init__(self, directory: str, wait: Callable[[int, str], None]) -> None:
+    def __init__(self, directory: str, wait: Callable[[int, str], bool]) -> None:
         self._directory = directory
         self._wait = wait
         self._fd = -1
@@ -244,7 +245,8 @@ class Lock:
             try:
                 fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                self._wait(self._fd, path)
+                if not self._wait(self._fd, path):
+                    return False
             return self.is_in_force()
         except BaseException:
             os.close(self._fd)

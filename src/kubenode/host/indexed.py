@@ -64,7 +64,7 @@ class IndexedStore(DiskStore):
     def __init__(
         self, data_dir: str, network: str, memory: Memory, before: Callable[[], None], this_boot: Boot = HERE, *, keep: bool = False
     ) -> None:
-        super().__init__(data_dir, network, this_boot, lambda lock, _: memory.queued.wait(lock, before))
+        super().__init__(data_dir, network, this_boot, lambda lock, path: memory.queued.wait(lock, path, before))
         self._memory = memory
         self._before = before
         self._keep = keep
