@@ -76,7 +76,7 @@ def add(call: Call, to: Delegate, ipam: Mapping[str, JSON], source: str = "") ->
     `source`: where the ranges are from that no other network may have.
     """
     given_on = _with_ipam(call, to, ipam)
-    if to.keeps_our_files:
+    if to.executable and to.keeps_our_files:
         host_local.require_place(given_on)
     noted = False
 
