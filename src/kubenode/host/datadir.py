@@ -227,11 +227,13 @@ class Lock:
         self._directory = directory
         self._wait = wait
         self._fd = -1
+        self._status: os.stat_result | None = None
 
     def __enter__(self) -> None:
         path = os.path.join(self._directory, LOCK)
         while not self._take(path):
             os.close(self._fd)
+            self._status = None
 
     def _take(self, path: str) -> bool:
         """Wait for the lock; say whether it is in force then."""
@@ -254,8 +256,9 @@ class Lock:
 
     def is_in_force(self) -> bool:
         """Say whether the locked file still has its name. Others lock the next one where somebody has removed it or the directory."""
+        self._status = self._status or os.fstat(self._fd)  # which file that is does not change
         try:
-            return os.path.samestat(os.fstat(self._fd), os.lstat(os.path.join(self._directory, LOCK)))
+            return os.path.samestat(self._status, os.lstat(os.path.join(self._directory, LOCK)))
         except FileNotFoundError:
             return False
 

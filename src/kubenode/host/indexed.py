@@ -110,6 +110,10 @@ class IndexedStore(DiskStore):
                 self._held = None
                 self._memory.mutex.release()
 
+    def require_place(self) -> None:
+        if self._memory.state is None:  # else the directory is known
+            super().require_place()
+
     def index(self) -> Index:
         memory = self._memory
         if memory.index is None:
