@@ -316,6 +316,17 @@ def test_a_network_is_not_called_as_a_file(etc: Path, embedded: NetworkMaker, pl
     assert victim.add("c2") == ["10.1.0.3"]
 
 
+def test_a_directory_among_other_files(etc: Path, run_dir: Path, embedded: NetworkMaker) -> None:
+    """No network's directory is made where a file is looked for by its name: /etc/cni/kube-node.conf would keep all others' logs away."""
+    for data_dir, name in (("/etc/cni", "kube-node.conf"), (str(run_dir), "nodename"), (f"{etc}/../{run_dir.name}/x", "y")):
+        net = embedded(dataDir=data_dir)
+        net.netconf["name"] = name
+        error = net.error("ADD")
+        assert (error["code"], "which is for other files" in error["msg"]) == (7, True)
+        assert not os.path.isdir(os.path.join(data_dir, name))
+        net.ok("DEL")
+
+
 def test_a_directory_that_is_something_else(etc: Path, embedded: NetworkMaker) -> None:
     """A directory that has other networks in it, or other files, does not become a network's."""
     victim = embedded()

@@ -46,7 +46,7 @@ def wait_for(lock: int, _path: str) -> bool:
 
 
 class DiskStore:
-    """The reservations of one network. Raises OSError where the disk does. `wait`: how a lock is waited for that another has; no: in vain."""
+    """The reservations of one network. Raises OSError where the disk does. `wait`: how another's lock is waited for; no: in vain."""
 
     def __init__(self, data_dir: str, network: str, this_boot: boot.Boot = HERE, wait: Callable[[int, str], bool] = wait_for) -> None:
         self._wait = wait
@@ -70,7 +70,7 @@ class DiskStore:
         if not os.path.lexists(os.path.join(self.directory, LOCK)):
             from kubenode.host import storeplace  # only before a network's first ADD
 
-            storeplace.require(self.directory)
+            storeplace.require(self.directory, self._boot.run_dir)
 
     def if_unused(self, do: Callable[[], None]) -> bool:
         """Do something while nothing is reserved here and nobody is about to; say whether. Whoever has the lock is not waited for."""
