@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from administrator import allow
 from callplugin import environment, execute
+from patience import eventually
 from wanting import want
 
 if TYPE_CHECKING:
@@ -111,7 +112,8 @@ def test_a_log_goes_nowhere_else(etc: Path, outside: Path, embedded: NetworkMake
     net.ok("DEL")
     assert list(outside.iterdir()) == []
     embedded(plugin, logfile=f"{etc}/my.log", loglevel="trace", **more).add()
-    assert "10.1.0.2" in (etc / "my.log").read_text()
+    mine = etc / "my.log"
+    eventually(lambda: mine.exists() and "10.1.0.2" in mine.read_text())
 
 
 @pytest.mark.parametrize("name", [".net.boot", "net/10.1.0.2"])
