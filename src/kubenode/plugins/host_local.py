@@ -113,7 +113,7 @@ def cmd_gc(call: Call, living: Callable[[], Collection[Attachment]] = tuple) -> 
 def cmd_status(call: Call, families: Collection[int] = BOTH) -> bytes:
     """Raise CNIError 50 where an ADD would find no address (SPEC.md, "STATUS")."""
     conf = config.load(call.netconf, {})
-    for one in allocator.usage(_store(call), conf.sets, conf.exclude):
+    for one in allocator.usage(require_place(call), conf.sets, conf.exclude):
         if one.range_set.version in families and one.used >= one.total:
             raise CNIError(
                 NOT_AVAILABLE,
