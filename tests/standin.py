@@ -10,7 +10,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from authority import Authority
+from authority import Authority, KeyPair
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,25 +29,37 @@ class Seen(NamedTuple):
 class StandInApiServer:
     """Answers each request by the next step of `script`, and by `then` after the last. Steps are made by the functions below."""
 
-    def __init__(self, directory: Path, *script: Step, names: tuple[str, ...] = ("127.0.0.1",), then: Step | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *script: Step,
+        names: tuple[str, ...] = ("127.0.0.1",),
+        then: Step | None = None,
+        pair: KeyPair | None = None,
+        address: str = "127.0.0.1",
+    ) -> None:
         self.authority = Authority()
         self.script = list(script)
         self.then = then or answer({})
         self.requests: list[Seen] = []
         self.server_names: list[str | None] = []
         self.ended = threading.Event()
-        pair = self.authority.server(*names)
-        pem = directory / "stand-in.pem"
-        pem.write_bytes(pair.certificate + pair.key)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(pem)
+        pair = pair or self.authority.server(*names)
+        self._pem = directory / "stand-in.pem"
+        self._context = context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.present(pair)
         context.sni_callback = lambda _socket, name, _context: self.server_names.append(name)
-        self._server = _Server(("127.0.0.1", 0), Handler)
+        self._server = (_IPv6Server if ":" in address else _Server)((address, 0), Handler)
         self._server.stand_in = self
         self._server.socket = context.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
         self.port = self._server.server_address[1]
-        self.url = f"https://127.0.0.1:{self.port}"
+        self.url = f"https://[{address}]:{self.port}" if ":" in address else f"https://{address}:{self.port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+
+    def present(self, pair: KeyPair) -> None:
+        """Use this certificate from the next connection on."""
+        self._pem.write_bytes(pair.certificate + pair.key)
+        self._context.load_cert_chain(self._pem)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -66,6 +78,10 @@ class _Server(ThreadingHTTPServer):
 
     def handle_error(self, *_: object) -> None:
         """Stay quiet: clients that hang up are what the tests are about."""
+
+
+class _IPv6Server(_Server):
+    address_family = socket.AF_INET6
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -92,6 +108,15 @@ def answer(body: Any, status: int = 200, headers: Mapping[str, str] | None = Non
             handler.send_header(name, value)
         handler.end_headers()
         handler.wfile.write(content)
+
+    return step
+
+
+def serve(name: str) -> Step:
+    """Answer a GET of a Node, or a watch of it."""
+
+    def step(handler: Handler) -> None:
+        (stream(event("ADDED", 1, name)) if "watch=" in handler.path else answer(node(name)))(handler)
 
     return step
 

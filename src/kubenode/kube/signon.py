@@ -22,13 +22,14 @@ from kubenode.kube.refusal import RefusedError, refusal
 from kubenode.version import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import TypeVar
 
     from kubenode.kube.kubeconfig import Connection
 
     Wire = TypeVar("Wire")
 
+SIGNATURE_FAILURE = 7  # X509_V_ERR_CERT_SIGNATURE_FAILURE
 BUSY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
@@ -47,16 +48,31 @@ class SignOn:
             problem = f"server {self.server!r} for {connection.origin}: {error}"
             raise CNIError(KUBECONFIG, problem, "give the API server's URL, https://HOST:PORT") from None
         self._identity = identify(connection, environ, timeout)
+        self._anchor: bytes | None = None  # the one certificate that is trusted; None: all that the kubeconfig gives
 
     def wire(self, make: Callable[[ssl.SSLContext, str | None], Wire]) -> Wire:
         """Return what `make` makes of a TLS context and the proxy's URL, for the certificate of now."""
-        context = tls.context(self._connection.cluster, self._identity.certificate, self._identity.key, self._connection.origin)
+        who = self._identity
+        context = tls.context(self._connection.cluster, who.certificate, who.key, self._connection.origin, self._anchor)
         try:
             return make(context, self._proxy)
         except (ValueError, ImportError, httpx2.InvalidURL) as error:
             raise CNIError(
                 KUBECONFIG, f"proxy {_public(self._proxy)} cannot be used: {error}", "correct proxy-url or HTTPS_PROXY"
             ) from None
+
+    def misled(self, error: Exception) -> bool:
+        """Tell whether a handshake may have failed for the choice among the trusted certificates.
+
+        Of several of one name OpenSSL takes the first, unless key ids say which; Go tries them all.
+        """
+        failed = _verification(error)
+        return failed is not None and (failed.verify_code == SIGNATURE_FAILURE or self._anchor is not None)
+
+    def anchors(self) -> Iterator[None]:
+        """Trust one certificate alone, then the next: a new wire for each."""
+        for self._anchor in tls.anchors(self._connection.cluster):  # noqa: B020 (it is what the wires take)
+            yield
 
     @property
     def host(self) -> str:
@@ -105,6 +121,14 @@ class SignOn:
         way = f" through proxy {_public(self._proxy)}" if self._proxy else ""
         problem = f"no answer from API server {self.server}{way}: {reason}"
         return CNIError(TRY_AGAIN_LATER, problem, f"is {self.host} reachable from this node?")
+
+
+def _verification(error: Exception) -> ssl.SSLCertVerificationError | None:
+    """Return why the server's certificate was refused, where that is the cause."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
+        cause = cause.__cause__ or cause.__context__
+    return cause
 
 
 def _public(proxy: str | None) -> str:
