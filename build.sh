@@ -8,7 +8,8 @@ help() {
 ./build.sh try                      two pods in network namespaces, addresses by kube-node; no cluster needed
 ./build.sh test [PYTEST ARGUMENTS]  the tests, on all processors; what is left out for want of a program is told at the end
 ./build.sh check                    ruff, mypy, the rules of who imports whom, and that pyproject.toml and the lock files agree
-./build.sh binaries [--version=V]   what goes into /opt/cni/bin, made in _output/bin; --arch=all: also the relay for all machines
+./build.sh binaries [--version=V]   what goes into /opt/cni/bin, made in _output/bin. Compiled by gcc, where that is; --cc=zig: smaller;
+                                    --arch=all: also the relay for all machines
 ./build.sh deb                      a Debian package of them in _output, for Debian 12 and 13, with the agent's systemd unit
 ./build.sh man                      manual pages of all commands, in _output/man
 ./build.sh pictures                 docs/images, made anew from what the commands print

@@ -51,6 +51,7 @@ paths:
   run: {run}
   netns: {netns}
   networks: {networks}
+  ipamState: {ipam_state}
 
 # The cluster's own network: with `enabled`, this configuration is installed on each node.
 network:
@@ -112,6 +113,7 @@ def templated(documents: list[dict[str, Any]], controller: list[dict[str, Any]])
         run=volumes["run"]["hostPath"]["path"],
         netns=volumes["netns"]["hostPath"]["path"],
         networks=volumes["networks"]["hostPath"]["path"],
+        ipam_state=volumes["ipam-state"]["hostPath"]["path"],
         conflist="\n".join(f"    {line}" for line in conflist[1].splitlines()),
         priority=pod["priorityClassName"],
         resources=json.dumps(containers[0]["resources"]),
@@ -120,7 +122,8 @@ def templated(documents: list[dict[str, Any]], controller: list[dict[str, Any]])
         replicas=deployment["replicas"],
         controller_resources=json.dumps(deployment["template"]["spec"]["containers"][0]["resources"]),
     )
-    for name, value in {"cni-bin": "bin", "cni-config": "config", "run": "run", "netns": "netns", "networks": "networks"}.items():
+    paths = {"cni-bin": "bin", "cni-config": "config", "run": "run", "netns": "netns", "networks": "networks", "ipam-state": "ipamState"}
+    for name, value in paths.items():
         volumes[name]["hostPath"]["path"] = f"@@.Values.paths.{value}@@"
     for container, more in zip(containers, ("installArgs", "agentArgs"), strict=True):
         container["resources"] = "@@toYaml resources@@"

@@ -411,9 +411,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     check_request(argv0);
     bool add = !strcmp(command, "ADD");
-    bool whole = answered && received.size > 0 && (received.size == 1 || received.bytes[received.size - 1] == '\n');
-    bool of_agent = whole && received.bytes[0] < 2;
-    bool refused = answered && received.size > 0 && received.bytes[0] == 2;
+    const unsigned char *end = received.bytes + received.size;
+    bool object = received.size >= 4 && received.bytes[1] == '{' && end[-2] == '}' && end[-1] == '\n';
+    bool nothing = received.size == 1;
+    bool of_agent = answered && ((object && received.bytes[0] < 2) || (nothing && received.bytes[0] == 0 && !add));
+    bool refused = answered && (object || nothing) && received.bytes[0] == 2;
     if (outcome == BECAME_STANDALONE) {
         REQUIRE(!connected || stdin_is_memfd);
         if (connected) {
@@ -422,8 +424,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         }
     } else if (broken_out) {
         REQUIRE(exit_code == 1);
-    } else if (of_agent) {
-        REQUIRE(exit_code == received.bytes[0] && out.size == received.size - 1 && !memcmp(out.bytes, received.bytes + 1, out.size));
+    } else if (of_agent || (refused && object)) {
+        REQUIRE(exit_code == (received.bytes[0] ? 1 : 0) && out.size == received.size - 1 && !memcmp(out.bytes, received.bytes + 1, out.size));
     } else {
         REQUIRE(exit_code == 1 && is_error_object(out.bytes, out.size));
     }

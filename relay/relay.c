@@ -5,7 +5,8 @@
  * takes longer to start than the whole call, and has neither printf nor malloc because those would be most of it.
  *
  *   request: "kn1\0" PLUGIN "\0" { KEY "=" VALUE "\0" } "\0" STDIN, end of file; all variables named CNI_*
- *   answer:  STATUS STDOUT, end of file; STATUS 0 or 1 is the exit code, 2 means "not mine, run it locally"
+ *   answer:  STATUS STDOUT, end of file; STATUS 0 or 1 is the exit code; 2 means "not mine, run it locally", and STDOUT is the error
+ *            where that cannot be done
  */
 #define _GNU_SOURCE /* memfd_create */
 #include <errno.h>
@@ -266,8 +267,17 @@ static void add_stdin(long long deadline)
     }
 }
 
+/* Say whether the answer has come whole: STDOUT is one object on a line, or nothing where others than ADD succeed. */
+static bool is_whole(bool is_add)
+{
+    const char *end = answer.bytes + answer.size;
+    if (answer.size > 1)
+        return answer.bytes[1] == '{' && end[-2] == '}' && end[-1] == '\n';
+    return answer.bytes[0] == LOCALLY || (answer.bytes[0] == 0 && !is_add);
+}
+
 /* Send the request and take the whole answer. Returns what is wrong with it, NULL where nothing is. */
-static const char *ask(int agent, long long deadline)
+static const char *ask(int agent, long long deadline, bool is_add)
 {
     size_t sent = 0;
     ssize_t count = 1;
@@ -298,8 +308,7 @@ static const char *ask(int agent, long long deadline)
     }
     if (answer.size == 0)
         return " is gone without an answer";
-    bool whole = answer.size == 1 || answer.bytes[answer.size - 1] == '\n';
-    return answer.bytes[0] == LOCALLY || ((answer.bytes[0] == 0 || answer.bytes[0] == 1) && whole) ? NULL : " is gone in the middle of its answer";
+    return (unsigned char)answer.bytes[0] <= LOCALLY && is_whole(is_add) ? NULL : " is gone in the middle of its answer";
 }
 
 /* Make what was read of stdin stdin once more. */
@@ -341,13 +350,15 @@ int main(int argc, char **argv)
     }
     size_t header = request.size;
     add_stdin(start + ADD_LIMIT * SECOND);
-    const char *trouble = ask(agent, is_add ? start + ADD_LIMIT * SECOND : now() + LIMIT * SECOND);
+    const char *trouble = ask(agent, is_add ? start + ADD_LIMIT * SECOND : now() + LIMIT * SECOND, is_add);
     if (!trouble && answer.bytes[0] != LOCALLY)
         finish(answer.bytes[0], answer.bytes + 1, answer.size - 1);
     if (trouble && is_add) /* it may have reserved already, or be about to: only the runtime's DEL makes that sure */
         FAIL("11", "the runtime calls DEL and tries again; see the agent's log", "the agent at ", socket_path.bytes, trouble);
     give_stdin_back(header);
     run_locally(plugin, argv);
+    if (!trouble && answer.size > 1) /* why the agent could not do it */
+        finish(1, answer.bytes + 1, answer.size - 1);
     FAIL(unavailable, ADVICE, "the agent at ", socket_path.bytes, trouble ? trouble : " leaves this call to others", ", and ", standalone.bytes,
          " cannot be run: ", strerror(errno));
 }

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 NO_SKIP = os.environ.get("KUBE_NODE_NO_SKIP") == "1"
 LONG = {"built", "short_relay", "cni_bin", "podnet", "api_server", "crds", "agent", "controller"}  # fixtures
-LONG_FILES = ("chaos", "differential", "docs", "fuzz", "netns")  # directories
+LONG_DIRECTORIES = ("chaos", "differential", "docs", "fuzz", "netns", "relay")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,6 +33,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     effort.load(quick=config.option.quick)
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    return None if config.option.shuffle is None else f"in a random order: --shuffle={config.option.shuffle}"
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -60,7 +64,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _is_long(item: pytest.Item) -> bool:
     directory = item.path.parent.name
-    return directory in LONG_FILES or "slow" in item.keywords or bool(LONG & set(getattr(item, "fixturenames", ())))
+    return directory in LONG_DIRECTORIES or "slow" in item.keywords or bool(LONG & set(getattr(item, "fixturenames", ())))
 
 
 @pytest.hookimpl(tryfirst=True)

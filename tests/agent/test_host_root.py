@@ -87,6 +87,19 @@ def test_the_namespace_is_looked_for_on_the_host(container: Container) -> None:
         assert [line["containerID"] for line in agent.lines("its network namespace is gone")] == ["c1"]
 
 
+@pytest.mark.parametrize(("mounts", "stay"), [(MOUNTS, ["c1"]), (("/var/lib/cni", "/run/kube-node", "/etc"), ["c1", "c2"])])
+def test_gc_looks_for_the_namespace_on_the_host(container: Container, mounts: tuple[str, ...], stay: list[str]) -> None:
+    """What GC does not list stays while its network namespace is there on the host, and where that cannot be seen."""
+    (container.node / "run/kube-node").mkdir()
+    (container.node / "run/netns/c1").touch()
+    with container.agent(mounts=mounts) as agent:
+        for name in ("c1", "c2"):
+            agent.add(conf(), name, netns=f"/var/run/netns/{name}")
+        assert agent.call("GC", {**conf(), "cniVersion": "1.1.0", "cni.dev/valid-attachments": []}).code == 0
+        reserved = [path.read_text().split()[0] for path in (container.node / "var/lib/cni/networks/net").glob("10*")]
+        assert sorted(reserved) == stay
+
+
 def test_namespaces_that_cannot_be_seen(container: Container) -> None:
     """Where the host's /run/netns is not mounted nothing can be said of it, and no address is suspected."""
     mounts = ("/var/lib/cni", "/run/kube-node", "/etc")

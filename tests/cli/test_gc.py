@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import secrets
+import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -64,8 +66,8 @@ def test_by_the_runtime(seeded: SeededNode, pods: dict[str, Any], tmp_path: Path
     assert held(seeded) == ["10.1.0.3", "10.1.0.4"]
 
 
-def test_without_record_the_runtime_decides(seeded: SeededNode, tmp_path: Path) -> None:
-    """A reservation without a record goes by the runtime's word, but not while it is young; by network namespaces alone it stays."""
+def test_without_record_it_is_doubtful(seeded: SeededNode, tmp_path: Path) -> None:
+    """What no record says to be a pod's is shown once it is not young, and goes with --all, confirmed; by namespaces alone it stays."""
     seeded.configure(seeded.conf())
     seeded.hold("k8snet", 2)
     with RuntimeSocket(tmp_path / "cri.sock", ["held" + f"{2:060}"], methods="/runtime.v1alpha2.") as runtime:
@@ -73,8 +75,105 @@ def test_without_record_the_runtime_decides(seeded: SeededNode, tmp_path: Path) 
         assert "Nothing is stale" in seeded.run_command(*command).stdout
         older(seeded)
         assert "Nothing is stale" in seeded.run_command("gc", "--from=netns").stdout
-        assert "1 address released" in seeded.run_command(*command).stdout
+        shown = seeded.run_command(*command)
+        assert "Nothing is stale" in shown.stdout
+        assert "1 address may be of containers that are no pods: kept" in shown.stdout
+        assert [one["address"] for one in seeded.run_command(*command, "--json").json["doubtful"]] == ["10.1.0.3"]
+        assert seeded.run_command(*command, "--all", stdin="n\n").code == 1
+        assert seeded.run_command(*command, "--all", "--json").code == 2
+        assert held(seeded) == ["10.1.0.2", "10.1.0.3"]
+        assert "1 address would be released" in seeded.run_command(*command, "--all", "--dry-run").stdout
+        assert "1 address released" in seeded.run_command(*command, "--all", stdin="y\n").stdout
     assert held(seeded) == ["10.1.0.2"]
+
+
+def test_a_pod_without_a_namespace_to_be_seen(seeded: SeededNode, tmp_path: Path) -> None:
+    """By the runtime's word goes what its record says to be a pod's, where nothing can be said of its network namespace."""
+    conf = seeded.conf()
+    seeded.configure(conf)
+    for container, pod in (("c1", "web/c1"), ("c2", "")):
+        seeded.add(conf, container, pod)
+    seeded.netns.rename(seeded.netns.parent / "elsewhere")
+    older(seeded)
+    with RuntimeSocket(tmp_path / "cri.sock", []) as runtime:
+        said = seeded.run_command("gc", f"--cri-socket={runtime.path}", "--json").json
+    assert {one["pod"] for one in said["released"]} == {"web/c1"}
+    assert {one["containerID"] for one in said["doubtful"]} == {"c2"}
+    assert held(seeded) == ["10.1.0.3"]
+
+
+@pytest.fixture
+def host(root: Path, seeded: SeededNode) -> Path:
+    """Return a host root with three pods, of whose network namespaces nothing can be said."""
+    for path in ("run/containerd", "run/crio", "run/k3s/containerd"):
+        (root / path).mkdir(parents=True)
+    conf = seeded.conf()
+    seeded.configure(conf)
+    for container in ("c1", "c2", "c3"):
+        seeded.add(conf, container, f"web/{container}")
+    older(seeded)
+    seeded.netns.rename(seeded.netns.parent / "elsewhere")
+    return root
+
+
+def test_all_runtimes_are_asked(seeded: SeededNode, host: Path) -> None:
+    """Of several sockets that are there, all are asked: whose sandbox is another runtime's keeps its address."""
+    first, second = host / "run/containerd/containerd.sock", host / "run/crio/crio.sock"
+    command = ("gc", f"--host-root={host}", "--json")
+    with RuntimeSocket(first, ["c1"]), RuntimeSocket(second, ["c2"]):
+        said = seeded.run_command(*command).json
+    assert {one["pod"] for one in said["released"]} == {"web/c3"}
+    assert held(seeded) == ["10.1.0.2", "10.1.0.3"]
+    with RuntimeSocket(host / "run/cri-dockerd.sock", ["c1"]), RuntimeSocket(host / "run/k3s/containerd/containerd.sock", ["c2"]):
+        refused = seeded.run_command(*command)
+        assert refused.code == 1
+        assert f"the runtime at {first} does not answer" in refused.stderr
+        first.unlink()
+        second.unlink()
+        assert seeded.run_command(*command).json["released"] == []
+
+
+def test_a_runtime_without_pods(seeded: SeededNode, host: Path) -> None:
+    """Docker's containerd, which serves no CRI, is no obstacle where another runtime does, and no witness where none does."""
+    docker = RuntimeSocket(host / "run/containerd/containerd.sock", [], methods="/nothing")
+    with docker:
+        refused = seeded.run_command("gc", f"--host-root={host}")
+        assert (refused.code, "serves no CRI" in refused.stderr) == (1, True)
+        with RuntimeSocket(host / "run/cri-dockerd.sock", ["c1", "c2"]):
+            assert {one["pod"] for one in seeded.run_command("gc", f"--host-root={host}", "--json").json["released"]} == {"web/c3"}
+
+
+@pytest.mark.parametrize("form", ["--container-runtime-endpoint=unix://{}", "--container-runtime-endpoint {}", "--config={0}.yaml"])
+def test_the_kubelets_socket(seeded: SeededNode, host: Path, form: str) -> None:
+    """The runtime that the kubelet uses is found by its process, wherever its socket is."""
+    path = f"/run/{secrets.token_hex(4)}.sock"
+    (host / f"{path[1:]}.yaml").write_text(f"kind: KubeletConfiguration\ncontainerRuntimeEndpoint: unix://{path}\n")
+    kubelet = host / "kubelet"
+    kubelet.symlink_to("/bin/sh")
+    command: list[str | Path] = [kubelet, "-c", "read line", *form.format(path).split()]
+    with RuntimeSocket(host / path[1:], ["c1", "c2"]), subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        said = seeded.run_command("gc", f"--host-root={host}", "--json").json
+        assert process.stdin
+        process.stdin.close()
+    assert said["by"] == f"the runtime at {path}"
+    assert {one["pod"] for one in said["released"]} == {"web/c3"}
+
+
+def test_a_file_that_cannot_be_removed(seeded: SeededNode, pods: dict[str, Any]) -> None:
+    """What can be released is, and is shown; then comes the error that names what could not."""
+    del pods
+    blocked = seeded.networks / "k8snet/10.1.0.2"
+    subprocess.run(["mount", "--bind", blocked, blocked], check=True)
+    try:
+        said = seeded.run_command("gc", "--from=netns")
+    finally:
+        subprocess.run(["umount", blocked], check=True)
+    assert said.code == 1
+    assert "1 address released" in said.stdout
+    assert str(blocked) in said.stderr
+    assert len(os.listdir(seeded.run / "attachments")) == 3
+    assert "1 address released" in seeded.run_command("gc", "--from=netns").stdout
+    assert len(os.listdir(seeded.run / "attachments")) == 2
 
 
 @pytest.mark.parametrize("fault", ["silent", "cut", "no such service", "nobody"])

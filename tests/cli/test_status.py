@@ -250,6 +250,7 @@ def test_watch(seeded: SeededNode) -> None:
     assert pods == ["web/shop"]
 
 
+@pytest.mark.slow
 def test_many(seeded: SeededNode) -> None:
     """With 60,000 reservations all of them are counted, the newest are shown, and no lock is waited for."""
     seeded.view(["10.1.0.0/16"])

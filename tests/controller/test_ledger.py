@@ -89,6 +89,7 @@ def first_pass(count: int) -> tuple[Ledger, float]:
     return ledger, time.process_time() - began
 
 
+@pytest.mark.slow
 def test_many_nodes() -> None:
     """Eight times the nodes take about eight times as long, a second pass writes nothing, a change is looked at alone.
 

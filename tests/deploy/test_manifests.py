@@ -186,9 +186,21 @@ def test_no_container_may_more_than_it_needs(overlay: Path, components: list[str
         assert "memory" in container["resources"]["limits"]
         assert "livenessProbe" in container or container["name"] == "install"
     host_paths = {volume["hostPath"]["path"] for volume in pod["volumes"] if "hostPath" in volume}
-    assert host_paths == {"/opt/cni/bin", "/etc/cni/net.d", "/run/kube-node", "/run/netns", "/var/lib/cni/networks"}
+    assert host_paths == {
+        "/opt/cni/bin",
+        "/etc/cni/net.d",
+        "/run/kube-node",
+        "/run/netns",
+        "/var/lib/cni/networks",
+        "/run/container-ipam-state",
+    }
     writable = {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"] if not mount.get("readOnly")}
-    assert writable == {"/host/run/kube-node", "/host/var/lib/cni/networks", "/host/etc/cni/net.d/kube-node.d"}
+    assert writable == {
+        "/host/run/kube-node",
+        "/host/var/lib/cni/networks",
+        "/host/run/container-ipam-state",
+        "/host/etc/cni/net.d/kube-node.d",
+    }
 
 
 def test_the_rights_suffice_and_none_is_too_many(api_server: RealApiServer, tmp_path: Path, run_dir: Path) -> None:

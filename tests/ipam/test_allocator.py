@@ -189,6 +189,7 @@ def test_a_set_that_was_full_before_the_reboot() -> None:
     assert add(store, ranges, 2) == ["10.0.0.2"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("free", ["10.1.0.2", "10.1.128.7", "10.1.255.254"])
 def test_the_one_free_address_of_a_16(free: str) -> None:
     """The only free address of a /16 is found wherever it lies, without trying all others."""

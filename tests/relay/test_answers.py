@@ -30,15 +30,30 @@ NETCONF = b'{"name": "n"}'
     [
         (b'\0{"ips": []}\n', 0, b'{"ips": []}\n'),
         (b'\1{"code": 7}\n', 1, b'{"code": 7}\n'),
-        (b"\0", 0, b""),
-        (b"\1", 1, b""),
-        (b"\0" + b"x\0y\n" * 300_000, 0, b"x\0y\n" * 300_000),
+        (b"\0{" + b"x\0y\n" * 300_000 + b"}\n", 0, b"{" + b"x\0y\n" * 300_000 + b"}\n"),
     ],
 )
 def test_the_answer_is_ours(place: Place, given: bytes, code: int, stdout: bytes) -> None:
     """The status is the exit code, the rest is stdout, byte for byte; no standalone is run."""
     with FakeAgent(place.socket, answer(given)):
         assert place.call() == (code, stdout, b"")
+    assert not place.ran()
+
+
+@pytest.mark.parametrize("command", OTHERS)
+def test_nothing_to_say(place: Place, command: str) -> None:
+    """A lone status 0 is an answer to what has no result."""
+    with FakeAgent(place.socket, answer(b"\0")):
+        assert place.call(command) == (0, b"", b"")
+    assert not place.ran()
+
+
+def test_a_lone_status_is_no_result(place: Place) -> None:
+    """An agent that dies behind the status byte has said nothing of an ADD's addresses: the runtime must not take it for a success."""
+    with FakeAgent(place.socket, answer(b"\0")):
+        done = place.call("ADD", NETCONF)
+    assert (done.code, json.loads(done.stdout)["code"]) == (1, 11)
+    assert "in the middle of its answer" in json.loads(done.stdout)["msg"]
     assert not place.ran()
 
 
@@ -104,6 +119,10 @@ GONE: dict[str, Script] = {
     "closes without an answer": read_then(b""),
     "torn": read_then(b'\0{"ips": ['),
     "torn error": read_then(b'\1{"code"'),
+    "torn refusal": read_then(b'\2{"code"'),
+    "an error without an object": read_then(b"\1"),
+    "shorter than an object": read_then(b"\0\n"),
+    "ends within an object": read_then(b'\0{"ips": [\n'),
     "garbage status": read_then(b"\x03{}\n"),
     "text instead of a status": read_then(b'{"ips": []}\n'),
     "answers without end": read_then(b"\0" + b"x" * 5_000_000 + b"\n"),
@@ -161,6 +180,16 @@ def test_not_mine_and_no_standalone(place: Place, command: str) -> None:
     assert error["msg"] == (
         f"the agent at {place.socket} leaves this call to others, and {place.standalone} cannot be run: No such file or directory"
     )
+
+
+@pytest.mark.parametrize("command", ["ADD", "DEL", "STATUS"])
+def test_not_mine_and_why(place: Place, command: str) -> None:
+    """Answer 2 may say why: with a standalone nothing of that is printed, without one it is the error."""
+    why = b'{"cniVersion": "1.0.0", "code": 118, "msg": "not mounted"}\n'
+    with FakeAgent(place.socket, answer(b"\2" + why)):
+        assert place.call(command) == (0, LOCAL, b"")
+        place.standalone.unlink()
+        assert place.call(command) == (1, why, b"")
 
 
 @pytest.mark.parametrize("how", ["never answers", "stops reading"])

@@ -133,6 +133,7 @@ def call(data_dir: Path, command: str, container: str, **more: Any) -> tuple[int
     return code, json.loads(stdout or b"null")
 
 
+@pytest.mark.slow
 def test_sixty_thousand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With 60,000 reservations ADD finds the free one, STATUS is right on either side of full, and GC keeps what is valid."""
     store = tmp_path / "net"

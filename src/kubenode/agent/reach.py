@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from kubenode.host.attachments import Attachments
 from kubenode.host.datadir import DEFAULT_DATA_DIR
 from kubenode.host.indexed import IndexedStore, Memory
+from kubenode.host.namespaces import Namespaces
 from kubenode.kube import node
 from kubenode.plugins import nodes
 
@@ -63,6 +64,7 @@ class AgentHost:
         self._own = own
         self._before = before
         self._keep = keep
+        self._namespaces = Namespaces(root)
         self._kept: dict[tuple[str, str], IndexedStore] = {}
 
     def __enter__(self) -> Self:
@@ -85,6 +87,9 @@ class AgentHost:
 
     def attachments(self, network: str) -> Attachments:
         return Attachments(self._run_dir, network)
+
+    def may_have(self, netns: str) -> bool:
+        return self._namespaces.may_be_there(netns)
 
     def node(self, options: nodes.NodeOptions, choose: Callable[[Node], T], log: Log) -> T:  # noqa: ARG002 -- skel.Host
         if options.node_file:

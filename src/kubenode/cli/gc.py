@@ -9,6 +9,8 @@ import click
 from kubenode.cli import where
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from kubenode.inspection.place import Place
     from kubenode.inspection.stale import Stale
 
@@ -22,14 +24,24 @@ if TYPE_CHECKING:
     "--from", "source", type=click.Choice(["auto", "cri", "netns"]), default="auto", show_default=True,
     help="Who says which pods there are: the runtime's sandboxes by CRI, or network namespaces. auto: CRI where a socket is there.",
 )  # fmt: skip
-@click.option("--cri-socket", default="", metavar="PATH", help="The runtime's socket. [default: the first of those known that is there]")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@click.option(
+    "--cri-socket", "sockets", multiple=True, metavar="PATH",
+    help="A runtime's socket. May come several times. [default: the kubelet's, and all of those known that are there]",
+)  # fmt: skip
+@click.option("--all", "doubtful", is_flag=True, help="Also what is doubtful: it may be a container's that is no pod. Asks before.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table. With --all it needs --yes, or --dry-run.")
 @where.place
-def command(names: tuple[str, ...], source: str, cri_socket: str, place: Place, *, dry_run: bool, as_json: bool) -> int:
+def command(
+    names: tuple[str, ...], source: str, sockets: tuple[str, ...], place: Place, *, dry_run: bool, doubtful: bool, yes: bool, as_json: bool
+) -> int:
     r"""Release addresses of pods that are gone, of before a reboot, and of torn files.
 
-    A reservation counts as stale when the container runtime has no such sandbox (and it is older than five minutes, and no network
+    A reservation of a pod counts as stale when no container runtime has such a sandbox (and it is older than five minutes, and no network
     namespace of it is there), or, where no runtime can be asked, when the network namespace that its ADD named is gone. In doubt it stays.
+
+    A runtime does not know the containers of podman, Docker or nerdctl. What no record says to be a pod's is only shown, as doubtful, and
+    goes with --all.
 
     \b
     Examples:
@@ -44,37 +56,68 @@ def command(names: tuple[str, ...], source: str, cri_socket: str, place: Place, 
     from kubenode.inspection.records import Records
     from kubenode.inspection.report import require_known, unreadable
 
-    socket = cri_socket or (cri.find_socket(place.root) if source != "netns" else "")
-    if source == "cri" and not socket:
+    if doubtful and as_json and not (yes or dry_run):
+        raise click.UsageError("--all with --json needs --yes: there is nobody to ask")
+    asked_at = list(sockets) or (cri.find_sockets(place.root) if source != "netns" else [])
+    if source == "cri" and not asked_at:
         raise click.UsageError(f"no runtime's socket is there: looked for {', '.join(cri.SOCKETS)}; name one by --cri-socket")
-    sandboxes = cri.sandboxes(place.root.path(socket) if not cri_socket else socket) if socket and source != "netns" else None
+    if source == "netns":
+        asked_at = []
+    sandboxes = cri.sandboxes_of_all(sockets or map(place.root.path, asked_at)) if asked_at else None
     records = Records(place)
+    asked = f"the runtime at {', '.join(asked_at)}" if asked_at else "network namespaces"
     try:
         networks = require_known(find(place, records), names)
         found = [one for network in networks for one in stale.find(place, network, records, sandboxes)]
         found.sort(key=lambda one: (one.network.name, one.held.address))
-        done = [] if dry_run or not found else stale.release(place, found)
+        chosen = [one for one in found if doubtful or not one.doubtful]
+        left = [one for one in found if one not in chosen]
+        if doubtful and not (dry_run or yes) and any(one.doubtful for one in chosen):
+            _show(chosen, asked, dry_run=True)
+            if not click.confirm("Release them all?"):
+                return 1
+        done, failures = ([], []) if dry_run or not chosen else stale.release(place, chosen)
     except OSError as error:
         raise unreadable(error) from None
-    asked = f"the runtime at {socket}" if sandboxes is not None else "network namespaces"
+    listed = chosen if dry_run else done
     if as_json:
-        listed = [_json(one) for one in (found if dry_run else done)]
-        screen.dump({"dryRun": dry_run, "by": asked, "would release" if dry_run else "released": listed})
+        result = {"would release" if dry_run else "released": [*map(_json, listed)], "doubtful": [*map(_json, left)]}
+        screen.dump({"dryRun": dry_run, "by": asked, **result})
     else:
-        _show(found if dry_run else done, asked, dry_run=dry_run)
+        _show(listed, asked, dry_run=dry_run)
+        _show_doubtful(left)
+    if failures:
+        raise unreadable(failures[0])
     return 0
 
 
 def _show(listed: list[Stale], asked: str, *, dry_run: bool) -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
     from kubenode.cli import screen
 
     out = screen.console()
     if not listed:
         out.print(f"Nothing is stale, by {asked}.")
         return
+    out.print(_table(listed))
+    count = screen.counted(len(listed), "address")
+    out.print(f"{count} would be released, by {asked}." if dry_run else f"{count} released, by {asked}.")
+
+
+def _show_doubtful(left: list[Stale]) -> None:
+    from kubenode.cli import screen
+
+    if left:
+        out = screen.console()
+        out.print(_table(left))
+        out.print(
+            f"[yellow]![/] {screen.counted(len(left), 'address')} may be of containers that are no pods: kept. --all releases them, too."
+        )
+
+
+def _table(listed: list[Stale]) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
     table.add_column("ADDRESS", no_wrap=True)
     for heading in ("NETWORK", "POD, OR CONTAINER", "WHY"):
@@ -82,9 +125,7 @@ def _show(listed: list[Stale], asked: str, *, dry_run: bool) -> None:
     for one in listed:
         who = one.pod or (one.held.attachment.container_id[:12] if one.held.attachment else "-")
         table.add_row(str(one.held.address), escape(one.network.name), escape(who), one.why)
-    out.print(table)
-    count = screen.counted(len(listed), "address")
-    out.print(f"{count} would be released, by {asked}." if dry_run else f"{count} released, by {asked}.")
+    return table
 
 
 def _json(one: Stale) -> dict[str, str | None]:

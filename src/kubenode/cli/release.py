@@ -10,7 +10,10 @@ import click
 from kubenode.cli import where
 
 if TYPE_CHECKING:
+    from kubenode.inspection.holders import Holder
+    from kubenode.inspection.networks import Network
     from kubenode.inspection.place import Place
+    from kubenode.ipam.address import Address
 
 
 @click.command("release", short_help="Release one address by hand.")
@@ -31,9 +34,7 @@ def command(address: str, network: str, place: Place, *, yes: bool, as_json: boo
       kube-node release fd00::1:2 --network=net1 --yes
     """
     from kubenode.cli import screen, whoseview
-    from kubenode.inspection import stale
-    from kubenode.inspection.records import pod_of
-    from kubenode.inspection.report import look_for, unreadable
+    from kubenode.inspection.report import look_for
 
     found = look_for(place, address)
     holders = [(of, one) for of, one in found.holders if network in {"", of.name}]
@@ -57,13 +58,25 @@ def command(address: str, network: str, place: Place, *, yes: bool, as_json: boo
             )
     if not yes and not click.confirm(f"Release {found.address}?"):
         return 1
-    held = of.store.holder(found.address)
-    try:
-        done = stale.release(place, [stale.Stale(of, held, pod_of(holder.record), "asked for")]) if held else []
-    except OSError as error:
-        raise unreadable(error) from None
+    done = _release(place, of, found.address, holder)
     if as_json:
-        screen.dump({"address": str(found.address), "network": of.name, "released": bool(done)})
+        screen.dump({"address": str(found.address), "network": of.name, "released": done})
     else:
         click.echo(f"{found.address} released." if done else f"{found.address} has got another holder meanwhile: nothing was released.")
     return 0 if done else 1
+
+
+def _release(place: Place, network: Network, address: Address, holder: Holder) -> bool:
+    """Release an address from who was seen to hold it; say whether it still was. Raises CNIError."""
+    from kubenode.inspection import stale
+    from kubenode.inspection.records import pod_of
+    from kubenode.inspection.report import unreadable
+
+    try:
+        held = network.store.holder(address)
+        done, failures = stale.release(place, [stale.Stale(network, held, pod_of(holder.record), "asked for")]) if held else ([], [])
+    except OSError as error:
+        raise unreadable(error) from None
+    if failures:
+        raise unreadable(failures[0])
+    return bool(done)

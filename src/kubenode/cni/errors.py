@@ -58,3 +58,7 @@ class CNIError(Exception):
         if self.details:
             error["details"] = self.details
         return error
+
+
+class OutOfReachError(CNIError):
+    """The same, where another process of this host may do better: the runtime's plugin, in place of an agent that sees less of it."""

@@ -1,6 +1,7 @@
 """What an ADD said of its pod, in the run directory: it tells `status` whose an address is, and DEL, CHECK and GC what was asked for.
 
-One file an attachment, `attachments/NETWORK:CONTAINERID:IFNAME`; none of the three can have a colon.
+One file an attachment, `attachments/NETWORK:CONTAINERID:IFNAME`; none of the three can have a colon. Where that is longer than a name may
+be the file is called `:` and a digest of it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
+DIGEST = ":"
+
 
 class Attachments:
     """The records of one network. Raises OSError where the disk does."""
@@ -25,7 +28,9 @@ class Attachments:
         self._network = network
 
     def _path(self, attachment: Attachment) -> str:
-        return os.path.join(self._directory, f"{self._network}:{attachment.container_id}:{attachment.ifname}")
+        name = f"{self._network}:{attachment.container_id}:{attachment.ifname}"
+        short = files.short(name)
+        return os.path.join(self._directory, name if short is name else f"{DIGEST}{short}")
 
     def write(self, attachment: Attachment, record: dict[str, Any]) -> None:
         content = dumps({"network": self._network, "containerID": attachment.container_id, "ifname": attachment.ifname, **record})
@@ -48,10 +53,14 @@ class Attachments:
             os.close(fd)
 
     def read(self, attachment: Attachment) -> dict[str, Any]:
-        """Return a record; empty where there is none that can be read, as a DEL must go on without."""
+        """Return a record; empty where there is none to be read, as a DEL must go on without. Raises OSError for want of descriptors."""
         try:
             record = loads(files.read(self._path(attachment)))
-        except (OSError, JSONTextError):
+        except JSONTextError:
+            return {}
+        except OSError as error:
+            if files.is_passing(error):
+                raise
             return {}
         return record if isinstance(record, dict) else {}
 
@@ -74,7 +83,19 @@ def _listed(directory: str) -> Iterator[tuple[str, Attachment]]:
     except FileNotFoundError:
         return
     for name in listing:
+        if name.startswith(DIGEST):
+            yield from _inside(os.path.join(directory, name))
+            continue
         network, _, rest = name.partition(":")
         container_id, colon, ifname = rest.partition(":")
         if colon:
             yield network, Attachment(container_id, ifname)
+
+
+def _inside(path: str) -> Iterator[tuple[str, Attachment]]:
+    """Yield whose record a file is, as its text says: its name does not."""
+    try:
+        record = loads(files.read(path))
+        yield record["network"], Attachment(record["containerID"], record["ifname"])
+    except (FileNotFoundError, JSONTextError, TypeError, KeyError):  # gone, or torn by a writer's end
+        return

@@ -27,6 +27,7 @@ BOOT_ID = "/proc/sys/kernel/random/boot_id"  # random(4): another one each time 
 DEFAULT_DATA_DIR = "/var/lib/cni/networks"
 LOCK = "lock"
 LAST_RESERVED = "last_reserved_ip."
+MARKED = files.NAME_MAX - len(".") - len(".boot") - len(files.TEMPORARY)  # bytes of a network's name that its boot marker can have
 
 
 class DiskStore:
@@ -34,7 +35,7 @@ class DiskStore:
 
     def __init__(self, data_dir: str, network: str) -> None:
         self.directory = os.path.join(data_dir or DEFAULT_DATA_DIR, network)
-        self.boot_path = os.path.join(data_dir or DEFAULT_DATA_DIR, f".{network}.boot")
+        self.boot_path = os.path.join(data_dir or DEFAULT_DATA_DIR, f".{files.short(network, MARKED)}.boot")
 
     def lock(self) -> _Lock:
         return _Lock(self.directory)

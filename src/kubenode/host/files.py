@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 TEMPORARY = ".tmp"  # how a name ends under which nothing is to be read yet
+
+NAME_MAX = 255  # bytes of a file's name
+
+
+def short(name: str, room: int = NAME_MAX) -> str:
+    """Return a name, or in the place of one that has more bytes a digest of it."""
+    encoded = os.fsencode(name)
+    if len(encoded) <= room:
+        return name
+    import hashlib  # brings OpenSSL, for names that hardly anybody has
+
+    return hashlib.sha256(encoded).hexdigest()
 
 
 def read(path: str) -> bytes:
@@ -52,6 +65,16 @@ def replace(path: str, content: bytes, *, durable: bool = False, mode: int = 0o6
     except BaseException:
         discard(temporary)  # not there where the deadline's signal came just after the rename
         raise
+
+
+def is_passing(error: OSError) -> bool:
+    """Say whether a call has failed for want of descriptors or memory: it says nothing of the file."""
+    return error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+
+
+def is_nowhere(error: OSError) -> bool:
+    """Say whether a call has failed because there is nothing at its path, and nothing can be."""
+    return error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}
 
 
 def remove(path: str) -> None:

@@ -18,17 +18,29 @@ class Namespaces:
         self._visible: dict[str, bool] = {}
 
     def is_gone(self, netns: str) -> bool:
-        """Say whether a network namespace's path is gone for certain: what would hold it is here, and is the host's."""
-        # A process's own path goes with the process, and may be of another PID namespace than ours.
-        if not netns.startswith("/") or os.path.normpath(netns).lstrip("/").startswith("proc/"):
+        """Say whether a network namespace's path is gone for certain, and not only for us."""
+        if not netns.startswith("/") or _is_process(netns):
             return False
-        here = self._root.path(netns)
-        if os.path.lexists(here):
+        return not os.path.lexists(self._root.path(netns)) and self._sees(netns)
+
+    def may_be_there(self, netns: str) -> bool:
+        """Say whether a network namespace's path is there, or is in a container's blind spot."""
+        if not netns.startswith("/"):
             return False
-        directory = os.path.dirname(here)
+        hidden = self._root.directory and not self._sees(netns)
+        return _is_process(netns) or os.path.lexists(self._root.path(netns)) or bool(hidden)
+
+    def _sees(self, netns: str) -> bool:
+        """Say whether what would hold a namespace's path is here, and is the host's."""
+        directory = os.path.dirname(self._root.path(netns))
         if directory not in self._visible:
             self._visible[directory] = _is_linked_directory(directory) and self._root.is_mounted(netns)
         return self._visible[directory]
+
+
+def _is_process(netns: str) -> bool:
+    """Say whether a path is a process's own, which goes with the process and may be of another PID namespace than ours."""
+    return os.path.normpath(netns).lstrip("/").startswith("proc/")
 
 
 def _is_linked_directory(path: str) -> bool:

@@ -118,8 +118,15 @@ class NodeView:
     def _renewed(self, seen: View | None, fetch: Callable[[], Manifest], *, may_wait: bool = True) -> Manifest:
         """Ask, or take the answer of who asks at this moment. Raises CNIError; _NotRenewedError where waiting was not wanted."""
         started = time.time()
-        os.makedirs(os.path.dirname(self.path), 0o755, exist_ok=True)
-        lock = self._open_lock()
+        try:
+            os.makedirs(os.path.dirname(self.path), 0o755, exist_ok=True)
+            lock = self._open_lock()
+        except OSError as error:  # full, or read-only: each call asks for itself
+            self._say_unwritable(error)
+            try:
+                return fetch()
+            except CNIError as refused:
+                raise refused if may_wait else _NotRenewedError(refused.code, refused.msg, refused.details) from None
         try:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | (0 if may_wait else fcntl.LOCK_NB))
@@ -142,11 +149,21 @@ class NodeView:
         try:
             manifest = fetch()
         except CNIError as error:
-            os.pwrite(lock, dumps({"at": time.time(), "code": error.code, "msg": error.msg, "details": error.details}).encode() + b"\n", 0)
+            told = {"at": time.time(), "code": error.code, "msg": error.msg, "details": error.details}
+            try:
+                os.pwrite(lock, dumps(told).encode() + b"\n", 0)
+            except OSError as unwritable:
+                self._say_unwritable(unwritable)
             raise
-        os.ftruncate(lock, 0)
-        self._write(manifest)
+        try:
+            os.ftruncate(lock, 0)
+            self._write(manifest)
+        except OSError as error:
+            self._say_unwritable(error)
         return manifest
+
+    def _say_unwritable(self, error: OSError) -> None:
+        self._log.warning("the Node view cannot be written: each call asks the API server", error=str(error))
 
 
 def _failure_since(lock: int, since: float) -> CNIError | None:

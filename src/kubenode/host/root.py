@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from kubenode.cni.errors import NOT_MOUNTED, CNIError
+from kubenode.cni.errors import NOT_MOUNTED, OutOfReachError
 from kubenode.host import files
 
 LINKS = 40  # symbolic links that one path may go through, as in the kernel (path_resolution(7))
@@ -22,12 +22,12 @@ class HostRoot:
         return path if not self.directory else self.directory + self._resolved(path)
 
     def seen(self, path: str, what: str) -> str:
-        """Return the same for a directory that must be the host's own, there or to be made. Raises CNIError where it is not mounted."""
+        """Return the same for a directory that must be the host's own, there or to be made. Raises OutOfReachError without a mount."""
         found = self.path(path)
         if self.directory and path not in self._seen:
             if not _is_below(_mount_of(found), self.directory):
                 mount = _first_two(found.removeprefix(self.directory))
-                raise CNIError(
+                raise OutOfReachError(
                     NOT_MOUNTED,
                     f"{what} {path} of the host is not mounted in the agent's container",
                     f"mount the host's {mount} at {self.directory}{mount} (hostPath, mountPropagation: HostToContainer)",

@@ -11,9 +11,10 @@ import time
 from typing import TYPE_CHECKING
 
 from kubenode.cni.errors import IO_FAILURE, CNIError
+from kubenode.inspection import kubelet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from kubenode.host.root import HostRoot
 
@@ -27,9 +28,27 @@ VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5  # protocol buffers' wire types
 ITEMS, SANDBOX_ID = 1, 1  # field numbers, of ListPodSandboxResponse and PodSandbox
 
 
-def find_socket(root: HostRoot) -> str:
-    """Return the path of the first runtime's socket that is there, "" where none is."""
-    return next((path for path in SOCKETS if os.path.exists(root.path(path))), "")
+class NoCRIError(CNIError):
+    """A socket whose owner has said that it knows no pods: Docker's containerd, whose CRI plugin is off."""
+
+
+def find_sockets(root: HostRoot) -> list[str]:
+    """Return the paths of all runtimes' sockets that are there, the kubelet's first."""
+    return [path for path in dict.fromkeys([*kubelet.runtime_sockets(root), *SOCKETS]) if os.path.exists(root.path(path))]
+
+
+def sandboxes_of_all(paths: Iterable[str]) -> frozenset[str]:
+    """Return the sandboxes of several runtimes. Who serves no CRI has none, if another does. Raises CNIError where one does not say."""
+    found: list[frozenset[str]] = []
+    silent: CNIError | None = None
+    for path in paths:
+        try:
+            found.append(sandboxes(path))
+        except NoCRIError as error:
+            silent = silent or error
+    if silent and not found:
+        raise silent
+    return frozenset().union(*found)
 
 
 def sandboxes(path: str) -> frozenset[str]:
@@ -38,6 +57,8 @@ def sandboxes(path: str) -> frozenset[str]:
         status, message = _call(path, method)
         if status != UNIMPLEMENTED:
             break
+    if status == UNIMPLEMENTED:
+        raise NoCRIError(IO_FAILURE, f"the runtime at {path} serves no CRI", "name the kubelet's socket by --cri-socket")
     if status != "0":
         raise CNIError(
             IO_FAILURE, f"the runtime at {path} does not list its pods: gRPC status {status or 'missing'}", "is it a CRI socket?"
@@ -108,7 +129,11 @@ def _call(path: str, method: str) -> tuple[str, bytes]:
         raise CNIError(IO_FAILURE, f"the runtime at {path} does not speak HTTP/2: {error}", "is it a CRI socket?") from None
     except OSError as error:
         reason = error.strerror or "it is silent"
-        raise CNIError(IO_FAILURE, f"the runtime at {path} does not answer: {reason}", "is it running? --from=netns does without") from None
+        raise CNIError(
+            IO_FAILURE,
+            f"the runtime at {path} does not answer: {reason}",
+            "is it running? Where it is no more, remove its socket; --cri-socket names whom to ask",
+        ) from None
 
 
 def _answer(sock: socket.socket, connection: Connection, end: float) -> tuple[str, bytes]:

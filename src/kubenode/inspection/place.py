@@ -10,6 +10,7 @@ from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
 from kubenode.host.attachments import Attachments
 from kubenode.host.datadir import DEFAULT_DATA_DIR
 from kubenode.host.log import ERROR, Log
+from kubenode.host.namespaces import Namespaces
 from kubenode.host.nodeview import NodeView
 from kubenode.host.readonly import ReadOnlyStore
 from kubenode.kube import node
@@ -69,6 +70,9 @@ class Looking:
 
     def attachments(self, network: str) -> Attachments:
         return Attachments(self._place.run, network)
+
+    def may_have(self, netns: str) -> bool:
+        return Namespaces(self._place.root).may_be_there(netns)
 
     def node(self, options: nodes.NodeOptions, choose: Callable[[Node], T], log: Log) -> T:  # noqa: ARG002 -- skel.Host
         if options.node_file:

@@ -23,21 +23,24 @@ if TYPE_CHECKING:
 # A runtime knows a sandbox only once its network is there, so that for a moment an address has nobody.
 YOUNG = 300.0  # seconds for which a reservation is not called stale by the runtime's word alone
 EARLIER = "it is of before the last reboot"
+UNKNOWN = "the runtime has no such sandbox"
+NO_POD = f"{UNKNOWN}, but nothing says that it was a pod's"
 
 
 class Stale(NamedTuple):
-    """A reservation that is to go, and why."""
+    """A reservation that is to go, and why; `doubtful`: it may as well be a container's of which nobody who was asked can know."""
 
     network: Network
     held: Held
     pod: str
     why: str
+    doubtful: bool = False
 
 
 def find(place: Place, network: Network, records: Records, sandboxes: frozenset[str] | None) -> Iterator[Stale]:
-    """Yield what is stale: of another boot, torn, or of a pod that is gone. `sandboxes`: the runtime's; None: it was not asked.
+    """Yield what is stale: of another boot, torn, or of a pod that is gone. `sandboxes`: the runtimes'; None: none was asked.
 
-    Raises OSError.
+    A runtime knows its pods and no other's containers (podman, Docker, nerdctl): what has no record of a pod is doubtful. Raises OSError.
     """
     other_boot = network.store.is_of_another_boot()
     now = time.time()
@@ -59,37 +62,43 @@ def find(place: Place, network: Network, records: Records, sandboxes: frozenset[
         elif netns and os.path.lexists(place.root.path(netns)):
             why = ""  # somebody else's container, which that runtime does not know
         else:
-            why = "the runtime has no such sandbox" if now - held.since > YOUNG else ""
+            why = UNKNOWN if now - held.since > YOUNG else ""
         if why:
-            yield Stale(network, held, pod_of(record), why)
+            by_word_alone = why == UNKNOWN and not record.get("podName")
+            yield Stale(network, held, pod_of(record), NO_POD if by_word_alone else why, by_word_alone)
 
 
-def release(place: Place, stale: list[Stale]) -> list[Stale]:
-    """Release those that are still held by whom they were held by, and return them. Raises CNIError, OSError."""
+def release(place: Place, stale: list[Stale]) -> tuple[list[Stale], list[OSError]]:
+    """Release those that are still held by whom they were held by; return them, and what could not be done. Raises CNIError, OSError."""
     released: list[Stale] = []
+    failures: list[OSError] = []
     for network in {id(one.network): one.network for one in stale}.values():
         mine = [one for one in stale if one.network is network]
         store = writable(place, network)
-        released += _release(store, mine)
+        released += _release(store, mine, failures)
         attachments = Attachments(place.run, network.name)
         left = {held.attachment for held in network.store.held()}
         for one in mine:
             if one.held.attachment and one.held.attachment not in left:
                 attachments.remove(one.held.attachment)
-        if any(one.why == EARLIER for one in mine):
+        if not failures and any(one.why == EARLIER for one in mine):
             allocator.release_dead(store)  # nothing is left of an earlier boot: note that it is over
-    return released
+    return released, failures
 
 
-def _release(store: DiskStore, stale: list[Stale]) -> list[Stale]:
+def _release(store: DiskStore, stale: list[Stale], failures: list[OSError]) -> list[Stale]:
     released = []
     with store.lock():
         now = {entry.address: entry for entry in store.reservations() if entry.address}
         for one in stale:
             entry: Reservation | None = now.get(one.held.address)
             if entry and entry.attachment == one.held.attachment:
-                store.release(entry)
-                released.append(one)
+                try:
+                    store.release(entry)
+                except OSError as error:
+                    failures.append(error)
+                else:
+                    released.append(one)
     return released
 
 

@@ -86,8 +86,7 @@ def release(store: Store, attachment: Attachment) -> list[Reservation]:
     """Release all that is reserved for an attachment, or else, as old host-locals wrote it, for its container."""
     with store.lock():
         mine = _find(store.index(), attachment)
-        for entry in mine:
-            store.release(entry)
+        _release_all(store, mine)
         return mine
 
 
@@ -97,9 +96,11 @@ def find(store: Store, attachment: Attachment) -> list[Reservation]:
         return _find(store.index(), attachment)
 
 
-def collect(store: Store, valid: Collection[Attachment]) -> list[Reservation]:
-    """Release what belongs to no valid attachment (SPEC.md, "GC"). An old file is kept while its container has any."""
-    containers = {attachment.container_id for attachment in valid}
+def collect(store: Store, listed: Collection[Attachment], living: Callable[[], Collection[Attachment]] = tuple) -> list[Reservation]:
+    """Release what belongs to no valid attachment (SPEC.md, "GC"). An old file is kept while its container has any.
+
+    `living`, called with the lock held, names who is valid without being listed.
+    """
 
     def is_stale(entry: Reservation) -> bool:
         owner = entry.attachment
@@ -108,12 +109,15 @@ def collect(store: Store, valid: Collection[Attachment]) -> list[Reservation]:
         return owner not in valid if owner.ifname else owner.container_id not in containers
 
     with store.lock():
-        stale = _release_dead(store)
-        for entry in store.index():
-            if is_stale(entry):
-                store.release(entry)
-                stale.append(entry)
-        return stale
+        valid = {*listed, *living()}
+        containers = {attachment.container_id for attachment in valid}
+        stale: list[Reservation] = []
+        try:
+            dead = _release_dead(store)
+        finally:
+            stale += filter(is_stale, store.index())
+            _release_all(store, stale)
+        return dead + stale
 
 
 def usage(store: Store, sets: Iterable[RangeSet], exclude: Exclusions = ()) -> list[Usage]:
@@ -151,8 +155,7 @@ def _release_dead(store: Store) -> list[Reservation]:
     if not store.is_of_another_boot():
         return []
     dead = [entry for entry in store.index() if entry.address]
-    for entry in dead:
-        store.release(entry)
+    _release_all(store, dead)
     store.note_boot()  # last: whoever dies before leaves the work to the next
     return dead
 
@@ -160,9 +163,20 @@ def _release_dead(store: Store) -> list[Reservation]:
 def _release_nobodys(store: Store, index: Index) -> list[Reservation]:
     """Release what nobody owns: whoever makes a file writes it under the lock that we hold, and no DEL can ever match it."""
     nobodys = index.nobodys()
-    for entry in nobodys:
-        store.release(entry)
+    _release_all(store, nobodys)
     return nobodys
+
+
+def _release_all(store: Store, entries: Iterable[Reservation]) -> None:
+    """Release all that can be. Raises the first OSError of those that cannot, once the others are free."""
+    failure = None
+    for entry in entries:
+        try:
+            store.release(entry)
+        except OSError as error:
+            failure = failure or error
+    if failure:
+        raise failure
 
 
 def _refuse_leftovers(wanted: Iterable[Address], sets: Sequence[RangeSet]) -> None:

@@ -52,7 +52,7 @@ def choose(call: Call, name: str, *, needs_embedded: bool = False) -> Delegate:
     return Delegate(kind, "" if kind == HOST_LOCAL and executable and delegate.is_ours(executable) else executable)
 
 
-def choose_for_release(call: Call, name: str) -> Delegate:
+def _choose_for_release(call: Call, name: str) -> Delegate:
     """Do the same for a command that can do without host-local. Raises CNIError where another plugin is missing."""
     if not call.host.execs and name.rpartition("/")[2] == HOST_LOCAL:
         return Delegate(HOST_LOCAL, "")
@@ -71,7 +71,7 @@ def add(call: Call, to: Delegate, ipam: Mapping[str, JSON]) -> bytes:
 
     def note() -> None:
         nonlocal noted
-        attached.note(call, given_on.netconf.ipam)
+        attached.note(call, given_on.netconf.ipam, to.executable)
         noted = True
 
     try:
@@ -91,9 +91,14 @@ def add(call: Call, to: Delegate, ipam: Mapping[str, JSON]) -> bytes:
         raise
 
 
-def delete(call: Call, to: Delegate, ipam: Mapping[str, JSON]) -> bytes:
-    """Release what the attachment has. host-local's files can be released without host-local."""
-    given_on = _with_ipam(call, to, attached.handed_on(call) or {"ranges": ANY_RANGES, **ipam})
+def delete(call: Call, name: str, ipam: Mapping[str, JSON]) -> bytes:
+    """Release what the attachment has, from whom its ADD has it; `name` is the delegate where nothing is known of that.
+
+    host-local's files can be released without host-local, and are also where the configuration says.
+    """
+    configured = {"ranges": ANY_RANGES, **ipam}
+    to, known = _given_by(call, attached.handed_on(call), name, configured)
+    given_on = _with_ipam(call, to, known)
     if to.executable:
         try:
             _run(given_on, to)
@@ -101,27 +106,56 @@ def delete(call: Call, to: Delegate, ipam: Mapping[str, JSON]) -> bytes:
             if not to.keeps_our_files:
                 raise
             call.log.warning("the delegate's DEL failed; releasing without it", delegate=to.executable, error=str(error))
-            host_local.cmd_del(given_on)
-    else:
-        host_local.cmd_del(given_on)
+    places = [given_on] if to.keeps_our_files else []
+    if known is not configured:
+        places.append(_with_ipam(call, to, configured))
+    host_local.release(places)
     attached.forget(call)
     return b""
 
 
-def check(call: Call, to: Delegate, ipam: Mapping[str, JSON]) -> bytes:
-    """Let the delegate check, and compare with what the runtime believes, which host-local does not."""
-    return _both(_with_ipam(call, to, attached.handed_on(call) or {"ranges": ANY_RANGES, **ipam}), to)
+def check(call: Call, name: str, ipam: Mapping[str, JSON]) -> bytes:
+    """Let who gave the addresses check, and compare with what the runtime believes, which host-local does not."""
+    to, known = _given_by(call, attached.handed_on(call), name, {"ranges": ANY_RANGES, **ipam})
+    given_on = _with_ipam(call, to, known)
+    if to.executable:
+        _run(given_on, to)
+    return host_local.cmd_check(given_on) if to.keeps_our_files else b""
 
 
-def collect(call: Call, to: Delegate, ipam: Mapping[str, JSON]) -> bytes:
-    """Release what is stale (SPEC.md, "GC"), in each data directory that this network has had. host-local itself never does."""
-    known = {str(known.get("dataDir")): known for known in [{"ranges": ANY_RANGES, **ipam}, *attached.all_handed_on(call)]}
+def collect(call: Call, name: str, ipam: Mapping[str, JSON]) -> bytes:
+    """Release what is stale (SPEC.md, "GC"), wherever this network has had addresses. host-local itself never does.
+
+    What fails in one place keeps none of the others, and is told at the end.
+    """
     valid = host_local.valid_attachments(call.netconf)
     # Before anything is released: where an agent is stopped in between, the runtime's GC passes without it, and new pods come.
-    stale = attached.all_but(call, valid) if valid is not None else []
-    for one in known.values():
-        _both(_with_ipam(call, to, one), to)
-    attached.forget_all(call, stale)
+    gone, living = attached.parted(call, valid) if valid is not None else ([], [])
+    for attachment in living:
+        call.log.warning(
+            "its network namespace is there, though GC does not list it: it stays", of=attachment.container_id, its=attachment.ifname
+        )
+    call = host_local.listing(call, living)
+    configured = {"ranges": ANY_RANGES, **ipam}
+    failure: CNIError | OSError | None = None
+    done: list[tuple[str, str]] = []
+    for given in (None, *attached.all_handed_on(call)):
+        try:
+            to, known = _given_by(call, given, name, configured)
+            if (place := (to.type, str(known.get("dataDir") or ""))) in done:
+                continue
+            done.append(place)
+            given_on = _with_ipam(call, to, known)
+            if to.executable:
+                _run(given_on, to)
+            if to.keeps_our_files:
+                host_local.cmd_gc(given_on, lambda: attached.parted(call, valid or ())[1])
+        except (CNIError, OSError) as error:
+            call.log.error("GC has failed in one place", error=str(error))
+            failure = failure or error
+    if failure:
+        raise failure
+    attached.forget_all(call, gone)
     return b""
 
 
@@ -142,14 +176,23 @@ def not_available(error: CNIError) -> CNIError:
     """Turn what an ADD would fail with into an answer to STATUS (SPEC.md, "STATUS")."""
     if error.code in {INVALID_NETWORK_CONFIG, NOT_AVAILABLE, NO_CONNECTIVITY}:
         return error
-    return CNIError(NOT_AVAILABLE, error.msg, error.details)
+    return type(error)(NOT_AVAILABLE, error.msg, error.details)
 
 
-def _both(call: Call, to: Delegate) -> bytes:
-    """Run the delegate, and the embedded command where the files are ours, too."""
-    if to.executable:
-        _run(call, to)
-    return host_local.COMMANDS[call.request.command](call) if to.keeps_our_files else b""
+def _given_by(
+    call: Call, given: tuple[dict[str, JSON], str] | None, name: str, configured: dict[str, JSON]
+) -> tuple[Delegate, dict[str, JSON]]:
+    """Return who has given addresses, and with which `ipam`: as an ADD noted, else as it is configured. Raises CNIError, NotHereError."""
+    if given is None:
+        return _choose_for_release(call, name), configured
+    ipam, executable = given
+    kind = str(ipam.get("type") or HOST_LOCAL)
+    if kind == HOST_LOCAL:
+        return _choose_for_release(call, name if name.rpartition("/")[2] in {"", EMBEDDED, HOST_LOCAL} else EMBEDDED), ipam
+    try:
+        return _choose_for_release(call, executable or kind), ipam
+    except CNIError:  # it may have moved
+        return _choose_for_release(call, kind), ipam
 
 
 def _undo(call: Call, to: Delegate) -> None:

@@ -37,8 +37,8 @@ def _status(call: Call) -> bytes:
 OURSELVES = delegation.Delegate(delegation.HOST_LOCAL, "")
 COMMANDS = {
     "ADD": _as_reference(lambda call: delegation.add(call, OURSELVES, call.netconf.ipam)),
-    "DEL": _as_reference(lambda call: delegation.delete(call, OURSELVES, call.netconf.ipam)),
-    "CHECK": _as_reference(lambda call: delegation.check(call, OURSELVES, call.netconf.ipam)),
-    "GC": _as_reference(lambda call: delegation.collect(call, OURSELVES, call.netconf.ipam)),
+    "DEL": _as_reference(lambda call: delegation.delete(call, delegation.EMBEDDED, call.netconf.ipam)),
+    "CHECK": _as_reference(lambda call: delegation.check(call, delegation.EMBEDDED, call.netconf.ipam)),
+    "GC": _as_reference(lambda call: delegation.collect(call, delegation.EMBEDDED, call.netconf.ipam)),
     "STATUS": _as_reference(_status),
 }

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from kubenode.cni.errors import NOT_AVAILABLE, NOT_RESERVED, UNKNOWN_CONTAINER, CNIError
+import os
+
+from kubenode.cni.errors import INVALID_NETWORK_CONFIG, NOT_AVAILABLE, NOT_RESERVED, UNKNOWN_CONTAINER, CNIError
 from kubenode.cni.netconf import NetConf, invalid, is_path
 from kubenode.cni.result import IPConfig, Result
 from kubenode.host import files
+from kubenode.host.datadir import DEFAULT_DATA_DIR
 from kubenode.ipam import allocator, config
 from kubenode.ipam.address import parse_address
 from kubenode.ipam.families import BOTH
 from kubenode.ipam.store import Attachment
 from kubenode.plugins.skel import answer
 
+VALID = "cni.dev/valid-attachments"
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Sequence
 
     from kubenode.cni.jsontext import JSON
     from kubenode.cni.request import Request
@@ -35,17 +40,43 @@ def cmd_add(call: Call, first: Callable[[], None] = lambda: None) -> bytes:
     return answer(Result(ips, conf.routes, dns).render(call.netconf.cni_version))
 
 
-def cmd_del(call: Call) -> bytes:
-    """Release what is reserved for the attachment; nothing is a success too (SPEC.md, "DEL")."""
-    store = _store(call)
+def release(places: Sequence[Call]) -> None:
+    """Release what is reserved for the attachment in each of these calls' directories; nothing is a success too (SPEC.md, "DEL").
+
+    What fails in one keeps none of the others. The order is the same for all that do so: an agent keeps each lock until it has answered.
+    """
+    by_path = {str(call.netconf.ipam.get("dataDir") or DEFAULT_DATA_DIR): call for call in reversed(places)}
+    by_inode: dict[tuple[int, ...], Call] = {}
+    for call in by_path.values():
+        try:
+            by_inode[_inode(call)] = call
+        except CNIError as error:
+            if error.code != INVALID_NETWORK_CONFIG:
+                raise
+            call.log.warning("nothing to release there, as nothing can have been given", why=error.msg)
+    failure: CNIError | OSError | None = None
+    for inode in filter(None, sorted(by_inode)):
+        call = by_inode[inode]
+        try:
+            released = allocator.release(_store(call), owner(call.request))
+        except (CNIError, OSError) as error:
+            failure = failure or error
+        else:
+            call.log.info("addresses released", ips=[entry.name for entry in released])
+    if failure:
+        raise failure
+
+
+def _inode(call: Call) -> tuple[int, ...]:
+    """Return what tells a network's directory from all others; nothing where there is none: ADD has failed. Raises CNIError, OSError."""
+    _store(call)  # which has to be within reach
     try:
-        released = allocator.release(store, owner(call.request))
-    except OSError:
-        if store.is_there():
-            raise
-        return b""  # its directory cannot be made, so that its ADD has failed: a pod that ends must not be kept by that
-    call.log.info("addresses released", ips=[entry.name for entry in released])
-    return b""
+        status = os.stat(call.host.path(os.path.join(data_dir(call.netconf) or DEFAULT_DATA_DIR, call.netconf.name)))
+    except OSError as error:
+        if files.is_nowhere(error):
+            return ()
+        raise
+    return status.st_dev, status.st_ino
 
 
 def cmd_check(call: Call) -> bytes:
@@ -69,11 +100,11 @@ def cmd_check(call: Call) -> bytes:
     return b""
 
 
-def cmd_gc(call: Call) -> bytes:
-    """Release what is not in `cni.dev/valid-attachments`. No such key: nothing; an empty list: everything."""
+def cmd_gc(call: Call, living: Callable[[], Collection[Attachment]] = tuple) -> bytes:
+    """Release what is not in `cni.dev/valid-attachments`, nor among the `living`. No such key: nothing; an empty list: everything."""
     valid = valid_attachments(call.netconf)
     if valid is not None:
-        released = allocator.collect(_store(call), valid)
+        released = allocator.collect(_store(call), valid, living)
         call.log.info("stale addresses released", ips=[entry.name for entry in released])
     return b""
 
@@ -98,9 +129,6 @@ def usage(call: Call) -> list[Usage]:
     return allocator.usage(store, conf.sets, conf.exclude) if store.is_there() else allocator.unused(conf.sets, conf.exclude)
 
 
-COMMANDS = {"ADD": cmd_add, "DEL": cmd_del, "CHECK": cmd_check, "GC": cmd_gc, "STATUS": cmd_status}
-
-
 def owner(request: Request) -> Attachment:
     """Return the attachment that a request is for."""
     return Attachment(request.container_id, request.ifname)
@@ -116,13 +144,22 @@ def data_dir(netconf: NetConf) -> str:
 
 def valid_attachments(netconf: NetConf) -> set[Attachment] | None:
     """Return the attachments that GC is to keep; None where the runtime did not say."""
-    listed = netconf.raw.get("cni.dev/valid-attachments")
+    listed = netconf.raw.get(VALID)
     if listed is None:
         return None
     valid = {_attachment(item) for item in listed} if isinstance(listed, list) else {None}
     if None in valid:  # to go on would release the address of who was meant
         raise invalid(["cni.dev/valid-attachments is not a list of objects with containerID and ifname"])
     return {attachment for attachment in valid if attachment}
+
+
+def listing(call: Call, living: Collection[Attachment]) -> Call:
+    """Return a GC call whose list has these attachments, too."""
+    if not living:
+        return call
+    raw = call.netconf.raw
+    more = [{"containerID": attachment.container_id, "ifname": attachment.ifname} for attachment in living]
+    return call._replace(netconf=call.netconf._replace(raw={**raw, VALID: [*raw[VALID], *more]}))
 
 
 def _attachment(item: JSON) -> Attachment | None:

@@ -32,19 +32,19 @@ def cmd_add(call: Call) -> bytes:
 def cmd_del(call: Call) -> bytes:
     """Release what the pod has. Neither the Node nor the rest of the configuration need be right for that."""
     conf = KubeNodeConf.read(call)
-    return delegation.delete(call, delegation.choose_for_release(call, conf.common.delegate), conf.others)
+    return delegation.delete(call, conf.common.delegate, conf.others)
 
 
 def cmd_check(call: Call) -> bytes:
     """Look whether the pod's addresses are still reserved for it."""
     conf = KubeNodeConf.read(call)
-    return delegation.check(call, delegation.choose_for_release(call, conf.common.delegate), conf.others)
+    return delegation.check(call, conf.common.delegate, conf.others)
 
 
 def cmd_gc(call: Call) -> bytes:
     """Release what no living pod has."""
     conf = KubeNodeConf.read(call)
-    return delegation.collect(call, delegation.choose_for_release(call, conf.common.delegate), conf.others)
+    return delegation.collect(call, conf.common.delegate, conf.others)
 
 
 def cmd_status(call: Call) -> bytes:

@@ -35,19 +35,19 @@ def cmd_add(call: Call) -> bytes:
 def cmd_del(call: Call) -> bytes:
     """Release what the pod has, as it was given; the annotation may have changed or gone."""
     conf = NodeAnnotationConf.read(call)
-    return delegation.delete(call, delegation.choose_for_release(call, conf.delegate), conf.others)
+    return delegation.delete(call, conf.delegate, conf.others)
 
 
 def cmd_check(call: Call) -> bytes:
     """Look whether the pod's addresses are still reserved for it."""
     conf = NodeAnnotationConf.read(call)
-    return delegation.check(call, delegation.choose_for_release(call, conf.delegate), conf.others)
+    return delegation.check(call, conf.delegate, conf.others)
 
 
 def cmd_gc(call: Call) -> bytes:
     """Release what no living pod has."""
     conf = NodeAnnotationConf.read(call)
-    return delegation.collect(call, delegation.choose_for_release(call, conf.delegate), conf.others)
+    return delegation.collect(call, conf.delegate, conf.others)
 
 
 def cmd_status(call: Call) -> bytes:

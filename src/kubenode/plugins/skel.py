@@ -6,7 +6,7 @@ The order is libcni's: environment, stdin, network configuration, version, comma
 from __future__ import annotations
 
 from kubenode.cni import netconf, request, versions
-from kubenode.cni.errors import INTERNAL, IO_FAILURE, CNIError
+from kubenode.cni.errors import INTERNAL, IO_FAILURE, CNIError, OutOfReachError
 from kubenode.cni.jsontext import dumps
 from kubenode.cni.record import NamedTuple
 
@@ -42,11 +42,14 @@ if TYPE_CHECKING:
         def attachments(self, network: str) -> Attachments:
             """Return the records of a network's attachments."""
 
+        def may_have(self, netns: str) -> bool:
+            """Say whether a network namespace is there, or cannot be seen from here."""
+
         def node(self, options: NodeOptions, choose: Callable[[Node], T], log: Log) -> T:
             """Return what `choose` finds in our Node. Raises CNIError."""
 
 
-NOT_HERE = 2  # the exit code of a call that has to be made in the runtime's own environment
+NOT_HERE = 2  # the exit code of a call that has to be made in the runtime's own environment; stdout: the error where it cannot be
 
 
 class NotHereError(Exception):
@@ -82,11 +85,14 @@ def run(commands: Mapping[str, Command], environ: Mapping[str, str], stdin: byte
         return NOT_HERE, b""
     except CNIError as error:
         log.error(error.msg, code=error.code, details=error.details)
-        return 1, answer(error.as_object(cni_version))
+        return _failed(host, error, cni_version)
     except OSError as error:
-        failure = CNIError(IO_FAILURE, f"{error.strerror or error}: {error.filename}" if error.filename else str(error), _advice(error))
+        # A system that is read-only to an agent, or closed, or that gives it no more files, need not be so to the runtime's plugin. What an
+        # ADD has reserved is released by now, or it is an ADD twice to whoever comes next, which gives nothing.
+        text = f"{error.strerror or error}: {error.filename}" if error.filename else str(error)
+        failure = OutOfReachError(IO_FAILURE, text, _advice(error))
         log.error(failure.msg, code=failure.code)
-        return 1, answer(failure.as_object(cni_version))
+        return _failed(host, failure, cni_version)
     except Exception as error:  # noqa: BLE001 -- the runtime needs an error object, also for our own faults
         import traceback  # only ever needed here
 
@@ -94,6 +100,12 @@ def run(commands: Mapping[str, Command], environ: Mapping[str, str], stdin: byte
         return 1, answer(
             CNIError(INTERNAL, f"internal error: {error!r}", "a fault in the plugin: please report it with its log").as_object(cni_version)
         )
+
+
+def _failed(host: Host, error: CNIError, cni_version: str) -> tuple[int, bytes]:
+    """Return a failed call's exit code and stdout. An agent leaves to others what it cannot reach."""
+    here = host.execs or not isinstance(error, OutOfReachError)
+    return 1 if here else NOT_HERE, answer(error.as_object(cni_version))
 
 
 def answer(value: Mapping[str, object]) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from kubenode.host.attachments import Attachments
 from kubenode.host.datadir import DiskStore
 from kubenode.plugins import nodes
@@ -33,6 +35,9 @@ class Standalone:
 
     def attachments(self, network: str) -> Attachments:
         return Attachments(nodes.run_dir(self._environ), network)
+
+    def may_have(self, netns: str) -> bool:
+        return netns.startswith("/") and os.path.lexists(netns)
 
     def node(self, options: nodes.NodeOptions, choose: Callable[[Node], T], log: Log) -> T:
         return nodes.select(options, choose, self._environ, log)
