@@ -9,6 +9,7 @@ import struct
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from urllib.parse import urlsplit
 
 from authority import Authority, KeyPair
 
@@ -37,6 +38,7 @@ class StandInApiServer:
         then: Step | None = None,
         pair: KeyPair | None = None,
         address: str = "127.0.0.1",
+        tls: bool = True,
     ) -> None:
         self.authority = Authority()
         self.script = list(script)
@@ -51,9 +53,11 @@ class StandInApiServer:
         context.sni_callback = lambda _socket, name, _context: self.server_names.append(name)
         self._server = (_IPv6Server if ":" in address else _Server)((address, 0), Handler)
         self._server.stand_in = self
-        self._server.socket = context.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
+        if tls:
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
         self.port = self._server.server_address[1]
-        self.url = f"https://[{address}]:{self.port}" if ":" in address else f"https://{address}:{self.port}"
+        host = f"[{address}]" if ":" in address else address
+        self.url = f"http{'s' if tls else ''}://{host}:{self.port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
 
     def present(self, pair: KeyPair) -> None:
@@ -224,9 +228,10 @@ def page(names: list[str], more: str = "") -> Step:
 
 
 class StandInProxy:
-    """An HTTP proxy that knows only CONNECT."""
+    """An HTTP proxy that knows only CONNECT, and refuses that, too, where `refusal` is a status line such as `403 Forbidden`."""
 
-    def __init__(self) -> None:
+    def __init__(self, refusal: str = "") -> None:
+        self._refusal = refusal
         self.targets: list[str] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -250,13 +255,17 @@ class StandInProxy:
     def _connect(self, client: socket.socket) -> None:
         request = client.recv(65536).decode()
         method, target, _ = request.split(" ", 2)
+        if self._refusal:
+            client.sendall(b"HTTP/1.1 %b\r\nContent-Length: 0\r\nConnection: close\r\n\r\n" % self._refusal.encode())
+            client.close()
+            return
         if method != "CONNECT":
             client.sendall(b"HTTP/1.1 405 Method Not Allowed\r\nAllow: CONNECT\r\nConnection: close\r\n\r\n")
             client.close()
             return
         self.targets.append(target)
-        host, _, port = target.rpartition(":")
-        upstream = socket.create_connection((host, int(port)))
+        parts = urlsplit(f"//{target}")  # which wants brackets, as proxies do
+        upstream = socket.create_connection((parts.hostname or "", parts.port or 0))
         client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
         threading.Thread(target=_pump, args=(upstream, client), daemon=True).start()
         _pump(client, upstream)

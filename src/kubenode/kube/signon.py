@@ -33,6 +33,14 @@ SIGNATURE_FAILURE = 7  # X509_V_ERR_CERT_SIGNATURE_FAILURE
 BUSY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
+class _Bracketed(httpx2.URL):
+    """The URL of an IPv6 host for a proxy, which httpcore would ask for `CONNECT ::1:6443`, or for `http://::1:8080/`."""
+
+    @property
+    def raw_host(self) -> bytes:
+        return b"[%b]" % super().raw_host
+
+
 class SignOn:
     """Who we are at one API server, and how to get there. Reading credentials blocks: files, or an exec plugin for `timeout` seconds."""
 
@@ -97,6 +105,9 @@ class SignOn:
             request.headers["Authorization"] = self._identity.authorization
         if self._connection.cluster.tls_server_name is not None:
             request.extensions["sni_hostname"] = self._connection.cluster.tls_server_name
+        if self._proxy and ":" in request.url.host:
+            request.extensions.setdefault("sni_hostname", request.url.host)
+            request.url = _Bracketed(request.url)
 
     def refused(self, status: int, body: bytes, pause: float | None = None) -> RefusedError:
         """Return the error for an answer that is not what was asked for; `pause` is its Retry-After."""
