@@ -79,10 +79,20 @@ def zig() -> bool:
 def kustomizes() -> bool:
     """Tell whether kubectl knows components: Debian 12's is of 2020, with a kustomize that is older still."""
     with tempfile.TemporaryDirectory() as directory:
-        Path(directory, "kustomization.yaml").write_text("apiVersion: kustomize.config.k8s.io/v1alpha1\nkind: Component\n")
+        Path(directory, "part").mkdir()
+        Path(directory, "part/kustomization.yaml").write_text("apiVersion: kustomize.config.k8s.io/v1alpha1\nkind: Component\n")
         Path(directory, "top").mkdir()
-        Path(directory, "top/kustomization.yaml").write_text("components: [..]\nconfigMapGenerator: [{name: x}]\n")
+        Path(directory, "top/kustomization.yaml").write_text("components: [../part]\nconfigMapGenerator: [{name: x}]\n")
         return works("kubectl", "kustomize", f"{directory}/top")
+
+
+def kubectl_version() -> tuple[int, int]:
+    try:
+        said = subprocess.run(["kubectl", "version", "--client"], check=False, capture_output=True, text=True).stdout
+    except OSError:
+        said = ""
+    found = re.search(r"v(\d+)\.(\d+)\.", said)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 @functools.cache
@@ -133,6 +143,7 @@ WANTED = {
     "a C compiler": Wanted("Debian: gcc libc6-dev, or zig from PyPI: ziglang", lambda: zig() or gcc_links()),
     "gcc": Wanted("Debian: gcc libc6-dev", gcc_links),
     "kubectl": Wanted("kubernetes.io, 1.21 or later in PATH (Debian 12's kubernetes-client 1.20.5 is too old)", kustomizes),
+    "kubectl 1.28": Wanted("kubernetes.io, 1.28 or later in PATH", lambda: kubectl_version() >= (1, 28)),
     "helm": Wanted("helm.sh, in PATH or named by HELM", lambda: bool(os.environ.get("HELM") or shutil.which("helm"))),
     "promtool": Wanted("Debian: prometheus", program("promtool")),
     "prometheus": Wanted("Debian: prometheus", program("prometheus")),
