@@ -25,6 +25,7 @@ class Seen(NamedTuple):
 
     path: str
     headers: dict[str, str]
+    certificate: str = ""  # the common name of the client's
 
 
 class StandInApiServer:
@@ -65,6 +66,12 @@ class StandInApiServer:
         self._pem.write_bytes(pair.certificate + pair.key)
         self._context.load_cert_chain(self._pem)
 
+    def accept_clients_of(self, authority: Authority) -> None:
+        """Ask for a client's certificate and take it from this authority, or none."""
+        self._context.load_verify_locations(cadata=authority.certificate.decode())
+        self._context.verify_mode = ssl.CERT_OPTIONAL
+        self._context.set_ciphers("DEFAULT:@SECLEVEL=0")  # whatever the length of its key
+
     def __enter__(self) -> Self:
         self._thread.start()
         return self
@@ -94,12 +101,17 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         stand_in = self.server.stand_in
-        stand_in.requests.append(Seen(self.path, dict(self.headers)))
+        stand_in.requests.append(Seen(self.path, dict(self.headers), self._common_name()))
         step = stand_in.script.pop(0) if stand_in.script else stand_in.then
         step(self)
 
     def log_message(self, *_: object) -> None:
         """Stay quiet."""
+
+    def _common_name(self) -> str:
+        certificate = self.connection.getpeercert() if isinstance(self.connection, ssl.SSLSocket) else None
+        subject: Any = (certificate or {}).get("subject", ())
+        return "".join(value for part in subject for name, value in part if name == "commonName")
 
 
 def answer(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Step:

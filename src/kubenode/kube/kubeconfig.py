@@ -133,7 +133,7 @@ class Entry(NamedTuple):
         if data is None:
             return None if path is None else Pem(key, path)
         try:
-            decoded = base64.b64decode("".join(data.split()), validate=True)
+            decoded = base64.b64decode(data.replace("\r", "").replace("\n", ""), validate=True)
         except ValueError as error:
             raise self.error(f"{key}-data is not base64: {error}") from None
         return Pem(f"{key}-data", self.file, decoded)
@@ -168,6 +168,10 @@ def user(entry: Entry) -> User:
     )
     if record.certificate is not None and record.key is None:
         raise entry.error("client-certificate needs a client-key or client-key-data")
+    if record.key is not None and record.certificate is None:
+        raise entry.error("client-key needs a client-certificate or client-certificate-data")
+    if record.password is not None and record.username is None:
+        raise entry.error("password needs a username")
     if record.token is not None and (record.username is not None or record.password is not None):
         raise entry.error("token and username/password exclude each other")
     return record
