@@ -97,6 +97,10 @@ class Agent:
         shutil.rmtree(self.run_dir)
 
 
+# Each network has a source of its own.
+ANNOTATIONS = {f"example.com/relay{count}": ",".join(POD_CIDRS) for count in (0, 250, 4000, 60000)}
+
+
 class Lab:
     """Networks with reservations, ours and the reference's, an agent, and calls to all of them."""
 
@@ -108,7 +112,11 @@ class Lab:
         self.api_server: RealApiServer | None = None
         self.kubeconfig = directory / "kubeconfig"
         self.agent_arguments = [f"--node-file={directory / 'node.json'}"]
-        node = {"kind": "Node", "metadata": {"name": "bench", "uid": "0"}, "spec": {"podCIDRs": POD_CIDRS}}
+        node = {
+            "kind": "Node",
+            "metadata": {"name": "bench", "uid": "0", "annotations": ANNOTATIONS},
+            "spec": {"podCIDRs": POD_CIDRS},
+        }
         (directory / "node.json").write_text(json.dumps(node))
 
     def __enter__(self) -> Self:
@@ -117,6 +125,7 @@ class Lab:
             self.api_server = RealApiServer(Path(assets), self.directory / "server")
             self.api_server.start()
             self.api_server.create_node("bench", POD_CIDRS)
+            self.api_server.annotate("bench", ANNOTATIONS)
             self.api_server.grant("bench", "get", "list", "watch")
             self.api_server.kubeconfig(self.kubeconfig, "bench")
             os.environ["NODE_NAME"] = "bench"
@@ -133,7 +142,7 @@ class Lab:
         """Return a call of kube-node through the relay, in a network with so many reservations."""
         by = agent or self.agent
         environ = _environ(command, container, by.run_dir)
-        stdin = self._network("relay", count, {"type": "kube-node"})
+        stdin = self._network("relay", count, {"type": "kube-node", "annotation": f"example.com/relay{count}"})
         return Program(f"relay {command}", [str(self._binaries / "kube-node")], environ, stdin, by.pid)
 
     def reference(self, command: str, count: int, container: str = "bench") -> Program:
@@ -145,7 +154,9 @@ class Lab:
     def standalone(self, command: str, container: str = "bench", run_dir: Path | None = None) -> Program:
         """Return the same of the standalone plugin, which finds the Node view that the agent keeps."""
         ipam = {"type": "kube-node", "delegate": "embedded", "kubeconfig": str(self.kubeconfig)}
-        environ = {**_environ(command, container, run_dir or self.agent.run_dir), "NODE_NAME": "bench"}
+        conf = self.directory / "kube-node.conf"
+        conf.write_text(json.dumps({"allow": {"kubeconfig": [str(self.directory)]}}))
+        environ = {**_environ(command, container, run_dir or self.agent.run_dir), "NODE_NAME": "bench", "KUBE_NODE_CONF": str(conf)}
         executable = [str(self._binaries / "kube-node.standalone")]
         return Program(f"standalone {command}", executable, environ, self._network("standalone", 0, ipam), 0)
 

@@ -26,6 +26,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PASS = "python3 -IS -c pass"
 EMBEDDED_ADD = "kube-node ADD, embedded"
 BAR, AMBITION = 2.5, 2.0
+PODS, AT_ONCE = 200, 64  # of a burst, as when a node without an agent reboots
+BUSY = (0, 16)  # loops beside it
 
 
 class Case(NamedTuple):
@@ -40,6 +42,15 @@ class Case(NamedTuple):
 class Sample(NamedTuple):
     wall: float  # seconds
     cpu: float  # user and system, of its children too
+
+
+class Burst(NamedTuple):
+    """Many ADDs at once: how long all took, and how many failed, of the DELs after them, too."""
+
+    name: str
+    seconds: float
+    failed_adds: int
+    failed_dels: int
 
 
 class Row(NamedTuple):
@@ -85,16 +96,17 @@ def prepare(scratch: Path) -> list[Case]:
         "metadata": {"name": "bench", "uid": "0"},
         "spec": {"podCIDRs": ["11.0.1.0/24", "1100:0:0:1::/64"]},
     }
-    (run_dir / "node.json").write_text(json.dumps(node))
 
     def cases(network: str, plugin: Path, ipam: dict[str, object], path: Path) -> list[Case]:
+        (run_dir / network).mkdir()
+        (run_dir / network / "node.json").write_text(json.dumps(node))
         name = plugin.name.removesuffix(".standalone")
         stdin = scratch / f"{network}.json"
         ipam = {"type": name, "dataDir": str(scratch / "networks"), **ipam}
         stdin.write_text(json.dumps({"cniVersion": "1.0.0", "name": network, "type": "bridge", "ipam": ipam}))
         environment = {
             "PATH": os.defpath,
-            "KUBE_NODE_RUN_DIR": str(run_dir),
+            "KUBE_NODE_RUN_DIR": str(run_dir / network),  # each network has the podCIDRs for itself
             "CNI_CONTAINERID": "bench",
             "CNI_NETNS": "/var/run/netns/bench",
             "CNI_IFNAME": "eth0",
@@ -121,6 +133,34 @@ def prepare(scratch: Path) -> list[Case]:
         found += cases("reference", reference, {"ranges": ranges}, reference.parent)
         found += cases("delegating", plugin, {"delegate": "host-local"}, reference.parent)
     return found
+
+
+def burst(case: Case, busy: int) -> Burst:
+    """ADD so many pods, at most so many at once, beside busy loops; DEL them again, so that all programs begin alike."""
+    loops = [subprocess.Popen([sys.executable, "-IS", "-c", "while True: pass"]) for _ in range(busy)]
+    try:
+        found = [_burst(case, command) for command in ("ADD", "DEL")]
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+    return Burst(f"{case.name}, {busy} busy loops", found[0][0], found[0][1], found[1][1])
+
+
+def _burst(case: Case, command: str) -> tuple[float, int]:
+    """Return the seconds that the calls took together, and how many failed."""
+    actions = [(os.POSIX_SPAWN_OPEN, 0, str(case.stdin), os.O_RDONLY, 0), (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+    waiting = [{**case.environment, "CNI_COMMAND": command, "CNI_CONTAINERID": f"pod{number}"} for number in range(PODS)]
+    begin = time.perf_counter()
+    running: set[int] = set()
+    failed = 0
+    while waiting or running:
+        while waiting and len(running) < AT_ONCE:
+            running.add(os.posix_spawn(case.command[0], case.command, waiting.pop(), file_actions=actions))
+        pid, status = os.wait()
+        running.discard(pid)
+        failed += status != 0
+    return time.perf_counter() - begin, failed
 
 
 def quartiles(values: list[float]) -> tuple[float, float]:
@@ -189,11 +229,28 @@ def main() -> None:
     arguments = parser.parse_args()
     rounds = 3 if arguments.smoke else arguments.rounds
     with tempfile.TemporaryDirectory(prefix="kn-bench.") as scratch:
-        rows = run(prepare(Path(scratch)), rounds)
+        cases = prepare(Path(scratch))
+        rows = run(cases, rounds)
+        many = [case for case in cases if case.environment.get("CNI_COMMAND") == "ADD"]
+        bursts = [burst(case, busy) for busy in BUSY[: 1 if arguments.smoke else None] for case in many]
     if arguments.json:
-        print(json.dumps({"machine": machine(), "rounds": rounds, "rows": [item._asdict() for item in rows]}, indent=2))
+        print(
+            json.dumps(
+                {
+                    "machine": machine(),
+                    "rounds": rounds,
+                    "rows": [item._asdict() for item in rows],
+                    "bursts": [b._asdict() for b in bursts],
+                },
+                indent=2,
+            )
+        )
     else:
         show(rows, rounds)
+        for item in bursts:
+            print(
+                f"{PODS} x {item.name}, {AT_ONCE} at once: {item.seconds:.1f} s, {item.failed_adds} failed; of the DELs {item.failed_dels}"
+            )
 
 
 if __name__ == "__main__":

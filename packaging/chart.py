@@ -59,6 +59,9 @@ network:
   conflist: |
 {conflist}
 
+# The agent's right to get pods, by which it knows that a leaked address can be released. Without it leaks are only reported.
+reclaim: false
+
 priorityClassName: {priority}
 resources: {resources}
 nodeSelector: {selector}
@@ -73,6 +76,9 @@ controller:
   # Options of `kube-node controller`, such as --service-cidr=10.96.0.0/16
   args: []
   resources: {controller_resources}
+  # Policies of the API server, from Kubernetes 1.30 on: pools' annotations are written by the controller and administrators only, and the
+  # controller changes nothing of a Node but annotations.
+  policy: false
 """
 IF, END = "@@if {}@@", "@@end@@"
 
@@ -99,7 +105,7 @@ def optional(items: list[Any], condition: str, is_meant: Any) -> list[Any]:
     return result
 
 
-def templated(documents: list[dict[str, Any]], controller: list[dict[str, Any]]) -> str:
+def templated(documents: list[dict[str, Any]], reclaim: list[dict[str, Any]], controller: list[dict[str, Any]]) -> str:
     """Put values' names where their values stand; return the values."""
     daemonset, network = one(documents, "DaemonSet"), one(documents, "ConfigMap")
     pod = daemonset["spec"]["template"]["spec"]
@@ -141,7 +147,7 @@ def templated(documents: list[dict[str, Any]], controller: list[dict[str, Any]])
     deployment["replicas"] = "@@plain controller.replicas@@"
     container["resources"] = "@@toYaml controller.resources@@"
     valued(container, "controller.args")
-    for document in (*documents, *controller):
+    for document in (*documents, *reclaim, *controller):
         # In `default` are the Events about what has no namespace.
         for where in (document["metadata"], *document.get("subjects", ())):
             if where.get("namespace", "default") != "default":
@@ -193,15 +199,24 @@ def template(document: dict[str, Any]) -> str:
 def files() -> dict[str, str]:
     """Return the chart's files by name."""
     documents = rendered(resources=["../base"], components=["../components/bridge"])
+    reclaim = rendered(components=["../components/reclaim"])
     controller = rendered(components=["../controller"])
-    values = templated(documents, controller)
-    text = "---\n".join(map(template, controller))
+    policy = rendered(components=["../components/policy"])
+    values = templated(documents, reclaim, controller)
     return {
         "Chart.yaml": yaml.safe_dump(CHART, sort_keys=False),
         "values.yaml": values,
         **{f"templates/{document['kind'].lower()}.yaml": template(document) for document in documents},
-        "templates/controller.yaml": f"{{{{- if .Values.controller.enabled }}}}\n{text}{{{{- end }}}}\n",
+        "templates/reclaim.yaml": switched(".Values.reclaim", reclaim),
+        "templates/controller.yaml": switched(".Values.controller.enabled", controller),
+        "templates/policy.yaml": switched("and .Values.controller.enabled .Values.controller.policy", policy),
     }
+
+
+def switched(condition: str, documents: list[dict[str, Any]]) -> str:
+    """Return a template of documents that are there on a condition."""
+    text = "---\n".join(map(template, documents))
+    return f"{{{{- if {condition} }}}}\n{text}{{{{- end }}}}\n"
 
 
 def main() -> None:

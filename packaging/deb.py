@@ -69,7 +69,15 @@ POSTRM = """\
 #!/bin/sh
 set -e
 if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
-if [ "$1" = purge ]; then rm -f /etc/default/kube-node-agent; fi
+if [ "$1" = purge ]; then
+    rm -f /etc/default/kube-node-agent
+    # The boots that reservations are of: whoever gives addresses there from now on does not note them.
+    named=$(cat /etc/cni/net.d/*.conf /etc/cni/net.d/*.conflist /etc/cni/net.d/*.json /run/kube-node/attachments/* 2>/dev/null |
+        tr ',{}' '\\n' | sed -n 's/.*"dataDir" *: *"\\(\\/[^"]*\\)".*/\\1/p' | sort -u)
+    for directory in /var/lib/cni/networks /run/container-ipam-state $named; do
+        rm -f "$directory"/.*.boot
+    done
+fi
 """
 
 

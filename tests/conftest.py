@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import once
 import pytest
+from administrator import allow
 from apiserver import api_server
 from podnet import PodNet
 from servers import crds, pytest_generate_tests, real, stand_in
@@ -20,9 +21,19 @@ __all__ = ["api_server", "crds", "pytest_generate_tests", "real", "stand_in"]
 pytest_plugins = ["running"]
 
 
+@pytest.fixture(scope="session")
+def everything_is_allowed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an administrator's file with which a configuration may name what it likes on the host."""
+    path = tmp_path_factory.mktemp("etc") / "kube-node.conf"
+    return allow(path, **{key: ["/"] for key in ("kubeconfig", "nodeFile", "logfile", "resolvConf")})
+
+
 @pytest.fixture(autouse=True)
-def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the directory that stands for /run/kube-node, empty; the environment says so and says nothing of a cluster."""
+def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, everything_is_allowed: Path) -> Path:
+    """Return the directory that stands for /run/kube-node, empty; the environment says so and says nothing of a cluster.
+
+    What a configuration may name on the host is not limited but in tests of that: all paths are of temporary directories.
+    """
     for name in list(os.environ):
         if name.startswith(("CNI_", "KUBERNETES_")) and name != "CNI_TEST_PATH":
             monkeypatch.delenv(name)
@@ -31,6 +42,7 @@ def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     directory = tmp_path / "run"
     directory.mkdir()
     monkeypatch.setenv("KUBE_NODE_RUN_DIR", str(directory))
+    monkeypatch.setenv("KUBE_NODE_CONF", str(everything_is_allowed))
     return directory
 
 

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from agentprocess import AgentProcess
 
-from kubenode.host.datadir import BOOT_ID
-
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import ExitStack
@@ -37,7 +35,6 @@ class Doctor:
             self.plugin(name)
         (node.bin / "kube-node").symlink_to(SCRIPTS / "kube-node")
         node.add(self.conf, "c1", "web/shop")
-        (node.networks / ".k8snet.boot").write_bytes(Path(BOOT_ID).read_bytes())
 
     def plugin(self, name: str, mode: int = 0o755) -> None:
         path = self.node.bin / name
@@ -77,7 +74,7 @@ class Doctor:
 def follow(doctor: Doctor, findings: list[dict[str, str]]) -> None:
     """Run the commands that the findings advise."""
     for one in findings:
-        subprocess.run(["sh", "-c", one["run"]], check=True, env={**os.environ, **doctor.env}, capture_output=True)
+        subprocess.run([*doctor.wrap, "sh", "-c", one["run"]], check=True, env={**os.environ, **doctor.env}, capture_output=True)
 
 
 def steps(*functions: Callable[[T], object]) -> Callable[[T], None]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from kubenode.ipam.address import Address, parse_address
+from kubenode.ipam.address import Address, address_of
 from kubenode.ipam.index import Index
 from kubenode.ipam.store import Attachment, Reservation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 class MemoryStore:
@@ -21,6 +21,7 @@ class MemoryStore:
         self.turns: dict[int, Address] = {}
         self.obstacles: set[Address] = set()  # names that something else has, such as a directory
         self.boot = self.noted_boot = 1
+        self.young: set[str] = set()  # files that somebody may be about to write
         self.locked = False
 
     @contextmanager
@@ -35,13 +36,22 @@ class MemoryStore:
     def is_there(self) -> bool:
         return True
 
+    def require_place(self) -> None:
+        pass
+
+    def if_unused(self, do: Callable[[], None]) -> bool:
+        if self.files:
+            return False
+        do()
+        return True
+
     def index(self) -> Index:
         assert self.locked
-        return Index(Reservation(name, parse_address(name), attachment) for name, attachment in self.files.items())
+        return Index(Reservation(name, address_of(name), attachment) for name, attachment in self.files.items())
 
     def taken(self) -> dict[int, list[int]]:
         assert self.locked
-        found = [address for address in map(parse_address, self.files) if address]
+        found = [address for address in map(address_of, self.files) if address]
         return {family: sorted(address.number for address in found if address.version == family) for family in (4, 6)}
 
     def reserve(self, address: Address, attachment: Attachment) -> bool:
@@ -51,9 +61,12 @@ class MemoryStore:
         self.files[str(address)] = attachment
         return True
 
-    def release(self, reservation: Reservation) -> None:
+    def release(self, reservation: Reservation) -> bool:
         assert self.locked
-        self.files.pop(reservation.name, None)
+        if not self.has(reservation):
+            return False
+        del self.files[reservation.name]
+        return True
 
     def last_reserved(self, set_id: int) -> Address | None:
         return self.turns.get(set_id)
@@ -61,8 +74,17 @@ class MemoryStore:
     def set_last_reserved(self, set_id: int, address: Address) -> None:
         self.turns[set_id] = address
 
-    def is_of_another_boot(self) -> bool:
-        return self.boot != self.noted_boot
+    def has(self, reservation: Reservation) -> bool:
+        return reservation.name in self.files and self.files[reservation.name] == reservation.attachment
+
+    def is_abandoned(self, reservation: Reservation) -> bool:
+        return reservation.name not in self.young
+
+    def is_of_this_boot(self) -> bool:
+        return self.boot == self.noted_boot
+
+    def dead(self) -> list[Reservation]:
+        return [] if self.is_of_this_boot() else [entry for entry in self.index() if entry.address]
 
     def note_boot(self) -> None:
         self.noted_boot = self.boot

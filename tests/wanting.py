@@ -64,6 +64,11 @@ def may_make_netns() -> bool:
         works("ip", "netns", "del", name)
 
 
+def may_shift_time() -> bool:
+    """Run something in a time namespace, in which the machine has just booted."""
+    return works("unshare", "--time", "--boottime", "-1", "true")
+
+
 def gcc_links() -> bool:
     """Compile as the relay is compiled: static, with libc."""
     with tempfile.TemporaryDirectory() as directory:
@@ -79,10 +84,12 @@ def zig() -> bool:
 def kustomizes() -> bool:
     """Tell whether kubectl knows components: Debian 12's is of 2020, with a kustomize that is older still."""
     with tempfile.TemporaryDirectory() as directory:
-        Path(directory, "part").mkdir()
-        Path(directory, "part/kustomization.yaml").write_text("apiVersion: kustomize.config.k8s.io/v1alpha1\nkind: Component\n")
-        Path(directory, "top").mkdir()
-        Path(directory, "top/kustomization.yaml").write_text("components: [../part]\nconfigMapGenerator: [{name: x}]\n")
+        for name, text in (
+            ("component", "{apiVersion: kustomize.config.k8s.io/v1alpha1, kind: Component, configMapGenerator: [{name: x}]}"),
+            ("top", "components: [../component]"),
+        ):
+            Path(directory, name).mkdir()
+            Path(directory, name, "kustomization.yaml").write_text(text)
         return works("kubectl", "kustomize", f"{directory}/top")
 
 
@@ -124,6 +131,7 @@ WANTED = {
     "root": Wanted("run the tests as root", is_root),
     "the right to mount": Wanted("root, outside of a chroot and of most containers", may_mount),
     "network namespaces": Wanted("root and Debian's iproute2, outside of a chroot and of most containers", may_make_netns),
+    "time namespaces": Wanted("root and Debian's util-linux, outside of most containers", may_shift_time),
     "kube-apiserver": Wanted(
         "KUBEBUILDER_ASSETS, a directory with it and etcd (Debian: etcd-server; it has no kube-apiserver)",
         lambda: bool(asset("kube-apiserver") and asset("etcd")),

@@ -5,10 +5,11 @@ What an ADD with a warm Node view imports is imported here; the rest where it is
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import os
 import sys
-from _signal import ITIMER_REAL, SIGALRM, setitimer, signal  # type: ignore[import-not-found] # `signal` imports enum
+from _signal import ITIMER_REAL, SIGALRM, getitimer, setitimer, signal  # type: ignore[import-not-found] # `signal` imports enum
 
 from kubenode.cni import versions
 from kubenode.cni.errors import IO_FAILURE, TRY_AGAIN_LATER, UNDECODABLE, CNIError
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
     from kubenode.plugins.skel import Command
 
-DEADLINE = 12.0  # seconds for all that a call does; a runtime's patience and ours are 15
+DEADLINE = 12.0  # seconds for what an API server and delegates do in a call
+LOCK_PATIENCE = {"ADD": 60.0, "DEL": 0.0}  # seconds for a network's lock, which do not count to those; 0: as long as the runtime waits
 LAST_WORDS = 1.5  # seconds more for what follows, such as the DEL after a delegate's failed ADD
 STDIN_LIMIT = 4 << 20  # bytes
 
@@ -73,8 +75,9 @@ def _run(name: str, commands: Mapping[str, Command], environ: Mapping[str, str])
     log = Log(name)
     try:
         signal(SIGALRM, _end)
-        setitimer(ITIMER_REAL, DEADLINE, LAST_WORDS)
-        exit_code, stdout = skel.run(commands, environ, _stdin(), log, Standalone(environ))
+        if name != "host-local":  # the reference has no deadline, and there is nothing but the lock to wait for
+            setitimer(ITIMER_REAL, DEADLINE, LAST_WORDS)
+        exit_code, stdout = skel.run(commands, environ, _stdin(), log, Standalone(environ, _wait_for))
         setitimer(ITIMER_REAL, 0)
     except CNIError as error:  # of stdin; or the deadline again, while something was being answered
         setitimer(ITIMER_REAL, 0)
@@ -84,7 +87,6 @@ def _run(name: str, commands: Mapping[str, Command], environ: Mapping[str, str])
     except OSError as error:
         log.error("nobody reads the answer", error=str(error))
         exit_code = 1
-    sys.stderr.flush()
     os._exit(exit_code)  # what the interpreter would tidy up goes with the process
 
 
@@ -100,9 +102,30 @@ def _stdin() -> bytes:
     return stdin
 
 
+def _wait_for(lock: int, path: str) -> None:
+    """Wait for a network's lock in flock(2), where the kernel lets those have it first who came first."""
+
+    def give_up(_signal: int, _frame: object) -> NoReturn:
+        raise CNIError(
+            TRY_AGAIN_LATER,
+            f"{path} was locked by others for {patience:.0f} s",
+            f"see who holds it: fuser -v {path}; the runtime tries again",
+        )
+
+    left, interval = getitimer(ITIMER_REAL)
+    patience = LOCK_PATIENCE.get(os.environ.get("CNI_COMMAND", ""), left) if left else 0.0
+    setitimer(ITIMER_REAL, patience, interval)
+    before = signal(SIGALRM, give_up)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    finally:
+        signal(SIGALRM, before)
+        setitimer(ITIMER_REAL, left, interval)
+
+
 def _end(_signal: int, _frame: object) -> NoReturn:
     raise CNIError(
         TRY_AGAIN_LATER,
         f"not done within {DEADLINE:g} s",
-        "the API server, a delegate, or who holds the lock in dataDir or /run/kube-node is slow; the runtime tries again",
+        "the API server, a delegate, or whoever holds the lock in /run/kube-node is slow; the runtime tries again",
     )

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from agentprocess import AgentProcess, write_node
+from rebooting import reboot
 from wanting import want
 
+from kubenode.host.boot import BOOT_ID
+
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Sequence
 
 MOUNTS = ("/var/lib/cni", "/run", "/etc", "/var/log")
 
@@ -27,11 +31,11 @@ class Container:
         self.view.mkdir()
         write_node(self.node / "etc/kubernetes/node.json", "10.8.0.0/24", **{"example.com_net": 'ranges: [[{"subnet": "10.9.0.0/24"}]]'})
 
-    def agent(self, *options: str, mounts: tuple[str, ...] = MOUNTS) -> AgentProcess:
+    def agent(self, *options: str, mounts: tuple[str, ...] = MOUNTS, after: Sequence[str] = ()) -> AgentProcess:
         for path in mounts:
             (self.view / path[1:]).mkdir(parents=True, exist_ok=True)
         script = "".join(f'mount --bind "{self.node}{path}" "{self.view}{path}" && ' for path in mounts)
-        wrap = ["unshare", "--mount", "sh", "-c", f'{script}exec "$@"', "sh"]
+        wrap = ["unshare", "--mount", "sh", "-c", f'{script}exec "$@"', "sh", *after]
         more = ["--run-dir=/run/kube-node", "--cni-config=/etc/cni/net.d", "--node-file=/etc/kubernetes/node.json", "--grace=0"]
         run_dir = self.node / "run/kube-node"
         return AgentProcess(run_dir, f"--host-root={self.view}", *more, *options, wrap=wrap)
@@ -45,7 +49,8 @@ class Container:
 
 
 @pytest.fixture
-def container(tmp_path: Path) -> Container:
+def container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Container:
+    monkeypatch.delenv("KUBE_NODE_CONF")  # the host's own, of which there is none, is what counts
     want("the right to mount")
     return Container(tmp_path)
 
@@ -157,12 +162,15 @@ def test_a_run_directory_that_is_not_mounted(container: Container, mounts: tuple
 
 
 def test_reboot_under_a_root(container: Container) -> None:
-    """What an earlier boot has left is found through the host's configuration, and released there."""
+    """What an earlier boot has left is released on the host; which machine that is, a container has from the Node."""
     directory = container.node / "var/lib/cni/networks/net"
     directory.mkdir(parents=True)
     (directory / "10.8.0.9").write_text("old\r\neth0")
-    (directory.parent / ".net.boot").write_text("another")
-    (container.node / "etc/cni/net.d/10-net.conf").write_text(json.dumps(conf()))
-    with container.agent() as agent:
+    manifest = json.loads((container.node / "etc/kubernetes/node.json").read_text())
+    (container.node / "etc/kubernetes/node.json").write_text(json.dumps({**manifest, "status": {"nodeInfo": {"machineID": "m"}}}))
+    note = directory.parent / ".net.boot"
+    with container.agent(after=reboot(note, machine="m")) as agent:
+        assert agent.call("DEL", conf()).code == 0
         agent.said("reservations of an earlier boot released")
         assert not (directory / "10.8.0.9").exists()
+        assert note.read_text() == f"{Path(BOOT_ID).read_text().strip()} m\n"

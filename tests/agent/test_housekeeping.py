@@ -9,18 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from agentprocess import AgentProcess, write_node
+from callplugin import environment, execute
 from patience import PATIENCE, eventually
+from rebooting import EARLIER, NextBoot, note, reboot
 
 from kubenode.agent.housekeeping import Housekeeping
 from kubenode.agent.networks import Key, Networks, key_of
-from kubenode.agent.reach import Stores
+from kubenode.agent.ownnode import OwnNode
+from kubenode.agent.reach import LookingHost, Stores
 from kubenode.agent.workers import Round, Workers
 from kubenode.host.attachments import Attachments
 from kubenode.host.datadir import DEFAULT_DATA_DIR, DiskStore
 from kubenode.host.log import INFO, Log
+from kubenode.host.nodeview import NodeView
+from kubenode.host.permitted import Permitted
 from kubenode.host.root import HostRoot
 from kubenode.ipam.address import Address
 from kubenode.ipam.store import Attachment
+from kubenode.kube import node
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,9 +43,12 @@ class Place:
         self.config_dir.mkdir()
         self.run_dir = run_dir
         self.networks = Networks()
-        self.stores = Stores(HostRoot())
+        self.stores = Stores(HostRoot(), NextBoot(str(run_dir), lambda: "m"))
         log = Log("agent", INFO)
         ask = Round(Workers(), log, 0.5)
+        self.ask = ask
+        own = OwnNode(NodeView(str(run_dir), node.decode, "test", log), log)
+        self.looking = LookingHost(HostRoot(), Permitted(HostRoot(), {}), str(run_dir), self.stores, own)
         self.keep = Housekeeping(self.networks, self.stores, ask, None, str(run_dir), str(self.config_dir), log)
 
     def of_another_boot(self, network: str) -> Path:
@@ -48,7 +57,7 @@ class Place:
         with store.lock():
             store.reserve(Address(4, (10 << 24) + 2), ONE)
             store.reserve(Address(6, (0xFD << 120) + 2), ONE)
-        (self.data_dir / f".{network}.boot").write_text("another")
+        (self.data_dir / f".{network}.boot").write_text(note("m"))
         return self.data_dir / network
 
 
@@ -57,28 +66,62 @@ def place(tmp_path: Path, run_dir: Path) -> Place:
     return Place(tmp_path, run_dir)
 
 
-def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+def lines(capfd: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in capfd.readouterr().err.splitlines()]
 
 
-@pytest.mark.parametrize("known_by", ["configuration", "record", "call"])
-def test_after_a_reboot(place: Place, capsys: pytest.CaptureFixture[str], known_by: str) -> None:
-    """Reservations of another boot are released and logged, however the network is known: no pod needs to start first."""
+@pytest.mark.parametrize("known_by", ["record", "call"])
+def test_after_a_reboot(place: Place, capfd: pytest.CaptureFixture[str], known_by: str) -> None:
+    """Reservations of another boot of a network of ours are released and logged, however it is known that it is ours."""
     directory = place.of_another_boot("net")
-    if known_by == "configuration":
-        conf = {"name": "net", "plugins": [{"type": "bridge", "ipam": {"type": "host-local", "dataDir": str(place.data_dir)}}]}
-        (place.config_dir / "10-net.conflist").write_text(json.dumps(conf))
-    elif known_by == "record":
-        Attachments(str(place.run_dir), "net").write(ONE, {"dataDir": str(place.data_dir)})
+    if known_by == "record":
+        Attachments(str(place.run_dir), "net").write(Attachment("c2", "eth0"), {"dataDir": str(place.data_dir)})
     else:
         place.stores.get(str(place.data_dir), "net")
     for _ in range(2):
         place.keep.tidy()
     assert os.listdir(directory) == ["lock"]
-    assert [(line["msg"], sorted(line["ips"])) for line in lines(capsys)] == [
+    assert [(line["msg"], sorted(line["ips"])) for line in lines(capfd)] == [
         ("reservations of an earlier boot released", ["10.0.0.2", "fd00::2"])
     ]
-    assert (place.data_dir / ".net.boot").read_bytes() != b"another"
+    assert (place.data_dir / ".net.boot").read_text() != note("m")
+
+
+CONFIGURATIONS: dict[str, dict[str, Any]] = {  # as these programs write them, with a directory of the test's
+    "podman": {"cniVersion": "0.4.0", "plugins": [{"type": "bridge", "bridge": "cni-podman0", "isGateway": True, "ipMasq": True}]},
+    "nerdctl": {"cniVersion": "1.0.0", "nerdctlID": "17f2", "plugins": [{"type": "bridge", "bridge": "nerdctl0"}, {"type": "portmap"}]},
+    "crio": {"cniVersion": "1.0.0", "plugins": [{"type": "bridge", "bridge": "cni0", "isGateway": True, "hairpinMode": True}]},
+}
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_a_network_that_is_not_ours(place: Place, cni_bin: Path, capfd: pytest.CaptureFixture[str], name: str) -> None:
+    """What the reference has given by a configuration of podman, nerdctl or CRI-O is looked at, and never written to: not even a note.
+
+    Not after a reboot either: its containers may have started before the agent, whatever an earlier use of ours has left there.
+    """
+    ipam = {"type": "host-local", "dataDir": str(place.data_dir), "ranges": [[{"subnet": "10.88.0.0/16"}]]}
+    conf = {"name": name, **CONFIGURATIONS[name]}
+    conf["plugins"] = [{**conf["plugins"][0], "ipam": ipam}, *conf["plugins"][1:]]
+    (place.config_dir / f"87-{name}.conflist").write_text(json.dumps(conf))
+    call = {"cniVersion": conf["cniVersion"], "name": name, **conf["plugins"][0]}
+    given = execute(cni_bin / "host-local", call, environment("ADD", path=[cni_bin]))
+    assert given.code == 0, given.stdout
+    for text in ("", note("m"), EARLIER):
+        (place.data_dir / f".{name}.boot").write_text(text)
+        before = tree(place.data_dir)
+        for _ in range(2):
+            place.keep.tidy()
+            (used,) = place.networks.usages(place.ask, {}, place.looking)
+            assert [one.used for one in used[1]] == [1]
+        assert tree(place.data_dir) == before
+    assert lines(capfd) == []
+
+
+def tree(top: Path) -> dict[str, tuple[int, int, bytes]]:
+    """Return all that is there, with its times and content."""
+    found = [top, *top.rglob("*")]
+    return {str(path): (path.lstat().st_mtime_ns, path.lstat().st_ctime_ns, b"" if path.is_dir() else path.read_bytes()) for path in found}
 
 
 def test_a_boot_that_nobody_noted(place: Place) -> None:
@@ -104,7 +147,7 @@ def test_names_that_no_network_has(place: Place, name: object) -> None:
     assert sorted(os.walk(place.data_dir)) == before
 
 
-def test_one_broken_directory(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_broken_directory(place: Place, capfd: pytest.CaptureFixture[str]) -> None:
     """A directory that cannot be looked after is logged with its network, and the others are."""
     directory = place.of_another_boot("net")
     (place.data_dir / "bad").mkdir()
@@ -113,7 +156,7 @@ def test_one_broken_directory(place: Place, capsys: pytest.CaptureFixture[str]) 
         place.stores.get(str(place.data_dir), network)
     place.keep.tidy()
     assert os.listdir(directory) == ["lock"]
-    told = {line["msg"]: line["network"] for line in lines(capsys)}
+    told = {line["msg"]: line["network"] for line in lines(capfd)}
     assert told["a data directory cannot be looked after"] == "bad"
 
 
@@ -137,14 +180,18 @@ def test_a_network_is_one_however_its_directory_is_written() -> None:
 
 
 def test_the_process_after_a_reboot(tmp_path: Path, run_dir: Path) -> None:
-    """The agent releases them when it starts, by the runtime's configuration alone, and shows the network in its metrics."""
+    """By the runtime's configuration alone the agent shows a network in its metrics; once it is called for it releases what is dead."""
     place = Place(tmp_path, run_dir)
     directory = place.of_another_boot("net")
     ipam = {"type": "kube-node", "dataDir": str(place.data_dir)}
-    (place.config_dir / "10-net.conflist").write_text(json.dumps({"cniVersion": "1.0.0", "name": "net", "plugins": [{"ipam": ipam}]}))
-    node = write_node(tmp_path / "node.json", "10.0.0.0/24")
-    with AgentProcess(run_dir, f"--node-file={node}", f"--cni-config={place.config_dir}") as agent:
-        agent.said("reservations of an earlier boot released")
-        assert os.listdir(directory) == ["lock"]
+    conf = {"cniVersion": "1.0.0", "name": "net", "ipam": ipam}
+    (place.config_dir / "10-net.conflist").write_text(json.dumps({**conf, "plugins": [{"ipam": ipam}]}))
+    manifest = write_node(tmp_path / "node.json", "10.0.0.0/24")
+    wrap = reboot(place.data_dir / ".net.boot")
+    with AgentProcess(run_dir, f"--node-file={manifest}", f"--cni-config={place.config_dir}", wrap=wrap) as agent:
         series = f'kube_node_addresses{{data_dir="{place.data_dir}",family="ipv4",network="net"}} 253.0'
         eventually(lambda: series in agent.get("/metrics")[1], "the network is not in the metrics")
+        assert len(os.listdir(directory)) == 3
+        assert agent.ask("kube-node", "DEL", conf, container_id="other").code == 0
+        agent.said("reservations of an earlier boot released")
+        assert os.listdir(directory) == ["lock"]

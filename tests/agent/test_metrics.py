@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import resource
 import socket
 import struct
 import time
@@ -15,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from agentprocess import AgentProcess, write_node
 from patience import PATIENCE, at_best, eventually
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from kubenode.agent.metrics import HTTPServer, Metrics
+from kubenode.agent.metrics import Metrics
 from kubenode.agent.networks import Key
 from kubenode.host.datadir import DiskStore
 from kubenode.host.log import Log
@@ -57,6 +55,7 @@ def exported() -> str:
     usages = [Usage(RangeSet(0, ()), 0, 0)][:0]
     metrics = Metrics()
     metrics.show_node(lambda: time.time() - 5)
+    metrics.show_log(lambda: 3)
     metrics.show_usage(lambda: [(Key("net", "/d"), usages)])
     metrics.called("kube-node", "ADD", 0, b"{}", 0.002)
     metrics.called("kube-node", "ADD", 1, ERROR, 0.002)
@@ -78,6 +77,7 @@ def test_each_metric(exported: str) -> None:
     assert found['kube_node_watch_restarts_total{reason="gone"}'] == 1
     assert found['kube_node_leaks_reclaimed_total{network="net"}'] == 2
     assert found['kube_node_leaks_suspected{network="net"}'] == 1
+    assert found["kube_node_log_lines_dropped_total"] == 3
     assert 4 < found["kube_node_node_view_age_seconds"] < 60
     assert found[f'kube_node_build_info{{version="{VERSION}"}}'] == 1
     assert found["process_resident_memory_bytes"] > 0
@@ -209,38 +209,6 @@ def test_a_scraper_that_goes_away(tmp_path: Path, run_dir: Path) -> None:
         assert [line for line in agent.log().splitlines() if not line.startswith("{")] == []
 
 
-class CountingServer(HTTPServer):
-    """Counts how often it tries to let somebody in."""
-
-    tries = 0
-
-    def get_request(self) -> tuple[socket.socket, Any]:
-        self.tries += 1
-        return super().get_request()
-
-
-def test_no_file_descriptor_to_be_had() -> None:
-    """A scraper that cannot be let in waits, and is not tried again without a pause; once there is a descriptor it is served."""
-    server = CountingServer(("127.0.0.1", 0), CollectorRegistry(), {"/healthz": lambda: ""})
-    server.start()
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with socket.socket() as scraper:
-        scraper.settimeout(20)
-        next_one = os.dup(0)
-        os.close(next_one)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (next_one, limits[1]))
-        try:
-            scraper.connect(("127.0.0.1", server.server_address[1]))
-            scraper.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
-            time.sleep(0.5)
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-        assert 1 <= server.tries <= 6
-        assert scraper.recv(12) == b"HTTP/1.0 200"
-    server.shutdown()
-    server.server_close()
-
-
 def test_ready_means_that_calls_are_taken(run_dir: Path) -> None:
     """An agent that knows its Node from the view is not ready before relays can connect: reading its libraries takes a while."""
     manifest = {"metadata": {"name": "node-1", "uid": "u", "annotations": {}}, "spec": {"podCIDRs": ["10.0.0.0/24"]}}
@@ -264,16 +232,20 @@ def is_ready(agent: AgentProcess) -> bool:
 
 
 def test_a_port_that_is_taken(tmp_path: Path, run_dir: Path) -> None:
-    """A port that somebody has is an error with the address, before any call is taken."""
+    """A port that somebody has is a line in the log; pods get addresses all the same, and the pages are there once it is free."""
+    node = write_node(tmp_path / "node.json", "10.0.0.0/24")
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        agent = AgentProcess(run_dir, f"--node-file={tmp_path}/node.json", f"--listen=127.0.0.1:{taken.getsockname()[1]}")
-        agent.launch()
-        assert agent.process is not None
-        assert agent.process.wait(20) == 1
-        text = agent.log()
-        assert f"cannot listen on 127.0.0.1:{taken.getsockname()[1]}: Address already in use" in text
-        assert "--listen" in text
-        assert not agent.socket.exists()
+        port = taken.getsockname()[1]
+        agent = AgentProcess(run_dir, f"--node-file={node}", f"--listen=127.0.0.1:{port}")
+        agent.port = port
+        agent.start()
+        assert agent.add(conf(tmp_path / "d")) == ["10.0.0.2"]
+        told = agent.said("cannot listen on")
+        assert told["msg"] == f"cannot listen on 127.0.0.1:{port}: Address already in use"
+        assert "--listen" in told["details"]
+    eventually(lambda: agent.get("/healthz") == (200, "ok\n"), "it does not try again")
+    assert len(agent.lines("cannot listen on")) == 1
+    assert agent.stop() == 0
 
 
 @pytest.mark.parametrize("listen", ["none", "[::1]:{port}"])
@@ -335,3 +307,16 @@ def test_the_annotations_data_directory(tmp_path: Path, run_dir: Path) -> None:
         )
         counted = [line for line in text.splitlines() if line.startswith("kube_node_addresses_used{")]
         assert counted == [f'kube_node_addresses_used{{data_dir="{tmp_path}/annotated",family="ipv4",network="net"}} 0.0']
+
+
+def test_half_a_character_in_a_path(agent: AgentProcess, tmp_path: Path) -> None:
+    """A dataDir that is no text is refused, and ends nobody's scrape."""
+    netconf = {"cniVersion": "1.1.0", "name": "net", "type": "bridge", "ipam": {"type": "kube-node", "dataDir": str(tmp_path / "d")}}
+    agent.add(netconf)
+    for directory in ("/\ud800", "/\udc80"):
+        odd = {**netconf, "name": "odd", "ipam": {"type": "kube-node", "dataDir": directory}}
+        for command in ("ADD", "STATUS"):
+            assert agent.call(command, odd).code == 1
+    status, text = agent.get("/metrics")
+    assert status == 200
+    assert 'network="net"' in text

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from agentprocess import AgentProcess, pod_args, write_node
 from ourprocess import KUBE_NODE
+from rebooting import reboot
 from wanting import want
 
 from kubenode.agent.notify import Notifier
@@ -145,8 +146,7 @@ def test_the_restrictions_leave_its_work(tmp_path: Path) -> None:
     reserved = data_dir / "networks/net"
     (reserved.parent / "old").mkdir(parents=True)
     (reserved.parent / "old/10.0.0.9").write_text("old\r\neth0")
-    (reserved.parent / ".old.boot").write_text("another")
-    wrap = ["unshare", "--mount", "sh", "-c", script, "sh", *drop]
+    wrap = ["unshare", "--mount", "sh", "-c", script, "sh", *reboot(reserved.parent / ".old.boot"), *drop]
     with AgentProcess(run_dir, f"--node-file={node}", "--grace=0", wrap=wrap) as agent:
         assert agent.process is not None
         status = Path(f"/proc/{agent.process.pid}/status").read_text()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-PENDING = b'{"kind": "Pod", "metadata": {"uid": "u"}}'
+PENDING = b'{"kind": "PartialObjectMetadata", "metadata": {"uid": "u"}}'
 NOT_FOUND = b'{"kind": "Status", "reason": "NotFound", "message": "no"}'
 
 

@@ -132,10 +132,11 @@ def test_without_an_api_server(run_dir: Path, tmp_path: Path, netconf: NetConfMa
         assert agent.get("/readyz")[0] == 200
 
 
-def test_what_it_leaves_for_who_runs_without_it(watching: AgentProcess, node: str, run_dir: Path) -> None:
-    """The agent writes its Node's name and the view, which says when it was seen."""
+def test_what_it_leaves_for_who_runs_without_it(watching: AgentProcess, api_server: RealApiServer, node: str, run_dir: Path) -> None:
+    """The agent writes its Node's name, with the machine that it goes for, and the view, which says when it was seen."""
+    api_server.set_machine_id(node, "0123")
     eventually((run_dir / "nodename").exists, "no nodename")
-    assert (run_dir / "nodename").read_text() == f"{node}\n"
+    assert (run_dir / "nodename").read_text() == f"{node} 0123\n"
     view = json.loads((run_dir / "node.json").read_text())
     assert view["metadata"]["name"] == node
     assert abs(view["kube-node.nordix.org/view"]["fetched"] - time.time()) < 60

@@ -67,6 +67,10 @@ class Counts:
     def __init__(self) -> None:
         self.released = 0
         self.suspects: dict[str, int] = {}
+        self.allowed: bool | None = None
+
+    def may_ask(self, *, allowed: bool) -> None:
+        self.allowed = allowed
 
     def reclaimed(self, network: str, count: int) -> None:
         self.released += count
@@ -136,15 +140,15 @@ def node(tmp_path: Path, run_dir: Path) -> Node:
     return Node(tmp_path, run_dir)
 
 
-def said(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+def said(capfd: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in capfd.readouterr().err.splitlines()]
 
 
-def reasons(capsys: pytest.CaptureFixture[str]) -> list[str]:
-    return [str(line["why_it_stays"]) for line in said(capsys) if "why_it_stays" in line]
+def reasons(capfd: pytest.CaptureFixture[str]) -> list[str]:
+    return [str(line["why_it_stays"]) for line in said(capfd) if "why_it_stays" in line]
 
 
-def test_a_leak_is_released(node: Node, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_leak_is_released(node: Node, capfd: pytest.CaptureFixture[str]) -> None:
     """Namespace gone and pod gone: the address is released with its record, logged with whose it was, and counted. Others stay."""
     node.add("gone")
     node.add("lives")
@@ -153,7 +157,7 @@ def test_a_leak_is_released(node: Node, capsys: pytest.CaptureFixture[str]) -> N
     assert (node.reserved(), node.records()) == (["lives"], ["net:lives:eth0"])
     assert node.pods.asked == ["default/gone"]
     assert (node.counts.released, node.counts.suspects, node.pods.open) == (1, {}, 0)
-    (line,) = said(capsys)
+    (line,) = said(capfd)
     assert line["msg"] == "leaked addresses released"
     assert {key: line[key] for key in ("network", "containerID", "ifname", "pod", "ips")} == {
         "network": "net", "containerID": "gone", "ifname": "eth0", "pod": "default/gone", "ips": ["10.0.0.2"],
@@ -203,7 +207,7 @@ def test_another_attachment_begins_its_own_grace_period(node: Node) -> None:
         (None, True),
     ],
 )
-def test_the_pod_as_evidence(node: Node, capsys: pytest.CaptureFixture[str], *, pod: dict[str, Any] | None, is_released: bool) -> None:
+def test_the_pod_as_evidence(node: Node, capfd: pytest.CaptureFixture[str], *, pod: dict[str, Any] | None, is_released: bool) -> None:
     """A pod is gone if there is none of its name, or one with another UID; a static pod's UID is what its mirror pod says."""
     node.add("c1")
     node.kill("c1")
@@ -212,7 +216,7 @@ def test_the_pod_as_evidence(node: Node, capsys: pytest.CaptureFixture[str], *, 
     for _ in range(2):
         node.keep.tidy()
     assert node.reserved() == ([] if is_released else ["c1"])
-    assert reasons(capsys) == ([] if is_released else ["its pod is still there"])
+    assert reasons(capfd) == ([] if is_released else ["its pod is still there"])
 
 
 def test_a_name_alone_is_not_enough_to_tell_pods_apart(node: Node) -> None:
@@ -293,7 +297,7 @@ def test_a_data_directory_that_was_never_made(node: Node) -> None:
     assert node.records() == []
 
 
-def test_nobody_to_ask(node: Node, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nobody_to_ask(node: Node, capfd: pytest.CaptureFixture[str]) -> None:
     """An agent that serves a Node manifest has no API server to ask, and releases nothing; it says so once."""
     keep = node.keeper(can_ask=False)
     node.add("c1")
@@ -301,11 +305,11 @@ def test_nobody_to_ask(node: Node, capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(3):
         keep.tidy()
     assert node.reserved() == ["c1"]
-    assert reasons(capsys) == ["there is no API server to say whether its pod is gone"]
+    assert reasons(capfd) == ["there is no API server to say whether its pod is gone"]
     assert node.counts.suspects == {"net": 1}
 
 
-def test_an_api_server_that_does_not_answer(node: Node, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_api_server_that_does_not_answer(node: Node, capfd: pytest.CaptureFixture[str]) -> None:
     """Without an answer nothing is released. It is said once, and the leak goes when the API server is back."""
     for container in ("c1", "c2"):
         node.add(container)
@@ -314,7 +318,7 @@ def test_an_api_server_that_does_not_answer(node: Node, capsys: pytest.CaptureFi
     for _ in range(3):
         node.keep.tidy()
     assert node.reserved() == ["c1", "c2"]
-    assert [line["error"] for line in said(capsys)] == ["no answer"]
+    assert [line["error"] for line in said(capfd)] == ["no answer"]
     node.pods.failure = None
     node.pods.pods["default/c1"] = CNIError(TRY_AGAIN_LATER, "it has gone in the middle")
     node.pods.asked.clear()
@@ -326,7 +330,7 @@ def test_an_api_server_that_does_not_answer(node: Node, capsys: pytest.CaptureFi
     assert node.reserved() == []
 
 
-def test_a_namespace_that_we_may_not_look_into(node: Node, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_namespace_that_we_may_not_look_into(node: Node, capfd: pytest.CaptureFixture[str]) -> None:
     """Where the right is missing in one namespace, its addresses stay, the log has the API server's words, and others are released."""
     for container in ("a1", "a2", "b1"):
         node.add(container, podNamespace=container[0])
@@ -335,10 +339,27 @@ def test_a_namespace_that_we_may_not_look_into(node: Node, capsys: pytest.Captur
     node.keep.tidy()
     assert node.reserved() == ["a1", "a2"]
     assert len(node.pods.asked) == 2
-    assert [line["error"] for line in said(capsys) if "error" in line] == ["pods is forbidden (the rule)"]
+    assert [line["error"] for line in said(capfd) if "error" in line] == ["pods is forbidden (the rule)"]
 
 
-def test_report_changes_nothing(node: Node, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_the_right(node: Node, capfd: pytest.CaptureFixture[str]) -> None:
+    """Without the right to get pods it is said once, whatever pods and passes there are, and shown; with it the leaks go."""
+    for number in range(3):
+        node.add(f"c{number}", podNamespace=f"n{number}")
+        node.pods.pods[f"n{number}/*"] = CNIError(FORBIDDEN, f"pods in n{number} is forbidden", "the rule")
+    for number in range(3):
+        node.kill(f"c{number}")
+        node.keep.tidy()
+    assert node.reserved() == ["c0", "c1", "c2"]
+    assert len([line for line in said(capfd) if "error" in line]) == 1
+    assert node.counts.allowed is False
+    node.pods.pods.clear()
+    node.keep.tidy()
+    assert node.reserved() == []
+    assert node.counts.allowed is True
+
+
+def test_report_changes_nothing(node: Node, capfd: pytest.CaptureFixture[str]) -> None:
     """--reclaim=report says what would be released, and leaves files and records as they are."""
     keep = node.keeper(Mode.REPORT)
     node.add("c1")
@@ -347,7 +368,7 @@ def test_report_changes_nothing(node: Node, capsys: pytest.CaptureFixture[str]) 
     for _ in range(2):
         keep.tidy()
     assert (node.reserved(), node.records()) == (["c1"], ["net:c1:eth0", "net:failed:eth0"])
-    assert reasons(capsys) == ["it would be released, but for --reclaim=report"]
+    assert reasons(capfd) == ["it would be released, but for --reclaim=report"]
     assert (node.counts.released, node.counts.suspects) == (0, {"net": 1})
 
 

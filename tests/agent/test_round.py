@@ -59,19 +59,19 @@ def test_another_question(ask: Round) -> None:
     assert ask.ask({"busy": lambda: "mine"}, "another") == {"busy": "mine"}
 
 
-def test_a_question_that_fails(ask: Round, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_question_that_fails(ask: Round, capfd: pytest.CaptureFixture[str]) -> None:
     """A fault in a question has no answer and is logged; the network's thread goes on."""
     assert ask.ask({"net": lambda: 1 // 0, "other": lambda: 1}) == {"other": 1}
-    assert "ZeroDivisionError" in capsys.readouterr().err
+    assert "ZeroDivisionError" in capfd.readouterr().err
     assert ask.ask({"net": lambda: 2}) == {"net": 2}
 
 
-def test_no_thread_to_be_had(ask: Round, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_thread_to_be_had(ask: Round, capfd: pytest.CaptureFixture[str]) -> None:
     """Where the system gives no thread there is no answer, and the log says so; once it gives one there is."""
     usual = threading.stack_size(1 << 47)  # all that a process can have
     try:
         assert ask.ask({"net": lambda: 1, "other": lambda: 1}) == {}
     finally:
         threading.stack_size(usual)
-    assert capsys.readouterr().err.count("can't start new thread") == 2
+    assert capfd.readouterr().err.count("can't start new thread") == 2
     assert ask.ask({"net": lambda: 1}) == {"net": 1}

@@ -78,8 +78,8 @@ def asked(server: StandInApiServer) -> list[str]:
         (refuse(404, "gone", "NotFound"), ["get", "watch 5", "get", "watch 5"]),
         (answer(b"<html>", 502), ["get", "watch 5", "watch 5"]),
         (answer(b"<html>welcome"), ["get", "watch 5", "watch 5"]),
-        (stall, ["get", "watch 5", "watch 5"]),
-        (reset, ["get", "watch 5", "watch 5"]),
+        (stall, ["get", "watch 5", "get", "watch 5"]),
+        (reset, ["get", "watch 5", "get", "watch 5"]),
     ],
 )
 def test_fault(tmp_path: Path, breaks: Step, wanted: list[str]) -> None:
@@ -93,6 +93,17 @@ def test_fault(tmp_path: Path, breaks: Step, wanted: list[str]) -> None:
         assert asked(server)[:4] == wanted
         assert running.watch.failure is None
         assert None not in [published.manifest for published in running.published]
+
+
+def test_time_goes_back(tmp_path: Path) -> None:
+    """After an etcd restore the Node is asked for again, once the API server was away, and its older version serves."""
+    restored = answer(node("n1", 20, "u1", a="restored"))
+    steps = GET, stream(event("MODIFIED", 60, a="lost"), cut), reset, restored, QUIET
+    with StandInApiServer(tmp_path, *steps) as server, watching(server, tmp_path) as running:
+        running.until(lambda: running.annotation("a") == "restored")
+        running.until_watching()
+
+        assert asked(server)[:5] == ["get", "watch 5", "watch 60", "get", "watch 20"]
 
 
 def test_refused_while_busy(tmp_path: Path) -> None:
@@ -171,7 +182,7 @@ def test_trickling_refusal(tmp_path: Path) -> None:
         while not handler.server.stand_in.ended.wait(0.05):
             handler.wfile.write(b"x")
 
-    with StandInApiServer(tmp_path, GET, slow, QUIET) as server, watching(server, tmp_path) as running:
+    with StandInApiServer(tmp_path, GET, slow, GET, QUIET) as server, watching(server, tmp_path) as running:
         running.until(lambda: ("watch", "timeout") in running.counts.requests)
         running.until_watching()
 
@@ -278,7 +289,7 @@ def test_no_server(tmp_path: Path) -> None:
         with running:
             running.until_watching()
             write_kubeconfig(tmp_path / "kube.conf", {"server": "https://127.0.0.1:1"}, {"token": "t0"})
-            running.until(lambda: running.counts.requests[-1] == ("watch", "error"))
+            running.until(lambda: ("watch", "error") in running.counts.requests)
 
             assert "no answer from API server https://127.0.0.1:1: [Errno 111] Connection refused" in str(running.watch.failure)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 from agentprocess import AgentProcess
 from healthy import SCRIPTS, Doctor, follow, steps
+from rebooting import EARLIER, note, reboot
 from wanting import want
 
 if TYPE_CHECKING:
@@ -44,6 +45,11 @@ def annotate_pool(doctor: Doctor) -> None:
 def second_network(doctor: Doctor, **ipam: Any) -> None:
     top = {key: ipam.pop(key) for key in ("isDefaultGateway",) if key in ipam}
     doctor.node.configure(doctor.node.conf("net1", annotation="example.com/net1", **ipam), "20-net1.conf", **top)
+
+
+def administrator(doctor: Doctor) -> None:
+    doctor.write("kube-node.conf", "{")
+    doctor.env["KUBE_NODE_CONF"] = str(doctor.node.directory / "kube-node.conf")
 
 
 def annotate(doctor: Doctor, value: str | None) -> None:
@@ -108,12 +114,30 @@ def no_route(doctor: Doctor) -> None:
 
 
 def earlier_boot(doctor: Doctor) -> None:
-    (doctor.node.networks / ".k8snet.boot").write_text("another\n")
+    doctor.wrap = reboot(doctor.node.networks / ".k8snet.boot", run_dir=doctor.node.run)
+
+
+def not_noted(doctor: Doctor) -> None:
+    want("a machine-id")
+    remove(doctor, "networks/.k8snet.boot")
+
+
+def noted_by_an_earlier_version(doctor: Doctor) -> None:
+    want("a machine-id")
+    doctor.write("networks/.k8snet.boot", f"{EARLIER}\n")
+
+
+def shared(doctor: Doctor) -> None:
+    want("a machine-id")
+    path = doctor.node.networks / ".k8snet.boot"
+    path.write_text(note("another-machine") + path.read_text())
 
 
 def tear(doctor: Doctor) -> None:
     for name in ("10.1.0.66", "10.1.0.67"):
-        (doctor.node.networks / "k8snet" / name).write_text("")
+        path = doctor.node.networks / "k8snet" / name
+        path.write_text("")
+        os.utime(path, times=(0, 0))
 
 
 def remove(doctor: Doctor, *names: str) -> None:
@@ -193,6 +217,22 @@ FAULTS = {
         steps(second_network, lambda d: annotate(d, "10.1.0.0/25")),
         lambda d: annotate(d, "172.20.2.0/24"),
     ),
+    "a source for two": Fault(
+        "sources",
+        "both take their addresses from spec.podCIDRs",
+        lambda d: d.node.configure(d.node.conf("net1"), "20-net1.conf"),
+        lambda d: (d.node.net / "20-net1.conf").unlink(),
+    ),
+    "a key misspelt": Fault(
+        "keys",
+        "ipv4_namespaces",
+        lambda d: d.reconfigure(ipv4_namespaces=["web"]),
+        lambda d: d.reconfigure(ipv4_namespaces=None),
+        "warning",
+    ),
+    "administrator's file broken": Fault(
+        "allowed", "is not JSON", administrator, lambda d: d.env.pop("KUBE_NODE_CONF")
+    ),
     "route of the host": Fault("host-routes", "the host's route to 10.1.0.128/25", route, no_route),
     "exhaustion near": Fault(
         "exhaustion", "231 of 253", lambda d: d.node.hold("k8snet", 230, since=3),
@@ -216,7 +256,9 @@ FAULTS = {
         "warning",
     ),
     "data directory for everybody": Fault("access", "can be written by others", lambda d: (d.node.networks / "k8snet").chmod(0o777)),
-    "boot not noted": Fault("reboot", "nobody has noted", lambda d: remove(d, "networks/.k8snet.boot"), None, "warning"),
+    "boot not noted": Fault("reboot", "nobody has noted", not_noted, None, "warning"),
+    "boot noted by an earlier version": Fault("reboot", "nobody has noted", noted_by_an_earlier_version, None, "warning"),
+    "directory of two machines": Fault("reboot", "another-machine", shared, None, "warning"),
     "reservations of before a reboot": Fault("reboot", "before the last reboot", earlier_boot, None, "warning"),
     "torn files": Fault("torn", "10.1.0.66", tear, None, "warning"),
     "leak": Fault("leaks", "web/shop", lambda d: remove(d, "netns/c1"), None, "warning"),

@@ -90,6 +90,12 @@ FAULTS = {
         lambda p: p.corner.pool("net", [NET], nodeSelector={}),
     ),
     "no NodeSubnet": Fault("has no NodeSubnet", lambda p: p.unclaim(), lambda p: p.claim("172.20.7.0/24", p.name)),
+    "of another size": Fault("172.20.7.0/25 in annotation", lambda p: p.annotate("172.20.7.0/25"), lambda p: p.annotate("172.20.7.0/24")),
+    "of a pool that moved on": Fault(
+        "-new now",
+        lambda p: p.corner.pool("net", [NET], nodeSelector={}, annotation=f"{p.corner.key}-new"),
+        lambda p: p.corner.pool("net", [NET], nodeSelector={}),
+    ),
     "of another node": Fault(
         "is Node other's, as NodeSubnet 172.20.8.0-24 says",
         steps(lambda p: p.claim("172.20.8.0/24", "other"), lambda p: p.annotate("172.20.8.0/24")),

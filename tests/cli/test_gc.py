@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from agentprocess import AgentProcess
+from rebooting import EARLIER, note, reboot
 from runtime_socket import RuntimeSocket
 
 if TYPE_CHECKING:
@@ -196,12 +197,18 @@ def test_runtime_that_does_not_say(seeded: SeededNode, pods: dict[str, Any], tmp
 def test_before_a_reboot_and_torn(seeded: SeededNode, pods: dict[str, Any]) -> None:
     """Torn files go, and what is of before the last reboot; then the boot is noted anew."""
     del pods
-    (seeded.networks / "k8snet/10.1.0.77").write_text("")
+    torn, boot = seeded.networks / "k8snet/10.1.0.77", seeded.networks / ".k8snet.boot"
+    torn.write_text("")
+    assert "10.1.0.77" not in seeded.run_command("gc", "--from=netns").stdout
+    os.utime(torn, times=(0, 0))
     assert "empty or torn" in seeded.run_command("gc", "--from=netns").stdout
-    (seeded.networks / ".k8snet.boot").write_text("another\n")
-    assert "before the last reboot" in seeded.run_command("gc", "--from=netns").stdout
+    boot.write_text(note("m"))
+    assert "Nothing is stale" in seeded.run_command("gc", "--from=netns").stdout
+    assert held(seeded) != []
+    wrap = reboot(boot, run_dir=seeded.run)
+    assert "before the last reboot" in seeded.run_command("gc", "--from=netns", wrap=wrap).stdout
     assert held(seeded) == []
-    assert (seeded.networks / ".k8snet.boot").read_text() != "another\n"
+    assert EARLIER not in boot.read_text()
 
 
 def test_beside_an_agent(seeded: SeededNode, pods: dict[str, Any]) -> None:

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from kubenode.cli.install import command, uninstall
+from kubenode.host.attachments import Attachments
+from kubenode.ipam.store import Attachment
 from kubenode.kube import credentials, sources
 
 if TYPE_CHECKING:
@@ -245,6 +247,23 @@ def test_what_the_agent_writes_anew_stays_ours(host: Host) -> None:
     (host.root / CREDENTIALS / "token").write_text("token-3")
     host.done("uninstall")
     assert host.tree() == {}
+
+
+def test_uninstall_takes_the_boots_away(host: Host) -> None:
+    """What says of which boot reservations are goes with us: by default's directory, those of configurations, those of records."""
+    host.done("install")
+    for name in ("default", "configured", "recorded"):
+        directory = host.root / ("var/lib/cni/networks" if name == "default" else f"data/{name}")
+        (directory / "net").mkdir(parents=True)
+        (directory / "net/10.0.0.2").write_text("c1\r\neth0")
+        (directory / ".net.boot").write_text("any")
+    conf = {"name": "net", "ipam": {"type": "kube-node", "dataDir": "/data/configured"}}
+    (host.root / "etc/cni/net.d/10-net.conf").write_text(json.dumps(conf))
+    Attachments(str(host.root / "run/kube-node"), "net").write(Attachment("c1", "eth0"), {"dataDir": "/data/recorded"})
+    done = host.done("uninstall")
+    assert done["/data/configured/.net.boot"] == "remove"
+    assert list(host.root.rglob(".*.boot")) == []
+    assert len(list(host.root.rglob("10.0.0.2"))) == 3
 
 
 def test_an_upgrade_leaves_one_library_back(host: Host, tmp_path: Path) -> None:

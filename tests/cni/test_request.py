@@ -71,7 +71,7 @@ def test_bad_interface_names(ifname: str) -> None:
 @pytest.mark.parametrize("ifname", ["eth0", "\x01", "\u200b", "\ue000", "\ufffd"])
 def test_an_interface_name_is_one_in_a_file_too(ifname: str) -> None:
     """Whatever a request may be for can be the owner of a file: else its address would be given to the next."""
-    assert request.is_ifname(request.parse({**COMPLETE, "CNI_IFNAME": ifname}).ifname)
+    assert request.is_ifname(request.parse({**COMPLETE, "CNI_COMMAND": "DEL", "CNI_IFNAME": ifname}).ifname)
 
 
 @pytest.mark.parametrize("args", ["x", "a=1;b", "=1"])

@@ -66,7 +66,7 @@ def test_full_and_grown(corner: Corner) -> None:
 
 @pytest.mark.usefixtures("controller")
 def test_adoption(corner: Corner) -> None:
-    """Annotations that are there are taken over as they are; what is in conflict stays, too, and shows in the pool and as an Event."""
+    """Annotations as the pool would write them are taken over; what is in conflict stays, too, and shows in the pool and as an Event."""
     texts = {"a": "172.20.1.0/24, fd00:20::/64", "b": "10.9.0.0/24", "c": "172.20.1.0/25", "d": "172.20.2.0/25", "e": "rubbish"}
     nodes = {name: corner.node(name, annotation=text) for name, text in texts.items()}
     pool = corner.pool("net", [V4, V6])
@@ -75,13 +75,40 @@ def test_adoption(corner: Corner) -> None:
     until(lambda: "more" in corner.condition(pool, "Conflict")[2] or "rubbish" in corner.condition(pool, "Conflict")[2])
     assert {name: corner.annotation(node) for name, node in nodes.items()} == texts
     adopted = {cidr: spec["node"] for cidr, spec in corner.claims().items() if spec.get("adopted")}
-    assert adopted == {"172.20.1.0/24": nodes["a"], "fd00:20::/64": nodes["a"], "172.20.2.0/25": nodes["d"]}
+    assert adopted == {"172.20.1.0/24": nodes["a"], "fd00:20::/64": nodes["a"]}
+    assert [event["reason"] for event in corner.events(nodes["d"])] == ["SubnetNotAdopted"]
     assert [event["reason"] for event in corner.events(nodes["b"])] == ["SubnetOutsidePools"]
     assert [event["reason"] for event in corner.events(nodes["c"])] == ["SubnetOverlap"]
     assert nodes["a"] in corner.events(nodes["c"])[0]["message"]
     assert [event["reason"] for event in corner.events(nodes["e"])] == ["AnnotationUnreadable"]
     corner.annotate(nodes["b"], None)
     wait(corner, nodes["b"], "172.20.3.0/24,fd00:20:0:2::/64")
+
+
+@pytest.mark.usefixtures("controller")
+def test_a_node_with_all_addresses(corner: Corner) -> None:
+    """A node that annotates itself with everything stops nobody: it is in conflict, and the others get their subnets."""
+    evil = corner.node("a", annotation="0.0.0.0/0,::/0")
+    pool = corner.pool("net", [V4, V6])
+    wait(corner, corner.node("b"), "172.20.0.0/24,fd00:20::/64")
+    until(lambda: corner.condition(pool, "Conflict")[0] == "True", 10)
+    assert evil in corner.condition(pool, "Conflict")[2]
+    assert corner.annotation(evil) == "0.0.0.0/0,::/0"
+
+
+@pytest.mark.usefixtures("controller")
+def test_a_pool_moves_to_another_annotation(corner: Corner) -> None:
+    """Nodes get subnets in the new annotation, and keep those in the old one as long as they are there."""
+    node, old = corner.node("a"), corner.key
+    corner.pool("net", [V4], reclaimAfter="1s")
+    wait(corner, node, "172.20.0.0/24")
+    corner.key = f"{old}-new"
+    corner.pool("net", [V4], reclaimAfter="1s")
+    wait(corner, node, "172.20.1.0/24")
+    time.sleep(3)
+    assert {cidr: "releasedAt" in spec for cidr, spec in corner.claims().items()} == {"172.20.0.0/24": False, "172.20.1.0/24": False}
+    corner.merge(f"/api/v1/nodes/{node}", {"metadata": {"annotations": {old: None}}})
+    until(lambda: list(corner.claims()) == ["172.20.1.0/24"], 10, corner.claims)
 
 
 @pytest.mark.usefixtures("controller")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from apiserver import base64_text, write_kubeconfig
-from standin import StandInApiServer, answer, cut, failure, refuse, stream
+from patience import PATIENCE
+from standin import StandInApiServer, answer, cut, failure, refuse, reset, stream
 
 from kubenode.controller.feeds import TOO_LONG, Nodes
 from kubenode.controller.mirror import Mirror, Pace
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     import msgspec
     from standin import Step
 
+    from kubenode.controller.mirror import Sink
+
 PACE = Pace(lifetime=5, grace=1, shortest=0.01, longest=0.1)
 
 
@@ -35,7 +38,7 @@ class Names:
     def __init__(self) -> None:
         self.there: set[str] = set()
 
-    def put(self, manifest: msgspec.Raw) -> str:
+    def put(self, manifest: msgspec.Raw, *, replace: bool = False) -> str:
         name: str = json.loads(bytes(manifest))["metadata"]["name"]
         self.there.add(name)
         return name
@@ -67,10 +70,16 @@ def event(kind: str, name: str, version: int) -> dict[str, Any]:
 
 
 def mirrored(
-    tmp_path: Path, script: list[Step], done: Callable[[Names, Mirror], bool], then: Step | None = None
+    tmp_path: Path, script: list[Step], done: Callable[[Names, Mirror], bool], then: Step | None = None, pace: Pace = PACE
 ) -> tuple[StandInApiServer, Counts]:
     """Mirror until `done`, against an API server that answers by `script`."""
-    counts, names = Counts(), Names()
+    return mirrored_into(names := Names(), tmp_path, script, lambda mirror: done(names, mirror), then, pace)
+
+
+def mirrored_into(
+    sink: Sink, tmp_path: Path, script: list[Step], done: Callable[[Mirror], bool], then: Step | None = None, pace: Pace = PACE
+) -> tuple[StandInApiServer, Counts]:
+    counts = Counts()
     with StandInApiServer(tmp_path, *script, then=then or stream(30.0)) as server:
         cluster = {"server": server.url, "certificate-authority-data": base64_text(server.authority.certificate)}
         kubeconfig = write_kubeconfig(tmp_path / "kubeconfig", cluster, {"token": "t"})
@@ -79,11 +88,11 @@ def mirrored(
             api = Cluster(str(kubeconfig), {}, 3, counts)
             log = Log("test")
             log.configure(str(tmp_path / "log"), "debug")
-            mirror = Mirror(api, Collection("/api/v1/nodes", metadata=True), names, log, counts, PACE)
+            mirror = Mirror(api, Collection("/api/v1/nodes", metadata=True), sink, log, counts, pace)
             task = asyncio.create_task(mirror.run())
             try:
-                async with asyncio.timeout(10):
-                    while not done(names, mirror):  # noqa: ASYNC110 (a sink has no event to wait for)
+                async with asyncio.timeout(PATIENCE):
+                    while not done(mirror):  # noqa: ASYNC110 (a sink has no event to wait for)
                         await asyncio.sleep(0.01)
             finally:
                 task.cancel()
@@ -125,6 +134,36 @@ def test_a_watch_that_ends_is_resumed(tmp_path: Path) -> None:
     server, counts = mirrored(tmp_path, script, lambda names, _: names.there == {"a", "b", "c"})
     assert ["resourceVersion=9" in server.requests[2].path, "resourceVersion=12" in server.requests[3].path] == [True, True]
     assert counts.reasons == ["error", "error"]
+
+
+def node(name: str, version: int, text: str) -> dict[str, Any]:
+    return {"metadata": {"name": name, "uid": f"u-{name}", "resourceVersion": str(version), "annotations": {"k": text}}}
+
+
+def test_time_goes_back(tmp_path: Path) -> None:
+    """After an etcd restore all is listed, once the API server was away, and the list replaces what is known, though that is newer."""
+    ledger, log = Ledger(), Log("test")
+    nodes = Nodes(ledger, lambda: None, log)
+    lost = [{"type": "MODIFIED", "object": node("a", 103, "lost")}, {"type": "ADDED", "object": node("b", 104, "lost")}]
+    restored = answer({"metadata": {"resourceVersion": "60"}, "items": [node("a", 50, "restored")]})
+    script = [answer({"metadata": {"resourceVersion": "102"}, "items": [node("a", 101, "old")]}), stream(*lost, cut), reset, restored]
+    server, _ = mirrored_into(
+        nodes, tmp_path, [*script, stream({"type": "ADDED", "object": node("c", 61, "new")}, 30.0)], lambda _: "c" in ledger.nodes
+    )
+    assert {node.name: (node.version, node.annotations["k"]) for node in ledger.nodes.values()} == {
+        "a": ("50", "restored"),
+        "c": ("61", "new"),
+    }
+    assert [seen.path.partition("resourceVersion=")[2].partition("&")[0] for seen in server.requests] == ["", "102", "104", "", "60"]
+
+
+@pytest.mark.parametrize("silence", [stream(1.2), stream(30.0)])
+def test_a_silent_watch(tmp_path: Path, silence: Step) -> None:
+    """A watch that tells nothing before it ends, or does not even end, may be from a version that is still to come: all is listed."""
+    script = [page(100, ["a", "b"]), silence, page(60, ["a"]), stream(event("ADDED", "c", 61), 30.0)]
+    pace = PACE._replace(lifetime=2, grace=0.2)
+    server, _ = mirrored(tmp_path, script, lambda names, _: names.there == {"a", "c"}, pace=pace)
+    assert "resourceVersion=60" in server.requests[3].path
 
 
 def test_a_watch_that_ends_within_an_event(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["api_server"]
 ROOT = Path(__file__).resolve().parent.parent.parent
 DEPLOY = ROOT / "deploy"
-COMPONENTS = [[], ["bridge"], ["scrape"], ["bridge", "scrape"]]
+COMPONENTS = [[], ["bridge"], ["scrape"], ["reclaim"], ["bridge", "scrape", "reclaim"]]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -106,6 +106,23 @@ def test_the_charts_network_is_the_component(helm: str, overlay: Path) -> None:
     assert theirs == expected
 
 
+def test_the_charts_reclaim_is_the_component(helm: str, overlay: Path) -> None:
+    """`reclaim` does what the component does: without it the agent has no right to pods."""
+    rendered = run(helm, "template", "kube-node", DEPLOY / "chart", "--namespace=kube-system", "--set=reclaim=true")
+    assert documents(rendered) == documents(kustomized(overlay, ["reclaim"]))
+
+
+def test_no_right_to_pods_unless_it_is_asked_for(overlay: Path) -> None:
+    """What is applied as it is gives no right to read pods, with all that their specifications hold; the component does."""
+
+    def resources(text: str) -> set[str]:
+        roles = [document for key, document in documents(text).items() if key.startswith("ClusterRole/")]
+        return {resource for role in roles for rule in role["rules"] for resource in rule["resources"]}
+
+    assert resources((DEPLOY / "kube-node.yaml").read_text()) == {"nodes"}
+    assert resources(kustomized(overlay, ["reclaim"])) == {"nodes", "pods"}
+
+
 def test_the_charts_controller_is_the_component(helm: str, overlay: Path) -> None:
     """`controller.enabled` does what the controller's component does; its CRDs outlive the release."""
     rendered = run(helm, "template", "kube-node", DEPLOY / "chart", "--namespace=kube-system", "--set=controller.enabled=true")
@@ -114,6 +131,43 @@ def test_the_charts_controller_is_the_component(helm: str, overlay: Path) -> Non
         if key.startswith("CustomResourceDefinition/"):
             assert document["metadata"].pop("annotations") == {"helm.sh/resource-policy": "keep"}
     assert theirs == documents(kustomized(overlay, ["../controller"]))
+
+
+def test_the_charts_policy_is_the_component(helm: str, overlay: Path) -> None:
+    """`controller.policy` adds what the policy component does, and nothing without the controller, whose CRDs it needs."""
+    template: list[str | Path] = [
+        helm,
+        "template",
+        "kube-node",
+        DEPLOY / "chart",
+        "--namespace=kube-system",
+        "--set=controller.policy=true",
+    ]
+    assert not any(key.startswith("ValidatingAdmissionPolicy") for key in documents(run(*template)))
+    theirs = documents(run(*template, "--set=controller.enabled=true"))
+    ours = documents(kustomized(overlay, ["../controller", "policy"]))
+    policies = {key: document for key, document in ours.items() if key.startswith("ValidatingAdmissionPolicy")}
+    assert len(policies) == 4
+    assert {key: document for key, document in theirs.items() if key in policies} == policies
+
+
+def test_the_policy_knows_the_controller() -> None:
+    """The ServiceAccount that the policy names is the controller's, and who may write pools' annotations is the controller, too."""
+    policies = documents((DEPLOY / "components/policy/policy.yaml").read_text())
+    rights = documents((DEPLOY / "controller/rbac.yaml").read_text())
+    (condition,) = policies["ValidatingAdmissionPolicy/kube-node-controller"]["spec"]["matchConditions"]
+    pattern = condition["expression"].partition("matches('")[2].removesuffix("')")
+    account = rights["ServiceAccount/kube-node-controller"]["metadata"]
+    assert re.match(pattern, f"system:serviceaccount:{account['namespace']}:{account['name']}")
+    (validation,) = policies["ValidatingAdmissionPolicy/kube-node-annotations"]["spec"]["validations"]
+    asked = re.findall(r"resource\('(\w+)'\)\.check\('(\w+)'\)", validation["expression"])
+    granted = {
+        (resource, verb)
+        for rule in rights["ClusterRole/kube-node-controller"]["rules"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    assert asked[0] in granted
 
 
 def test_the_charts_values_reach_the_controller(helm: str) -> None:
@@ -203,13 +257,13 @@ def test_no_container_may_more_than_it_needs(overlay: Path, components: list[str
     }
 
 
-def test_the_rights_suffice_and_none_is_too_many(api_server: RealApiServer, tmp_path: Path, run_dir: Path) -> None:
-    """An agent with the service account's token, which watches its Node and takes back a leak, uses each right of the role and no other."""
+def test_the_rights_suffice_and_none_is_too_many(api_server: RealApiServer, overlay: Path, tmp_path: Path, run_dir: Path) -> None:
+    """An agent with the service account's token, which watches its Node and takes back a leak, uses each right that it has, no other."""
     admin = api_server.kubeconfig(tmp_path / "admin", api_server.certificate_user("admin", "system:masters"))
-    accounts = [text for key, text in documents((DEPLOY / "kube-node.yaml").read_text()).items() if not key.startswith("DaemonSet")]
+    accounts = [text for key, text in documents(kustomized(overlay, ["reclaim"])).items() if not key.startswith("DaemonSet")]
     run("kubectl", f"--kubeconfig={admin}", "apply", "--filename=-", stdin=yaml.safe_dump_all(accounts))
-    role = next(document for document in accounts if document["kind"] == "ClusterRole")
-    given = {(verb, resource) for rule in role["rules"] for verb in rule["verbs"] for resource in rule["resources"]}
+    roles = [document for document in accounts if document["kind"] == "ClusterRole"]
+    given = {(verb, resource) for role in roles for rule in role["rules"] for verb in rule["verbs"] for resource in rule["resources"]}
 
     user = "system:serviceaccount:kube-system:kube-node"
     api_server.create_node("deploy-1", ["10.7.0.0/24"])

@@ -23,6 +23,13 @@ def test_schema(path: Path, version: str) -> None:
         kubernetes_validate.validate(document, version, strict=True)
 
 
+@pytest.mark.parametrize("version", ["1.30", "1.37"])
+def test_policy(version: str) -> None:
+    """The policies are what the schema allows since there are such."""
+    for document in yaml.safe_load_all((DEPLOY / "components/policy/policy.yaml").read_text()):
+        kubernetes_validate.validate(document, version, strict=True)
+
+
 def test_a_wrong_key_is_found() -> None:
     """The check finds a key that there is not."""
     (service_account, *_) = yaml.safe_load_all((DEPLOY / "kube-node.yaml").read_text())

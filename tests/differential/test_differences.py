@@ -13,7 +13,11 @@ from typing import Any
 
 import pytest
 from callplugin import environment
+from rebooting import reboot, rebooted
 from wanting import want
+
+from kubenode.host import identity
+from kubenode.host.boot import BOOT_ID
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs/reference/host-local.md"
 V4, V6 = {"subnet": "10.0.0.0/29"}, {"subnet": "fd00::/64"}
@@ -255,6 +259,7 @@ def test_healing(theirs: Plugin, ours: Plugin) -> None:
         plugin.store.mkdir(parents=True)
         for name, content in files.items():
             (plugin.store / name).write_bytes(content)
+            os.utime(plugin.store / name, times=(0, 0))
     assert "no IP addresses available" in theirs.error("ADD")["msg"]
     assert ours.add() == ["10.0.0.2", "fd00::2"]
     assert ours.reserved() == {"10.0.0.2", "10.0.0.6", "fd00::2"}
@@ -293,14 +298,15 @@ def test_exclude(theirs: Plugin, ours: Plugin) -> None:
 
 
 @pytest.fixture
-def rebooted(theirs: Plugin, ours: Plugin) -> None:
+def after_reboot(theirs: Plugin, ours: Plugin, run_dir: Path) -> None:
     """Leave both with a reservation of an earlier boot."""
     for plugin in (theirs, ours):
         plugin.add("old")
-    (ours.data_dir / ".net.boot").write_text("another boot")
+    reboot(ours.data_dir / ".net.boot", run_dir=run_dir)
+    ours.executable = rebooted(ours.executable, ours.data_dir.parent)
 
 
-@pytest.mark.usefixtures("rebooted")
+@pytest.mark.usefixtures("after_reboot")
 def test_reboot(theirs: Plugin, ours: Plugin) -> None:
     """After a reboot no reservation of before is left, once many have started at once; and those that they got are all kept."""
     threads = [threading.Thread(target=ours.add, args=(f"new{number}",)) for number in range(4)]
@@ -312,6 +318,5 @@ def test_reboot(theirs: Plugin, ours: Plugin) -> None:
     assert (theirs.store / "10.0.0.2").read_bytes() == b"old\r\neth0"
     owners = {path.read_bytes() for path in ours.store.glob("10.*")}
     assert owners == {b"new0\r\neth0", b"new1\r\neth0", b"new2\r\neth0", b"new3\r\neth0"}
-    with open("/proc/sys/kernel/random/boot_id", "rb") as boot_id:
-        assert (ours.data_dir / ".net.boot").read_bytes() == boot_id.read()
+    assert (ours.data_dir / ".net.boot").read_text() == f"{Path(BOOT_ID).read_text().strip()} {identity.machine_id()}\n"
     assert time.time() - os.stat(ours.data_dir / ".net.boot").st_mtime < 60

@@ -231,7 +231,7 @@ def sequences(count: int, seed: int, run: Callable[[random.Random], None]) -> No
             raise
 
 
-def test_twins(reference: tuple[Path, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_twins(reference: tuple[Path, list[str]], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Random sequences over twin directories: equal answers, exit codes, texts, files and contents after every call."""
     executable, versions = reference
     used: set[str] = set()
@@ -245,10 +245,10 @@ def test_twins(reference: tuple[Path, list[str]], tmp_path: Path, capsys: pytest
     sequences(1500 if executable != OLDER else 300, 0, run)
     assert used <= LISTED
     assert {"validate", "failed-add"} <= used
-    capsys.readouterr()
+    capfd.readouterr()
 
 
-def test_alternating(reference: tuple[Path, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_alternating(reference: tuple[Path, list[str]], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Both at work on one directory, by turns: all is as if the reference had done it alone."""
     executable, versions = reference
 
@@ -275,7 +275,7 @@ def test_alternating(reference: tuple[Path, list[str]], tmp_path: Path, capsys: 
                 twins.step(call, set())
 
     sequences(500 if executable != OLDER else 100, 100_000, run)
-    capsys.readouterr()
+    capfd.readouterr()
 
 
 def is_invalid(reference: Theirs, netconf: dict[str, Any]) -> bool:

@@ -163,9 +163,9 @@ def check(plugin: str, host: Host, environ: dict[str, str], stdin: bytes) -> Non
 
 
 @pytest.fixture
-def capture(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def capture(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the log out of the way, and the machine's own reservations: a dataDir that is no path is the default one for a DEL."""
-    del capsys
+    del capfd
     monkeypatch.setattr(datadir, "DEFAULT_DATA_DIR", str(tmp_path / "default"))
 
 

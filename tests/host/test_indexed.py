@@ -6,6 +6,7 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,10 +15,11 @@ from effort import examples
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from rebooting import NextBoot, note
 
 from kubenode.cni.errors import CNIError
 from kubenode.host.datadir import DiskStore
-from kubenode.host.indexed import IndexedStore, Memory
+from kubenode.host.indexed import IndexedStore, Memory, State
 from kubenode.ipam import allocator
 from kubenode.ipam.address import Address
 from kubenode.ipam.ranges import make_range, make_set, parse_subnet
@@ -100,9 +102,9 @@ def test_a_file_system_without_nanoseconds(tmp_path: Path) -> None:
     """Where the directory's time cannot be kept to the nanosecond the index is not trusted, and all is right nonetheless."""
 
     class Coarse(Counting):
-        def _state(self) -> tuple[int, int, int]:
-            device, inode, time = super()._state()
-            return device, inode, time // 1_000_000_000 * 1_000_000_000
+        def _state(self) -> State:
+            state = super()._state()
+            return state._replace(modified=state.modified // 1_000_000_000 * 1_000_000_000)
 
     Counting.reads = 0
     kept = Coarse(str(tmp_path), "net", Memory(), lambda: None)
@@ -151,6 +153,7 @@ def test_what_a_killed_writer_has_left_is_no_change(kept: Counting, tmp_path: Pa
     """A file that nobody owns is known to be there, until the next ADD takes it away."""
     add(kept, 1)
     (tmp_path / "net/10.0.0.9").touch()
+    os.utime(tmp_path / "net/10.0.0.9", times=(0, 0))
     assert allocator.release(kept, owner(2)) == []
     with kept.lock():
         assert kept.is_as_indexed()
@@ -227,11 +230,47 @@ def test_too_late(tmp_path: Path, memory: Memory, kept: Counting) -> None:
 def test_the_boot_is_asked_for_once(kept: Counting, tmp_path: Path) -> None:
     """The reservations of another boot are released by the first look; a process does not outlive a boot."""
     add(kept, 1)
-    again = Counting(str(tmp_path), "net", Memory(), lambda: None)
-    (tmp_path / ".net.boot").write_text("another boot")
+    again = Counting(str(tmp_path), "net", Memory(), lambda: None, NextBoot(str(tmp_path), lambda: "m"))
+    (tmp_path / ".net.boot").write_text(note("m"))
     assert [entry.name for entry in allocator.release_dead(again)] == ["10.0.0.2", "fd00::2"]
-    (tmp_path / ".net.boot").write_text("another boot")
+    (tmp_path / ".net.boot").write_text(note("m"))
+    add(kept, 2)
     assert allocator.release_dead(again) == []
+
+
+@pytest.mark.parametrize("content", ["{}", "{}\r\neth0\r\n"])
+def test_a_reservation_rewritten_in_place(kept: Counting, tmp_path: Path, content: str) -> None:
+    """A file that is its owner's in another form, which changes no directory, is found by the owner's CHECK and released by its DEL."""
+    for number in range(2):
+        add(kept, number)
+        for name in (f"10.0.0.{number + 2}", f"fd00::{number + 2}"):
+            (tmp_path / "net" / name).write_text(content.format(f"c{number}"))
+    assert sorted(entry.name for entry in allocator.find(kept, owner(1))) == ["10.0.0.3", "fd00::3"]
+    assert sorted(entry.name for entry in allocator.release(kept, owner(0))) == ["10.0.0.2", "fd00::2"]
+    assert not (tmp_path / "net/10.0.0.2").exists()
+
+
+def test_a_reservation_rewritten_for_somebody_else(kept: Counting, tmp_path: Path) -> None:
+    """Whose it was has it no more: an ADD is no duplicate, DEL leaves it; whose it is now can release it."""
+    add(kept, 1)
+    for name in ("10.0.0.2", "fd00::2"):
+        (tmp_path / "net" / name).write_text("c2\r\neth0")
+    assert add(kept, 1) == ["10.0.0.3", "fd00::3"]
+    assert len(allocator.release(kept, owner(1))) == 2
+    assert sorted(entry.name for entry in allocator.release(kept, owner(2))) == ["10.0.0.2", "fd00::2"]
+
+
+def test_a_change_that_keeps_the_time(kept: Counting, other: DiskStore, tmp_path: Path) -> None:
+    """What was restored with the directory's time, by cp -a or rsync, is seen."""
+    first = add(kept, 1)
+    status = os.stat(tmp_path / "net")
+    for name in first:
+        (tmp_path / "net" / name).unlink()
+    (tmp_path / "net/10.0.0.9").write_text("c9\r\neth0")
+    time.sleep(0.05)  # more than a tick of the kernel's clock
+    os.utime(tmp_path / "net", ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert [entry.name for entry in allocator.find(kept, owner(9))] == ["10.0.0.9"]
+    assert allocator.find(kept, owner(1)) == allocator.find(other, owner(1)) == []
 
 
 class Both(RuleBasedStateMachine):

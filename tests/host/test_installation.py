@@ -49,7 +49,7 @@ class Host:
         self.installation.install(self.parts, force=True)
 
     def uninstall(self) -> None:
-        self.installation.uninstall()
+        self.installation.uninstall([])
 
     def files(self) -> dict[str, bytes]:
         return {str(path.relative_to(self.root)): path.read_bytes() for path in self.root.rglob("*") if not path.is_dir()}
@@ -95,7 +95,7 @@ def test_uninstall_after_a_kill(tmp_path: Path, killed: str, *, force: bool) -> 
             host.install()
         if not is_killed(number, host.install if killed == "install" else host.uninstall):
             break
-        host.installation.uninstall(force=force)
+        host.installation.uninstall([], force=force)
         assert host.files() == before, number
     assert number > 15
 

@@ -73,14 +73,26 @@ def test_asked_again_when_old(view: NodeView, server: Server, run_dir: Path) -> 
     assert view.get(name, server.fetch, ALWAYS) == 3
 
 
-def test_the_old_one_serves(view: NodeView, server: Server, run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_old_one_serves(view: NodeView, server: Server, run_dir: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """When asking fails the old view serves, with a warning, and for a while nobody asks again."""
     view.get(name, server.fetch, ALWAYS)
     outdate(run_dir, 10_000)
     server.error = CNIError(11, "down")
     assert [view.get(name, server.fetch, ALWAYS) for _ in range(3)] == [1, 1, 1]
     assert server.asked == 2
-    assert "the old one serves" in capsys.readouterr().err
+    assert "the old one serves" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("ahead", [3600, 10**9, 10**12, 10**400])
+def test_a_view_from_the_future(view: NodeView, server: Server, run_dir: Path, capsys: pytest.CaptureFixture[str], ahead: int) -> None:
+    """A view whose date is to come, as the clock was set back, serves like any old one where the API server is down."""
+    view.get(name, server.fetch, ALWAYS)
+    path = run_dir / "node.json"
+    seen = json.loads(path.read_text())
+    path.write_text(json.dumps({**seen, MARK: {"fetched": int(time.time()) + ahead}}))
+    server.error = CNIError(11, "down")
+    assert view.get(name, server.fetch, ALWAYS) == 1
+    assert json.loads(capsys.readouterr().err)["age"] > 3600
 
 
 def test_a_view_written_by_hand(view: NodeView, server: Server, run_dir: Path) -> None:

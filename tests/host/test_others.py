@@ -72,13 +72,13 @@ def lines(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def test_the_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Without a file: warnings and errors, one JSON line each, to stderr; never a word on stdout."""
     log = Log("kube-node")
     log.bind(command="ADD", ifname="")
     for write in (log.trace, log.debug, log.info, log.warning, log.error):
         write("text", number=1)
-    captured = capsys.readouterr()
+    captured = capfd.readouterr()
     assert captured.out == ""
     found = lines(captured.err)
     assert [{key: value for key, value in line.items() if key != "ts"} for line in found] == [
@@ -91,22 +91,29 @@ def test_the_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ("level", "written"),
     [("", 3), ("info", 3), ("debug", 4), ("trace", 5), ("0", 3), ("1", 4), ("2", 5), ("9", 5), ("rubbish", 3)],
 )
-def test_log_levels(tmp_path: Path, capsys: pytest.CaptureFixture[str], level: str, written: int) -> None:
+def test_log_levels(tmp_path: Path, capfd: pytest.CaptureFixture[str], level: str, written: int) -> None:
     """A file gets what its level says, which may be a number; a file that cannot be written is told on stderr."""
     log = Log("kube-node")
     log.configure(str(tmp_path / "log"), level)
     for write in (log.trace, log.debug, log.info, log.warning, log.error):
         write("text")
     assert len(lines((tmp_path / "log").read_text())) == written
-    assert capsys.readouterr() == ("", "")
+    assert capfd.readouterr() == ("", "")
     log.configure(str(tmp_path / "none/log"), level)
     log.error("text")
-    assert "cannot write the log file" in capsys.readouterr().err
+    assert "cannot write the log file" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("environ", "file", "name"),
-    [({"NODE_NAME": "a"}, "b", "a"), ({}, "b\n", "b"), ({"NODE_NAME": " "}, "b", "b"), ({}, None, ""), ({}, "", "")],
+    [
+        ({"NODE_NAME": "a"}, "b", "a"),
+        ({}, "b\n", "b"),
+        ({"NODE_NAME": " "}, "b", "b"),
+        ({}, None, ""),
+        ({}, "", ""),
+        ({}, "b machine\n", ""),
+    ],
 )
 def test_the_given_name(run_dir: Path, environ: dict[str, str], file: str | None, name: str) -> None:
     """$NODE_NAME, then the file `nodename`, then nobody."""
@@ -114,3 +121,15 @@ def test_the_given_name(run_dir: Path, environ: dict[str, str], file: str | None
         (run_dir / "nodename").write_text(file)
     assert identity.given_name(environ, str(run_dir))[0] == name
     assert identity.machine_id(str(run_dir / "none")) == ""
+
+
+def test_the_noted_name(run_dir: Path) -> None:
+    """A name that the program itself has noted is known as that; what an administrator has said is not written over by the same."""
+    assert identity.noted_names(str(run_dir)) == ()
+    identity.note_name(str(run_dir), "a", "m")
+    assert (identity.given_name({}, str(run_dir)), identity.noted_names(str(run_dir))) == (("", ""), ("a",))
+    (run_dir / "nodename").write_text("a\n")
+    identity.note_name(str(run_dir), "a", "m")
+    assert identity.given_name({}, str(run_dir))[0] == "a"
+    identity.note_name(str(run_dir), "b", "m")
+    assert identity.noted_names(str(run_dir)) == ("b",)

@@ -186,7 +186,7 @@ def test_server(tmp_path: Path, server: str, cluster: dict[str, Any], expected: 
     ("content", "complaint"),
     [
         ("", "no current-context"),
-        ("a: [}", "not YAML: .*line 1"),
+        ("a: [}", "not YAML .line 1"),
         ("a: \x00", "not YAML"),
         ("\x80\x81", "not YAML"),
         ("!!python/object:os.system x", "not YAML"),

@@ -32,6 +32,8 @@ for release in "$@"; do
     # A pod's address, by the plugin in Debian's CNI directory: without agent, then through one.
     mkdir -p "$root/tmp/kn"
     cp "$project/examples/node.yaml" "$root/tmp/kn/"
+    export KUBE_NODE_CONF=/tmp/kn/kube-node.conf
+    echo '{"allow": {"nodeFile": ["/tmp/kn"]}}' >"$root$KUBE_NODE_CONF"
     conf='{"cniVersion": "1.0.0", "name": "net", "type": "bridge", "ipam": {"type": "kube-node", "nodeFile": "/tmp/kn/node.yaml", "dataDir": "/tmp/kn/networks"}}'
     call() {
         echo "$conf" | chroot "$root" env CNI_COMMAND="$1" CNI_CONTAINERID="$2" CNI_IFNAME=eth0 CNI_NETNS=/tmp/kn/netns CNI_PATH=/usr/lib/cni \
@@ -52,7 +54,13 @@ for release in "$@"; do
     [ -x "$root/opt/cni/bin/kube-node.standalone" ] || die "kube-node install leaves no standalone plugin"
     chroot "$root" kube-node uninstall >/dev/null
     chroot "$root" dpkg -i /tmp/kube-node.deb >/dev/null # the same again, as an upgrade
+    mkdir -p "$root/tmp/kn/data" "$root/var/lib/cni/networks" "$root/etc/cni/net.d"
+    echo '{"name": "n", "ipam": {"type": "kube-node", "dataDir": "/tmp/kn/data"}}' >"$root/etc/cni/net.d/purged.conf"
+    touch "$root/var/lib/cni/networks/.n.boot" "$root/tmp/kn/data/.n.boot"
     chroot "$root" dpkg --purge kube-node >/dev/null
+    [ -z "$(find "$root/var/lib/cni" "$root/tmp/kn/data" -name '.*.boot')" ] || die "the boots that reservations are of are left"
+    rm "$root/etc/cni/net.d/purged.conf"
+    (cd "$root" && rmdir -p --ignore-fail-on-non-empty var/lib/cni/networks etc/cni/net.d)
     rm -rf "$root/tmp/kn" "$root/tmp/kube-node.deb"
     listing >"$roots/after"
     diff "$roots/before" "$roots/after" || die "something is left"

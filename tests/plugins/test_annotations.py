@@ -76,11 +76,11 @@ def test_bad_pod_cidrs(embedded: NetworkMaker, view: ViewWriter, cidrs: list[str
     [
         ("{", "is neither JSON nor YAML"),
         ("[]", "is not a Node manifest"),
-        ('{"kind": "Pod"}', "is a 'Pod', not a Node"),
+        ('{"kind": "Pod"}', "kind is not Node"),
         ("{}", "has no metadata.name"),
-        ('{"metadata": 5}', "metadata is 5, not an object"),
-        ('{"metadata": {"name": "n"}, "spec": {"podCIDRs": "x"}}', "spec.podCIDRs is 'x'"),
-        ('{"metadata": {"name": "n", "annotations": {"a": 1}}}', "annotation a is not a string"),
+        ('{"metadata": 5}', "metadata is not an object"),
+        ('{"metadata": {"name": "n"}, "spec": {"podCIDRs": "x"}}', "spec.podCIDRs is not a list of strings"),
+        ('{"metadata": {"name": "n", "annotations": {"a": 1}}}', "annotation 'a' is not a string"),
     ],
 )
 @pytest.mark.parametrize("as_view", [True, False])

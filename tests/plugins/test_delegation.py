@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from callplugin import Network
 from patience import PATIENCE
+from rebooting import reboot, rebooted
 from wanting import DEBIANS_CNI, want
 
 if TYPE_CHECKING:
@@ -141,16 +142,15 @@ def test_a_delegate_that_is_not_there(binaries: Path, tmp_path: Path, recorder: 
 
 
 def test_another_plugin_as_delegate(binaries: Path, tmp_path: Path, view: ViewWriter) -> None:
-    """Any IPAM plugin can be the delegate, by its name or path; it alone is asked, with its own type."""
+    """Any IPAM plugin can be the delegate, by its name; it alone is asked, with its own type."""
     view("11.0.1.0/24")
     other = Recorder(tmp_path / "other", "whereabouts")
-    for delegate in ("whereabouts", str(other.directory / "whereabouts")):
-        net = kube_node(binaries, tmp_path, other.directory, delegate=delegate)
-        assert net.call("ADD").json == RESULT
-        assert other.got("ADD")["ipam"]["type"] == "whereabouts"
-        for command in ("CHECK", "STATUS", "GC", "DEL"):
-            assert net.call(command).code == 0
-    assert other.calls() == ["ADD", "CHECK", "STATUS", "GC", "DEL"] * 2
+    net = kube_node(binaries, tmp_path, other.directory, delegate="whereabouts")
+    assert net.call("ADD").json == RESULT
+    assert other.got("ADD")["ipam"]["type"] == "whereabouts"
+    for command in ("CHECK", "STATUS", "GC", "DEL"):
+        assert net.call(command).code == 0
+    assert other.calls() == ["ADD", "CHECK", "STATUS", "GC", "DEL"]
     assert net.reserved() == []
 
 
@@ -254,7 +254,15 @@ def test_status(network: NetworkMaker, view: ViewWriter) -> None:
 
 @pytest.mark.parametrize(
     "valid",
-    ["c1", {}, {"containerID": "c1", "ifname": "eth0"}, [{"containerID": "c1"}], [{"containerID": "c1", "ifName": "eth0"}], ["c1"], [None]],
+    [
+        "c1",
+        {},
+        {"containerID": "c1", "ifname": "eth0"},
+        [{"containerID": "c1"}],
+        [{"containerID": "c1", "name": "eth0"}],
+        ["c1"],
+        [None],
+    ],
 )
 def test_gc_with_half_a_list(embedded: NetworkMaker, view: ViewWriter, valid: Any) -> None:
     """A list that does not say whose attachments are valid is an error, and releases nobody's address."""
@@ -266,16 +274,28 @@ def test_gc_with_half_a_list(embedded: NetworkMaker, view: ViewWriter, valid: An
 
 
 @pytest.mark.ways("standalone", "console")  # no agent outlives a boot
-def test_status_after_a_reboot(network: NetworkMaker, view: ViewWriter, tmp_path: Path) -> None:
+def test_status_after_a_reboot(network: NetworkMaker, view: ViewWriter, tmp_path: Path, run_dir: Path) -> None:
     """A network that was full when the host went down can serve: the runtime that waits for STATUS gets its first ADD through."""
     view("11.0.1.0/30")
     net = network()
     net.ok("STATUS")
     net.add("c1")
     assert net.error("STATUS")["code"] == 50
-    (tmp_path / "networks/.net.boot").write_text("another\n")
+    reboot(tmp_path / "networks/.net.boot", run_dir=run_dir)
+    net.executable = rebooted(net.executable, tmp_path)
     net.ok("STATUS")
     assert net.add("c2") == ["11.0.1.2"]
+
+
+def test_a_relative_data_dir(embedded: NetworkMaker, view: ViewWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ADD and STATUS refuse a dataDir that would be another directory for each process; a DEL goes well."""
+    view("11.0.1.0/24")
+    net = embedded(dataDir="networks")
+    monkeypatch.chdir(tmp_path)
+    for command in ("ADD", "STATUS"):
+        error = net.error(command)
+        assert (error["code"], "dataDir 'networks' is not an absolute path" in error["msg"]) == (7, True)
+    net.ok("DEL")
 
 
 def test_status_where_ranges_come_with_the_pod(embedded: NetworkMaker) -> None:
@@ -368,7 +388,7 @@ def test_all_issues_at_once(embedded: NetworkMaker, view: ViewWriter, ipam: dict
 
 @pytest.mark.ways("standalone", "console")  # no agent outlives a boot
 @pytest.mark.parametrize("plugin", ["kube-node", "node-annotation"])
-def test_after_a_reboot(network: NetworkMaker, view: ViewWriter, plugin: str) -> None:
+def test_after_a_reboot(network: NetworkMaker, view: ViewWriter, plugin: str, tmp_path: Path, run_dir: Path) -> None:
     """The first ADD after a reboot releases what was reserved before it, once, whoever gives the addresses; no note of a boot: nothing."""
     view("11.0.1.0/24", annotations={"a": 'ranges: [[{"subnet": "11.0.1.0/24"}]]'})
     net = network(plugin, **({"annotation": "a"} if plugin == "node-annotation" else {}))
@@ -377,7 +397,8 @@ def test_after_a_reboot(network: NetworkMaker, view: ViewWriter, plugin: str) ->
     note.unlink()
     net.add("kept")
     assert net.reserved() == ["11.0.1.2", "11.0.1.3"]
-    note.write_text("another boot")
+    reboot(note, run_dir=run_dir)
+    net.executable = rebooted(net.executable, tmp_path)
     assert net.add("new") == ["11.0.1.4"]
     assert net.reserved() == ["11.0.1.4"]
     net.add("newer")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from typing import TYPE_CHECKING
@@ -69,6 +70,26 @@ def test_by_file(embedded: NetworkMaker, nodes: Nodes, kubeconfig: str, run_dir:
     """The file `nodename` in the run directory says which Node is ours."""
     (run_dir / "nodename").write_text(nodes.add(unique("by-file"), "10.2.0.0/24") + "\n")
     assert embedded(kubeconfig=kubeconfig).add() == ["10.2.0.2"]
+
+
+def test_a_renamed_node(embedded: NetworkMaker, nodes: Nodes, may_list: str, machine_id: str, run_dir: Path) -> None:
+    """A name that an agent has noted is a guess: without such a Node, or where it is another machine's, ours is by machine-id."""
+    old = unique("old")
+    (run_dir / "nodename").write_text(f"{old} {machine_id}\n")
+    nodes.add(unique("renamed"), "10.8.0.0/24", machine_id)
+    assert embedded(kubeconfig=may_list).add() == ["10.8.0.2"]
+    nodes.add(old, "10.9.0.0/24", "0" * 32)
+    (run_dir / "node.json").unlink()
+    assert embedded(kubeconfig=may_list).add("c2") == ["10.8.0.3"]
+
+
+def test_a_name_of_another_machine(embedded: NetworkMaker, nodes: Nodes, kubeconfig: str, machine_id: str) -> None:
+    """A Node that $NODE_NAME names and that is another machine's is taken, as it was said so; the log calls that an error."""
+    name = nodes.add(unique("wrong"), "10.10.0.0/24", "0" * 32)
+    answer = embedded(kubeconfig=kubeconfig).call("ADD", env={"NODE_NAME": name})
+    assert answer.addresses == ["10.10.0.2"]
+    told = [json.loads(line) for line in answer.stderr.splitlines()]
+    assert [line["level"] for line in told if "0" * 32 in line["msg"] and machine_id in line["msg"]] == ["error"]
 
 
 @pytest.mark.parametrize("how", ["environment", "file"])

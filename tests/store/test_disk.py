@@ -134,7 +134,7 @@ def call(data_dir: Path, command: str, container: str, **more: Any) -> tuple[int
 
 
 @pytest.mark.slow
-def test_sixty_thousand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sixty_thousand(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """With 60,000 reservations ADD finds the free one, STATUS is right on either side of full, and GC keeps what is valid."""
     store = tmp_path / "net"
     store.mkdir()
@@ -156,4 +156,4 @@ def test_sixty_thousand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         "lock", "last_reserved_ip.0", "last_reserved_ip.1"
     }  # fmt: skip
     assert call(tmp_path, "STATUS", "") == (0, None)
-    capsys.readouterr()
+    capfd.readouterr()

@@ -25,24 +25,46 @@ class Claim:
         if len(os.fsencode(path)) > LONGEST:
             raise CNIError(IO_FAILURE, f"socket path {path} has more than {LONGEST} bytes", "give --socket, or --run-dir, a shorter one")
         self.path = path
-        self._lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pid = files.read(f"{path}.lock").decode(errors="replace").strip() or "?"
-            os.close(self._lock)
-            problem = f"another agent, process {pid}, serves {path}"
-            raise CNIError(AGENT_RUNS, problem, "stop it first, or give this one another socket") from None
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+        self._lock = _lock(path)
         self._listener: socket.socket | None = None
+        self._bound: tuple[int, int] | None = None  # the device and inode of the path that leads to our socket
+        self.problem = ""  # why relays do not reach us
+
+    def look(self) -> socket.socket | None:
+        """See whether relays reach us: somebody may have removed the path, or its directory. Return a new socket where that was so."""
+        if self._is_reachable():
+            self.problem = ""
+        elif self._listener is not None:
+            self.problem = f"{self.path} does not lead to the socket that systemd has passed on: systemctl restart kube-node-agent.socket"
+        else:
+            try:
+                return self._listen_again()
+            except (OSError, CNIError) as error:
+                self.problem = f"{self.path} was removed, and cannot be made again: {error}"
+        return None
+
+    def _is_reachable(self) -> bool:
+        return self._bound == _identity(self.path)
+
+    def _listen_again(self) -> socket.socket:
+        os.makedirs(os.path.dirname(self.path), 0o755, exist_ok=True)
+        if _identity(f"{self.path}.lock") != _identity(self._lock):  # gone with the directory: another agent may have come
+            mine, self._lock = self._lock, _lock(self.path)
+            os.close(mine)
+        self.problem = ""
+        return self._bind()
 
     def listen(self, environ: Mapping[str, str]) -> socket.socket:
         """Return the listening socket: the one that systemd passes on (sd_listen_fds(3)), or one of our own. Raises OSError."""
         if environ.get("LISTEN_PID") == str(os.getpid()) and environ.get("LISTEN_FDS") == "1":
             self._listener = socket.socket(fileno=PASSED_ON)
             os.set_inheritable(PASSED_ON, False)  # noqa: FBT003 -- its own signature
+            self.path = self._listener.getsockname() or self.path
+            self._bound = _identity(self.path) or (0, 0)
             return self._listener
+        return self._bind()
+
+    def _bind(self) -> socket.socket:
         temporary = f"{self.path}{files.TEMPORARY}"
         files.remove(temporary)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
@@ -54,6 +76,7 @@ class Claim:
         listener.listen(BACKLOG)
         # By renaming there is no moment without a socket, and none with one that is not ready.
         os.rename(temporary, self.path)
+        self._bound = _identity(self.path)
         return listener
 
     def leave(self) -> str:
@@ -61,10 +84,8 @@ class Claim:
         if self._listener is not None:
             return str(self._listener.getsockname())
         ending = f"{self.path}{files.TEMPORARY}"
-        try:
+        if self._is_reachable():  # else no relay comes any more, and we do not, either
             os.rename(self.path, ending)
-        except FileNotFoundError:  # somebody has removed it: no relay comes any more, and we do not, either
-            pass
         return ending
 
     def end(self) -> None:
@@ -72,3 +93,26 @@ class Claim:
         if self._listener is None:
             files.remove(f"{self.path}{files.TEMPORARY}")
         os.close(self._lock)
+
+
+def _lock(path: str) -> int:
+    """Take the lock beside a socket's path. Raises CNIError where another agent has it."""
+    lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pid = files.read(f"{path}.lock").decode(errors="replace").strip() or "?"
+        os.close(lock)
+        problem = f"another agent, process {pid}, serves {path}"
+        raise CNIError(AGENT_RUNS, problem, "stop it first, or give this one another socket") from None
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    return lock
+
+
+def _identity(path: str | int) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

@@ -66,7 +66,8 @@ class Housekeeping:
     def tidy(self) -> None:
         """Make one pass."""
         self._networks.read_config(self._config_dir)
-        places = {*self._networks.known(), *(Key(network, data_dir) for data_dir, network in self._stores.known())}
+        # Not what is known from configuration alone: that may be another plugin's, which has given addresses in this boot before we came.
+        places = {Key(network, data_dir) for data_dir, network in self._stores.known()}
         # Read once for both uses, and never all at the same time: there may be tens of thousands.
         records = self._records(places)
         if self._reclaimer:

@@ -1,21 +1,15 @@
-"""What the agent tells Prometheus, and whether it is healthy, over HTTP on loopback."""
+"""What the agent tells Prometheus."""
 
 from __future__ import annotations
 
-import socket
-import sys
-import threading
 import time
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler
-from socketserver import TCPServer, ThreadingMixIn
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, disable_created_metrics
 from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from kubenode.cni.jsontext import JSONTextError, loads
+from kubenode.exposition import Counted
 from kubenode.version import VERSION
 
 if TYPE_CHECKING:
@@ -28,8 +22,6 @@ if TYPE_CHECKING:
 
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 12.0)  # seconds, up to a call's deadline
 COMMANDS = frozenset(["ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION"])
-PAUSE = 0.1  # seconds without accepting where that fails
-READ_TIMEOUT = 10.0  # seconds for a scraper to say what it wants
 
 
 class Metrics:
@@ -48,12 +40,22 @@ class Metrics:
         self._requests = Counter("kube_node_api_requests", "Requests to the API server.", ["verb", "result"], registry=registry)
         self._restarts = Counter("kube_node_watch_restarts", "Watches of the Node begun again.", ["reason"], registry=registry)
         self._reclaimed = Counter("kube_node_leaks_reclaimed", "Leaked addresses released.", ["network"], registry=registry)
+        self._forbidden = Gauge(
+            "kube_node_reclaim_forbidden", "Whether the right to get pods is missing, without which no leak is released.", registry=registry
+        )
         self._suspects = Gauge("kube_node_leaks_suspected", "Attachments without network namespace.", ["network"], registry=registry)
+
+    def may_ask(self, *, allowed: bool) -> None:
+        self._forbidden.set(not allowed)
 
     def show_node(self, seen: Callable[[], float]) -> None:
         """Show the age of what is known of the Node; `seen` is when it was last known to be right, 0 for never."""
         age = Gauge("kube_node_node_view_age_seconds", "Time since the Node was last known to be right.", registry=self.registry)
         age.set_function(lambda: time.time() - seen() if seen() else float("inf"))
+
+    def show_log(self, dropped: Callable[[], int]) -> None:
+        """Show how many log lines could not be written."""
+        self.registry.register(Counted("kube_node_log_lines_dropped", "Log lines that could not be written.", dropped))
 
     def show_usage(self, used: Used) -> None:
         """Show how full each network is, looked up for each scrape."""
@@ -103,60 +105,3 @@ def _code(stdout: bytes) -> str:
         return str(loads(stdout)["code"])
     except (JSONTextError, TypeError, KeyError):
         return "unknown"
-
-
-class HTTPServer(ThreadingMixIn, TCPServer):
-    """/metrics, /healthz and /readyz. The checks return why not, "" where all is well. Raises OSError.
-
-    Not http.server's: that asks the name service who we are, which takes its time on a node without DNS.
-    """
-
-    daemon_threads = True
-    allow_reuse_address = True  # after a restart; a port that is in use stays refused
-
-    def __init__(self, address: tuple[str, int], registry: CollectorRegistry, checks: dict[str, Callable[[], str]]) -> None:
-        self.registry = registry
-        self.checks = checks
-        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        super().__init__(address, _Handler)
-
-    def start(self) -> None:
-        threading.Thread(target=self.serve_forever, daemon=True, name="http").start()
-
-    def get_request(self) -> tuple[socket.socket, Any]:
-        try:
-            return super().get_request()
-        except OSError:  # no file descriptors are left: who waits would be tried again at once, and again
-            time.sleep(PAUSE)
-            raise
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of a scraper that is gone; socketserver would print a traceback between our lines."""
-        if not isinstance(sys.exception(), OSError):
-            super().handle_error(request, client_address)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: HTTPServer
-    timeout = READ_TIMEOUT
-    server_version = f"kube-node/{VERSION}"
-
-    def do_GET(self) -> None:
-        path = self.path.partition("?")[0]
-        if path == "/metrics":
-            self._answer(HTTPStatus.OK, generate_latest(self.server.registry), CONTENT_TYPE_LATEST)
-        elif path in self.server.checks:
-            problem = self.server.checks[path]()
-            self._answer(HTTPStatus.SERVICE_UNAVAILABLE if problem else HTTPStatus.OK, f"{problem or 'ok'}\n".encode(), "text/plain")
-        else:
-            self._answer(HTTPStatus.NOT_FOUND, b"/metrics, /healthz or /readyz\n", "text/plain")
-
-    def _answer(self, status: HTTPStatus, body: bytes, content_type: str) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", content_type)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- http.server's name
-        """Say nothing of scrapes."""

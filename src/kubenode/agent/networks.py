@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from kubenode.cni import netconf, request
+from kubenode.cni import keys, netconf, request
 from kubenode.cni.errors import CNIError
 from kubenode.cni.jsontext import JSONTextError, dumps, loads
 from kubenode.host import cniconfig
@@ -37,6 +37,7 @@ PLUGINS = {
     "node-annotation": Plugin(node_annotation.COMMANDS, node_annotation.resolve),
     "host-local": Plugin(drop_in.COMMANDS, lambda call: call),
 }
+LONGEST = 64 << 10  # bytes of a network's configuration that are remembered
 MOST = 1000  # networks remembered; a node has a few
 
 
@@ -65,8 +66,10 @@ class Networks:
 
     def met(self, plugin: str, stdin: bytes) -> None:
         """Note the network of a call that went well. Cheap where its configuration is one that was seen already."""
+        if len(stdin) > LONGEST:
+            return
         digest = hash(stdin)
-        key = self._keys.get(digest) or key_of(loads(stdin))
+        key = self._keys.get(digest) or key_of(keys.canonical(loads(stdin), keys.NETWORK))
         if key is None:
             return
         if len(self._keys) >= MOST:
@@ -90,17 +93,17 @@ class Networks:
         with self._mutex:
             return list(self._known)
 
-    def usages(self, ask: Round, environ: Mapping[str, str], host: Callable[[], Host]) -> list[Used]:
+    def usages(self, ask: Round, environ: Mapping[str, str], host: Host) -> list[Used]:
         """Return how full each network is; one whose lock somebody holds for long is left out."""
         found = ask.ask({key: partial(self.usage, key, environ, host) for key in self.known()})
         return list(dict(one for one in found.values() if one).items())  # two configurations may lead to the same place
 
-    def usage(self, key: Key, environ: Mapping[str, str], host: Callable[[], Host]) -> Used | None:
+    def usage(self, key: Key, environ: Mapping[str, str], host: Host) -> Used | None:
         """Return how full a network is, and where; None where its configuration or the Node does not say. May wait for the store's lock."""
         plugin, stdin = self._known[key]
         try:
-            raw: dict[str, Any] = loads(stdin)
-            call = Call(request.parse({"CNI_COMMAND": "STATUS"}), netconf.parse(raw), environ, Log(plugin, ERROR - 1), host())
+            raw = netconf.decode(stdin)
+            call = Call(request.parse({"CNI_COMMAND": "STATUS"}), netconf.parse(raw), environ, Log(plugin, ERROR - 1), host)
             call = PLUGINS[plugin].resolve(call)
             # An annotation may have a dataDir of its own.
             return Key(key.network, host_local.data_dir(call.netconf) or DEFAULT_DATA_DIR), host_local.usage(call)

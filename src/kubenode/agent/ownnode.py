@@ -9,10 +9,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kubenode.cni.errors import NODE_INVALID, TRY_AGAIN_LATER, CNIError
-from kubenode.host import files
+from kubenode.host import files, identity
 from kubenode.kube import node
 from kubenode.kube.offloop import off_loop
-from kubenode.plugins import nodes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,7 +63,7 @@ class OwnNode:
         except CNIError as error:  # we write it by renaming: what is broken is a person's, to be corrected
             self._log.error("the Node view cannot be used", error=str(error))
             return True
-        self.seen = view.fetched or time.time()
+        self.seen = time.time() - view.age()
         self._log.info("the Node view serves until there is news", node=self.node.name, age=round(view.age()))
         return view.fetched is None
 
@@ -89,7 +88,8 @@ class OwnNode:
             if self._manifest is not None:
                 try:
                     await off_loop(partial(self._view.put, self._manifest))
-                    await off_loop(partial(write_name, os.path.dirname(self._view.path), self._manifest["metadata"]["name"]))
+                    found = node.parse(self._manifest, self._view.path)
+                    await off_loop(partial(identity.note_name, os.path.dirname(self._view.path), found.name, found.machine_id))
                 except (CNIError, OSError) as error:
                     self._log.error("the Node view cannot be written", error=str(error))
 
@@ -100,7 +100,7 @@ class OwnNode:
             try:
                 status = await off_loop(partial(os.stat, path))
                 if (status.st_ino, status.st_mtime_ns) != read:
-                    manifest = await off_loop(partial(nodes.manifest_from, path, label))
+                    manifest = await off_loop(partial(_manifest, path, label))
                     self.node = node.parse(manifest, label)
                     if path != self._view.path:
                         self.publish(node.reduce(manifest))
@@ -119,12 +119,5 @@ class OwnNode:
         self.failure = error
 
 
-def write_name(run_dir: str, name: str) -> None:
-    """Leave our Node's name for plugins that run without agent. Raises OSError."""
-    path = os.path.join(run_dir, "nodename")
-    try:
-        if files.read(path).decode(errors="replace").strip() == name:
-            return
-    except FileNotFoundError:
-        pass
-    files.replace(path, f"{name}\n".encode())
+def _manifest(path: str, label: str) -> dict[str, Any]:
+    return node.decode(files.read(path), label)

@@ -6,10 +6,11 @@ import threading
 from typing import TYPE_CHECKING, TypeVar
 
 from kubenode.host.attachments import Attachments
-from kubenode.host.datadir import DEFAULT_DATA_DIR
+from kubenode.host.datadir import DEFAULT_DATA_DIR, HERE
 from kubenode.host.indexed import IndexedStore, Memory
 from kubenode.host.namespaces import Namespaces
-from kubenode.kube import node
+from kubenode.host.readonly import ReadOnlyStore
+from kubenode.host.sources import Sources
 from kubenode.plugins import nodes
 
 if TYPE_CHECKING:
@@ -17,8 +18,11 @@ if TYPE_CHECKING:
     from typing import Self
 
     from kubenode.agent.ownnode import OwnNode
+    from kubenode.host.boot import Boot
     from kubenode.host.log import Log
+    from kubenode.host.permitted import Permitted
     from kubenode.host.root import HostRoot
+    from kubenode.ipam.store import Store
     from kubenode.kube.node import Node
 
 T = TypeVar("T")
@@ -27,8 +31,9 @@ T = TypeVar("T")
 class Stores:
     """The stores that this agent has used, by data directory and network, each with what is remembered of it."""
 
-    def __init__(self, root: HostRoot) -> None:
+    def __init__(self, root: HostRoot, this_boot: Boot = HERE) -> None:
         self._root = root
+        self._boot = this_boot
         self._mutex = threading.Lock()
         self._memories: dict[tuple[str, str], Memory] = {}
 
@@ -38,10 +43,17 @@ class Stores:
         here = self._root.seen(data_dir, "dataDir")
         with self._mutex:
             memory = self._memories.setdefault((data_dir, network), Memory())
-        return IndexedStore(here, network, memory, before, keep=keep)
+        return IndexedStore(here, network, memory, before, self._boot, keep=keep)
+
+    def looked_at(self, data_dir: str, network: str) -> Store:
+        """Return a store for who only looks, which changes nothing where no plugin of ours was called for. Raises CNIError."""
+        data_dir = data_dir or DEFAULT_DATA_DIR
+        if (data_dir, network) in self.known():
+            return self.get(data_dir, network)
+        return ReadOnlyStore(self._root.seen(data_dir, "dataDir"), network, self._boot)
 
     def known(self) -> list[tuple[str, str]]:
-        """Return the data directories and networks of all."""
+        """Return the data directories and networks of all: what calls or records of this boot have led to, and therefore is ours."""
         with self._mutex:
             return list(self._memories)
 
@@ -56,8 +68,17 @@ class AgentHost:
     execs = False
 
     def __init__(
-        self, root: HostRoot, run_dir: str, stores: Stores, own: OwnNode, before: Callable[[], None] = lambda: None, *, keep: bool = False
+        self,
+        root: HostRoot,
+        permitted: Permitted,
+        run_dir: str,
+        stores: Stores,
+        own: OwnNode,
+        before: Callable[[], None] = lambda: None,
+        *,
+        keep: bool = False,
     ) -> None:
+        self.permitted = permitted
         self._root = root
         self._run_dir = run_dir
         self._stores = stores
@@ -77,7 +98,7 @@ class AgentHost:
     def path(self, path: str) -> str:
         return self._root.path(path)
 
-    def store(self, data_dir: str, network: str) -> IndexedStore:
+    def store(self, data_dir: str, network: str) -> Store:
         if not self._keep:
             return self._stores.get(data_dir, network, self._before)
         key = (data_dir or DEFAULT_DATA_DIR, network)
@@ -88,10 +109,20 @@ class AgentHost:
     def attachments(self, network: str) -> Attachments:
         return Attachments(self._run_dir, network)
 
+    def sources(self) -> Sources:
+        return Sources(self._run_dir)
+
     def may_have(self, netns: str) -> bool:
         return self._namespaces.may_be_there(netns)
 
     def node(self, options: nodes.NodeOptions, choose: Callable[[Node], T], log: Log) -> T:  # noqa: ARG002 -- skel.Host
         if options.node_file:
-            return choose(node.parse(nodes.manifest_from(self._root.path(options.node_file), options.node_file), options.node_file))
+            return choose(nodes.from_file(options))
         return self._own.choose(choose)
+
+
+class LookingHost(AgentHost):
+    """The host for who only looks: at networks that others serve, too."""
+
+    def store(self, data_dir: str, network: str) -> Store:
+        return self._stores.looked_at(data_dir, network)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from kubenode.agent.inquiry import Inquiry
 from kubenode.agent.networks import Key
-from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
+from kubenode.cni.errors import FORBIDDEN, TRY_AGAIN_LATER, CNIError
 from kubenode.cni.request import is_name
 from kubenode.host.attachments import Attachments
 from kubenode.host.datadir import DEFAULT_DATA_DIR
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     class Observer(Protocol):
         def reclaimed(self, network: str, count: int) -> None:
             """Take note of leaked addresses that were released."""
+
+        def may_ask(self, *, allowed: bool) -> None:
+            """Take note of whether we have the right to ask for pods."""
 
         def suspected(self, counts: dict[str, int]) -> None:
             """Take note of how many attachments of each network may have leaked at present."""
@@ -206,7 +209,7 @@ class Reclaimer:
         finally:
             if inquiry:
                 inquiry.pods.close()
-        self._complain(str(problem or ""))
+        self._complain(problem)
         return gone
 
     def _can_be_asked(self, one: Attached) -> bool:
@@ -252,7 +255,11 @@ class Reclaimer:
             self._said[one.key] = why
             self._log.warning("an address may have leaked: its network namespace is gone", why_it_stays=why, **one.told())
 
-    def _complain(self, problem: str) -> None:
-        if problem and problem != self._complaint:
-            self._log.warning("the API server does not say which pods are gone: their addresses stay", error=problem)
-        self._complaint = problem
+    def _complain(self, problem: CNIError | None) -> None:
+        """Say once why nobody knows which pods are gone. A right that is missing is the same for each pod, and somebody's choice."""
+        is_forbidden = problem is not None and problem.code == FORBIDDEN
+        self._observer.may_ask(allowed=not is_forbidden)
+        complaint = "forbidden" if is_forbidden else str(problem or "")
+        if problem and complaint != self._complaint:
+            self._log.warning("the API server does not say which pods are gone: their addresses stay", error=str(problem))
+        self._complaint = complaint

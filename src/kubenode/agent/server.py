@@ -8,7 +8,9 @@ its addresses back: the runtime was told that it failed.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import select
 import socket
 import threading
 import time
@@ -41,7 +43,7 @@ PAUSE = 0.1  # seconds without accepting where there are no file descriptors lef
 
 
 class Server:
-    """Serves the plugins on a listening socket, which is the caller's to close."""
+    """Serves the plugins on a listening socket, which is its own from now on."""
 
     def __init__(
         self,
@@ -61,6 +63,8 @@ class Server:
         self._open: set[Connection] = set()
         self._users = {0, os.geteuid()}
         self._mutex = threading.Lock()
+        self._reserve_mutex = threading.Lock()
+        self._reserve: int | None = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._threads = self._waiting = 0
         self._ending = False
 
@@ -68,6 +72,11 @@ class Server:
         """Begin to serve."""
         with self._mutex:
             self._start_thread()
+
+    def move(self, listener: socket.socket) -> None:
+        """Serve on another socket from now on, and end the one before."""
+        before, self._listener = self._listener, listener
+        before.shutdown(socket.SHUT_RDWR)  # which ends all waiting in accept(2), after those that have connected already
 
     async def drain(self, address: str, seconds: float) -> int:
         """Serve who has connected already, and wait so long for the answers that are owed; return how many still are.
@@ -82,6 +91,9 @@ class Server:
             await asyncio.sleep(0.01)
             self.sweep()
         return len(self._open)
+
+    def close(self) -> None:
+        self._listener.close()
 
     def _call_ourselves(self, address: str) -> bool:
         try:
@@ -136,10 +148,31 @@ class Server:
 
     def _accept(self) -> socket.socket:
         while True:
+            listener = self._listener
             try:
-                return self._listener.accept()[0]
+                return listener.accept()[0]
             except OSError as error:
+                if listener is not self._listener:
+                    continue
                 self._log.error("cannot accept a connection", error=str(error))
+                if error.errno in {errno.EMFILE, errno.ENFILE}:
+                    self._turn_away(listener)
+                else:
+                    time.sleep(PAUSE)
+
+    def _turn_away(self, listener: socket.socket) -> None:
+        """Leave a call to the standalone plugin, by the descriptor that is kept for that: a pod must not wait until others close some."""
+        with self._reserve_mutex:
+            if self._reserve is not None:
+                os.close(self._reserve)
+                self._reserve = None
+            try:
+                if select.select([listener], [], [], PAUSE)[0]:
+                    with listener.accept()[0] as relay:
+                        relay.sendall(bytes([skel.NOT_HERE]))
+                self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError as error:
+                self._log.error("cannot turn a connection away", error=str(error))
                 time.sleep(PAUSE)
 
     def _serve(self, connection: Connection) -> None:
@@ -177,7 +210,7 @@ class Server:
             self._networks.met(asked.plugin, asked.stdin)
 
     def _run(self, asked: protocol.Asked, host: AgentHost) -> tuple[int, bytes]:
-        log = self._log.of(asked.plugin, host.path)
+        log = self._log.of(asked.plugin)
         return skel.run(PLUGINS[asked.plugin].commands, {**self._environ, **asked.environ}, asked.stdin, log, host)
 
     def _take_back(self, asked: protocol.Asked, host: AgentHost) -> None:

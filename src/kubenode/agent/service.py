@@ -13,15 +13,18 @@ from kubenode.agent import ownnode
 from kubenode.agent.claim import Claim
 from kubenode.agent.credentials import keep_credentials
 from kubenode.agent.housekeeping import EVERY, Housekeeping
-from kubenode.agent.metrics import HTTPServer, Metrics
+from kubenode.agent.metrics import Metrics
 from kubenode.agent.networks import Networks
 from kubenode.agent.notify import Notifier
-from kubenode.agent.reach import AgentHost, Stores
+from kubenode.agent.reach import AgentHost, LookingHost, Stores
 from kubenode.agent.reclaim import GRACE, Mode, Reclaimer
 from kubenode.agent.server import Server
 from kubenode.agent.workers import Round, Workers
-from kubenode.cni.errors import IO_FAILURE, CNIError
+from kubenode.exposition import HTTPServer
+from kubenode.host import identity
+from kubenode.host.boot import Boot
 from kubenode.host.nodeview import NodeView
+from kubenode.host.permitted import Permitted
 from kubenode.host.root import HostRoot
 from kubenode.kube import node
 from kubenode.kube.sources import SERVICE_ACCOUNT
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 
 DRAIN = 13.0  # seconds for calls under way once the agent is to end; each has 12
 SWEEP = 0.25  # seconds between looks for calls whose time is over
+LOOK = 2.0  # seconds between looks whether the socket's path is still ours
 BEAT = 2.5  # seconds between signs of life
 ALIVE = 10.0  # seconds that the event loop may take for a turn
 API_TIMEOUT = 10.0  # seconds until a watch must be accepted
@@ -75,11 +79,13 @@ class Agent:
         self._claim = Claim(os.path.join(socket_dir, os.path.basename(options.socket)))
         self._metrics = Metrics()
         self._own = ownnode.OwnNode(NodeView(self._run_dir, node.decode, f"kube-node agent {VERSION}", log), log)
-        self._stores = Stores(self._root)
+        self._stores = Stores(self._root, Boot(self._run_dir, self._machine_id))
+        self._permitted = Permitted(self._root, environ)
         self._workers = Workers()
         self._networks = Networks()
         self._notifier = Notifier(environ)
         self._turn = time.monotonic()
+        self._http: HTTPServer | None = None
         self._phase = "the agent is starting"  # why it does not serve; "" while it does
 
     async def run(self) -> None:
@@ -92,11 +98,10 @@ class Agent:
         jobs = self._node_jobs()
         if directory := self._options.credentials:
             jobs.append(keep_credentials(self._root.seen(directory, "credentials"), SERVICE_ACCOUNT, self._log))
-        listener = self._claim.listen(self._environ)
-        server = Server(listener, self._host, self._networks, self._environ, self._log, self._metrics)
+        server = Server(self._claim.listen(self._environ), self._host, self._networks, self._environ, self._log, self._metrics)
         server.start()
         self._phase = ""
-        tasks = [asyncio.create_task(job) for job in (self._beat(server), *jobs)]
+        tasks = [asyncio.create_task(job) for job in (self._beat(server), self._stay_reachable(server), *jobs)]
         self._housekeeping().start()
         stopped = asyncio.create_task(stop.wait())
         self._log.info("agent started", version=VERSION, socket=self._options.socket)
@@ -111,7 +116,7 @@ class Agent:
             left = await server.drain(self._claim.leave(), DRAIN)
             for task in [stopped, *tasks]:
                 task.cancel()
-            listener.close()
+            server.close()
             self._claim.end()
             self._log.info("agent stopped", unanswered=left)
 
@@ -132,7 +137,13 @@ class Agent:
 
         kubeconfig, environ = self._options.kubeconfig, {**self._environ, "KUBE_NODE_RUN_DIR": self._run_dir}
         return NodeWatch(
-            find=lambda: nodes.fetch(kubeconfig, environ, guesses=self._own.guesses()),
+            find=lambda: nodes.fetch(
+                kubeconfig,
+                environ,
+                guesses=self._own.guesses(),
+                machine_id=identity.host_machine_id(self._root),
+                complain=self._log.error,
+            ),
             connect=lambda: AsyncNodes(kubeconfig or None, environ, API_TIMEOUT),
             publish=self._own.publish,
             log=self._log,
@@ -159,13 +170,11 @@ class Agent:
             return
         ask = Round(self._workers, self._log, PATIENCE)
         self._metrics.show_node(lambda: self._own.seen)
-        self._metrics.show_usage(lambda: self._networks.usages(ask, self._environ, self._host))
-        try:
-            HTTPServer(self._options.listen, self._metrics.registry, {"/healthz": self._ill, "/readyz": self._unready}).start()
-        except OSError as error:
-            host, port = self._options.listen
-            problem = f"cannot listen on {host}:{port}: {error.strerror}"
-            raise CNIError(IO_FAILURE, problem, "give --listen another address, or none") from None
+        looking = LookingHost(self._root, self._permitted, self._run_dir, self._stores, self._own)
+        self._metrics.show_usage(lambda: self._networks.usages(ask, self._environ, looking))
+        self._metrics.show_log(lambda: self._log.dropped)
+        self._http = HTTPServer(self._options.listen, self._metrics.registry, {"/healthz": self._ill, "/readyz": self._unready}, self._log)
+        self._http.start()
 
     async def _beat(self, server: Server) -> None:
         """Answer who has waited too long, note that the loop turns, and tell systemd."""
@@ -179,9 +188,20 @@ class Agent:
                 told = self._turn
             await asyncio.sleep(SWEEP)
 
+    async def _stay_reachable(self, server: Server) -> None:
+        """Listen again where somebody has removed the socket's path."""
+        while not self._phase:
+            before = self._claim.problem
+            if listener := self._claim.look():
+                server.move(listener)
+                self._log.warning("the socket was removed, and is there again", socket=self._options.socket)
+            elif self._claim.problem not in {"", before}:
+                self._log.error("relays cannot reach the agent", error=self._claim.problem)
+            await asyncio.sleep(LOOK)
+
     def _ill(self) -> str:
         silent = time.monotonic() - self._turn
-        return f"the event loop has not turned for {silent:.0f} s" if silent > ALIVE else ""
+        return f"the event loop has not turned for {silent:.0f} s" if silent > ALIVE else self._claim.problem
 
     def _unready(self) -> str:
         if self._phase:
@@ -193,10 +213,16 @@ class Agent:
     def _status(self) -> str:
         own = self._own.node
         why = self._own.why()
-        return (f"Node {own.name}" if own else "Node not known") + (f"; {why.msg}" if why else "")
+        problems = [why.msg if why else "", self._claim.problem, self._http.problem if self._http else ""]
+        return "; ".join([f"Node {own.name}" if own else "Node not known", *filter(None, problems)])
+
+    def _machine_id(self) -> str:
+        """Return the host's machine-id. A container sees at most its image's: there it is what the kubelet has told of the host."""
+        own = self._own.node
+        return identity.host_machine_id(self._root) or (own.machine_id if own else "")
 
     def _host(self, before: Callable[[], None] = lambda: None, *, keep: bool = False) -> AgentHost:
-        return AgentHost(self._root, self._run_dir, self._stores, self._own, before, keep=keep)
+        return AgentHost(self._root, self._permitted, self._run_dir, self._stores, self._own, before, keep=keep)
 
 
 def _raise_file_limit() -> None:

@@ -1,7 +1,7 @@
 """The watch of our own Node: GET, then WATCH from there; whatever ends it, it begins again, and meanwhile what is known stays.
 
 A watch is resumed from the last version that it told. The Node is asked for anew only where that version cannot be trusted any more:
-it has expired (410), the API server says other errors, or was silent for longer than its bookmarks allow.
+it has expired (410), the API server says other errors, was away, or was silent for longer than its bookmarks allow.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from kubenode.agent.published import Published
 from kubenode.cni.errors import INTERNAL, KUBECONFIG, NODE_NOT_FOUND, TRY_AGAIN_LATER, UNAUTHORIZED, CNIError
 from kubenode.kube.offloop import off_loop
 from kubenode.kube.refusal import RefusedError
+from kubenode.kube.resourceversion import before
 from kubenode.kube.stream import GarbledError
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ class NodeWatch:
         self._observer.requested("get", OK)
         self._published.show(manifest)
         version = manifest["metadata"]["resourceVersion"]
-        return Place(manifest["metadata"]["name"], version, expired=version == self._expired or _before(version, self._expired))
+        return Place(manifest["metadata"]["name"], version, expired=version == self._expired or before(version, self._expired))
 
     async def _follow(self, nodes: AsyncNodes, place: Place) -> None:
         """Publish what a watch says, until it ends. Raises CNIError where that is not in order."""
@@ -180,7 +181,7 @@ class NodeWatch:
                 raise _StalledError(TRY_AGAIN_LATER, problem, "does something between drop long connections?") from None
             bookmarks = bookmarks or event.kind == "BOOKMARK"
             patience = self._pace.silence if bookmarks else self._pace.first_silence
-            if place.expired and _before(event.version, place.version):
+            if place.expired and before(event.version, place.version):
                 continue  # from version 0 an API server tells what it has, and of several one may lag behind who answered the GET
             if event.kind == "DELETED":
                 # Which Node is ours from now on only `find` can say.
@@ -226,15 +227,16 @@ class NodeWatch:
 
 
 def _resumable(error: CNIError, *, accepted: bool) -> bool:
-    """Tell whether a watch may go on from the version that is known. With 504 the API server says that it is not there yet: a backup."""
+    """Tell whether a watch may go on from the version that is known.
+
+    With 504 the API server says that it is not there yet. One that was away may come back with the etcd of a backup: then that version is
+    still to come, and a watch from it would be silent.
+    """
     if isinstance(error, RefusedError) and (accepted or error.status in (HTTPStatus.GONE, HTTPStatus.GATEWAY_TIMEOUT)):
         return False
+    if error.code == TRY_AGAIN_LATER and not isinstance(error, RefusedError) and not accepted:
+        return False
     return error.code in RESUMABLE and not isinstance(error, (GarbledError, _StalledError))
-
-
-def _before(version: str, other: str) -> bool:
-    """Compare two versions of one resource; all that is known of their form is that they are numbers by now."""
-    return version.isdecimal() and other.isdecimal() and int(version) < int(other)
 
 
 def _reason(error: CNIError) -> str:

@@ -83,6 +83,7 @@ def command(
     """
     from kubenode.agent.reclaim import Mode
     from kubenode.agent.service import Agent, Options
+    from kubenode.host.logqueue import LAST_WORDS, LogQueue
 
     options = Options(
         run_dir=run_dir,
@@ -98,8 +99,11 @@ def command(
         every=every,
     )
     level = {name: number for number, name in log.NAMES.items()}[loglevel]
+    lines = LogQueue()
     try:
-        asyncio.run(Agent(options, os.environ, log.Log("agent", level)).run())
+        asyncio.run(Agent(options, os.environ, log.Log("agent", level, sink=lines)).run())
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         raise CNIError(IO_FAILURE, f"{error.strerror or error}{where}", "run it as root, with the host's directories mounted") from None
+    finally:
+        lines.close(LAST_WORDS)

@@ -12,11 +12,6 @@ from kubenode.cli.agent import Address
 from kubenode.host import log
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from prometheus_client import CollectorRegistry
-
-    from kubenode.agent.metrics import HTTPServer
     from kubenode.ipam.ranges import Subnet
 
 LISTEN = "127.0.0.1:19091"
@@ -77,25 +72,12 @@ def command(
       kube-node controller --service-cidr=10.96.0.0/16 --pod-cidr=10.0.0.0/9
     """  # noqa: D301 -- a backspace is how click is told to leave lines as they are
     from kubenode.controller.service import Controller, Options
+    from kubenode.host.logqueue import LAST_WORDS, LogQueue
 
-    options = Options(kubeconfig, namespace, "" if lease == "none" else lease, service_cidrs, pod_cidrs)
+    options = Options(kubeconfig, namespace, "" if lease == "none" else lease, service_cidrs, pod_cidrs, listen)
     level = {name: number for number, name in log.NAMES.items()}[loglevel]
-    asyncio.run(Controller(options, os.environ, log.Log("controller", level), _server(listen)).run())
-
-
-def _server(listen: tuple[str, int] | None) -> Callable[[CollectorRegistry, dict[str, Callable[[], str]]], HTTPServer | None]:
-    def serve(registry: CollectorRegistry, checks: dict[str, Callable[[], str]]) -> HTTPServer | None:
-        from kubenode.agent.metrics import HTTPServer
-        from kubenode.cni.errors import IO_FAILURE, CNIError
-
-        if listen is None:
-            return None
-        try:
-            http = HTTPServer(listen, registry, checks)
-        except OSError as error:
-            problem = f"cannot listen on {listen[0]}:{listen[1]}: {error.strerror}"
-            raise CNIError(IO_FAILURE, problem, "give --listen another address, or none") from None
-        http.start()
-        return http
-
-    return serve
+    lines = LogQueue()
+    try:
+        asyncio.run(Controller(options, os.environ, log.Log("controller", level, sink=lines)).run())
+    finally:
+        lines.close(LAST_WORDS)

@@ -13,6 +13,13 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130  # 128 and SIGINT, as shells have it
 
+CONTROL = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160)) if chr(code) != "\n"}
+
+
+def printable(text: str) -> str:
+    """Return a text without what would make a terminal do something: parts of it may be a tenant's."""
+    return text.translate(CONTROL)
+
 
 def run(group: click.Group, name: str, tell: Callable[[CNIError], None], obj: object = None) -> int:
     """Run a command line and return its exit code; `tell` shows an error of ours."""

@@ -16,6 +16,7 @@ from kubenode.host.installation import Installation, Part, Step
 from kubenode.host.nodeview import DEFAULT_RUN_DIR
 from kubenode.host.root import HostRoot
 from kubenode.kube.sources import SERVICE_ACCOUNT
+from kubenode.plugins.nodes import run_dir
 from kubenode.version import VERSION
 
 if TYPE_CHECKING:
@@ -113,14 +114,17 @@ def command(
 def uninstall(context: click.Context, host_root: str, bin_dir: str, *, force: bool, dry_run: bool, as_json: bool) -> None:
     r"""Take back what install has put here, and restore what was.
 
-    Reservations, the Node view and files that were changed since stay. Exit code 1: something of ours was left.
+    Reservations, the Node view and files that were changed since stay; the notes beside the reservations, which say of which boot they
+    are, go. Exit code 1: something of ours was left.
 
     \b
     Examples:
       kube-node uninstall --dry-run
       kube-node uninstall --host-root=/host
     """
-    steps = Installation(HostRoot(host_root), bin_dir).uninstall(force=force, dry_run=dry_run)
+    root = HostRoot(host_root)
+    data_dirs = payload.data_dirs(root, run_dir(os.environ), DEFAULT_CONFIG_DIR)
+    steps = Installation(root, bin_dir).uninstall(data_dirs, force=force, dry_run=dry_run)
     _tell(steps, dry_run=dry_run, as_json=as_json)
     if any(step.what == "leave" for step in steps):
         context.exit(1)

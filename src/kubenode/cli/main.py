@@ -78,4 +78,4 @@ def main() -> int:
 
 
 def _tell(error: CNIError) -> None:
-    click.echo(f"Error: {error.msg}" + (f"\n{error.details}" if error.details else ""), err=True)
+    click.echo(entry.printable(f"Error: {error.msg}" + (f"\n{error.details}" if error.details else "")), err=True)

@@ -103,7 +103,8 @@ def _draw_pool(name: str, place: Place, most: int) -> list[Drawn]:
     ledger = asyncio.run(pools.read(place.kubeconfig, nodes=True))
     if name not in ledger.pools:
         raise CNIError(NODE_NOT_FOUND, f"there is no SubnetPool {name}", f"there are: {', '.join(sorted(ledger.pools)) or 'none'}")
-    return [Drawn(f"{POOL}{name}", *draw(ledger, block, most)) for block in ledger.pools[name].blocks]
+    pool = ledger.pools[name]
+    return [Drawn(f"{POOL}{name}", *draw(ledger, pool, block, most)) for block in pool.blocks]
 
 
 def _draw(network: Network, records: Records, most: int) -> list[Drawn]:

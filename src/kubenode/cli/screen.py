@@ -12,8 +12,12 @@ from typing import IO, TYPE_CHECKING, Any, cast
 import click
 from rich.console import Console
 
+from kubenode.cli.entry import printable
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from rich.text import Text
 
 FULL, EMPTY = "█", "░"
 ASCII = str.maketrans({FULL: "#", EMPTY: ".", "✓": "+", "✗": "x", "→": ">", "·": "-"})
@@ -27,9 +31,16 @@ def console(*, stderr: bool = False) -> Console:
     """Return where to print; what is no terminal has no end of the line."""
     stream = sys.stderr if stderr else sys.stdout
     if stream.isatty():
-        return Console(stderr=stderr, highlight=False, emoji=False)
+        return _Console(stderr=stderr, highlight=False, emoji=False)
     width = None if os.environ.get("COLUMNS") else PIPE_WIDTH
-    return Console(file=cast("IO[str]", _Trimmed(stream)), highlight=False, width=width, emoji=False)
+    return _Console(file=cast("IO[str]", _Trimmed(stream)), highlight=False, width=width, emoji=False)
+
+
+class _Console(Console):
+    """A console that no text makes do anything but show it."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(printable(text), **options)
 
 
 class _Trimmed:

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack
-from importlib.resources import files
+from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from rich.table import Table
 
 from kubenode.cli import pods, screen
 from kubenode.cni.errors import DELEGATE_MISSING, NODE_INVALID, CNIError
+from kubenode.host import files
 from kubenode.kube import node
 
 NETWORK = "try"
@@ -49,9 +50,12 @@ class Trial:
             **{key: value for key, value in os.environ.items() if not key.startswith("CNI_")},
             "KUBE_NODE_RUN_DIR": str(Path(scratch, "run")),
             "KUBE_NODE_SOCKET": str(Path(scratch, "no-agent")),  # this host's serves another Node
+            "KUBE_NODE_CONF": str(Path(scratch, "kube-node.conf")),
             "CNI_PATH": os.path.dirname(self.plugin),
             "CNI_ARGS": "IgnoreUnknown=1;K8S_POD_NAMESPACE=default",
         }
+        allow = {"nodeFile": [os.path.realpath(node_file)]}
+        files.replace(self.environ["KUBE_NODE_CONF"], json.dumps({"allow": allow}).encode())
         self.netconf = {
             "cniVersion": "1.0.0",
             "name": NETWORK,
@@ -114,7 +118,7 @@ def command(node_file: str | None, *, as_json: bool) -> int:
       kube-node try --node=node.yaml --json
     """
     console = screen.console(stderr=True)
-    manifest = os.path.abspath(node_file or str(files("kubenode.cli").joinpath("node.yaml")))
+    manifest = os.path.abspath(node_file or str(resources.files("kubenode.cli").joinpath("node.yaml")))
     reason = pods.why_not()
     console.print(f"Node manifest  {manifest}", f"Subnets        {_subnets(manifest)}", sep="\n", soft_wrap=True)
     with tempfile.TemporaryDirectory(prefix="kube-node-try.") as scratch:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from kubenode.cni import versions
+from kubenode.cni import keys, versions
 from kubenode.cni.errors import INVALID_NETWORK_CONFIG, UNDECODABLE, CNIError
 from kubenode.cni.jsontext import JSONTextError, loads
 from kubenode.cni.record import NamedTuple
-from kubenode.cni.request import is_name
+from kubenode.cni.request import has_control, is_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ def decode(stdin: bytes) -> dict[str, JSON]:
         ) from None
     if not isinstance(raw, dict):
         raise CNIError(UNDECODABLE, f"the network configuration on stdin is a JSON {json_type(raw)}", "stdin must be one JSON object")
-    return raw
+    found: dict[str, JSON] = keys.canonical(raw, keys.NETWORK)
+    return found
 
 
 def cni_version(raw: dict[str, JSON]) -> str:
@@ -73,11 +74,12 @@ def invalid(issues: list[str]) -> CNIError:
 
 
 def is_path(text: str) -> bool:
-    """Say whether the kernel can be asked for a path: without a zero byte, and without half a character, which JSON text may have."""
+    """Say whether a text can be meant as a path or a name: no control characters, no half a character, which JSON may have."""
     try:
-        return b"\0" not in text.encode(errors="surrogateescape")
+        text.encode()
     except UnicodeEncodeError:
         return False
+    return not has_control(text)
 
 
 def json_type(value: JSON) -> str:

@@ -53,6 +53,11 @@ def is_name(text: str) -> bool:
     return bool(text) and text[0] in ALPHANUMERIC and NAME_CHARACTERS.issuperset(text)
 
 
+def has_control(text: str) -> bool:
+    """Say whether a text has control characters, by which it could do to a terminal what it likes."""
+    return not text.isprintable() and any(character < " " or "\x7f" <= character < "\xa0" for character in text)
+
+
 def is_ifname(text: str) -> bool:
     """Say whether a text may be the name of an interface."""
     return bool(text) and "\0" not in text and not _ifname_problem(text)
@@ -76,6 +81,8 @@ def parse(environ: Mapping[str, str]) -> Request:
         wrong.append(f"CNI_CONTAINERID {container_id!r}: invalid characters in containerID")
     if "CNI_IFNAME" in REQUIRED[command] and (problem := _ifname_problem(ifname)):
         wrong.append(f"CNI_IFNAME {ifname!r}: {problem}")
+    if command == "ADD" and has_control(ifname):  # a DEL of what older versions have given must go on
+        wrong.append(f"CNI_IFNAME {ifname!r}: interface name contains control characters")
     if wrong:
         raise CNIError(INVALID_ENVIRONMENT, "; ".join(wrong), "the container runtime must send valid names")
     path = tuple(directory for directory in environ.get("CNI_PATH", "").split(":") if directory)

@@ -1,4 +1,4 @@
-"""What the API server tells, put into the ledger; what is older than what is known already is left out."""
+"""All that the API server tells, put into the ledger. Older versions than what is known are left out, unless time itself has gone back."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from kubenode.controller.records import Node, NodeSubnet, RecordError, parse_claim, parse_pool
+from kubenode.controller.texts import read
 from kubenode.kube.node import LAST_APPLIED
+from kubenode.kube.resourceversion import before
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,26 +48,26 @@ class Feed:
 
 
 class Nodes(Feed):
-    def put(self, manifest: msgspec.Raw) -> str:
-        return self.take(_NODE.decode(manifest))
+    def put(self, manifest: msgspec.Raw, *, replace: bool = False) -> str:
+        return self.take(_NODE.decode(manifest), replace=replace).name
 
-    def take(self, told: _Object) -> str:
+    def take(self, told: _Object, *, replace: bool = False) -> Node:
         meta = told.metadata
         # Of thousands of nodes most labels are the same, and most of what they are annotated with is of no use here.
         labels = {intern(key): intern(value) for key, value in (meta.labels or _NOTHING).items()}
         annotations = {
-            intern(key): value if len(value) <= LONGEST else TOO_LONG
+            intern(key): value if len(value) <= LONGEST else _shortened(value)
             for key, value in (meta.annotations or _NOTHING).items()
             if key != LAST_APPLIED
         }
         node = Node(intern(meta.name), intern(meta.uid), meta.version, labels, annotations)
-        if is_news(node, self._ledger.nodes.get(node.name)):
+        if replace or is_news(node, self._ledger.nodes.get(node.name)):
             self._ledger.set_node(node)
             self._heard()
-        return node.name
+        return node
 
-    def take_object(self, manifest: dict[str, Any]) -> None:
-        self.take(msgspec.convert(manifest, _Object))
+    def take_object(self, manifest: dict[str, Any]) -> Node:
+        return self.take(msgspec.convert(manifest, _Object))
 
     def drop(self, manifest: msgspec.Raw) -> None:
         meta = _NODE.decode(manifest).metadata
@@ -81,16 +83,16 @@ class Nodes(Feed):
 
 
 class Claims(Feed):
-    def put(self, manifest: msgspec.Raw) -> str:
-        return self.take_object(msgspec.json.decode(manifest))
+    def put(self, manifest: msgspec.Raw, *, replace: bool = False) -> str:
+        return self.take_object(msgspec.json.decode(manifest), replace=replace)
 
-    def take_object(self, manifest: dict[str, Any]) -> str:
+    def take_object(self, manifest: dict[str, Any], *, replace: bool = False) -> str:
         try:
             claim = parse_claim(manifest)
         except RecordError as error:
             self._log.warning("a NodeSubnet means nothing", error=str(error))
             return str(manifest["metadata"]["name"])
-        if is_news(claim, self._ledger.claims.get(claim.subnet)):
+        if replace or is_news(claim, self._ledger.claims.get(claim.subnet)):
             self._ledger.set_claim(claim)
             self._ledger.unbar(claim.name)
             self._heard()
@@ -123,12 +125,12 @@ class Claims(Feed):
 
 
 class Pools(Feed):
-    def put(self, manifest: msgspec.Raw) -> str:
-        return self.take_object(msgspec.json.decode(manifest))
+    def put(self, manifest: msgspec.Raw, *, replace: bool = False) -> str:
+        return self.take_object(msgspec.json.decode(manifest), replace=replace)
 
-    def take_object(self, manifest: dict[str, Any]) -> str:
+    def take_object(self, manifest: dict[str, Any], *, replace: bool = False) -> str:
         pool = parse_pool(manifest)
-        if is_news(pool, self._ledger.pools.get(pool.name)):
+        if replace or is_news(pool, self._ledger.pools.get(pool.name)):
             self._ledger.set_pool(pool)
             self._heard()
         return pool.name
@@ -146,10 +148,11 @@ class Pools(Feed):
         self._heard()
 
 
+def _shortened(text: str) -> str:
+    """Return what is kept of a long annotation: its beginning, where that is a list of subnets."""
+    beginning = text[:LONGEST].rpartition(",")[0]
+    return f"{beginning},{TOO_LONG}" if read(beginning.partition(",")[0]).subnets else TOO_LONG
+
+
 def is_news(told: Node | NodeSubnet | SubnetPool, known: Node | NodeSubnet | SubnetPool | None) -> bool:
     return known is None or known.uid != told.uid or not before(told.version, known.version)
-
-
-def before(version: str, other: str) -> bool:
-    """Compare two versions; all that is known of their form is that they are numbers by now."""
-    return version.isdecimal() and other.isdecimal() and int(version) < int(other)

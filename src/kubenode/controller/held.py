@@ -79,10 +79,3 @@ class Held(Generic[T]):
             for (version, prefix), level in self._levels.items()
             if version == subnet.version and prefix >= subnet.prefix
         )
-
-    def spans(self, subnet: Subnet, prefix: int) -> Iterator[tuple[int, int]]:
-        """Yield from where to where, in units of /`prefix` from the start of `subnet`, it is taken; spans may overlap."""
-        unit = BITS[subnet.version] - prefix
-        for held, _ in self.overlapping(subnet):
-            first, last = max(held.number, subnet.number), min(held.last, subnet.last)
-            yield first - subnet.number >> unit, last - subnet.number >> unit

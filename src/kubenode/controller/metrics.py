@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, disable_created_metrics
 from prometheus_client.core import GaugeMetricFamily
 
+from kubenode.exposition import Counted
 from kubenode.version import VERSION
 
 if TYPE_CHECKING:
@@ -38,6 +39,10 @@ class Metrics:
         Gauge("kube_node_controller_queue_depth", "Nodes and pools to look at.", registry=self.registry).set_function(depth)
         Gauge("kube_node_controller_leader", "Whether this one works.", registry=self.registry).set_function(leads)
         self.registry.register(_Pools(figures))
+
+    def show_log(self, dropped: Callable[[], int]) -> None:
+        """Show how many log lines could not be written."""
+        self.registry.register(Counted("kube_node_controller_log_lines_dropped", "Log lines that could not be written.", dropped))
 
     def requested(self, verb: str, resource: str, result: str) -> None:
         self._requests.labels(verb, resource, result).inc()

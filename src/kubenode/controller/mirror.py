@@ -1,4 +1,7 @@
-"""A collection of the API server, followed: LIST in pages, then WATCH from there, resumed where it ends, listed anew if too late."""
+"""A collection of the API server, followed: LIST in pages, then WATCH from there, resumed where it ends.
+
+It is listed again where the version is too old, or may be of a time that never was: after a silence, or a connection that was refused.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ import msgspec
 
 from kubenode.cni.errors import INTERNAL, TRY_AGAIN_LATER, CNIError
 from kubenode.kube.refusal import RefusedError
+from kubenode.kube.resourceversion import before
 from kubenode.kube.stream import GarbledError
 
 if TYPE_CHECKING:
@@ -36,9 +40,9 @@ PACE = Pace()
 class Sink(Protocol):
     """Takes what a mirror is told."""
 
-    def put(self, manifest: msgspec.Raw) -> str: ...  # returns the object's name
+    def put(self, manifest: msgspec.Raw, *, replace: bool = False) -> str: ...  # the object's name; `replace`: whatever is known
     def drop(self, manifest: msgspec.Raw) -> None: ...
-    def only(self, names: set[str], version: str) -> None: ...  # at this version there were these and no others
+    def only(self, names: set[str], version: str) -> None: ...  # at this version there were these and no others; "": whatever is known
 
 
 class Restarts(Protocol):
@@ -71,6 +75,7 @@ class Mirror:
         self._pace = pace
         self._random = SystemRandom()
         self._version = ""  # "" where all has to be listed
+        self._newest = ""  # that was ever told
         self._failures = 0
         self._logged = ""
 
@@ -95,35 +100,46 @@ class Mirror:
 
     async def _listed(self) -> str:
         names: set[str] = set()
-        version = ""
+        version, back = "", False
         async with aclosing(self._cluster.pages(self._collection)) as pages:
-            async for items, version in pages:  # noqa: B007 (the last one counts)
-                names.update(self._sink.put(item) for item in items)
+            async for items, version in pages:
+                # A list is of now. One that is older than what was told is of an etcd that was restored: what is known never was.
+                back = before(version, self._newest)
+                names.update(self._sink.put(item, replace=back) for item in items)
                 await asyncio.sleep(0)  # a page takes a moment, and a Lease has to be renewed
-        self._sink.only(names, version)
+        self._sink.only(names, "" if back else version)
+        if back:
+            self._log.warning("time has gone back at the API server", resource=self._resource, known=self._newest, now=version)
+        self._newest = version
         return version
 
     async def _follow(self) -> None:
         seconds = max(1, round(self._pace.lifetime * self._random.uniform(0.8, 1.2)))
-        events = await self._cluster.watch(self._collection, self._version, seconds)
-        began = time.monotonic()
+        # An API server that was away may come back with an older etcd. A watch from a version that is still to come is silent then.
+        version, self._version = self._version, ""
+        events = await self._cluster.watch(self._collection, version, seconds)
+        self._version, began, told = version, time.monotonic(), False
         async with aclosing(events):
             try:
                 async with asyncio.timeout(seconds + self._pace.grace):
                     async for event in events:
+                        told = True
                         if event.kind == "DELETED":
                             self._sink.drop(event.object)
                         elif event.kind in ("ADDED", "MODIFIED"):
                             self._sink.put(event.object)
-                        self._version = _VERSION.decode(event.object).metadata.version
+                        self._version = self._newest = _VERSION.decode(event.object).metadata.version
                         self._well()
             except TimeoutError:
                 problem = f"the watch of {self._resource} has not ended after {seconds + self._pace.grace:g} s, as it should have"
+                self._version = ""
                 raise CNIError(TRY_AGAIN_LATER, problem, "does something between drop long connections?") from None
             except msgspec.MsgspecError as error:
                 problem = f"the watch of {self._resource} told something that is no object: {error}"
                 raise GarbledError(TRY_AGAIN_LATER, problem, "does something between answer in its place?") from error
         self._restarts.restarted(self._resource, "closed")
+        if not told:
+            self._version = ""
         if time.monotonic() - began < 1:
             problem = f"the API server accepts a watch of {self._resource} and ends it"
             raise CNIError(TRY_AGAIN_LATER, problem, "is it going down?")

@@ -1,7 +1,7 @@
 """PURE. Which node gets which subnet: all that is known of pools, claims and nodes, and for each node what has to be written.
 
-What a node has is never taken from it: an annotation is added to only where all that stands there came from the controller, and a claim
-goes only after its node has been without it for `reclaimAfter`.
+What a node has is never taken from it: an annotation is added to only where all that is in it came from the controller. A claim is held as
+long as its node has it in the annotation that the claim names, whatever its pool says now, and it goes only `reclaimAfter` after that.
 """
 
 from __future__ import annotations
@@ -9,18 +9,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kubenode.controller.held import Held
-from kubenode.controller.records import RECLAIM_AFTER, NodeSubnet, noted, object_name
-from kubenode.controller.space import Space, holder_of
+from kubenode.controller.records import RECLAIM_AFTER, NodeSubnet, object_name
+from kubenode.controller.released import Released
+from kubenode.controller.space import EVERYWHERE, Space, holder_of
+from kubenode.controller.texts import adoptable, read
 from kubenode.controller.turn import Turn, leave
 from kubenode.controller.vouchers import Vouchers
-from kubenode.ipam.ranges import RangeError
 
 BROKEN = "(a broken NodeSubnet)"  # the holder of what is barred; comes before every Node
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from kubenode.controller.records import Node, SubnetPool
+    from kubenode.controller.released import Now
     from kubenode.controller.writes import Conflict, Outcome
     from kubenode.ipam.ranges import Subnet
 
@@ -44,8 +46,9 @@ class Ledger:
         self.barred: dict[str, Subnet] = {}  # by the name that its NodeSubnet would have
         self.space = Space(self.claims)
         self.vouchers = Vouchers()
+        self.released = Released()
         self._of_node: dict[str, set[Subnet]] = {}
-        self._strange: dict[str, tuple[Subnet, ...]] = {}  # node: what its annotations hold without a claim of its own
+        self._strange: dict[str, dict[tuple[Subnet, str], None]] = {}  # node: what it holds without a claim, and where
 
     # What the API server tells.
 
@@ -76,6 +79,7 @@ class Ledger:
         claim = self.claims.remove(subnet)
         if claim is None:
             return
+        self.released.forget(subnet)
         mine = self._of_node[claim.node]
         mine.discard(subnet)
         if not mine:
@@ -91,6 +95,9 @@ class Ledger:
         self.nodes[node.name] = node
         if old is not None and (old.uid, old.labels, old.annotations) == (node.uid, node.labels, node.annotations):
             return
+        for claim in self._claims_of(node.name):
+            if claim.released is not None and self.holds(claim, node):
+                self.released.forget(claim.subnet)
         self._note(node.name)
         self.changed.add(node.name)
 
@@ -101,7 +108,7 @@ class Ledger:
 
     # What follows from it.
 
-    def plan(self, name: str, now: float) -> Outcome:
+    def plan(self, name: str, now: Now) -> Outcome:
         """Return what has to be written for a node, and enter what that creates."""
         node, claims = self.nodes.get(name), self._claims_of(name)
         if node is None:
@@ -110,7 +117,7 @@ class Ledger:
         keys = self._keys(claims)
         turn = Turn(self, node, keys, now)
         for key in keys:
-            turn.settle(key, self.by_key.get(key, []), [claim for claim in claims if self._key_of(claim) == key])
+            turn.settle(key, self.by_key.get(key, []), [claim for claim in claims if claim.annotation == key])
         self._remember(name, turn.conflicts, turn.waits_for)
         return turn.outcome()
 
@@ -126,18 +133,10 @@ class Ledger:
         if (entered := self.claims.get(claim.subnet)) is not None and not entered.uid:
             self.drop_claim(claim.subnet)
 
-    def holds(self, claim: NodeSubnet) -> bool:
-        """Tell whether the claim's node has it in an annotation."""
-        node = self.nodes.get(claim.node)
-        if node is None:
-            return False
-        for key in self._keys(self._claims_of(claim.node)):
-            try:
-                if claim.subnet in noted(node.annotations.get(key)):
-                    return True
-            except RangeError:
-                return True  # what the node has cannot be told
-        return False
+    def holds(self, claim: NodeSubnet, node: Node) -> bool:
+        """Tell whether the claim's node, as it is now, has it in an annotation, or may have it, as one cannot be read."""
+        texts = [read(node.annotations.get(key)) for key in self._keys([*self._claims_of(claim.node), claim])]
+        return any(text.problem or claim.subnet in text.subnets for text in texts)
 
     def bar(self, subnet: Subnet) -> None:
         """Do not give a subnet: the name of its NodeSubnet is taken by an object that says something else."""
@@ -158,13 +157,8 @@ class Ledger:
         return sorted(claim for subnet in self._of_node.get(name, ()) if (claim := self.claims.get(subnet)))
 
     def _keys(self, claims: Iterable[NodeSubnet]) -> dict[str, None]:
-        """Return the annotations that pools write to, and those of deleted pools that a node with these claims may still have."""
-        return dict.fromkeys([*self.by_key, *(claim.annotation for claim in claims if claim.pool not in self.pools)])
-
-    def _key_of(self, claim: NodeSubnet) -> str:
-        """Return the annotation that a claim is for: its pool's, or where the pool is gone, what that was."""
-        pool = self.pools.get(claim.pool)
-        return claim.annotation if pool is None else pool.annotation
+        """Return the annotations that pools write to, and those that these claims name: their pool wrote there."""
+        return dict.fromkeys([*self.by_key, *(claim.annotation for claim in claims)])
 
     def _remember(self, name: str, conflicts: list[Conflict], waits_for: set[str]) -> None:
         old_conflicts, old_pools = self.conflicts.get(name, []), self.waiting.get(name, set())
@@ -180,25 +174,28 @@ class Ledger:
 
     def _note(self, name: str) -> None:
         """Take note of what a node's annotations hold without a claim of its own, so that nobody else is given it."""
-        old, holder = self._strange.pop(name, ()), holder_of(name)
-        for subnet in old:
-            self.space.forget(subnet, holder)
-        node, found = self.nodes.get(name), []
-        for annotation in [node.annotations.get(key) for key in self.by_key] if node else ():
-            try:
-                subnets = noted(annotation)
-            except RangeError:
-                continue
-            for subnet in subnets:
-                claim = self.claims.get(subnet)
-                if claim is None or claim.node != name:
-                    self.space.note(subnet, holder)
-                    found.append(subnet)
+        old, holder = self._strange.pop(name, {}), holder_of(name)
+        for subnet, where in old:
+            self.space.forget(subnet, holder, where)
+        node = self.nodes.get(name)
+        found = dict.fromkeys(self._without_claim(node)) if node else {}
+        for subnet, where in found:
+            self.space.note(subnet, holder, where)
         if found:
-            self._strange[name] = tuple(found)
-        for subnet in old:
-            if subnet not in found:
+            self._strange[name] = found
+        for subnet, where in old:
+            if (subnet, where) not in found:
                 self._freed(subnet)
+
+    def _without_claim(self, node: Node) -> Iterator[tuple[Subnet, str]]:
+        """Yield what a node's annotations hold without a claim of its own, and in which annotation's pools that counts."""
+        for key, pools in self.by_key.items():
+            text = read(node.annotations.get(key))
+            coming = adoptable(node, text, pools, self.claims) if text.subnets else {}
+            for subnet in text.subnets:
+                claim = self.claims.get(subnet)
+                if claim is None or claim.node != node.name:
+                    yield subnet, EVERYWHERE if subnet in coming else key
 
     def _freed(self, subnet: Subnet) -> None:
         self.space.freed(subnet)
@@ -206,14 +203,12 @@ class Ledger:
 
     def _pools_changed(self, name: str) -> None:
         """Begin anew with all that depends on what pools there are."""
-        keys = set(self.by_key)
         self.by_key = {}
         for pool in sorted(self.pools.values()):
             self.by_key.setdefault(pool.annotation, []).append(pool)
         self.space.pools_changed(self.pools.values())
-        if keys != set(self.by_key):
-            for node in self.nodes:
-                self._note(node)
+        for node in self.nodes:
+            self._note(node)
         self.misplaced.pop(name, None)
         for _, claim in self.claims:
             if claim.pool == name:

@@ -15,6 +15,7 @@ from kubenode.cni.errors import INTERNAL, TRY_AGAIN_LATER, CNIError
 from kubenode.controller.events import Events
 from kubenode.controller.queue import Key, WorkQueue
 from kubenode.controller.records import GROUP
+from kubenode.controller.released import Now
 from kubenode.controller.status import figures, status
 from kubenode.controller.writes import Annotate, CreateClaim, DeleteClaim, UpdateClaim
 from kubenode.kube.refusal import RefusedError
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from kubenode.controller.feeds import Claims, Nodes, Pools
     from kubenode.controller.pools import Ledger
     from kubenode.controller.ports import Log
-    from kubenode.controller.records import NodeSubnet, SubnetPool
+    from kubenode.controller.records import Node, NodeSubnet, SubnetPool
     from kubenode.controller.status import Figures, Reserved
     from kubenode.controller.writes import Write
     from kubenode.kube.collection import Cluster
@@ -121,12 +122,12 @@ class Reconciler:
         name, ledger = key[1], self._ledger
         for _ in range(ROUNDS):
             ledger.changed.discard(name)
-            now = time.time()
+            now = Now(time.time(), time.monotonic())
             outcome = ledger.plan(name, now)
             await self._events.about_node(name, outcome.conflicts)
             if not outcome.writes:
                 if outcome.again is not None:
-                    self.queue.add_later(key, outcome.again - now)
+                    self.queue.add_later(key, outcome.again - now.steady)
                 return
             await self._all([self._write(write, key) for write in outcome.writes])
         # Others are quicker each time, or what is written does not stay: at once, and without an end, that would flood the API server.
@@ -166,13 +167,13 @@ class Reconciler:
             raise
         else:
             self._feeds.claims.take_object(made)
-            self._ledger.vouchers.add(claim.subnet, time.time())
+            self._ledger.vouchers.add(claim.subnet, time.monotonic())
             self._log.debug("gave", subnet=str(claim.subnet), node=claim.node, pool=claim.pool, adopted=claim.adopted)
 
     async def _update(self, claim: NodeSubnet) -> None:
         try:
             self._feeds.claims.take_object(await self._cluster.replace(f"{CLAIMS}/{claim.name}", claim.manifest()))
-            self._ledger.vouchers.add(claim.subnet, time.time())
+            self._ledger.vouchers.add(claim.subnet, time.monotonic())
         except RefusedError as refused:
             if refused.status not in (HTTPStatus.CONFLICT, HTTPStatus.NOT_FOUND):
                 raise
@@ -180,7 +181,8 @@ class Reconciler:
 
     async def _delete(self, write: DeleteClaim) -> None:
         claim = write.claim
-        if await self._node_there(claim.node) and (write.orphan or self._ledger.holds(claim)):
+        node = await self._node_now(claim.node)
+        if node is not None and (write.orphan or self._ledger.holds(claim, node)):
             return  # our watch was late
         try:
             await self._cluster.delete(f"{CLAIMS}/{claim.name}", claim.uid, claim.version)
@@ -210,22 +212,21 @@ class Reconciler:
             self._feeds.nodes.take_object(await self._cluster.merge(f"{NODES}/{node.name}", patch, metadata=True))
         except RefusedError as refused:
             if refused.status == HTTPStatus.CONFLICT:
-                await self._node_there(node.name)
+                await self._node_now(node.name)
             elif refused.status != HTTPStatus.NOT_FOUND:  # then the watch will tell that it was deleted
                 raise
         else:
             self._observer.served(time.monotonic() - self.queue.since(key))
             self._log.info("annotated", node=node.name, **{name.rpartition("/")[2]: value for name, value in write.values.items()})
 
-    async def _node_there(self, name: str) -> bool:
-        """Ask for a Node as it is now; tell whether there is one."""
+    async def _node_now(self, name: str) -> Node | None:
+        """Ask for a Node as it is now; None where there is no such Node."""
         try:
-            self._feeds.nodes.take_object(await self._cluster.get(f"{NODES}/{name}", metadata=True))
+            return self._feeds.nodes.take_object(await self._cluster.get(f"{NODES}/{name}", metadata=True))
         except RefusedError as refused:
             if refused.status != HTTPStatus.NOT_FOUND:
                 raise
-            return False
-        return True
+            return None
 
     async def _pool(self, name: str) -> None:
         pool = self._ledger.pools.get(name)

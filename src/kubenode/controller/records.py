@@ -51,6 +51,14 @@ class Block(NamedTuple):
     def holds(self, subnet: Subnet) -> bool:
         return subnet.prefix >= self.cidr.prefix and self.cidr.overlaps(subnet)
 
+    def cuts(self, subnet: Subnet) -> bool:
+        """Tell whether a subnet is one of those that the network is cut into."""
+        return subnet.prefix == self.node_prefix and self.holds(subnet)
+
+    def is_covered_by(self, subnet: Subnet) -> bool:
+        """Tell whether a subnet that is larger than a node's has the whole network, so that nothing would be left beside it."""
+        return subnet.prefix < self.node_prefix and subnet.prefix <= self.cidr.prefix
+
     def offers(self, subnet: Subnet) -> bool:
         return self.holds(subnet) and not any(subnet.overlaps(excluded) for excluded in self.exclude)
 
@@ -69,6 +77,9 @@ class SubnetPool(NamedTuple):
     generation: int = 0
     version: str = ""
     status: Mapping[str, Any] = {}
+
+    def serves(self, node: Node) -> bool:
+        return not self.problems and self.selector.matches(node.labels)
 
     def same_spec(self, other: SubnetPool) -> bool:
         return self[:6] == other[:6] and (self.uid, self.created) == (other.uid, other.created)

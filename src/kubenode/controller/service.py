@@ -8,7 +8,7 @@ import secrets
 import signal
 import socket
 import time
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -20,14 +20,13 @@ from kubenode.controller.mirror import Mirror
 from kubenode.controller.pools import Ledger
 from kubenode.controller.reconcile import CLAIMS, NODES, POOLS, Feeds, Reconciler
 from kubenode.controller.status import Reserved
+from kubenode.exposition import HTTPServer
 from kubenode.ipam.ranges import RangeError, Subnet, parse_subnet
 from kubenode.kube.collection import Cluster, Collection
 from kubenode.version import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from prometheus_client import CollectorRegistry
+    from collections.abc import Mapping
 
     from kubenode.controller.ports import Log
 
@@ -36,10 +35,6 @@ BEAT = 1.0  # seconds between two signs of life
 ALIVE = 20.0  # seconds that the event loop may take for a turn
 LOOK_EVERY = 3600.0  # seconds between looks at podCIDRs, where pools stay as they are
 POOLS_EVERY = 5.0  # seconds between looks whether they do
-
-
-class Closeable(Protocol):
-    def server_close(self) -> None: ...
 
 
 class _Spec(msgspec.Struct, rename={"pod_cidrs": "podCIDRs"}):
@@ -59,23 +54,21 @@ _POD_CIDRS: msgspec.json.Decoder[_Node] = msgspec.json.Decoder(_Node)
 
 
 class Options(NamedTuple):
-    """How the controller is run. `lease`: "" for none."""
+    """How the controller is run. `lease`: "" for none; `listen`: host and port, None for no HTTP."""
 
     kubeconfig: str = ""
     namespace: str = "kube-system"
     lease: str = "kube-node-controller"
     service_cidrs: tuple[Subnet, ...] = ()
     pod_cidrs: tuple[Subnet, ...] = ()
+    listen: tuple[str, int] | None = None
     terms: Terms = TERMS
 
 
 class Controller:
-    """One controller. Raises CNIError where it cannot start. `serve` answers HTTP with metrics and these checks."""
+    """One controller. Raises CNIError where it cannot start."""
 
-    def __init__(
-        self, options: Options, environ: Mapping[str, str], log: Log,
-        serve: Callable[[CollectorRegistry, dict[str, Callable[[], str]]], Closeable | None],
-    ) -> None:  # fmt: skip
+    def __init__(self, options: Options, environ: Mapping[str, str], log: Log) -> None:
         self._options = options
         self._log = log
         self._metrics = Metrics()
@@ -92,7 +85,6 @@ class Controller:
         ]
         identity = f"{socket.gethostname()}_{secrets.token_hex(4)}"
         self._leader = Leader(self._cluster, options.namespace, options.lease, identity, self._lead, log, options.terms)
-        self._serve = serve
         self._turn = time.monotonic()
 
     async def run(self) -> None:
@@ -101,7 +93,10 @@ class Controller:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         self._metrics.show(self._reconciler.figures, lambda: len(self._reconciler.queue), lambda: self._reconciler.works)
-        http = self._serve(self._metrics.registry, {"/healthz": self._ill, "/readyz": self._unready})
+        self._metrics.show_log(lambda: self._log.dropped)
+        if self._options.listen:
+            checks = {"/healthz": self._ill, "/readyz": self._unready}
+            HTTPServer(self._options.listen, self._metrics.registry, checks, self._log).start()
         tasks = [asyncio.create_task(job) for job in (self._beat(), self._work(), *(mirror.run() for mirror in self._mirrors))]
         stopped = asyncio.create_task(stop.wait())
         self._log.info("controller started", version=VERSION, pid=os.getpid())
@@ -116,8 +111,6 @@ class Controller:
             if self._options.lease:
                 await self._leader.resign()
             await self._cluster.aclose()
-            if http:
-                http.server_close()
             self._log.info("controller stopped")
 
     async def _work(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from kubenode.controller.held import Held
@@ -9,7 +10,7 @@ from kubenode.ipam.address import BITS
 from kubenode.ipam.ranges import Subnet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from kubenode.controller.records import Block, NodeSubnet, SubnetPool
 
@@ -19,36 +20,48 @@ def holder_of(node: str) -> str:
     return f"Node {node}"
 
 
+EVERYWHERE = ""  # no annotation: what is held there is held in all pools
+
+
 class Space:
-    """Claims, and what is held without one (`strange`: subnet to holders), seen as what is not free."""
+    """Claims, and what is held without one, seen as what is not free.
+
+    `_strange`: in which annotation, and by whom. What is about to be claimed is held EVERYWHERE; what is in conflict only within the pools
+    of its own annotation, and only itself: of a network that it would have whole, it holds nothing.
+    """
 
     def __init__(self, claims: Held[NodeSubnet]) -> None:
         self._claims = claims
-        self.strange: Held[set[str]] = Held()
+        self._strange: defaultdict[str, Held[set[str]]] = defaultdict(Held)
         self.overlaps: dict[str, list[str]] = {}  # pool: where it overlaps which other
         self.barred: dict[tuple[str, Block], str] = {}  # a pool's block that gives nothing, and why
-        self._lowest: dict[Block, int] = {}  # below it nothing is free
+        self._lowest: dict[tuple[str, Block], int] = {}  # by annotation and network: below it nothing is free
 
-    def note(self, subnet: Subnet, holder: str) -> None:
-        holders = self.strange.get(subnet)
+    def note(self, subnet: Subnet, holder: str, key: str = EVERYWHERE) -> None:
+        holders = self._strange[key].get(subnet)
         if holders is None:
-            self.strange.put(subnet, {holder})
+            self._strange[key].put(subnet, {holder})
         else:
             holders.add(holder)
 
-    def forget(self, subnet: Subnet, holder: str) -> None:
-        holders = self.strange.get(subnet)
+    def forget(self, subnet: Subnet, holder: str, key: str = EVERYWHERE) -> None:
+        holders = self._strange[key].get(subnet)
         if holders is not None:
             holders.discard(holder)
             if not holders:
-                self.strange.remove(subnet)
+                self._strange[key].remove(subnet)
+
+    def strange(self, subnet: Subnet, *keys: str) -> Iterator[tuple[Subnet, set[str]]]:
+        """Yield what has an address of `subnet` and is held without a claim, everywhere or in these annotations, with its holders."""
+        for key in (EVERYWHERE, *keys):
+            yield from self._strange[key].overlapping(subnet)
 
     def freed(self, subnet: Subnet) -> None:
         """Look again where `subnet` was."""
-        for block, lowest in self._lowest.items():
+        for (key, block), lowest in self._lowest.items():
             if block.cidr.overlaps(subnet):
                 host = BITS[block.cidr.version] - block.node_prefix
-                self._lowest[block] = min(lowest, max(block.cidr.number, subnet.number >> host << host))
+                self._lowest[key, block] = min(lowest, max(block.cidr.number, subnet.number >> host << host))
 
     def pools_changed(self, pools: Iterable[SubnetPool]) -> None:
         self._lowest = {}
@@ -75,52 +88,56 @@ class Space:
         """Tell whether addresses of `subnet` are about to be claimed for another node: the API server may still refuse that."""
         return any(claim.node != node and not claim.uid for _, claim in self._claims.overlapping(subnet))
 
-    def rival(self, subnet: Subnet, node: str) -> str | None:
-        """Return who else has an address of `subnet`, as far as that counts against `node`: who has a claim, or comes first."""
+    def rival(self, subnet: Subnet, node: str, *keys: str) -> str | None:
+        """Return who else has an address of `subnet`, as far as that counts against `node`: who has a claim, or comes first.
+
+        Of conflicts, only those in the annotations `keys` count.
+        """
         for _, claim in self._claims.overlapping(subnet):
             if claim.node != node:
                 return holder_of(claim.node)
         mine = holder_of(node)
-        return min((holder for _, holders in self.strange.overlapping(subnet) for holder in holders if holder < mine), default=None)
+        return min((holder for _, holders in self.strange(subnet, *keys) for holder in holders if holder < mine), default=None)
 
     def lowest_free(self, pool: SubnetPool, version: int) -> Subnet | None:
         """Return the lowest free subnet of the first block of a family that has one."""
         for block in pool.blocks:
             if block.cidr.version == version and (pool.name, block) not in self.barred:
-                subnet = self._lowest_of(block)
+                subnet = self._lowest_of(pool.annotation, block)
                 if subnet is not None:
                     return subnet
         return None
 
-    def free(self, block: Block) -> int:
-        """Count the free subnets of a block."""
-        spans = [*self._claims.spans(block.cidr, block.node_prefix), *self.strange.spans(block.cidr, block.node_prefix)]
+    def free(self, key: str, block: Block) -> int:
+        """Count the free subnets of a block, for a pool with this annotation."""
         unit = BITS[block.cidr.version] - block.node_prefix
-        for excluded in block.exclude:
-            first, last = max(excluded.number, block.cidr.number), min(excluded.last, block.cidr.last)
-            spans.append((first - block.cidr.number >> unit, last - block.cidr.number >> unit))
+        spans = [
+            (max(held.number, block.cidr.number) - block.cidr.number >> unit, min(held.last, block.cidr.last) - block.cidr.number >> unit)
+            for held in self._taken(block.cidr, key, block)
+        ]
         taken, end = 0, -1
         for first, last in sorted(spans):
             taken += max(0, last - max(first, end + 1) + 1)
             end = max(end, last)
         return block.total - taken
 
-    def _lowest_of(self, block: Block) -> Subnet | None:
+    def _lowest_of(self, key: str, block: Block) -> Subnet | None:
         size = 1 << BITS[block.cidr.version] - block.node_prefix
-        number = self._lowest.get(block, block.cidr.number)
+        number = self._lowest.get((key, block), block.cidr.number)
         while number <= block.cidr.last:
             subnet = Subnet(block.cidr.version, number, block.node_prefix)
-            last = self._taken_until(subnet, block)
+            last = max((held.last for held in self._taken(subnet, key, block)), default=None)
             if last is None:
-                self._lowest[block] = number
+                self._lowest[key, block] = number
                 return subnet
             # What is larger than a subnet ends where a subnet ends; of what is smaller the rest of its subnet goes with it.
             number = max(number + size, last + 1)
-        self._lowest[block] = number
+        self._lowest[key, block] = number
         return None
 
-    def _taken_until(self, subnet: Subnet, block: Block) -> int | None:
-        ends = [excluded.last for excluded in block.exclude if excluded.overlaps(subnet)]
-        ends += [held.last for held, _ in self._claims.overlapping(subnet)]
-        ends += [held.last for held, _ in self.strange.overlapping(subnet)]
-        return max(ends, default=None)
+    def _taken(self, subnet: Subnet, key: str, block: Block) -> Iterator[Subnet]:
+        """Yield what has an address of `subnet`, a part of a block of a pool with this annotation."""
+        yield from (excluded for excluded in block.exclude if excluded.overlaps(subnet))
+        yield from (held for held, _ in self._claims.overlapping(subnet))
+        yield from (held for held, _ in self.strange(subnet))
+        yield from (held for held, _ in self._strange[key].overlapping(subnet) if not block.is_covered_by(held))

@@ -48,7 +48,7 @@ def figures(ledger: Ledger, pool: SubnetPool) -> Figures:
 
 
 def usages(ledger: Ledger, pool: SubnetPool) -> list[Usage]:
-    return [Usage(block, block.total, ledger.claims.within(block.cidr), ledger.space.free(block)) for block in pool.blocks]
+    return [Usage(block, block.total, ledger.claims.within(block.cidr), ledger.space.free(pool.annotation, block)) for block in pool.blocks]
 
 
 def status(

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kubenode.controller.records import NodeSubnet, noted
+from kubenode.controller.records import NodeSubnet
+from kubenode.controller.texts import adoptable, read
 from kubenode.controller.writes import (
+    FOREIGN,
     OUTSIDE,
     OVERLAP,
     UNREADABLE,
@@ -19,13 +21,13 @@ from kubenode.controller.writes import (
     Outcome,
     UpdateClaim,
 )
-from kubenode.ipam.ranges import RangeError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Iterable
 
     from kubenode.controller.pools import Ledger
     from kubenode.controller.records import Node, SubnetPool
+    from kubenode.controller.released import Now
     from kubenode.controller.writes import Write
     from kubenode.ipam.ranges import Subnet
 
@@ -34,12 +36,12 @@ SETTLED_AFTER = 1.0  # seconds; by then the API server has said whether a claim 
 
 
 class Turn:
-    """What a node needs. `keys`: the annotations that pools write to, or wrote to before they were deleted.
+    """What a node needs. `keys`: the annotations that pools write to, and those that its claims name, though their pool may have moved on.
 
     `values`: what its annotations are to be; they are written once all claims of them are there.
     """
 
-    def __init__(self, ledger: Ledger, node: Node, keys: Collection[str], now: float) -> None:
+    def __init__(self, ledger: Ledger, node: Node, keys: Iterable[str], now: Now) -> None:
         self.node = node
         self.writes: list[Write] = []
         self.conflicts: list[Conflict] = []
@@ -48,29 +50,31 @@ class Turn:
         self.again: float | None = None
         self._ledger = ledger
         self._now = now
-        self._keys = keys
-        self._has = {subnet for key in keys for subnet in self._readable(key)}
+        self._texts = {key: read(node.annotations.get(key)) for key in keys}
+        self._has = {subnet for text in self._texts.values() for subnet in text.subnets}
+        self._doubt = any(text.problem for text in self._texts.values())  # what the node has cannot be told, so it may have all its claims
 
     def settle(self, key: str, pools: list[SubnetPool], claims: list[NodeSubnet]) -> None:
-        """Settle one annotation: `pools` write to it, `claims` are the node's own of these pools, or of one that was deleted."""
-        serving = [pool for pool in pools if not pool.problems and pool.selector.matches(self.node.labels)]
+        """Settle one annotation: `pools` write to it, `claims` are the node's own that name it."""
+        serving = [pool for pool in pools if pool.serves(self.node)]
         text = self.node.annotations.get(key)
         if text is None and not serving and not claims:
             return
-        try:
-            subnets = noted(text)
-        except RangeError as error:
-            # What the node has cannot be told, so nothing that it may have is touched.
-            self._conflict(key, pools, UNREADABLE, f"annotation {key} of Node {self.node.name} is {text!r}: {error}")
+        subnets, problem = self._texts[key]
+        if problem:
+            self._conflict(key, pools, UNREADABLE, f"annotation {key} of Node {self.node.name} is {text!r}: {problem}")
+            for claim in claims:
+                self._keep(claim)
             return
-        by_hand = [subnet for subnet in subnets if not self._is_ours(subnet, key, pools)]
-        # A pool may have moved on to another annotation, while the one before still holds a subnet, and belongs to another pool.
-        spare = [claim for claim in claims if claim.subnet not in subnets and claim.subnet not in self._has]
+        coming = adoptable(self.node, self._texts[key], pools, self._ledger.claims)
+        by_hand = [subnet for subnet in subnets if not self._is_ours(subnet, key, pools, coming.get(subnet))]
+        # A person may have moved one to another annotation, whose turn is then to see to it.
+        spare = [claim for claim in claims if claim.subnet not in self._has]
         missing = set() if by_hand else {block.cidr.version for pool in serving for block in pool.blocks} - {s.version for s in subnets}
-        added = [claim for version in sorted(missing) if (claim := self._take(version, key, serving, spare))]
-        for claim in spare:
-            if claim not in added:
-                self._release(claim)
+        added = [taken for version in sorted(missing) if (taken := self._take(version, key, serving, spare))]
+        for claim in claims if self._doubt else spare:
+            if claim.subnet not in subnets and claim not in added:
+                (self._keep if self._doubt else self._release)(claim)
         confirmed = [self._confirm_anew(claim, key) for claim in added]
         if confirmed and all(confirmed):
             self.values[key] = ",".join([*([text.strip()] if text and text.strip() else []), *(str(claim.subnet) for claim in added)])
@@ -80,49 +84,59 @@ class Turn:
         annotating = [Annotate(self.node, self.values)] if self.values else []
         return Outcome([*self.writes, *annotating], self.conflicts, self.again)
 
-    def _is_ours(self, subnet: Subnet, key: str, pools: list[SubnetPool]) -> bool:
-        """See to a subnet of the annotation; tell whether the controller has written it."""
+    def _is_ours(self, subnet: Subnet, key: str, pools: list[SubnetPool], pool: SubnetPool | None) -> bool:
+        """See to a subnet of the annotation, which may be taken over for `pool`; tell whether the controller has written it."""
         claim = self._ledger.claims.get(subnet)
         elsewhere = self._elsewhere(subnet, key)
         if claim is not None and claim.node == self.node.name and not elsewhere:
             self._confirm(claim, key)
             return not claim.adopted
         if self._ledger.space.is_open(subnet, self.node.name):
-            self._look_again(self._now + SETTLED_AFTER)
+            self._look_again(self._now.steady + SETTLED_AFTER)
             return False
-        rival = elsewhere or self._ledger.space.rival(subnet, self.node.name)
-        pool = next((pool for pool in pools if any(block.holds(subnet) for block in pool.blocks)), None)
-        if rival is not None and pools:
-            message = f"{subnet} in annotation {key} of Node {self.node.name} overlaps with what {rival} has"
-            self._conflict(key, [pool] if pool else pools, OVERLAP, message)
-        elif pool is not None:
+        rival = elsewhere or self._ledger.space.rival(subnet, self.node.name, *([] if pool else [key]))
+        if rival is None and pool is not None:
             self._create(NodeSubnet(subnet, pool.name, key, self.node.name, self.node.uid, adopted=True))
         elif pools:
-            message = f"{subnet} in annotation {key} of Node {self.node.name} is of no SubnetPool with this annotation"
-            self._conflict(key, pools, OUTSIDE, message)
+            self._tell(subnet, key, pools, rival)
         return False
+
+    def _tell(self, subnet: Subnet, key: str, pools: list[SubnetPool], rival: str | None) -> None:
+        """Tell why a subnet is not taken over."""
+        of = [pool for pool in pools if any(block.holds(subnet) for block in pool.blocks)]
+        what = f"{subnet} in annotation {key} of Node {self.node.name}"
+        if rival is not None:
+            self._conflict(key, of or pools, OVERLAP, f"{what} overlaps with what {rival} has")
+        elif not of:
+            self._conflict(key, pools, OUTSIDE, f"{what} is of no SubnetPool with this annotation")
+        elif not any(block.cuts(subnet) for pool in of for block in pool.blocks):
+            sizes = sorted({f"/{block.node_prefix}" for pool in of for block in pool.blocks if block.holds(subnet)})
+            self._conflict(key, of, FOREIGN, f"{what} is not taken over: a node gets a {' or a '.join(sizes)} of {_names(of)}")
+        elif not any(pool.serves(self.node) for pool in of):
+            self._conflict(key, of, FOREIGN, f"{what} is not taken over: {_names(of)} does not serve this node")
+        else:
+            self._conflict(key, of, FOREIGN, f"{what} is not taken over: the node has one of {_names(of)} already")
 
     def _elsewhere(self, subnet: Subnet, key: str) -> str | None:
         """Return another annotation of the node that has claimed addresses of a subnet and still holds them."""
         for held, claim in self._ledger.claims.overlapping(subnet):
             other = claim.annotation
-            if claim.node == self.node.name and other != key and other in self._keys and held in self._readable(other):
+            if claim.node == self.node.name and other != key and other in self._texts and held in self._texts[other].subnets:
                 return f"its annotation {other}"
         return None
-
-    def _readable(self, key: str) -> tuple[Subnet, ...]:
-        try:
-            return noted(self.node.annotations.get(key))
-        except RangeError:
-            return ()
 
     def _take(self, version: int, key: str, pools: list[SubnetPool], spare: Iterable[NodeSubnet]) -> NodeSubnet | None:
         """Return a claim of a family for the node: one that it has already, or a new one."""
         # Not those of a pool that does not serve it any more, nor what it does not offer any more: that is how a node moves on.
         serving = {pool.name for pool in pools}
-        there = [claim for claim in spare if claim.subnet.version == version and claim.pool in serving and not self._is_misplaced(claim)]
-        if there:
-            return there[0]
+        for claim in spare:
+            if (
+                claim.subnet.version == version
+                and claim.pool in serving
+                and claim.subnet not in self._has
+                and not self._is_misplaced(claim)
+            ):
+                return claim
         offering = [pool for pool in pools if any(block.cidr.version == version for block in pool.blocks)]
         for pool in offering:
             subnet = self._ledger.space.lowest_free(pool, version)
@@ -155,23 +169,27 @@ class Turn:
         """Confirm a claim that is about to be annotated: what is known of it may be old, and another controller may be taking it back."""
         if not self._confirm(claim, key):
             return False
-        if not self._ledger.vouchers.cover(claim.subnet, self._now):
+        if not self._ledger.vouchers.cover(claim.subnet, self._now.steady):
             self.writes.append(UpdateClaim(claim))  # as it is: refused unless it is
             return False
         return True
+
+    def _keep(self, claim: NodeSubnet) -> None:
+        """See to a claim that the node may have: it is not released."""
+        if claim.uid:
+            self._confirm(claim, claim.annotation)
+        else:
+            self._ledger.withdraw(claim)
 
     def _release(self, claim: NodeSubnet) -> None:
         """See to a claim that the node does not have, and does not need: note since when, and forget it once that is long enough."""
         if not claim.uid:
             self._ledger.withdraw(claim)
             return
-        due = (self._now if claim.released is None else claim.released) + self._ledger.reclaim_after(claim.pool)
-        if claim.released is None:
-            self.writes.append(UpdateClaim(claim._replace(released=self._now)))
-        elif due <= self._now:
-            self.writes.append(DeleteClaim(claim, orphan=False))
-            return
-        self._look_again(due)
+        write, left = reclaim(self._ledger, claim, self._now, orphan=False)
+        self.writes += write
+        if left > 0:
+            self._look_again(self._now.steady + left)
 
     def _look_again(self, when: float) -> None:
         self.again = when if self.again is None else min(self.again, when)
@@ -181,15 +199,25 @@ class Turn:
         self.conflicts.append(Conflict(self.node.name, self.node.uid, key, reason, message, names))
 
 
-def leave(ledger: Ledger, claims: Iterable[NodeSubnet], now: float) -> Outcome:
-    """See to the claims of a node that is gone: note since when, and forget them once that is long enough."""
+def _names(pools: Iterable[SubnetPool]) -> str:
+    return "SubnetPool " + ", ".join(pool.name for pool in pools)
+
+
+def reclaim(ledger: Ledger, claim: NodeSubnet, now: Now, *, orphan: bool) -> tuple[list[Write], float]:
+    """Note that a claim is released, or forget it once that is long enough; return for how many seconds it is not."""
+    after = ledger.reclaim_after(claim.pool)
+    if claim.released is None:
+        return [UpdateClaim(claim._replace(released=now.wall))], after
+    left = ledger.released.left(claim, after, now)
+    return [DeleteClaim(claim, orphan)] if left <= 0 else [], left
+
+
+def leave(ledger: Ledger, claims: Iterable[NodeSubnet], now: Now) -> Outcome:
+    """See to the claims of a node that is gone."""
     writes: list[Write] = []
-    dues: list[float] = []
+    waits: list[float] = []
     for claim in claims:
-        due = (now if claim.released is None else claim.released) + ledger.reclaim_after(claim.pool)
-        if claim.released is None:
-            writes.append(UpdateClaim(claim._replace(released=now)))
-        elif due <= now:
-            writes.append(DeleteClaim(claim, orphan=True))
-        dues.append(due)
-    return Outcome(writes, [], min((due for due in dues if due > now), default=None))
+        write, left = reclaim(ledger, claim, now, orphan=True)
+        writes += write
+        waits += [left] if left > 0 else []
+    return Outcome(writes, [], now.steady + min(waits) if waits else None)

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from kubenode.controller.records import Node, NodeSubnet
 
-OVERLAP, OUTSIDE, UNREADABLE = "SubnetOverlap", "SubnetOutsidePools", "AnnotationUnreadable"
+OVERLAP, OUTSIDE, FOREIGN, UNREADABLE = "SubnetOverlap", "SubnetOutsidePools", "SubnetNotAdopted", "AnnotationUnreadable"
 
 
 class CreateClaim(NamedTuple):
@@ -23,7 +23,7 @@ class UpdateClaim(NamedTuple):
 
 
 class DeleteClaim(NamedTuple):
-    """Delete the NodeSubnet, if it is still of that version and in no annotation of its Node. `orphan`: and if there is no such Node."""
+    """Delete the NodeSubnet, if it is still of that version and its Node does not hold it. `orphan`: and if there is no such Node."""
 
     claim: NodeSubnet
     orphan: bool
@@ -51,7 +51,7 @@ class Conflict(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What is to be done for a node now. `again`: when to look at it again, as nothing else would cause that."""
+    """What is to be done for a node now. `again`: when to look at it again, by the steady clock, as nothing else would cause that."""
 
     writes: list[Write]
     conflicts: list[Conflict]

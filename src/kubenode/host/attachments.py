@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 from kubenode.cni.jsontext import JSONTextError, dumps, loads
+from kubenode.cni.netconf import invalid
 from kubenode.host import files
 from kubenode.ipam.store import Attachment
 
@@ -17,11 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
+LONGEST = 64 << 10  # bytes of a record
 DIGEST = ":"
 
 
 class Attachments:
-    """The records of one network. Raises OSError where the disk does."""
+    """The records of one network. Raises OSError where the disk does, and CNIError 7 for a record that is too long."""
 
     def __init__(self, run_dir: str, network: str) -> None:
         self._directory = os.path.join(run_dir, "attachments")
@@ -34,6 +36,8 @@ class Attachments:
 
     def write(self, attachment: Attachment, record: dict[str, Any]) -> None:
         content = dumps({"network": self._network, "containerID": attachment.container_id, "ifname": attachment.ifname, **record})
+        if len(content) > LONGEST:
+            raise invalid([f"ipam and what is said of the pod have {len(content)} bytes, more than the {LONGEST} that are remembered"])
         try:
             self._write(attachment, content.encode())
         except FileNotFoundError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from kubenode.cni import keys
 from kubenode.cni.jsontext import JSONTextError, loads
 from kubenode.host import files
 
@@ -40,7 +41,8 @@ def plugins(content: object, ipam_types: Collection[str]) -> Iterator[dict[str, 
     if not isinstance(content, dict):
         return
     common = {key: content[key] for key in ("name", "cniVersion") if key in content}
-    for plugin in _listed(content):
+    for one in _listed(content):
+        plugin = keys.canonical(one, keys.NETWORK)
         ipam = plugin.get("ipam")
         if isinstance(ipam, dict) and ipam.get("type") in list(ipam_types):  # a list compares with whatever stands there
             yield {**plugin, **common}

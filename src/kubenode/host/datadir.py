@@ -1,50 +1,93 @@
 """Reservations on disk, byte for byte as host-local keeps them (its `backend/disk`), so that either can go on from the other.
 
 `DATA_DIR/NETWORK/` has a file for each address, with the container ID, CR LF and the interface name in it; `last_reserved_ip.N`; and
-`lock`, under flock(2) while anything else here is read or written. Beside it, in `DATA_DIR/.NETWORK.boot`, which no network can be called,
-is the boot that the reservations are of; host-local has no such file.
+`lock`, under flock(2) while anything else here is read or written. Beside it, in `DATA_DIR/.NETWORK.boot`, is the boot that the
+reservations are of; host-local has no such file.
+
+A common cure is `rm -rf NETWORK/*`, which takes away the lock, too. A reservation therefore appears with its owner in it, and is as
+exclusive without the lock.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import time
 
 from kubenode.cni.request import is_ifname, is_name
-from kubenode.host import files
-from kubenode.ipam.address import parse_address
+from kubenode.host import boot, files
+from kubenode.ipam.address import address_of, parse_address
 from kubenode.ipam.index import Index
 from kubenode.ipam.store import Attachment, Reservation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
     from kubenode.ipam.address import Address
 
-BOOT_ID = "/proc/sys/kernel/random/boot_id"  # random(4): another one each time the kernel starts
 DEFAULT_DATA_DIR = "/var/lib/cni/networks"
 LOCK = "lock"
 LAST_RESERVED = "last_reserved_ip."
-MARKED = files.NAME_MAX - len(".") - len(".boot") - len(files.TEMPORARY)  # bytes of a network's name that its boot marker can have
+ABANDONED = 60.0  # seconds after which whoever has made a file and not written it is dead
+HERE = boot.Boot()
+# What open(2) and link(2) say where the file system, the kernel or a filter has no unnamed files, or /proc is not there to name them.
+NO_UNNAMED = frozenset(
+    [errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT, errno.EXDEV, errno.ENOSYS, errno.EPERM, errno.EACCES, errno.ELOOP]
+)
+
+
+def wait_for(lock: int, _path: str) -> None:
+    """Wait for a lock that another has, for as long as that takes."""
+    fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 class DiskStore:
-    """The reservations of one network. Raises OSError where the disk does."""
+    """The reservations of one network. Raises OSError where the disk does. `wait`: how a lock is waited for that another has."""
 
-    def __init__(self, data_dir: str, network: str) -> None:
+    def __init__(self, data_dir: str, network: str, this_boot: boot.Boot = HERE, wait: Callable[[int, str], None] = wait_for) -> None:
+        self._wait = wait
         self.directory = os.path.join(data_dir or DEFAULT_DATA_DIR, network)
-        self.boot_path = os.path.join(data_dir or DEFAULT_DATA_DIR, f".{files.short(network, MARKED)}.boot")
+        self.boot_path = boot.path_of(data_dir or DEFAULT_DATA_DIR, network)
+        self._network = network
+        self._boot = this_boot
 
-    def lock(self) -> _Lock:
-        return _Lock(self.directory)
+    def lock(self) -> Lock:
+        return Lock(self.directory, self._wait)
 
     def is_there(self) -> bool:
         try:
             os.stat(f"{self.directory}/.")
         except (FileNotFoundError, NotADirectoryError):
             return False
+        return True
+
+    def require_place(self) -> None:
+        """Raise CNIError 7 where the directory would be in another network's, or is something else's. One look once it has a lock."""
+        if not os.path.lexists(os.path.join(self.directory, LOCK)):
+            from kubenode.host import storeplace  # only before a network's first ADD
+
+            storeplace.require(self.directory)
+
+    def if_unused(self, do: Callable[[], None]) -> bool:
+        """Do something while nothing is reserved here and nobody is about to; say whether. Whoever has the lock is not waited for."""
+        try:
+            fd = os.open(os.path.join(self.directory, LOCK), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            fd = -1
+        try:
+            if fd >= 0:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if self.is_there() and any(DiskStore.taken(self).values()):
+                return False
+            do()
+        except BlockingIOError:
+            return False
+        finally:
+            if fd >= 0:
+                os.close(fd)
         return True
 
     def reservations(self) -> Iterator[Reservation]:
@@ -75,21 +118,55 @@ class DiskStore:
 
     def reserve(self, address: Address, attachment: Attachment) -> bool:
         path = os.path.join(self.directory, str(address))
+        content = f"{attachment.container_id}\r\n{attachment.ifname}".encode()
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                self._make(path, content)
+            except OSError as error:
+                if error.errno not in NO_UNNAMED:
+                    raise
+                self._make_in_place(path, content)
         except FileExistsError:
             return False
+        return True
+
+    def _make(self, path: str, content: bytes) -> None:
+        """Make a file that has its content once it has a name (open(2), O_TMPFILE). Raises OSError."""
+        fd = os.open(self.directory, os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
         try:
-            files.write_all(fd, f"{attachment.container_id}\r\n{attachment.ifname}".encode())
+            files.write_all(fd, content)
+            os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd)  # with a directory it is linkat(2), which follows links
+        finally:
+            os.close(fd)
+
+    def _make_in_place(self, path: str, content: bytes) -> None:
+        """Make a file as host-local does. Raises OSError."""
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            files.write_all(fd, content)
         except BaseException:
-            files.discard(path)  # torn where it stays, which the next ADD heals
+            files.discard(path)  # torn where it stays, which a later ADD heals
             raise
         finally:
             os.close(fd)
+
+    def release(self, reservation: Reservation) -> bool:
+        if not self.has(reservation):
+            return False
+        files.remove(os.path.join(self.directory, reservation.name))
         return True
 
-    def release(self, reservation: Reservation) -> None:
-        files.remove(os.path.join(self.directory, reservation.name))
+    def has(self, reservation: Reservation) -> bool:
+        try:
+            return owner_in(files.read(os.path.join(self.directory, reservation.name))) == reservation.attachment
+        except FileNotFoundError:
+            return False
+
+    def is_abandoned(self, reservation: Reservation) -> bool:
+        try:
+            return time.time() - os.lstat(os.path.join(self.directory, reservation.name)).st_mtime > ABANDONED
+        except FileNotFoundError:
+            return False
 
     def last_reserved(self, set_id: int) -> Address | None:
         try:
@@ -109,29 +186,54 @@ class DiskStore:
         finally:
             os.close(fd)
 
-    def is_of_another_boot(self) -> bool:
-        this = boot_id()
-        try:
-            noted = files.read(self.boot_path)
-        except FileNotFoundError:
-            self.note_boot()
-            return False
-        return this not in {b"", noted}
+    def is_of_this_boot(self) -> bool:
+        return self._boot.is_in(self.boot_noted())
+
+    def dead(self) -> list[Reservation]:
+        if not self._boot.is_after(self.boot_noted()):
+            return []
+        began, recorded = self._boot.began(), self._boot.recorded(self._network)
+        containers = {attachment.container_id for attachment in recorded}
+
+        def is_dead(entry: Reservation) -> bool:
+            owner = entry.attachment
+            if entry.address is None or (owner and (owner in recorded if owner.ifname else owner.container_id in containers)):
+                return False
+            try:
+                return os.lstat(os.path.join(self.directory, entry.name)).st_ctime < began
+            except FileNotFoundError:
+                return False
+
+        return [entry for entry in self.index() if is_dead(entry)]
 
     def note_boot(self) -> None:
-        if this := boot_id():
-            files.replace(self.boot_path, this, alone=True)
+        before = self.boot_noted()
+        if (note := self._boot.added_to(before)) != before:
+            files.replace(self.boot_path, note, alone=True)
+
+    def boot_noted(self) -> bytes:
+        """Return the note of the boot that the reservations are of; empty where there is none."""
+        try:
+            return files.read(self.boot_path)
+        except FileNotFoundError:
+            return b""
 
 
-class _Lock:
+class Lock:
     """The directory's lock, for a `with`. Makes the directory where there is none, as host-local does."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, wait: Callable[[int, str], None]) -> None:
         self._directory = directory
+        self._wait = wait
         self._fd = -1
 
     def __enter__(self) -> None:
         path = os.path.join(self._directory, LOCK)
+        while not self._take(path):
+            os.close(self._fd)
+
+    def _take(self, path: str) -> bool:
+        """Wait for the lock; say whether it is in force then."""
         flags = os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             self._fd = os.open(path, flags, 0o750)
@@ -139,32 +241,46 @@ class _Lock:
             os.makedirs(self._directory, 0o755, exist_ok=True)
             self._fd = os.open(path, flags, 0o750)
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self._wait(self._fd, path)
+            return self.is_in_force()
         except BaseException:
             os.close(self._fd)
             raise
+
+    def is_in_force(self) -> bool:
+        """Say whether the locked file still has its name. Others lock the next one where somebody has removed it or the directory."""
+        try:
+            return os.path.samestat(os.fstat(self._fd), os.lstat(os.path.join(self._directory, LOCK)))
+        except FileNotFoundError:
+            return False
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         os.close(self._fd)  # and with it goes the lock
 
 
-def boot_id() -> bytes:
-    """Return what names this boot; empty where the kernel does not say."""
-    try:
-        return files.read(BOOT_ID)
-    except FileNotFoundError:
-        return b""
-
-
-def address_of(name: str) -> Address | None:
-    """Return the address that a file is named by, as we and host-local would name it."""
-    address = parse_address(name)
-    return address if address and str(address) == name else None
-
-
 def owner_in(content: bytes) -> Attachment | None:
-    """Return whose a file is; None for what neither we nor any host-local writes: its writer died, or it is somebody else's."""
-    container_id, separator, ifname = content.decode(errors="replace").partition("\r\n")
-    if not is_name(container_id.strip()) or (separator and not is_ifname(ifname.strip())):
+    """Return whose a file is; None for what neither we nor any host-local writes: its writer died, or it is somebody else's.
+
+    An owner may have junk after it, such as the zeros that a power failure leaves.
+    """
+    container_id, separator, rest = content.decode(errors="replace").partition("\r\n")
+    container_id = container_id.strip()
+    if not separator:
+        container_id = container_id.rstrip("\0 \t\r\n")
+    if not is_name(container_id):
         return None
-    return Attachment(container_id.strip(), ifname.strip())
+    if not separator:
+        return Attachment(container_id, "")
+    ifname = rest.strip()
+    if not is_ifname(ifname) and not (ifname := _before_junk(ifname)):
+        return None
+    return Attachment(container_id, ifname if is_ifname(ifname) else "")  # of junk that is text, too, all that is certain is the container
+
+
+def _before_junk(text: str) -> str:
+    """Return the beginning of a text that can be an interface's name."""
+    junk = (index for index, character in enumerate(text) if character in "/:\ufffd" or character.isspace() or not character.isprintable())
+    return text[: next(junk, len(text))]

@@ -13,11 +13,13 @@ from kubenode.host import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
 OUR_LIBRARY = b"kube-node.lib"  # stands in the launchers and in the relay that `./build.sh binaries` makes
 OUR_SIZE = 1 << 20  # bytes; the relay has 20 kB, by gcc 700, and the reference's host-local 4 MB
+SAID = 65536  # bytes of a delegate's stderr that are passed on
+LARGEST = 4 << 20  # bytes of an answer
 SHOWN = 300  # characters of a delegate's broken answer that go into an error
 BUSY_TRIES, BUSY_PAUSE = 5, 1.0  # as libcni waits (its `RawExec`) while the executable is being written
 
@@ -55,28 +57,30 @@ def require(name: str, path: Iterable[str]) -> str:
     return found
 
 
-def run(executable: str, netconf: dict[str, Any], environ: Mapping[str, str]) -> bytes:
-    """Run a plugin with this configuration and return its stdout.
+def run(executable: str, netconf: dict[str, Any], environ: Mapping[str, str], pass_on: Callable[[bytes], None]) -> bytes:
+    """Run a plugin with this configuration and return its stdout; `pass_on` gets its stderr.
 
-    Its stderr goes to ours. Raises CNIError: its own error with its own code, or ours where it gave none. It does not outlive the call.
+    Raises CNIError: its own error with its own code, or ours where it gave none. It does not outlive the call.
     """
-    # A file for stdin: of a pipe it might read nothing and so leave us waiting.
-    stdin, (answers, answer) = os.memfd_create("netconf"), os.pipe()
+    # Files for stdin, of which it may read nothing, and for stderr, which somebody may not read: in a pipe it would leave us waiting.
+    stdin, stderr, (answers, answer) = os.memfd_create("netconf"), os.memfd_create("stderr"), os.pipe()
     try:
         files.write_all(stdin, dumps(netconf).encode())
         os.lseek(stdin, 0, os.SEEK_SET)
-        pid = _start(executable, environ, stdin, answer)
+        pid = _start(executable, environ, (stdin, answer, stderr))
         os.close(answer)
         answer = -1
         try:
-            stdout = files.read_all(answers)
+            stdout = _all_of(answers, executable)
             exit_code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        except BaseException:  # our deadline
-            os.kill(pid, SIGKILL)
+        except BaseException:  # our deadline; what it has started ends with it
+            os.killpg(pid, SIGKILL)
             os.waitpid(pid, 0)
             raise
     finally:
-        for fd in (stdin, answers, answer):
+        if said := os.pread(stderr, SAID, 0):
+            pass_on(said)
+        for fd in (stdin, stderr, answers, answer):
             if fd >= 0:
                 os.close(fd)
     if exit_code == 0:
@@ -88,11 +92,11 @@ def run(executable: str, netconf: dict[str, Any], environ: Mapping[str, str]) ->
     )
 
 
-def _start(executable: str, environ: Mapping[str, str], stdin: int, stdout: int) -> int:
-    actions = [(os.POSIX_SPAWN_DUP2, stdin, 0), (os.POSIX_SPAWN_DUP2, stdout, 1)]
+def _start(executable: str, environ: Mapping[str, str], standard: tuple[int, int, int]) -> int:
+    actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(standard)]
     for tries_left in range(BUSY_TRIES, -1, -1):
         try:
-            return os.posix_spawn(executable, [executable], environ, file_actions=actions, setsigdef=[SIGPIPE])
+            return os.posix_spawn(executable, [executable], environ, file_actions=actions, setpgroup=0, setsigdef=[SIGPIPE])
         except OSError as error:
             if error.errno != errno.ETXTBSY or not tries_left:
                 raise CNIError(
@@ -100,6 +104,13 @@ def _start(executable: str, environ: Mapping[str, str], stdin: int, stdout: int)
                 ) from None
         time.sleep(BUSY_PAUSE)
     raise AssertionError
+
+
+def _all_of(answers: int, executable: str) -> bytes:
+    stdout = files.read_all(answers, LARGEST)
+    if len(stdout) > LARGEST:
+        raise CNIError(DELEGATE_FAILED, f"{executable} has answered more than {LARGEST} bytes", "see what it prints")
+    return stdout
 
 
 def _own_error(stdout: bytes) -> CNIError | None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 
+PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.")
+LONGEST_NAME = 200  # characters, so that there is room for what is put around it
 TEMPORARY = ".tmp"  # how a name ends under which nothing is to be read yet
 
 NAME_MAX = 255  # bytes of a file's name
@@ -27,6 +30,42 @@ def read(path: str) -> bytes:
         return read_all(fd)
     finally:
         os.close(fd)
+
+
+def open_exactly(path: str, flags: int, mode: int = 0o600) -> int:
+    """Open a path that leads through no link; who puts one there after it was resolved gets nowhere. Raises OSError."""
+    directory, name = os.path.split(path)
+    at = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if os.readlink(f"/proc/self/fd/{at}") != directory:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+        return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=at)
+    finally:
+        os.close(at)
+
+
+def read_exactly(path: str, limit: int) -> bytes:
+    """Return the content of a regular file of at most `limit` bytes whose path leads through no link. Raises OSError."""
+    fd = open_exactly(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", path)
+        content = read_all(fd, limit)
+    finally:
+        os.close(fd)
+    if len(content) > limit:
+        raise OSError(errno.EFBIG, f"larger than {limit} bytes", path)
+    return content
+
+
+def name_of(text: str) -> str:
+    """Return a file name for any text, another for each."""
+    name = "".join(chr(byte) if byte in PLAIN else f"%{byte:02X}" for byte in text.encode(errors="surrogateescape"))
+    if len(name) <= LONGEST_NAME:
+        return name
+    from hashlib import sha256  # longer than any that is meant
+
+    return sha256(name.encode()).hexdigest()
 
 
 def read_all(fd: int, limit: int | None = None) -> bytes:

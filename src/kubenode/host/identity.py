@@ -1,4 +1,8 @@
-"""What this host knows of its own Node's name."""
+"""What this host knows of its own Node's name.
+
+The file `nodename` has a name that an administrator has said; or, where an agent has left it for plugins that run without one, a name and
+the machine-id that its Node had. That is a guess, as a node may be renamed.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +14,31 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from kubenode.host.root import HostRoot
+
+MACHINE_ID = "/etc/machine-id"
+
 
 def given_name(environ: Mapping[str, str], run_dir: str) -> tuple[str, str]:
     """Return the Node's name where somebody said it, and who: $NODE_NAME, or the file `nodename`. Else two empty strings."""
     if name := environ.get("NODE_NAME", "").strip():
         return name, "NODE_NAME"
     path = os.path.join(run_dir, "nodename")
-    return _line(path), path
+    name, _, machine = _line(path).partition(" ")
+    return ("", "") if machine else (name, path)
+
+
+def noted_names(run_dir: str) -> tuple[str, ...]:
+    """Return the name that the program itself has noted, if it has: it counts only with our machine-id."""
+    name, _, machine = _line(os.path.join(run_dir, "nodename")).partition(" ")
+    return (name,) if machine else ()
+
+
+def note_name(run_dir: str, name: str, machine: str) -> None:
+    """Leave our Node's name for plugins that run without agent, unless an administrator has said it. Raises OSError."""
+    path = os.path.join(run_dir, "nodename")
+    if machine and _line(path) not in (name, f"{name} {machine}"):
+        files.replace(path, f"{name} {machine}\n".encode())
 
 
 def host_name() -> str:
@@ -24,9 +46,14 @@ def host_name() -> str:
     return os.uname().nodename.strip().lower()
 
 
-def machine_id(path: str = "/etc/machine-id") -> str:
+def machine_id(path: str = MACHINE_ID) -> str:
     """Return the machine-id (machine-id(5)), or "" where there is none."""
     return _line(path)
+
+
+def host_machine_id(root: HostRoot) -> str:
+    """Return the machine-id of the host below a root, or "" where it is not to be seen from here."""
+    return machine_id(root.path(MACHINE_ID)) if root.is_mounted(MACHINE_ID) else ""
 
 
 def _line(path: str) -> str:

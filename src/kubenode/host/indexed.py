@@ -2,7 +2,8 @@
 
 The index is good while the directory is the same and has the modification time that was set here, under the lock, when it was last
 looked at. Set to the nanosecond, that time differs from any that the kernel gives for another's change, also for one in the same tick of
-its clock. A file system that does not keep it gets no index. Whether an address is free is for the O_EXCL of `DiskStore.reserve` to say.
+its clock. A change that keeps it, by who restores a directory with its times, has another ctime. A file system that does not keep the time
+gets no index. Whether an address is free is for `DiskStore.reserve` to say.
 """
 
 from __future__ import annotations
@@ -10,20 +11,30 @@ from __future__ import annotations
 import os
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from kubenode.cni.errors import CNIError
-from kubenode.host import files
-from kubenode.host.datadir import DiskStore, owner_in
+from kubenode.host.datadir import HERE, DiskStore
+from kubenode.host.lockwait import LOOK, Queued
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from contextlib import AbstractContextManager
     from types import TracebackType
 
+    from kubenode.host.boot import Boot
+    from kubenode.host.datadir import Lock
     from kubenode.ipam.address import Address
     from kubenode.ipam.index import Index
     from kubenode.ipam.store import Attachment, Reservation
+
+
+class State(NamedTuple):
+    """What tells a directory as it is from one that somebody has changed; times in nanoseconds."""
+
+    device: int
+    inode: int
+    modified: int
+    changed: int
 
 
 class Memory:
@@ -31,7 +42,8 @@ class Memory:
 
     def __init__(self) -> None:
         self.mutex = threading.Lock()
-        self.state: tuple[int, int, int] | None = None  # the directory's device, inode and modification time that it is good for
+        self.queued = Queued()
+        self.state: State | None = None  # of the directory that it is good for
         self.index: Index | None = None
         self.turns: dict[int, Address | None] = {}
         self.boot_is_known = False
@@ -42,17 +54,21 @@ class Memory:
 
 
 class IndexedStore(DiskStore):
-    """A `DiskStore` that reads the disk only after somebody else has changed it. `before` is called with the lock held, and may raise.
+    """A `DiskStore` that reads the disk only after somebody else has changed it.
+
+    `before` is called with the lock held, and now and then while it is waited for; it raises where the call is to end.
 
     `keep`: the lock stays after the first `with`, and is there for the next ones, until `leave`.
     """
 
-    def __init__(self, data_dir: str, network: str, memory: Memory, before: Callable[[], None], *, keep: bool = False) -> None:
-        super().__init__(data_dir, network)
+    def __init__(
+        self, data_dir: str, network: str, memory: Memory, before: Callable[[], None], this_boot: Boot = HERE, *, keep: bool = False
+    ) -> None:
+        super().__init__(data_dir, network, this_boot, lambda lock, _: memory.queued.wait(lock, before))
         self._memory = memory
         self._before = before
         self._keep = keep
-        self._held: AbstractContextManager[None] | None = None
+        self._held: Lock | None = None
         self._changed = False
 
     def lock(self) -> _Turn:  # type: ignore[override] # both are context managers of nothing
@@ -62,7 +78,8 @@ class IndexedStore(DiskStore):
         """Take the thread's turn, then the directory's lock."""
         if self._held:
             return
-        self._memory.mutex.acquire()
+        while not self._memory.mutex.acquire(timeout=LOOK):
+            self._before()
         try:
             lock = super().lock()
             lock.__enter__()
@@ -87,7 +104,7 @@ class IndexedStore(DiskStore):
         """Let others have the lock."""
         if self._held:
             try:
-                self._end()
+                self._end(self._held)
             finally:
                 self._held.__exit__(None, None, None)
                 self._held = None
@@ -111,14 +128,20 @@ class IndexedStore(DiskStore):
             self._memory.index.add(address, attachment)
         return True
 
-    def release(self, reservation: Reservation) -> None:
+    def release(self, reservation: Reservation) -> bool:
         self._changed = True
-        if self._is_still(reservation):
-            super().release(reservation)
-        else:
-            self._memory.forget()
+        if not super().release(reservation):
+            return False
         if self._memory.index:
             self._memory.index.remove(reservation)
+        return True
+
+    def has(self, reservation: Reservation) -> bool:
+        """Say whether the file is its owner's: one that was removed without the lock may be there again for another."""
+        if super().has(reservation):
+            return True
+        self._memory.forget()
+        return False
 
     def last_reserved(self, set_id: int) -> Address | None:
         turns = self._memory.turns
@@ -130,15 +153,14 @@ class IndexedStore(DiskStore):
         super().set_last_reserved(set_id, address)
         self._memory.turns[set_id] = address
 
-    def is_of_another_boot(self) -> bool:
+    def is_of_this_boot(self) -> bool:
         # A process does not outlive a boot.
         if not self._memory.boot_is_known:
-            self._memory.boot_is_known = not super().is_of_another_boot()
-        return not self._memory.boot_is_known
+            self._memory.boot_is_known = super().is_of_this_boot()
+        return self._memory.boot_is_known
 
-    def note_boot(self) -> None:
-        super().note_boot()
-        self._memory.boot_is_known = True
+    def dead(self) -> list[Reservation]:
+        return [] if self.is_of_this_boot() else super().dead()
 
     def is_as_indexed(self) -> bool:
         """Say whether the directory holds the names that the index has: somebody may change it without the lock. Needs the lock."""
@@ -154,34 +176,28 @@ class IndexedStore(DiskStore):
         self._memory.forget()
         return False
 
-    def _is_still(self, reservation: Reservation) -> bool:
-        """Say whether the file is its owner's: one that was removed without the lock may be there again for another."""
-        try:
-            return owner_in(files.read(os.path.join(self.directory, reservation.name))) == reservation.attachment
-        except FileNotFoundError:
-            return False
-
     def _begin(self) -> None:
         if self._memory.state is None or self._memory.state != self._state():
             self._memory.forget()
         self._changed = False
         self._before()
 
-    def _end(self) -> None:
-        if self._changed and self._memory.index:
-            now = time.time_ns()
-            try:
-                os.utime(self.directory, ns=(now, now))
-                self._memory.state = self._state()
-            except OSError:  # what was done is done; only the index is not to be trusted
-                self._memory.forget()
-            else:
-                if self._memory.state[2] != now:
-                    self._memory.forget()
+    def _end(self, lock: Lock) -> None:
+        if not self._changed or not self._memory.index:
+            return
+        now = time.time_ns()
+        try:
+            os.utime(self.directory, ns=(now, now))
+            self._memory.state = self._state()
+            is_known = self._memory.state.modified == now and lock.is_in_force()
+        except OSError:  # what was done is done; only the index is not to be trusted
+            is_known = False
+        if not is_known:
+            self._memory.forget()
 
-    def _state(self) -> tuple[int, int, int]:
+    def _state(self) -> State:
         status = os.stat(self.directory)
-        return status.st_dev, status.st_ino, status.st_mtime_ns
+        return State(status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
 
 
 class _Turn:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from kubenode.cni.errors import INSTALLATION, IO_FAILURE, CNIError
-from kubenode.host import delegate, files, installed
+from kubenode.host import boot, delegate, files, installed
 from kubenode.host.installed import Entry, Installed
 
 if TYPE_CHECKING:
@@ -74,16 +74,22 @@ class Installation:
                 self._carry_out(parts, steps, obsolete)
             return steps
 
-    def uninstall(self, *, force: bool = False, dry_run: bool = False) -> list[Step]:
-        """Take back what is there by our hand. What was changed since stays, unless `force`."""
+    def uninstall(self, data_dirs: Iterable[str], *, force: bool = False, dry_run: bool = False) -> list[Step]:
+        """Take back what is there by our hand. What was changed since stays, unless `force`.
+
+        The notes of boots in `data_dirs` go, too: whoever gives addresses there from now on does not bring them up to date.
+        """
         with self._held(dry_run=dry_run):
             # The network configuration goes first, and what it needs after it.
             steps = [self._step_back(path, force=force) for path in reversed(self._installed.entries)]
+            notes = [path for directory in data_dirs for path in boot.notes(self._root.path(directory))]
             if not dry_run:
                 for step in steps:
                     self._take_back(step)
                 self._leave()
-            return steps
+                for path in notes:
+                    files.remove(path)
+            return steps + [Step("remove", path.removeprefix(self._root.directory), "the boot that reservations are of") for path in notes]
 
     def _path(self, path: str) -> str:
         """Return where a path of the host is found. What it names may be a link: that is the foreign file, and not what it leads to."""

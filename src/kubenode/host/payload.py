@@ -9,7 +9,9 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from kubenode.cni.errors import INSTALLATION, CNIError
-from kubenode.host import files
+from kubenode.host import cniconfig, files
+from kubenode.host.attachments import Attachments, everywhere
+from kubenode.host.datadir import DEFAULT_DATA_DIR
 from kubenode.host.delegate import OUR_LIBRARY
 from kubenode.host.installation import Part
 from kubenode.host.installed import TREE, tree_digest
@@ -120,6 +122,17 @@ def refresh(directory: str, service_account: str) -> bool:
 
 def node_name(run_dir: str, name: str) -> Part:
     return Part(os.path.join(run_dir, "nodename"), f"{name}\n".encode(), living=True)
+
+
+def data_dirs(root: HostRoot, run_dir: str, config_dir: str) -> list[str]:
+    """Return the directories in which networks of ours may have kept reservations: by default, as configured, as ADDs have noted."""
+    conf_dirs = [conf["ipam"].get("dataDir") for conf in cniconfig.netconfs(root.path(config_dir), PLUGINS)]
+    run = root.path(run_dir)
+    try:
+        noted = [Attachments(run, network).read(attachment).get("dataDir") for network, attachment in everywhere(run)]
+    except OSError:
+        noted = []
+    return list(dict.fromkeys([DEFAULT_DATA_DIR, *(str(found) for found in [*conf_dirs, *noted] if found)]))
 
 
 def network(config_dir: str, file: str) -> Part:

@@ -9,7 +9,8 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
 from kubenode.host import files
-from kubenode.host.datadir import LAST_RESERVED, LOCK, DiskStore, address_of, boot_id, owner_in
+from kubenode.host.datadir import LAST_RESERVED, LOCK, DiskStore, owner_in
+from kubenode.ipam.address import address_of
 from kubenode.ipam.store import Reservation
 
 if TYPE_CHECKING:
@@ -43,16 +44,8 @@ class ReadOnlyStore(DiskStore):
     def taken(self) -> dict[int, list[int]]:
         return super().taken() if os.path.isdir(self.directory) else {4: [], 6: []}
 
-    def is_of_another_boot(self) -> bool:
-        noted = self.boot_noted()
-        return noted is not None and boot_id() not in {b"", noted}
-
-    def boot_noted(self) -> bytes | None:
-        """Return the boot that the reservations are of; None where nobody has noted it."""
-        try:
-            return files.read(self.boot_path)
-        except FileNotFoundError:
-            return None
+    def note_boot(self) -> None:
+        """Leave that to who releases."""
 
     def since(self) -> list[tuple[Address, float]]:
         """Return each address and when its file was made, without looking into the files."""

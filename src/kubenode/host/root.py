@@ -21,6 +21,10 @@ class HostRoot:
         """Return where a path of the host is found. A symbolic link leads to where it leads on the host."""
         return path if not self.directory else self.directory + self._resolved(path)
 
+    def real(self, path: str) -> str:
+        """Return a path of the host with its links followed, as the host has it."""
+        return self._resolved(path) if self.directory else os.path.realpath(path)
+
     def seen(self, path: str, what: str) -> str:
         """Return the same for a directory that must be the host's own, there or to be made. Raises OutOfReachError without a mount."""
         found = self.path(path)

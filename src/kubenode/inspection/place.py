@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from kubenode.cni import netconf, request
 from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
+from kubenode.host import identity
 from kubenode.host.attachments import Attachments
+from kubenode.host.boot import Boot
 from kubenode.host.datadir import DEFAULT_DATA_DIR
 from kubenode.host.log import ERROR, Log
 from kubenode.host.namespaces import Namespaces
 from kubenode.host.nodeview import NodeView
+from kubenode.host.permitted import Permitted
 from kubenode.host.readonly import ReadOnlyStore
+from kubenode.host.sources import Sources
 from kubenode.kube import node
 from kubenode.plugins import nodes
 from kubenode.plugins.skel import Call
@@ -45,8 +49,25 @@ class Place(NamedTuple):
         """The run directory as it is found from here."""
         return self.root.path(self.run_dir)
 
+    @property
+    def permitted(self) -> Permitted:
+        return Permitted(self.root, self.environ)
+
     def store(self, data_dir: str, network: str) -> ReadOnlyStore:
-        return ReadOnlyStore(self.root.path(data_dir or DEFAULT_DATA_DIR), network)
+        return ReadOnlyStore(self.root.path(data_dir or DEFAULT_DATA_DIR), network, self.boot)
+
+    @property
+    def boot(self) -> Boot:
+        return Boot(self.run, self._machine_id)
+
+    def _machine_id(self) -> str:
+        if found := identity.host_machine_id(self.root):
+            return found
+        try:
+            view = self.view()
+            return node.parse(view.manifest, "the Node view").machine_id if view else ""
+        except (CNIError, OSError):  # whoever asks for the Node tells of that
+            return ""
 
     def view(self) -> View | None:
         """Return the Node view; None where there is none. Raises CNIError where it is broken, OSError where it cannot be read."""
@@ -62,6 +83,10 @@ class Looking:
         self._place = place
         self._manifest = manifest
 
+    @property
+    def permitted(self) -> Permitted:
+        return self._place.permitted
+
     def path(self, path: str) -> str:
         return self._place.root.path(path)
 
@@ -71,12 +96,15 @@ class Looking:
     def attachments(self, network: str) -> Attachments:
         return Attachments(self._place.run, network)
 
+    def sources(self) -> Sources:
+        return Sources(self._place.run)
+
     def may_have(self, netns: str) -> bool:
         return Namespaces(self._place.root).may_be_there(netns)
 
     def node(self, options: nodes.NodeOptions, choose: Callable[[Node], T], log: Log) -> T:  # noqa: ARG002 -- skel.Host
         if options.node_file:
-            return choose(node.parse(nodes.manifest_from(self.path(options.node_file), options.node_file), options.node_file))
+            return choose(nodes.from_file(options))
         if self._manifest is not None:
             return choose(node.parse(self._manifest, "the API server's answer"))
         view = self._place.view()

@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kubenode.controller.pools import Ledger
-    from kubenode.controller.records import Block
+    from kubenode.controller.records import Block, SubnetPool
 
 UNIT = ("a node's subnet", "nodes' subnets")
 
 
-def draw(ledger: Ledger, block: Block, most: int) -> tuple[Picture, dict[Address, str]]:
+def draw(ledger: Ledger, pool: SubnetPool, block: Block, most: int) -> tuple[Picture, dict[Address, str]]:
     """Return the picture, of `most` cells at the most, a power of two, and of each subnet that somebody has, who that is."""
     cidr, host = block.cidr, BITS[block.cidr.version] - block.node_prefix
-    taken = list(_taken(ledger, block))
+    taken = list(_taken(ledger, pool, block))
     farthest = max((last for _, last, _, _ in taken), default=0)
     bits = min(max(farthest.bit_length(), SMALLEST), block.node_prefix - cidr.prefix)
     each = max(1, (1 << bits) // most)
@@ -51,7 +51,7 @@ def _span(block: Block, subnet: Subnet) -> tuple[int, int]:
     return max(0, subnet.number - block.cidr.number) >> host, min(subnet.last, block.cidr.last) - block.cidr.number >> host
 
 
-def _taken(ledger: Ledger, block: Block) -> Iterator[tuple[int, int, Kind, str]]:
+def _taken(ledger: Ledger, pool: SubnetPool, block: Block) -> Iterator[tuple[int, int, Kind, str]]:
     """Yield from where to where a network is taken, by what and by whom."""
     for subnet, claim in ledger.claims.overlapping(block.cidr):
         who = f"{subnet} of Node {claim.node}"
@@ -61,5 +61,5 @@ def _taken(ledger: Ledger, block: Block) -> Iterator[tuple[int, int, Kind, str]]
             yield *_span(block, subnet), Kind.RELEASED, f"{who}, which is without it"
         else:
             yield *_span(block, subnet), Kind.HELD, who
-    for subnet, nodes in ledger.space.strange.overlapping(block.cidr):
+    for subnet, nodes in ledger.space.strange(block.cidr, pool.annotation):
         yield *_span(block, subnet), Kind.CONFLICT, f"{subnet} in an annotation of Node {', '.join(sorted(nodes))}, without a NodeSubnet"

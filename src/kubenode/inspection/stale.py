@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from kubenode.host.attachments import Attachments
-from kubenode.host.datadir import DiskStore
+from kubenode.host.datadir import ABANDONED, DiskStore
 from kubenode.inspection.records import pod_of
 from kubenode.ipam import allocator
 
@@ -42,16 +42,17 @@ def find(place: Place, network: Network, records: Records, sandboxes: frozenset[
 
     A runtime knows its pods and no other's containers (podman, Docker, nerdctl): what has no record of a pod is doubtful. Raises OSError.
     """
-    other_boot = network.store.is_of_another_boot()
+    dead = {entry.address for entry in network.store.dead()}
     now = time.time()
     for held in network.store.held():
         if held.attachment is None:
-            yield Stale(network, held, "", "its file is empty or torn")
+            if now - held.since > ABANDONED or held.address in dead:
+                yield Stale(network, held, "", "its file is empty or torn")
             continue
         record = records.of(network.name, held.attachment)
         gone = records.is_suspect(network.name, held.attachment)
         netns = str(record.get("netns") or "")
-        if other_boot:
+        if held.address in dead:
             why = EARLIER
         elif sandboxes is None:
             why = "its network namespace is gone" if gone else ""
@@ -104,4 +105,4 @@ def _release(store: DiskStore, stale: list[Stale], failures: list[OSError]) -> l
 
 def writable(place: Place, network: Network) -> DiskStore:
     """Return a network's store to change. Raises CNIError where its directory is not the host's."""
-    return DiskStore(place.root.seen(network.data_dir, "dataDir"), network.name)
+    return DiskStore(place.root.seen(network.data_dir, "dataDir"), network.name, place.boot)

@@ -63,6 +63,12 @@ def parse_address(text: str) -> Address | None:
     return Address(4, number & 0xFFFFFFFF) if number >> 32 == MAPPED >> 32 else Address(6, number)
 
 
+def address_of(name: str) -> Address | None:
+    """Return the address that a file is named by, as we and host-local would name it."""
+    address = parse_address(name)
+    return address if address and str(address) == name else None
+
+
 def parse_cidr(text: str) -> tuple[Address, int] | None:
     """Read an address and its prefix length, or return None. Of an IPv4-mapped one the length is that of the IPv4 address."""
     address_text, slash, prefix_text = text.partition("/")

@@ -10,6 +10,7 @@ from _bisect import bisect_left, bisect_right
 
 from kubenode.cni.errors import REQUESTED_ADDRESS, CNIError
 from kubenode.cni.record import NamedTuple
+from kubenode.ipam.index import Index
 from kubenode.ipam.search import Search, segments_of
 
 TYPE_CHECKING = False
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from kubenode.ipam.address import Address
-    from kubenode.ipam.index import Index
     from kubenode.ipam.ranges import RangeSet
     from kubenode.ipam.search import Allocation, Exclusions
     from kubenode.ipam.store import Attachment, Reservation, Store
@@ -52,9 +52,9 @@ def allocate(
 ) -> Addition:
     """Reserve one address of each range set, or none at all. `first` is called before, with the lock held. Raises CNIError."""
     with store.lock():
+        dead = _release_dead(store)  # before `first`, whose record of this boot may be of a container that has had an earlier one
         first()
-        dead = _release_dead(store)
-        index = store.index()
+        index = _index_for(store, attachment)
         nobodys = _release_nobodys(store, index)
         had = index.of(attachment)
         search = Search(store, attachment, index, exclude)
@@ -77,7 +77,7 @@ def allocate(
 
 
 def release_dead(store: Store) -> list[Reservation]:
-    """Release what was reserved before this boot: its containers are gone. Where no boot was noted yet, note this one."""
+    """Release what was reserved before this boot for certain: its containers are gone. This boot is noted then."""
     with store.lock():
         return _release_dead(store)
 
@@ -86,14 +86,16 @@ def release(store: Store, attachment: Attachment) -> list[Reservation]:
     """Release all that is reserved for an attachment, or else, as old host-locals wrote it, for its container."""
     with store.lock():
         mine = _find(store.index(), attachment)
-        _release_all(store, mine)
-        return mine
+        released = _release_all(store, mine)
+        if len(released) < len(mine):  # what was remembered is not so any more
+            released += _release_all(store, _find(store.index(), attachment))
+        return released
 
 
 def find(store: Store, attachment: Attachment) -> list[Reservation]:
     """Return what is reserved for an attachment."""
     with store.lock():
-        return _find(store.index(), attachment)
+        return _find(_index_for(store, attachment), attachment)
 
 
 def collect(store: Store, listed: Collection[Attachment], living: Callable[[], Collection[Attachment]] = tuple) -> list[Reservation]:
@@ -111,13 +113,13 @@ def collect(store: Store, listed: Collection[Attachment], living: Callable[[], C
     with store.lock():
         valid = {*listed, *living()}
         containers = {attachment.container_id for attachment in valid}
-        stale: list[Reservation] = []
+        released: list[Reservation] = []
         try:
-            dead = _release_dead(store)
+            released += _release_dead(store)
         finally:
-            stale += filter(is_stale, store.index())
-            _release_all(store, stale)
-        return dead + stale
+            stale = [entry for entry in store.index() if is_stale(entry) and (entry.attachment or store.is_abandoned(entry))]
+            released += _release_all(store, stale)
+        return released
 
 
 def usage(store: Store, sets: Iterable[RangeSet], exclude: Exclusions = ()) -> list[Usage]:
@@ -129,7 +131,9 @@ def usage(store: Store, sets: Iterable[RangeSet], exclude: Exclusions = ()) -> l
         counted = _count(store.taken(), sets, exclude)
         if all(one.used < one.total for one in counted):
             return counted
-        return _count(NOTHING if store.is_of_another_boot() else store.index().taken, sets, exclude)
+        index, dead = store.index(), {*store.dead()}
+        living = Index(entry for entry in index if entry not in dead) if dead else index
+        return _count(living.taken, sets, exclude)
 
 
 def unused(sets: Iterable[RangeSet], exclude: Exclusions = ()) -> list[Usage]:
@@ -151,32 +155,39 @@ def _find(index: Index, attachment: Attachment) -> list[Reservation]:
     return index.of(attachment) or index.of_container(attachment.container_id)
 
 
+def _index_for(store: Store, attachment: Attachment) -> Index:
+    """Return the index, which is right in what an attachment has: a reservation may be rewritten in place."""
+    index = store.index()
+    had = index.of(attachment) + index.of_container(attachment.container_id)
+    return index if all(store.has(entry) for entry in had) else store.index()
+
+
 def _release_dead(store: Store) -> list[Reservation]:
-    if not store.is_of_another_boot():
+    if store.is_of_this_boot():
         return []
-    dead = [entry for entry in store.index() if entry.address]
-    _release_all(store, dead)
+    dead = _release_all(store, store.dead())
     store.note_boot()  # last: whoever dies before leaves the work to the next
     return dead
 
 
 def _release_nobodys(store: Store, index: Index) -> list[Reservation]:
-    """Release what nobody owns: whoever makes a file writes it under the lock that we hold, and no DEL can ever match it."""
-    nobodys = index.nobodys()
-    _release_all(store, nobodys)
-    return nobodys
+    """Release what nobody owns and nobody is about to write, though the lock's file may be a new one: no DEL can ever match it."""
+    return _release_all(store, [entry for entry in index.nobodys() if store.is_abandoned(entry)])
 
 
-def _release_all(store: Store, entries: Iterable[Reservation]) -> None:
-    """Release all that can be. Raises the first OSError of those that cannot, once the others are free."""
+def _release_all(store: Store, entries: Iterable[Reservation]) -> list[Reservation]:
+    """Release all that can be and return what was. Raises the first OSError of those that cannot, once the others are free."""
+    released = []
     failure = None
     for entry in entries:
         try:
-            store.release(entry)
+            if store.release(entry):
+                released.append(entry)
         except OSError as error:
             failure = failure or error
     if failure:
         raise failure
+    return released
 
 
 def _refuse_leftovers(wanted: Iterable[Address], sets: Sequence[RangeSet]) -> None:

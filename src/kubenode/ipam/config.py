@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from kubenode.cni.netconf import NetConf
 
 NUMBERS_OF_ROUTE = ("mtu", "advmss", "priority", "table", "scope")
+MOST_RANGES = 256  # of all range sets together; each is compared with each
+MOST = 1000  # entries of any other list
 ALWAYS_SHOWN = frozenset(["table", "scope"])  # 0 says something for these; for the others it is the same as nothing
 
 
@@ -63,6 +65,8 @@ def _range_sets(netconf: NetConf) -> tuple[RangeSet, ...]:
     if ipam.get("subnet"):
         found.append([ipam])
     found += _array(ipam, "ranges")
+    if (count := sum(len(ranges) if isinstance(ranges, list) else 1 for ranges in found)) > MOST_RANGES:
+        raise RangeError(f"{count} ranges, more than {MOST_RANGES}")
     sets = []
     for index, ranges in enumerate(found):
         if not isinstance(ranges, list):
@@ -145,6 +149,8 @@ def _array(parent: Mapping[str, JSON], key: str) -> list[JSON]:
         return []
     if not isinstance(value, list):
         raise invalid([f"{key} is a JSON {json_type(value)}, not an array"])
+    if len(value) > MOST:
+        raise invalid([f"{key} has {len(value)} entries, more than {MOST}"])
     return value
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from _bisect import bisect_left, insort_right
 
-from kubenode.ipam.address import parse_address
+from kubenode.ipam.address import address_of
 from kubenode.ipam.store import Attachment, Reservation
 
 TYPE_CHECKING = False
@@ -38,7 +38,7 @@ class Index:
 
     def of(self, attachment: Attachment) -> list[Reservation]:
         """Return what is reserved for exactly this attachment."""
-        return [Reservation(name, parse_address(name), attachment) for name in self._names.get(attachment, ())]
+        return [Reservation(name, address_of(name), attachment) for name in self._names.get(attachment, ())]
 
     def of_container(self, container_id: str) -> list[Reservation]:
         """Return what a host-local before 0.8.0 has reserved for a container, without noting an interface."""

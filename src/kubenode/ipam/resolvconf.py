@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from kubenode.cni.jsontext import JSON
 
 MINIMUM_FIELDS = 2
+LARGEST = 64 << 10  # bytes
 
 
 def parse(text: str) -> dict[str, JSON]:

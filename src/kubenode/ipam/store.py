@@ -6,7 +6,7 @@ from kubenode.cni.record import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
     from typing import Protocol
 
@@ -14,13 +14,19 @@ if TYPE_CHECKING:
     from kubenode.ipam.index import Index
 
     class Store(Protocol):
-        """Reservations of one network. Everything but `lock` and `is_there` may only be called with the lock held."""
+        """Reservations of one network. Everything but what says so may only be called with the lock held."""
 
         def lock(self) -> AbstractContextManager[None]:
             """Keep every other process out of this network's reservations."""
 
         def is_there(self) -> bool:
             """Say, without the lock, whether there is a place in which anything can be reserved."""
+
+        def require_place(self) -> None:
+            """Raise CNIError where reservations must not be, without the lock."""
+
+        def if_unused(self, do: Callable[[], None]) -> bool:
+            """Do something while nothing is reserved and nobody is about to, without waiting for the lock; say whether it was done."""
 
         def index(self) -> Index:
             """Return all that is reserved at this moment."""
@@ -31,8 +37,14 @@ if TYPE_CHECKING:
         def reserve(self, address: Address, attachment: Attachment) -> bool:
             """Reserve an address; False where it is taken."""
 
-        def release(self, reservation: Reservation) -> None:
-            """Make an address free again; it need not be reserved any more."""
+        def release(self, reservation: Reservation) -> bool:
+            """Make an address free again; say no, and do nothing, where it is not reserved as the index has it."""
+
+        def has(self, reservation: Reservation) -> bool:
+            """Say whether something is reserved as the index has it; where it is not, the next index is of what is there."""
+
+        def is_abandoned(self, reservation: Reservation) -> bool:
+            """Say whether somebody must have died who has made a reservation without its owner in it."""
 
         def last_reserved(self, set_id: int) -> Address | None:
             """Return the address that was last reserved of a range set."""
@@ -40,8 +52,11 @@ if TYPE_CHECKING:
         def set_last_reserved(self, set_id: int, address: Address) -> None:
             """Note the address that was last reserved of a range set."""
 
-        def is_of_another_boot(self) -> bool:
-            """Say whether the boot that was noted is not this one. Where none was noted, note this one and say no."""
+        def is_of_this_boot(self) -> bool:
+            """Say whether this boot of the host is noted already."""
+
+        def dead(self) -> list[Reservation]:
+            """Return what was reserved before this boot for certain; nothing where this boot is noted, or where there is any doubt."""
 
         def note_boot(self) -> None:
             """Note this boot of the host."""

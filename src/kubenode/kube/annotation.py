@@ -5,6 +5,7 @@ It is data. Nothing in it is evaluated: what is neither JSON nor a bare key is a
 
 from __future__ import annotations
 
+from kubenode.cni import keys
 from kubenode.cni.jsontext import BLANKS, JSONTextError, loads
 from kubenode.ipam.address import DIGITS
 
@@ -31,7 +32,8 @@ def parse(text: str) -> dict[str, Any]:
         raise AnnotationTextError(f"not the inside of a JSON object: {error}") from None
     if not isinstance(value, dict):
         raise AnnotationTextError("not the inside of a JSON object")
-    return value
+    found: dict[str, Any] = keys.canonical(value, keys.IPAM)
+    return found
 
 
 def _quote_keys(text: str) -> Iterator[str]:

@@ -21,7 +21,7 @@ from lightkube.generic_resource import create_global_resource, create_namespaced
 from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
 from kubenode.kube.refusal import RefusedError
 from kubenode.kube.sources import SERVICE_ACCOUNT, connection
-from kubenode.kube.transport import Transport
+from kubenode.kube.transport import METADATA, Transport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -31,7 +31,6 @@ T = TypeVar("T")
 NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")  # RFC 1123, which the API server requires of a Node's name
 PAGE = 500  # Nodes in one answer to a LIST, as kubectl asks for them
 Node = create_global_resource("", "v1", "Node", "nodes")  # a dict as the API server sent it; lightkube's typed one drops unknown keys
-Pod = create_namespaced_resource("", "v1", "Pod", "pods")
 SubnetPool = create_global_resource("kube-node.nordix.org", "v1alpha1", "SubnetPool", "subnetpools")
 NodeSubnet = create_global_resource("kube-node.nordix.org", "v1alpha1", "NodeSubnet", "nodesubnets")
 Lease = create_namespaced_resource("coordination.k8s.io", "v1", "Lease", "leases")
@@ -44,11 +43,12 @@ class ApiServer:
     def __init__(self, kubeconfig: str | None, environ: Mapping[str, str], timeout: float, service_account: str = SERVICE_ACCOUNT) -> None:
         found = connection(kubeconfig, environ, service_account)
         self._server = found.cluster.server
+        self._transport = Transport(found, environ, timeout)
         self._client = Client(
             anonymous(self._server),
             timeout=httpx2.Timeout(timeout),
             trust_env=False,
-            transport=Transport(found, environ, timeout),
+            transport=self._transport,
         )
 
     def node(self, name: str) -> dict[str, Any] | None:
@@ -58,10 +58,12 @@ class ApiServer:
         return self._there("Node", lambda: dict(self._client.get(Node, name)))
 
     def pod(self, namespace: str, name: str) -> dict[str, Any] | None:
-        """Return a pod as the API server says it, None if there is none of that name."""
+        """Return a pod's metadata, None if there is none of that name. The rest, with its secrets, is nothing that we have to know."""
         if not NAME.fullmatch(namespace) or not NAME.fullmatch(name):
             return None
-        return self._there("Pod", lambda: dict(self._client.get(Pod, name, namespace=namespace)))
+        url = f"{self._server.rstrip('/')}/api/v1/namespaces/{namespace}/pods/{name}"
+        asked = httpx2.Request("GET", url, headers={"Accept": METADATA})
+        return self._there("PartialObjectMetadata", lambda: msgspec.json.decode(self._transport.handle_request(asked).content, type=dict))
 
     def may(self, verb: str, resource: str, name: str = "") -> bool:
         """Say whether we have a right to a resource of the core group, by the API server's own word. Raises CNIError."""

@@ -17,13 +17,13 @@ from kubenode.kube.refusal import RefusedError
 from kubenode.kube.signon import SignOn
 from kubenode.kube.sources import SERVICE_ACCOUNT, connection
 from kubenode.kube.stream import garbled, lines
+from kubenode.kube.transport import METADATA
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
 
 PAGE = 500  # objects in one answer to a LIST, as kubectl asks for them
 MERGE_PATCH = "application/merge-patch+json"
-METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 

@@ -28,6 +28,17 @@ class Identity(NamedTuple):
     machine_id: str
 
 
+def other_machine(manifest: Manifest, identity: Identity) -> str:
+    """Say that a Node which somebody named is another machine's than ours; "" where it is not, or nobody can tell."""
+    machine = _machine_id(manifest)
+    if not identity.name or not machine or not identity.machine_id or machine == identity.machine_id:
+        return ""
+    return (
+        f"{identity.name_source} says that Node {identity.name} is this host's, but that has the machineID {machine}, "
+        f"and this host {identity.machine_id}"
+    )
+
+
 def own_node(api: Nodes, identity: Identity) -> Manifest:
     """Find our Node: by its name, by a guessed name with our machine-id, by the machine-id alone. Raises CNIError."""
     if identity.name:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
+ONE_NODE = "it must be one Node object, as `kubectl get node NAME -o json` prints it"
+MOST_SUBNETS = 256  # each is compared with each
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"  # a copy of the whole manifest, of no use to us
 
 
@@ -29,60 +31,50 @@ class Node(NamedTuple):
 
 
 def decode(text: bytes, path: str) -> dict[str, Any]:
-    """Read a Node manifest, JSON or YAML, from the text of a file. Raises CNIError."""
+    """Read a Node manifest, JSON or YAML, from the text of a file. Raises CNIError, which shows nothing of that."""
     manifest: Any
     try:
         manifest = loads(text)
-    except JSONTextError as error:
-        manifest = _decode_yaml(text, path, error)
+    except JSONTextError:
+        manifest = _decode_yaml(text, path)
     if not isinstance(manifest, dict):
-        raise CNIError(
-            NODE_INVALID, f"{path} is not a Node manifest", "it must be one Node object, as `kubectl get node NAME -o json` prints it"
-        )
+        raise CNIError(NODE_INVALID, f"{path} is not a Node manifest", ONE_NODE)
     return manifest
 
 
-def _decode_yaml(text: bytes, path: str, json_error: JSONTextError) -> Any:
+def _decode_yaml(text: bytes, path: str) -> Any:
     import yaml  # only for a file that a person wrote; it takes ten times as long as an ADD
 
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 -- both are safe
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise CNIError(
-            NODE_INVALID, f"{path} is neither JSON nor YAML: {reason}", f"correct the Node manifest; as JSON: {json_error}"
-        ) from None
+        mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
+        where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+        raise CNIError(NODE_INVALID, f"{path} is neither JSON nor YAML{where}", ONE_NODE) from None
 
 
 def parse(manifest: dict[str, Any], source: str) -> Node:
-    """Take a Node out of its manifest. Raises CNIError, which names `source`."""
-    kind = manifest.get("kind", "Node")
-    if kind != "Node":
-        raise CNIError(
-            NODE_INVALID, f"{source} is a {kind!r}, not a Node", "give one Node object, as `kubectl get node NAME -o json` prints it"
-        )
+    """Take a Node out of its manifest. Raises CNIError, which names `source`, and shows nothing of what need not be a Node."""
+    if manifest.get("kind", "Node") != "Node":
+        raise CNIError(NODE_INVALID, f"{source}: kind is not Node", ONE_NODE)
     metadata, spec = _mapping(manifest, "metadata", source), _mapping(manifest, "spec", source)
     node_info = _mapping(_mapping(manifest, "status", source), "nodeInfo", source)
     name = metadata.get("name")
     if not isinstance(name, str) or not name:
-        raise CNIError(NODE_INVALID, f"{source} has no metadata.name", "give one Node object, as `kubectl get node NAME -o json` prints it")
+        raise CNIError(NODE_INVALID, f"{source} has no metadata.name", ONE_NODE)
     pod_cidrs = spec.get("podCIDRs") or ([spec["podCIDR"]] if spec.get("podCIDR") else [])
     if not isinstance(pod_cidrs, list) or not all(isinstance(cidr, str) for cidr in pod_cidrs):
-        raise CNIError(NODE_INVALID, f"Node {name}: spec.podCIDRs is {pod_cidrs!r}", "spec.podCIDRs is a list of strings in CIDR notation")
+        raise CNIError(NODE_INVALID, f"{source}: spec.podCIDRs is not a list of strings", "each is a subnet in CIDR notation")
     annotations = _mapping(metadata, "annotations", source)
     if wrong := [key for key, value in annotations.items() if not isinstance(value, str)]:
-        raise CNIError(NODE_INVALID, f"Node {name}: annotation {wrong[0]} is not a string", "put the value into quotes")
+        raise CNIError(NODE_INVALID, f"Node {name}: annotation {wrong[0]!r} is not a string", "put the value into quotes")
     return Node(name, str(metadata.get("uid", "")), str(node_info.get("machineID", "")), tuple(pod_cidrs), annotations)
 
 
 def _mapping(parent: dict[str, Any], key: str, source: str) -> dict[str, Any]:
     child = parent.get(key) or {}
     if not isinstance(child, dict):
-        raise CNIError(
-            NODE_INVALID,
-            f"{source}: {key} is {child!r}, not an object",
-            "give one Node object, as `kubectl get node NAME -o json` prints it",
-        )
+        raise CNIError(NODE_INVALID, f"{source}: {key} is not an object", ONE_NODE)
     return child
 
 
@@ -146,6 +138,8 @@ def subnets(parts: Iterable[str]) -> tuple[Subnet, ...]:
     """Read subnets that do not overlap. Raises RangeError."""
     found: list[Subnet] = []
     for part in parts:
+        if len(found) >= MOST_SUBNETS:
+            raise RangeError(f"more than {MOST_SUBNETS} subnets")
         if not part:
             raise RangeError("an empty subnet, so a comma too many")
         subnet = parse_subnet(part)

@@ -108,10 +108,10 @@ def _mapping(path: str) -> dict[str, Any]:
         # The first document alone, as kubectl: a second one may be there, or be broken.
         values = next(yaml.load_all(content, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)), None)
     except yaml.MarkedYAMLError as error:
-        line = f" (line {error.problem_mark.line + 1})" if error.problem_mark else ""
-        raise broken(path, f"not YAML: {error.problem}{line}") from None
+        # Not the problem in PyYAML's words: they have parts of the text, and the file need not be a kubeconfig.
+        raise broken(path, f"not YAML (line {error.problem_mark.line + 1})" if error.problem_mark else "not YAML") from None
     except Exception as error:  # noqa: BLE001 (PyYAML lets through whatever int(), float(), date() and dicts raise on a scalar)
-        raise broken(path, f"not YAML: {type(error).__name__}: {' '.join(str(error).split())}") from None
+        raise broken(path, f"not YAML: {type(error).__name__}") from None
     if values is None:
         return {}
     if not isinstance(values, dict):

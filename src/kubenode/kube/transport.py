@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from kubenode.kube.kubeconfig import Connection
 
+METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"  # of an object nothing but its metadata
 ANSWERS = (HTTPStatus.OK, HTTPStatus.CREATED)
 
 

@@ -5,7 +5,8 @@ ADD asks it with the ranges that were found. DEL, CHECK and GC ask it with those
 
 from __future__ import annotations
 
-from kubenode.cni.errors import DELEGATE_MISSING, DUPLICATE_ALLOCATION, INVALID_NETWORK_CONFIG, NOT_AVAILABLE, CNIError
+from kubenode.cni.errors import DELEGATE_MISSING, DUPLICATE_ALLOCATION, INVALID_NETWORK_CONFIG, NOT_AVAILABLE, SOURCE_TAKEN, CNIError
+from kubenode.cni.netconf import invalid
 from kubenode.cni.record import NamedTuple
 from kubenode.ipam.families import BOTH
 from kubenode.plugins import attached, host_local
@@ -13,7 +14,7 @@ from kubenode.plugins.skel import NotHereError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from kubenode.cni.jsontext import JSON
     from kubenode.plugins.skel import Call
@@ -22,6 +23,7 @@ EMBEDDED = "embedded"
 HOST_LOCAL = "host-local"
 NO_CONNECTIVITY = 51  # the specification's other error of STATUS, which a delegate may give
 # Where nothing is known of an ADD: host-local wants valid ranges also of commands that look at none (RFC 5737, RFC 3849).
+NOTHING: Mapping[str, JSON] = {}
 ANY_RANGES: list[JSON] = [[{"subnet": "192.0.2.0/24"}], [{"subnet": "2001:db8::/64"}]]
 
 
@@ -36,11 +38,15 @@ class Delegate(NamedTuple):
         return self.type == HOST_LOCAL
 
 
-def choose(call: Call, name: str, *, needs_embedded: bool = False) -> Delegate:
-    """Return the delegate of this name, which may be a path; "" for host-local where it is, else embedded.
+def choose(call: Call, name: str, ipam: Mapping[str, JSON] = NOTHING, *, needs_embedded: bool = False) -> Delegate:
+    """Return the delegate of this name, which may be a path of the administrator's; "" for host-local where it is, else embedded.
 
     In the agent "" is embedded, and another plugin is not its business. Raises CNIError, NotHereError.
     """
+    if ipam.get("exclude"):  # only we know it
+        if name not in {"", EMBEDDED}:
+            raise invalid([f"exclude is not known to delegate {name}; it needs embedded"])
+        needs_embedded = True
     if name == EMBEDDED or (not name and (needs_embedded or not call.request.path or not call.host.execs)):
         return Delegate(HOST_LOCAL, "")
     if not call.host.execs:
@@ -64,13 +70,20 @@ def _choose_for_release(call: Call, name: str) -> Delegate:
         return Delegate(HOST_LOCAL, "")
 
 
-def add(call: Call, to: Delegate, ipam: Mapping[str, JSON]) -> bytes:
-    """Get addresses with this `ipam`, and return the result as it goes to stdout. Raises CNIError, and then nothing stays reserved."""
+def add(call: Call, to: Delegate, ipam: Mapping[str, JSON], source: str = "") -> bytes:
+    """Get addresses with this `ipam`, and return the result as it goes to stdout. Raises CNIError, and then nothing stays reserved.
+
+    `source`: where the ranges are from that no other network may have.
+    """
     given_on = _with_ipam(call, to, ipam)
+    if to.keeps_our_files:
+        host_local.require_place(given_on)
     noted = False
 
     def note() -> None:
         nonlocal noted
+        if source and to.keeps_our_files:
+            _take(given_on, source)
         attached.note(call, given_on.netconf.ipam, to.executable)
         noted = True
 
@@ -78,10 +91,12 @@ def add(call: Call, to: Delegate, ipam: Mapping[str, JSON]) -> bytes:
         if not to.executable:
             # With the lock held: in an agent that was stopped, the pod's DEL may have passed before this is carried out, or refused.
             return host_local.cmd_add(given_on, note)
-        note()
         if to.keeps_our_files:
-            host_local.after_boot(given_on)
-        return _run(given_on, to)
+            host_local.after_boot(given_on)  # before a record of this boot says that the container's earlier reservation is of now
+        note()
+        result = _run(given_on, to)
+        if source and to.keeps_our_files:
+            _take(given_on, source)  # again: somebody may have taken it before host-local had the lock
     except (CNIError, OSError) as error:
         if to.executable:
             _undo(given_on, to)
@@ -89,6 +104,7 @@ def add(call: Call, to: Delegate, ipam: Mapping[str, JSON]) -> bytes:
         if noted and (to.executable or not isinstance(error, CNIError) or error.code != DUPLICATE_ALLOCATION):
             attached.forget(call)
         raise
+    return result
 
 
 def delete(call: Call, name: str, ipam: Mapping[str, JSON]) -> bytes:
@@ -179,6 +195,32 @@ def not_available(error: CNIError) -> CNIError:
     return type(error)(NOT_AVAILABLE, error.msg, error.details)
 
 
+def _take(call: Call, source: str) -> None:
+    """Let this network have a source of addresses. Raises CNIError where another one has reservations of it."""
+    mine = host_local.directory(call)
+
+    def if_unused(other: str, do: Callable[[], None]) -> bool:
+        data_dir, _, network = other.rpartition("/")
+        try:
+            return call.host.store(data_dir, network).if_unused(do)
+        except (CNIError, OSError):  # who cannot be seen may have some
+            return False
+
+    try:
+        holder = call.host.sources().take(source, mine, if_unused)
+    except OSError as error:
+        call.log.warning("which network has a source of addresses could not be noted", source=source, error=str(error))
+        return
+    if holder != mine:
+        data_dir, _, network = holder.rpartition("/")
+        raise CNIError(
+            SOURCE_TAKEN,
+            f"{source} serves network {network} in dataDir {data_dir} already, and not {call.netconf.name} as well",
+            "give both the same name and dataDir, or this one another annotation; "
+            f"once {network} has no reservation left (kube-node status, kube-node gc), this one takes over",
+        )
+
+
 def _given_by(
     call: Call, given: tuple[dict[str, JSON], str] | None, name: str, configured: dict[str, JSON]
 ) -> tuple[Delegate, dict[str, JSON]]:
@@ -213,4 +255,4 @@ def _run(call: Call, to: Delegate, command: str = "") -> bytes:
 
     environ = {**call.environ, "CNI_COMMAND": command} if command else call.environ
     call.log.debug("handing on", delegate=to.executable, netconf=call.netconf.raw)
-    return delegate.run(to.executable, call.netconf.raw, environ)
+    return delegate.run(to.executable, call.netconf.raw, environ, call.log.pass_on)

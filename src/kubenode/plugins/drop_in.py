@@ -6,6 +6,7 @@ docs/reference/host-local.md lists what is different, and the differential tests
 from __future__ import annotations
 
 from kubenode.cni.errors import IO_FAILURE, NOT_AVAILABLE, TRY_AGAIN_LATER, UNKNOWN_CONTAINER, CNIError
+from kubenode.cni.netconf import is_path
 from kubenode.plugins import delegation, host_local
 
 TYPE_CHECKING = False
@@ -34,9 +35,18 @@ def _status(call: Call) -> bytes:
     return host_local.cmd_status(call) if has_own else b""
 
 
+def _add(call: Call) -> bytes:
+    """Do as the reference does with any path: whoever hands addresses on by us may name what host-local may."""
+    ipam = call.netconf.ipam
+    path = ipam.get("resolvConf")
+    if path and isinstance(path, str) and is_path(path):
+        ipam = {**ipam, "resolvConf": call.host.permitted.real(path)}
+    return delegation.add(call, OURSELVES, ipam)
+
+
 OURSELVES = delegation.Delegate(delegation.HOST_LOCAL, "")
 COMMANDS = {
-    "ADD": _as_reference(lambda call: delegation.add(call, OURSELVES, call.netconf.ipam)),
+    "ADD": _as_reference(_add),
     "DEL": _as_reference(lambda call: delegation.delete(call, delegation.EMBEDDED, call.netconf.ipam)),
     "CHECK": _as_reference(lambda call: delegation.check(call, delegation.EMBEDDED, call.netconf.ipam)),
     "GC": _as_reference(lambda call: delegation.collect(call, delegation.EMBEDDED, call.netconf.ipam)),

@@ -8,7 +8,7 @@ from kubenode.cni.errors import INVALID_NETWORK_CONFIG, NOT_AVAILABLE, NOT_RESER
 from kubenode.cni.netconf import NetConf, invalid, is_path
 from kubenode.cni.result import IPConfig, Result
 from kubenode.host import files
-from kubenode.host.datadir import DEFAULT_DATA_DIR
+from kubenode.host.datadir import DEFAULT_DATA_DIR, LAST_RESERVED, LOCK
 from kubenode.ipam import allocator, config
 from kubenode.ipam.address import parse_address
 from kubenode.ipam.families import BOTH
@@ -167,6 +167,21 @@ def _attachment(item: JSON) -> Attachment | None:
     return Attachment(*texts) if all(text and isinstance(text, str) for text in texts) else None
 
 
+def require_place(call: Call) -> None:
+    """Raise CNIError 7 where this network's reservations would be among another's."""
+    configured, name = data_dir(call.netconf), call.netconf.name
+    if configured and not configured.startswith("/"):
+        raise invalid([f"dataDir {configured!r} is not an absolute path"])
+    if parse_address(name) or name == LOCK or name.startswith(LAST_RESERVED):
+        raise invalid([f"network name {name!r} is what a file of a network's directory is called"])
+    _store(call)
+
+
+def directory(call: Call) -> str:
+    """Return the host's path of the directory with this network's reservations."""
+    return os.path.normpath(os.path.join(data_dir(call.netconf) or DEFAULT_DATA_DIR, call.netconf.name))
+
+
 def after_boot(call: Call) -> None:
     """Release what is of an earlier boot, where another plugin is about to use the files."""
     _log_released(call, "of an earlier boot", allocator.release_dead(_store(call)))
@@ -178,7 +193,10 @@ def _log_released(call: Call, why: str, released: Collection[Reservation]) -> No
 
 
 def _store(call: Call) -> Store:
-    return call.host.store(data_dir(call.netconf), call.netconf.name)
+    """Return this network's reservations, of which any command may make the directory. Raises CNIError 7 where that must not be."""
+    store = call.host.store(data_dir(call.netconf), call.netconf.name)
+    store.require_place()
+    return store
 
 
 def _dns(call: Call, resolv_conf: str) -> dict[str, object]:
@@ -186,7 +204,8 @@ def _dns(call: Call, resolv_conf: str) -> dict[str, object]:
         return {}
     from kubenode.ipam import resolvconf  # few configurations have it
 
-    return resolvconf.parse(files.read(call.host.path(resolv_conf)).decode(errors="replace"))
+    text = files.read_exactly(call.host.permitted.here(resolv_conf), resolvconf.LARGEST)
+    return resolvconf.parse(text.decode(errors="replace"))
 
 
 def _previous_addresses(netconf: NetConf, ifname: str) -> list[str]:

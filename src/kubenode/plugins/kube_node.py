@@ -24,9 +24,10 @@ def cmd_add(call: Call) -> bytes:
     subnets = call.host.node(conf.common.node, conf.subnets_of, call.log)
     have = frozenset(subnet.version for subnet in subnets)
     wanted = families.select(have, call.request.pod_args.get("K8S_POD_NAMESPACE", ""), conf.limits)
+    ipam = options.permit_resolv_conf(call, conf.ipam(subnets, wanted))
     # host-local numbers its round robin by position: left alone with one family of two, it would start anew each time.
-    to = delegation.choose(call, conf.common.delegate, needs_embedded=conf.common.excludes or wanted != have)
-    return delegation.add(call, to, conf.ipam(subnets, wanted))
+    to = delegation.choose(call, conf.common.delegate, ipam, needs_embedded=wanted != have)
+    return delegation.add(call, to, ipam, conf.common.source)
 
 
 def cmd_del(call: Call) -> bytes:
@@ -52,9 +53,10 @@ def cmd_status(call: Call) -> bytes:
     try:
         conf = KubeNodeConf.read(call).validated()
         subnets = call.host.node(conf.common.node, conf.subnets_of, call.log)
-        to = delegation.choose(call, conf.common.delegate, needs_embedded=conf.common.excludes)
+        ipam = options.permit_resolv_conf(call, conf.ipam(subnets, families.BOTH))
+        to = delegation.choose(call, conf.common.delegate, ipam)
         needed = [family for family, namespaces in conf.limits.items() if namespaces is None]
-        return delegation.status(call, to, conf.ipam(subnets, families.BOTH), needed)
+        return delegation.status(call, to, ipam, needed)
     except CNIError as error:
         raise delegation.not_available(error) from None
 
@@ -75,6 +77,7 @@ class KubeNodeConf(NamedTuple):
     limits: dict[int, tuple[str, ...] | None]
     others: dict[str, JSON]
     issues: list[str]
+    refused: CNIError | None
 
     @classmethod
     def read(cls, call: Call) -> KubeNodeConf:
@@ -83,11 +86,11 @@ class KubeNodeConf(NamedTuple):
         limits = {4: source.names("ipv4-namespaces"), 6: source.names("ipv6-namespaces")}
         others = source.others()
         issues = [f"kube-node takes the subnets from the Node; remove {key}" for key in ("ranges", "subnet") if others.pop(key, None)]
-        return cls(common, limits, others, [*source.issues, *issues])
+        return cls(common, limits, others, [*source.issues, *issues], source.refused)
 
     def validated(self) -> KubeNodeConf:
-        """Raise CNIError 7 with all issues at once, if there are any."""
-        options.raise_issues(self.issues)
+        """Raise CNIError 7 with all issues at once, if there are any, or 120 for what the administrator does not allow."""
+        options.raise_issues(self.issues, self.refused)
         return self
 
     def subnets_of(self, own: Node) -> tuple[Subnet, ...]:

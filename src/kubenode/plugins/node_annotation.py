@@ -27,9 +27,10 @@ NO_CONTAINER = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "none", "CNI_NETNS": "n
 def cmd_add(call: Call) -> bytes:
     """Give the pod addresses as the annotation says."""
     conf = NodeAnnotationConf.read(call).validated()
-    ipam = call.host.node(conf.common.node, conf.ipam_of, call.log)
-    to = delegation.choose(call, conf.delegate, needs_embedded="exclude" in ipam)
-    return conf.advising(lambda: delegation.add(call, to, ipam))
+    ipam = options.permit_resolv_conf(call, call.host.node(conf.common.node, conf.ipam_of, call.log))
+    gives = any(ipam.get(key) != conf.others.get(key) for key in ("ranges", "subnet"))  # it may hold something else, such as routes
+    source = conf.common.source if gives else ""
+    return conf.advising(lambda: delegation.add(call, delegation.choose(call, conf.delegate, ipam), ipam, source))
 
 
 def cmd_del(call: Call) -> bytes:
@@ -54,9 +55,8 @@ def cmd_status(call: Call) -> bytes:
     """Raise CNIError 50 where an ADD would fail now."""
     try:
         conf = NodeAnnotationConf.read(call).validated()
-        ipam = call.host.node(conf.common.node, conf.ipam_of, call.log)
-        to = delegation.choose(call, conf.delegate, needs_embedded="exclude" in ipam)
-        return conf.advising(lambda: delegation.status(call, to, ipam))
+        ipam = options.permit_resolv_conf(call, call.host.node(conf.common.node, conf.ipam_of, call.log))
+        return conf.advising(lambda: delegation.status(call, delegation.choose(call, conf.delegate, ipam), ipam))
     except CNIError as error:
         raise delegation.not_available(error) from None
 
@@ -88,7 +88,7 @@ class NodeAnnotationConf(NamedTuple):
     delegate: str
     others: dict[str, JSON]
     issues: list[str]
-    broken_file: CNIError | None
+    refused: CNIError | None
 
     @classmethod
     def read(cls, call: Call) -> NodeAnnotationConf:
@@ -97,18 +97,17 @@ class NodeAnnotationConf(NamedTuple):
             file = config_file(call.environ, call.host)
         except CNIError as error:  # it must not keep an address from being released
             file, broken_file = {}, error
-        source = options.Options({"kubeconfig": file.get("kubeconfig"), "logfile": file.get("log"), **call.netconf.ipam})
+        said = {"kubeconfig": file.get("kubeconfig"), "logfile": file.get("log")}
+        source = options.Options({**said, **call.netconf.ipam}, said.keys() - call.netconf.ipam.keys())
         common = options.common(call, source)
         if not common.annotation:
             source.issues.append("node-annotation needs annotation, the key of an annotation on the Node")
         delegate = common.delegate or _executable(file.get("nextipam", ""), call)
-        return cls(common, delegate, source.others(), source.issues, broken_file)
+        return cls(common, delegate, source.others(), source.issues, source.refused or broken_file)
 
     def validated(self) -> NodeAnnotationConf:
-        """Raise CNIError where the file is broken, or 7 with all issues at once."""
-        if self.broken_file:
-            raise self.broken_file
-        options.raise_issues(self.issues)
+        """Raise CNIError 7 with all issues at once, or where the file is broken, or names what the administrator does not allow."""
+        options.raise_issues(self.issues, self.refused)
         return self
 
     def advising(self, command: Callable[[], bytes]) -> bytes:

@@ -24,14 +24,16 @@ if TYPE_CHECKING:
 REFRESH_AFTER = 300.0  # seconds
 API_TIMEOUT = 10.0  # seconds for all that has to do with the API server in one call
 RENEWAL_TIMEOUT = 3.0  # seconds where an old view can serve instead: a pod should not wait for an API server that is silent
+LARGEST = 1 << 20  # bytes of a Node manifest; the API server takes no more
 SINGLE_WAIT = 0.8  # of these for each wait, so that a credential plugin that hangs ends before its caller
 
 
 class NodeOptions(NamedTuple):
-    """What a configuration says of where the Node is."""
+    """What a configuration says of where the Node is; `node_file` is where this process finds what it calls `node_file_label`."""
 
     kubeconfig: str = ""
     node_file: str = ""
+    node_file_label: str = ""
     refresh_after: float = REFRESH_AFTER
 
 
@@ -43,22 +45,32 @@ def run_dir(environ: Mapping[str, str]) -> str:
 def select(options: NodeOptions, choose: Callable[[Node], T], environ: Mapping[str, str], log: Log) -> T:
     """Return what `choose` finds in our Node, from the freshest source that answers. Raises CNIError."""
     if options.node_file:
-        return choose(node.parse(manifest_from(options.node_file, options.node_file), options.node_file))
-    view = NodeView(run_dir(environ), node.decode, f"kube-node {VERSION}", log)
+        return choose(from_file(options))
+    view = NodeView(run_dir(environ), node.decode, f"kube-node {VERSION}", log, options.kubeconfig)
 
     def renew() -> dict[str, Any]:
         seen = view.read()
         guesses = (node.parse(seen.manifest, view.path).name,) if seen else ()
-        return node.reduce(fetch(options.kubeconfig, environ, guesses=guesses, timeout=RENEWAL_TIMEOUT if seen else API_TIMEOUT))
+        timeout = RENEWAL_TIMEOUT if seen else API_TIMEOUT
+        return node.reduce(fetch(options.kubeconfig, environ, guesses=guesses, timeout=timeout, complain=log.error))
 
     return view.get(lambda manifest: choose(node.parse(manifest, view.path)), renew, options.refresh_after)
 
 
 def fetch(
-    kubeconfig: str, environ: Mapping[str, str], name: str = "", guesses: tuple[str, ...] = (), timeout: float = API_TIMEOUT
+    kubeconfig: str,
+    environ: Mapping[str, str],
+    name: str = "",
+    guesses: tuple[str, ...] = (),
+    timeout: float = API_TIMEOUT,
+    machine_id: str | None = None,
+    complain: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Return our own Node, or the one of this name, as the API server has it now. Raises CNIError; ends within `timeout` seconds."""
-    from kubenode.kube.identity import Identity, own_node
+    """Return our own Node, or the one of this name, as the API server has it now. Raises CNIError; ends within `timeout` seconds.
+
+    `machine_id` is the host's where that is not the one seen from here. `complain` is called where the Node is another machine's.
+    """
+    from kubenode.kube.identity import Identity, other_machine, own_node
 
     try:
         from kubenode.kube import client  # brings lightkube and TLS: a hundred times what an ADD costs
@@ -70,7 +82,8 @@ def fetch(
         ) from None
 
     given, source = (name, "the command line") if name else identity.given_name(environ, run_dir(environ))
-    myself = Identity(given, source, tuple(dict.fromkeys([*guesses, identity.host_name()])), identity.machine_id())
+    known = dict.fromkeys([*guesses, *identity.noted_names(run_dir(environ)), identity.host_name()])
+    myself = Identity(given, source, tuple(known), identity.machine_id() if machine_id is None else machine_id)
 
     def ask() -> dict[str, Any]:
         server = client.ApiServer(kubeconfig or None, environ, timeout * SINGLE_WAIT)
@@ -79,13 +92,17 @@ def fetch(
         finally:
             server.close()
 
-    return client.within(timeout, ask)
+    found = client.within(timeout, ask)
+    if not name and (problem := other_machine(found, myself)):
+        complain(problem)
+    return found
 
 
-def manifest_from(path: str, label: str) -> dict[str, Any]:
-    """Read a Node manifest. `label` is the path as its owner knows it. Raises CNIError."""
+def from_file(options: NodeOptions) -> Node:
+    """Return the Node of the manifest that a configuration names. Raises CNIError."""
+    label = options.node_file_label
     try:
-        text = files.read(path)
+        text = files.read_exactly(options.node_file, LARGEST)
     except OSError as error:
         raise CNIError(NODE_INVALID, f"nodeFile {label}: {error.strerror}", "write a Node manifest there, or remove nodeFile") from None
-    return node.decode(text, label)
+    return node.parse(node.decode(text, label), label)

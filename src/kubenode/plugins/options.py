@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+from kubenode.cni.errors import CNIError
 from kubenode.cni.netconf import invalid, is_path, json_type
 from kubenode.cni.record import NamedTuple
+from kubenode.host.log import STREAMS
+from kubenode.ipam import config
 from kubenode.plugins.nodes import REFRESH_AFTER, NodeOptions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from kubenode.cni.jsontext import JSON
-    from kubenode.plugins.skel import Call
+    from kubenode.plugins.skel import Call, Host
 
 
 LONGEST = 1e9  # seconds that can be meant
 
 
 class Options:
-    """Typed values out of an object. What is of a wrong type counts as left out, and its issue is kept."""
+    """Typed values out of an object. What is of a wrong type or not allowed counts as left out, and its issue is kept.
 
-    def __init__(self, source: Mapping[str, JSON]) -> None:
+    `administrators`: the keys that are of the host's administrator, who may name what there is.
+    """
+
+    def __init__(self, source: Mapping[str, JSON], administrators: Collection[str] = ()) -> None:
         self._source = source
+        self._administrators = administrators
         self.issues: list[str] = []
+        self.refused: CNIError | None = None
         self._read: set[str] = set()
 
     def text(self, key: str, *, may_be_empty: bool = True, for_others: bool = False) -> str:
@@ -33,14 +41,33 @@ class Options:
         elif not isinstance(value, str):
             issue = f"{key} is a JSON {json_type(value)}, not a string"
         elif not is_path(value):
-            issue = f"{key} {value!r} has a zero byte, or half a character"
+            issue = f"{key} {value!r} has a control character, or half a character"
         else:
             issue = "" if value or may_be_empty else f"{key} is empty"
-        if issue:
+        if issue and issue not in self.issues:
             self.issues.append(issue)
         if issue or not for_others:
             self._read.add(key)
         return "" if issue else value or ""
+
+    def path(self, key: str, host: Host) -> str:
+        """Return where a path of the host is found, its links followed; "" where there is none, or the administrator does not allow it."""
+        path = self.text(key)
+        if not path:
+            return ""
+        permitted = host.permitted
+        try:
+            return permitted.here(permitted.real(path) if key in self._administrators else permitted.require(key, path))
+        except CNIError as error:  # it must not keep an address from being released
+            self.refused = self.refused or error
+            return ""
+
+    def plugin(self, key: str) -> str:
+        """Return the name of a plugin. What runs on the host is not for a configuration to say: of a path the last part counts."""
+        name = self.text(key, may_be_empty=False)
+        if "/" in name:
+            self.issues.append(f"{key} {name!r} is a path: give the name of a plugin in CNI_PATH")
+        return name.rpartition("/")[2]
 
     def seconds(self, key: str, default: float) -> float:
         value = self._take(key)
@@ -58,6 +85,9 @@ class Options:
             return None
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             self.issues.append(f"{key} is {value!r}, not a list of strings")
+            return ()
+        if len(value) > config.MOST:
+            self.issues.append(f"{key} has {len(value)} names, more than {config.MOST}")
             return ()
         return tuple(value)
 
@@ -84,26 +114,43 @@ class Common(NamedTuple):
     node: NodeOptions
     annotation: str
     delegate: str
-    excludes: bool
+
+    @property
+    def source(self) -> str:
+        """Where the addresses are from, of which no other network may give any."""
+        source = f"annotation {self.annotation}" if self.annotation else "spec.podCIDRs"
+        return f"{source} of {self.node.node_file_label}" if self.node.node_file_label else source
 
 
 def common(call: Call, options: Options) -> Common:
     """Read what both plugins have, and let the log go where it is to go."""
-    call.log.configure(options.text("logfile"), options.level("loglevel"))
+    log = options.text("logfile")
+    call.log.configure(log if log in STREAMS else options.path("logfile", call.host), options.level("loglevel"))
     options.text("type")
     options.text("dataDir", for_others=True)
-    found = Common(
-        NodeOptions(options.text("kubeconfig"), options.text("nodeFile"), options.seconds("refreshAfter", REFRESH_AFTER)),
+    return Common(
+        NodeOptions(
+            options.text("kubeconfig") if options.path("kubeconfig", call.host) else "",  # its links, too, say where its files are
+            options.path("nodeFile", call.host),
+            options.text("nodeFile"),
+            options.seconds("refreshAfter", REFRESH_AFTER),
+        ),
         options.text("annotation", may_be_empty=False),
-        options.text("delegate", may_be_empty=False),
-        bool(call.netconf.ipam.get("exclude")),
+        options.plugin("delegate"),
     )
-    if found.excludes and found.delegate not in {"", "embedded"}:
-        options.issues.append(f"exclude is not known to delegate {found.delegate}; it needs embedded")
-    return found
 
 
-def raise_issues(issues: list[str]) -> None:
-    """Raise CNIError 7 with all of them; nothing where there are none."""
+def raise_issues(issues: list[str], refused: CNIError | None) -> None:
+    """Raise CNIError 7 with all issues, or why something is not allowed; nothing where all is well."""
     if issues:
         raise invalid(issues)
+    if refused:
+        raise refused
+
+
+def permit_resolv_conf(call: Call, ipam: dict[str, JSON]) -> dict[str, JSON]:
+    """Return an `ipam` whose resolvConf is one that the administrator allows, its links followed. Raises CNIError."""
+    path = ipam.get("resolvConf")
+    if not path or not isinstance(path, str) or not is_path(path):
+        return ipam
+    return {**ipam, "resolvConf": call.host.permitted.require("resolvConf", path)}

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from kubenode.cni.request import Request
     from kubenode.host.attachments import Attachments
     from kubenode.host.log import Log
+    from kubenode.host.permitted import Permitted
+    from kubenode.host.sources import Sources
     from kubenode.ipam.store import Store
     from kubenode.kube.node import Node
     from kubenode.plugins.nodes import NodeOptions
@@ -33,6 +35,10 @@ if TYPE_CHECKING:
         def execs(self) -> bool:
             """Whether other plugins can be run from here."""
 
+        @property
+        def permitted(self) -> Permitted:
+            """What a network configuration may name on the host, and where that is found from here."""
+
         def path(self, path: str) -> str:
             """Return where a path of the host is found from here."""
 
@@ -42,6 +48,9 @@ if TYPE_CHECKING:
         def attachments(self, network: str) -> Attachments:
             """Return the records of a network's attachments."""
 
+        def sources(self) -> Sources:
+            """Return which network has which source of addresses."""
+
         def may_have(self, netns: str) -> bool:
             """Say whether a network namespace is there, or cannot be seen from here."""
 
@@ -49,6 +58,7 @@ if TYPE_CHECKING:
             """Return what `choose` finds in our Node. Raises CNIError."""
 
 
+LONGEST = 1 << 20  # bytes of a network configuration
 NOT_HERE = 2  # the exit code of a call that has to be made in the runtime's own environment; stdout: the error where it cannot be
 
 
@@ -77,6 +87,8 @@ def run(commands: Mapping[str, Command], environ: Mapping[str, str], stdin: byte
             return 0, answer(versions.answer(netconf.cni_version(raw) if raw.get("cniVersion") else versions.LATEST))
         raw = netconf.decode(stdin)
         cni_version = netconf.cni_version(raw)
+        if asked.command == "ADD":  # GC lists all attachments, and a DEL is never refused
+            _require_bounds(stdin)
         conf = netconf.parse(raw)
         versions.require(cni_version, asked.command)
         log.bind(command=asked.command, network=conf.name, containerID=asked.container_id, ifname=asked.ifname)
@@ -100,6 +112,11 @@ def run(commands: Mapping[str, Command], environ: Mapping[str, str], stdin: byte
         return 1, answer(
             CNIError(INTERNAL, f"internal error: {error!r}", "a fault in the plugin: please report it with its log").as_object(cni_version)
         )
+
+
+def _require_bounds(stdin: bytes) -> None:
+    if len(stdin) > LONGEST:
+        raise netconf.invalid([f"the network configuration has {len(stdin)} bytes, more than {LONGEST}"])
 
 
 def _failed(host: Host, error: CNIError, cni_version: str) -> tuple[int, bytes]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kubenode.cni.errors import FORBIDDEN, MACHINE_ID_AMBIGUOUS, NODE_NOT_FOUND, UNAUTHORIZED, CNIError
 from kubenode.inspection.doctor.finding import Finding, State, failure, of_error, ok, warning
-from kubenode.kube import node
+from kubenode.kube import identity, node
 from kubenode.plugins.nodes import REFRESH_AFTER
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def rights(facts: Facts) -> Iterator[Finding]:
 
 
 def agent_rights(facts: Facts) -> Iterator[Finding]:
-    """See that an agent may get and watch its Node, and get pods, without which it takes no leak back."""
+    """See that an agent may get and watch its Node, and say whether it may get pods, without which it takes no leak back."""
     if not (found := facts.agent_credentials):
         return
     name = facts.identity.name or (facts.seen.node.name if facts.seen.node else "")
@@ -75,10 +75,11 @@ def agent_rights(facts: Facts) -> Iterator[Finding]:
         yield of_error(error, State.WARNING)
         return
     for verb, resource in lacking:
-        yield (failure if resource == "nodes" else warning)(
-            f"the agent has no right to {verb} {resource}",
-            f"give it the ClusterRole of deploy/base/rbac.yaml, or add the rule: resources [{resource}], verbs [{verb}]",
-        )
+        if resource == "pods":
+            yield ok("get and watch nodes; without get pods leaks are reported, not released: deploy/components/reclaim")
+        else:
+            advice = f"give it the ClusterRole of deploy/base/rbac.yaml, or add the rule: resources [{resource}], verbs [{verb}]"
+            yield failure(f"the agent has no right to {verb} {resource}", advice)
     if not lacking:
         yield ok("get and watch nodes, get pods")
 
@@ -90,6 +91,10 @@ def own_node(facts: Facts) -> Iterator[Finding]:
         if isinstance(answer, CNIError):
             if answer.code == NODE_NOT_FOUND:
                 yield of_error(answer)
+            continue
+        if problem := identity.other_machine(answer, myself):
+            advice = "two nodes with one name give the same pod addresses: correct the name, or unset it where this node was renamed"
+            yield failure(problem, advice)
             continue
         name = answer["metadata"]["name"]
         how = f"by {myself.name_source}" if myself.name else f"by its machine-id {myself.machine_id}"

@@ -154,8 +154,9 @@ class Facts:
     def identity(self) -> Identity:
         """What this host knows of its own Node's name."""
         given, source = identity.given_name(self.place.environ, self.place.run)
-        guesses = ((self.seen.node.name,) if self.seen.node else ()) + (identity.host_name(),)
-        return Identity(given, source, tuple(dict.fromkeys(guesses)), identity.machine_id(self.place.root.path("/etc/machine-id")))
+        seen = (self.seen.node.name,) if self.seen.node else ()
+        guesses = dict.fromkeys([*seen, *identity.noted_names(self.place.run), identity.host_name()])
+        return Identity(given, source, tuple(guesses), identity.host_machine_id(self.place.root))
 
     @cached_property
     def asked(self) -> dict[str, dict[str, Any] | CNIError]:

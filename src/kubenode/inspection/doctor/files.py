@@ -159,6 +159,14 @@ def _lock(path: str) -> str:
     return f"chown {os.geteuid()} {quote(path)} && chmod 600 {quote(path)}"
 
 
+def allowed(facts: Facts) -> Iterator[Finding]:
+    """See what a network configuration may name on this host, by the administrator's file."""
+    permitted = facts.place.permitted
+    directories = permitted.allowed()
+    where = permitted.path if os.path.exists(facts.place.root.path(permitted.path)) else f"by default: there is no {permitted.path}"
+    yield ok("; ".join(f"{key} below {' or '.join(below) or 'nothing'}" for key, below in directories.items()) + f" ({where})")
+
+
 def delegates(facts: Facts) -> Iterator[Finding]:
     """See that the IPAM plugin that a configuration hands on to is there."""
     directories = [facts.place.root.path(directory) for directory in facts.place.bin_dirs]

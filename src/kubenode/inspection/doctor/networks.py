@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from kubenode.cni import keys
 from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
+from kubenode.host.datadir import DEFAULT_DATA_DIR
 from kubenode.inspection.doctor import hostnet
 from kubenode.inspection.doctor.finding import Finding, State, failure, of_error, ok, warning
 from kubenode.inspection.networks import RECORDS
@@ -16,9 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kubenode.inspection.doctor.facts import Facts
-    from kubenode.inspection.networks import Network
+    from kubenode.inspection.networks import Configured, Network
     from kubenode.ipam.ranges import Range
 
+NEAR_KEY = 0.7  # from which likeness on a key is taken for another one misspelt
 NEAR = 80  # percent in use from which on exhaustion is near
 ADVICE_FULL = "delete pods of this node or move them to others; or give it another subnet"
 
@@ -64,6 +68,45 @@ def overlap(facts: Facts) -> Iterator[Finding]:
                     f"networks {one.name} and {other.name} both give addresses of {pair[0].subnet} and {pair[1].subnet}",
                     f"give one of them another subnet: {one.name} has its by {one.source}, {other.name} by {other.source}",
                 )
+
+
+def sources(facts: Facts) -> Iterator[Finding]:
+    """See that no two networks take their addresses from the same podCIDRs or annotation: they would give the same ones twice."""
+    first: dict[str, tuple[Configured, tuple[str, str]]] = {}
+    for one in facts.configured:
+        source = _source(one)
+        if not source:
+            continue
+        place = (one.name, str(one.ipam.get("dataDir") or DEFAULT_DATA_DIR))
+        other, taken = first.setdefault(source, (one, place))
+        if place != taken:
+            yield failure(
+                f"networks {other.name} ({other.path}, dataDir {taken[1]}) and {one.name} ({one.path}, dataDir {place[1]}) both take "
+                f"their addresses from {source}",
+                "give both the same name and dataDir, or each an annotation of its own",
+            )
+
+
+def _source(one: Configured) -> str:
+    """Return where a network's addresses are from that no other network may have; "" where that is its own configuration."""
+    ipam = one.ipam
+    if ipam.get("type") == "host-local" or (ipam.get("type") == "node-annotation" and (ipam.get("ranges") or ipam.get("subnet"))):
+        return ""
+    source = f"annotation {ipam['annotation']}" if ipam.get("annotation") else "spec.podCIDRs"
+    return f"{source} of {ipam['nodeFile']}" if ipam.get("nodeFile") else source
+
+
+def unknown_keys(facts: Facts) -> Iterator[Finding]:
+    """See that no key of `ipam` is nearly one that we know; a delegate that is named may have keys of its own."""
+    known = {name.lower(): name for name in keys.IPAM}
+    for one in facts.configured:
+        if one.ipam.get("delegate") in {None, "", "embedded", "host-local"}:
+            for key in one.ipam.keys() - keys.IPAM.keys():
+                near = get_close_matches(key.lower().replace("_", "-"), known, 1, NEAR_KEY)
+                if near:
+                    yield warning(
+                        f"network {one.name} in {one.path} has a key {key!r} that nobody knows", f"write {known[near[0]]}, if that is meant"
+                    )
 
 
 def host_routes(facts: Facts) -> Iterator[Finding]:
@@ -132,4 +175,15 @@ def _api_ipv4(facts: Facts, kubeconfig: str) -> str:
     return str(address) if address and address.version == 4 else ""  # noqa: PLR2004 -- the IP version
 
 
-__all__ = ["default_gateway", "exhaustion", "families", "host_routes", "ipv4_limit", "of_error", "overlap", "valid"]
+__all__ = [
+    "default_gateway",
+    "exhaustion",
+    "families",
+    "host_routes",
+    "ipv4_limit",
+    "of_error",
+    "overlap",
+    "sources",
+    "unknown_keys",
+    "valid",
+]

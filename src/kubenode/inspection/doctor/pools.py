@@ -91,25 +91,8 @@ def _annotation(told: _Told, key: str) -> Iterator[Finding]:
         what = f"none of the SubnetPools {names} with annotation {key} selects" if mine else f"no SubnetPool has annotation {key} for"
         advice = "label the Node as a nodeSelector has it" if mine else "create one, or annotate the Node by hand"
         yield failure(f"{what} Node {told.node.name}, which has none", advice)
-    anew = f"remove the annotation, and the Node gets another: kubectl annotate node {told.node.name} {key}-"
-    for subnet in subnets if mine else ():
-        if not any(block.offers(subnet) for pool in mine for block in pool.blocks):
-            yield warning(
-                f"{subnet} in annotation {key} is not offered by SubnetPool {names}",
-                f"add it to the pool's cidrs, or {anew}",
-            )
-        elif subnet in told.claims and (claim := told.claims[subnet]) is None:
-            yield warning(
-                f"{subnet} in annotation {key} has no NodeSubnet, so another node may be given it",
-                "is a controller running? kubectl -n kube-system get deployment kube-node-controller",
-            )
-        elif subnet in told.claims and claim and claim.node != told.node.name:
-            yield failure(
-                f"{subnet} in annotation {key} is Node {claim.node}'s, as NodeSubnet {claim.name} says",
-                anew,
-            )
-        else:
-            yield ok(f"{subnet} of SubnetPool {names}")
+    for subnet in subnets:
+        yield from _subnet(told, key, subnet, mine)
     for pool in mine:
         for condition in pool.status.get("conditions") or ():
             if condition.get("status") == BAD.get(str(condition.get("type"))):
@@ -117,6 +100,35 @@ def _annotation(told: _Told, key: str) -> Iterator[Finding]:
                     f"SubnetPool {pool.name}: {condition.get('reason')}: {condition.get('message')}",
                     f"see kubectl describe subnetpool {pool.name}, and the conditions in docs/reference/controller.md",
                 )
+
+
+def _subnet(told: _Told, key: str, subnet: Subnet, mine: list[SubnetPool]) -> Iterator[Finding]:
+    """Compare a subnet of an annotation with the pools that write it, or with the one that did."""
+    anew = f"remove the annotation, and the Node gets another: kubectl annotate node {told.node.name} {key}-"
+    names, claim = ", ".join(pool.name for pool in mine), told.claims.get(subnet)
+    if not mine:
+        for pool in [pool for pool in told.pools if claim and pool.name == claim.pool]:
+            yield warning(
+                f"{subnet} in annotation {key} is of SubnetPool {pool.name}, which writes annotation {pool.annotation} now",
+                f"have the network read that one, and then remove the other: kubectl annotate node {told.node.name} {key}-",
+            )
+    elif not any(block.offers(subnet) for pool in mine for block in pool.blocks):
+        yield warning(f"{subnet} in annotation {key} is not offered by SubnetPool {names}", f"add it to the pool's cidrs, or {anew}")
+    elif subnet in told.claims and claim is None and not any(pool.serves(told.node) and _cuts(pool, subnet) for pool in mine):
+        yield warning(f"{subnet} in annotation {key} is not what SubnetPool {names} gives to this Node, so it is not taken over", anew)
+    elif subnet in told.claims and claim is None:
+        yield warning(
+            f"{subnet} in annotation {key} has no NodeSubnet, so another node may be given it",
+            "is a controller running? kubectl -n kube-system get deployment kube-node-controller",
+        )
+    elif claim is not None and claim.node != told.node.name:
+        yield failure(f"{subnet} in annotation {key} is Node {claim.node}'s, as NodeSubnet {claim.name} says", anew)
+    else:
+        yield ok(f"{subnet} of SubnetPool {names}")
+
+
+def _cuts(pool: SubnetPool, subnet: Subnet) -> bool:
+    return any(block.cuts(subnet) for block in pool.blocks)
 
 
 def _controller(told: _Told) -> Iterator[Finding]:

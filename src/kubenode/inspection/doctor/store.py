@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from kubenode.host import files
+from kubenode.host import boot, files
 from kubenode.host.cniconfig import DEFAULT_CONFIG_DIR
-from kubenode.host.datadir import BOOT_ID, boot_id
+from kubenode.host.datadir import ABANDONED
 from kubenode.inspection.doctor.finding import Finding, failure, ok, warning
 from kubenode.inspection.records import pod_of
 from kubenode.plugins.nodes import run_dir
@@ -40,21 +41,30 @@ def reboot(facts: Facts) -> Iterator[Finding]:
     for network in _there(facts):
         if _file_system(network.store.directory) in IN_MEMORY:
             continue
-        noted = network.store.boot_noted()
-        if noted is None:
+        path, machine = quote(network.store.boot_path), facts.place.boot.machine_id()
+        machines = boot.read(network.store.boot_noted())
+        note_it = f'echo "$(cat {boot.BOOT_ID}) {machine}" >{path} && chmod 600 {path}'
+        if not machine:  # nothing is noted then, and nothing released
+            continue
+        if not machines and _is_ours(facts, network):
             yield warning(
                 f"{network.store.directory} is on a disk, and nobody has noted of which boot its reservations are",
-                "kube-node's next ADD with the embedded allocator notes it; if the node has not been rebooted since, note it now",
-                f"cp {BOOT_ID} {quote(network.store.boot_path)} && chmod 600 {quote(network.store.boot_path)}",
+                "kube-node's next ADD notes it; if the node has not been rebooted since, note it now",
+                note_it,
             )
-        elif network.store.is_of_another_boot():
-            count = len(facts.held[network.store.directory])
+        elif others := sorted(machines.keys() - {machine}):
             yield warning(
-                f"{network.store.directory} has {count} reservations of before the last reboot",
+                f"{network.store.directory} was used by other machines, too ({', '.join(others)}): nothing is released after a reboot",
+                "nodes that share a dataDir share its addresses; where none of them uses it any more, note that it is this node's alone",
+                note_it,
+            )
+        elif dead := network.store.dead():
+            yield warning(
+                f"{network.store.directory} has {len(dead)} reservations of before the last reboot",
                 "the next ADD releases them; now:",
                 _gc(facts, network),
             )
-    if facts.networks and boot_id():
+    if facts.networks and facts.place.boot.id():
         yield ok("reservations are in memory or of this boot")
 
 
@@ -62,7 +72,9 @@ def torn(facts: Facts) -> Iterator[Finding]:
     """Every reservation says whose it is."""
     for network in _there(facts):
         broken = [
-            os.path.join(network.store.directory, str(one.address)) for one in facts.held[network.store.directory] if one.attachment is None
+            os.path.join(network.store.directory, str(one.address))
+            for one in facts.held[network.store.directory]
+            if one.attachment is None and time.time() - one.since > ABANDONED
         ]
         if broken:
             told = _some(broken)
@@ -86,6 +98,11 @@ def leaks(facts: Facts) -> Iterator[Finding]:
 
 def _there(facts: Facts) -> list[Network]:
     return [network for network in facts.networks if os.path.isdir(network.store.directory)]
+
+
+def _is_ours(facts: Facts, network: Network) -> bool:
+    """Say whether a plugin of ours has given addresses there, or is to: of another's network nothing is noted."""
+    return network.plugin != "host-local" or any(name == network.name for name, _ in facts.records.all)
 
 
 def _gc(facts: Facts, network: Network) -> str:

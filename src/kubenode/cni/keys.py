@@ -1,0 +1,58 @@
+"""The keys of a network configuration as Go's encoding/json matches them: exactly, or else without case.
+
+Host-local, the runtime and most plugins are written in Go. A key that they take for `dataDir` must not be another one to us.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kubenode.cni.jsontext import JSON
+
+    Schema = dict[str, "Schema"] | list["Schema"] | None
+
+RANGE: dict[str, Schema] = {"subnet": None, "rangeStart": None, "rangeEnd": None, "gateway": None}
+ROUTE: Schema = dict.fromkeys(("dst", "gw", "mtu", "advmss", "priority", "table", "scope"))
+OWN = ("kubeconfig", "annotation", "ipv4-namespaces", "ipv6-namespaces", "delegate", "nodeFile", "refreshAfter", "logfile", "loglevel")
+IPAM: dict[str, Schema] = {
+    **dict.fromkeys(("type", "dataDir", "resolvConf", "exclude", *OWN)),
+    **RANGE,
+    "ranges": [[RANGE]],
+    "routes": [ROUTE],
+}
+ATTACHMENT: Schema = {"containerID": None, "ifname": None}
+NETWORK: Schema = {
+    **dict.fromkeys(("cniVersion", "name", "type", "prevResult", "dns")),
+    "ipam": IPAM,
+    "runtimeConfig": {"ipRanges": [[RANGE]], "ips": None},
+    "args": {"cni": {"ips": None}},
+    "cni.dev/valid-attachments": [ATTACHMENT],
+}
+
+
+def canonical(value: JSON, schema: Schema) -> JSON:
+    """Return a value with the keys of a schema spelt as there. Of several that are one the last counts; others stay as they are."""
+    if isinstance(value, list) and isinstance(schema, list):
+        return [canonical(item, schema[0]) for item in value]
+    if not isinstance(value, dict) or not isinstance(schema, dict):
+        return value
+    found: dict[str, JSON] = {}
+    for key, item in value.items():
+        name = key if key in schema else _known(key, schema)
+        new = canonical(item, schema[name]) if item and name in schema else item
+        old = found.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            new = {**old, **new}
+        if new is not None or old is None:  # null changes nothing
+            found[name] = new
+    return found
+
+
+def _known(key: str, schema: dict[str, Schema]) -> str:
+    folded = _fold(key)
+    return next((name for name in schema if _fold(name) == folded), key)
+
+
+def _fold(key: str) -> str:
+    """Return what is the same for keys that differ in case alone: by Unicode's simple folding the long s is an s, and Kelvin's sign a k."""
+    return key.lower().replace("\u017f", "s")

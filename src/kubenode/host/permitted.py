@@ -1,0 +1,114 @@
+"""What a network configuration may name on this host, by the word of the host's administrator.
+
+A configuration may come from a tenant (a NetworkAttachmentDefinition). A path in it counts only below the directories that the
+administrator's file allows for its key. That file is root's; so is the environment that may name another.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from kubenode.cni.errors import CONFIG_FILE, NOT_ALLOWED, CNIError
+from kubenode.cni.jsontext import JSONTextError, dumps, loads
+from kubenode.host import files
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from kubenode.cni.jsontext import JSON
+    from kubenode.host.root import HostRoot
+
+    Allowed = Mapping[str, tuple[str, ...]]
+
+DEFAULT = "/etc/cni/kube-node.conf"
+ALLOWED = {"kubeconfig": ("/etc",), "nodeFile": ("/etc",), "logfile": ("/var/log",), "resolvConf": ("/etc", "/run")}
+LARGEST = 64 << 10  # bytes of the administrator's file
+OTHERS_WRITE = 0o022
+ADVICE = 'such as {"allow": {"logfile": ["/var/log"]}}, with lists of absolute paths for ' + ", ".join(ALLOWED)
+
+
+class Permitted:
+    """The administrator's file. It is read when it is first asked, and again when it has changed."""
+
+    def __init__(self, root: HostRoot, environ: Mapping[str, str]) -> None:
+        self.path = environ.get("KUBE_NODE_CONF") or DEFAULT
+        self._root = root
+        self._known: tuple[tuple[int, ...], Allowed] = ((), ALLOWED)
+
+    def require(self, key: str, path: str) -> str:
+        """Return the path of the host, with its links followed, that a configuration has under a key. Raises CNIError."""
+        real = self.real(path) if path.startswith("/") else path
+        directories = self.allowed()[key]
+        if any(_is_below(real, directory) or _is_below(real, self.real(directory)) for directory in directories):
+            return real
+        line = dumps({"allow": {key: [*directories, os.path.dirname(real) or "/"]}})
+        raise CNIError(
+            NOT_ALLOWED,
+            f"{key} {path!r}{f', which is {real!r},' if real != path else ''} is not below {' or '.join(directories) or 'any directory'}",
+            f"the administrator of this host allows a directory by {line} in {self.path}",
+        )
+
+    def real(self, path: str) -> str:
+        """Return a path of the host with its links followed."""
+        return self._root.real(path)
+
+    def here(self, real: str) -> str:
+        """Return where this process finds a path that `require` or `real` has returned."""
+        return self._root.directory + real
+
+    def allowed(self) -> Allowed:
+        """Return the directories for each key. Raises CNIError where the file is not to be trusted, or is not what it should be."""
+        here = self._root.path(self.path)
+        try:
+            status = os.stat(here)
+            state = (status.st_mtime_ns, status.st_ino, status.st_ctime_ns, status.st_size)
+            if state != self._known[0]:
+                self._known = (state, self._read(here))
+        except FileNotFoundError:
+            if self.path == DEFAULT:
+                return ALLOWED
+            advice = "KUBE_NODE_CONF names it; write it, or unset the variable"
+            raise CNIError(CONFIG_FILE, f"there is no file {self.path}", advice) from None
+        except OSError as error:
+            raise CNIError(CONFIG_FILE, f"cannot read {self.path}: {error.strerror}", "make it readable, or remove it") from None
+        return self._known[1]
+
+    def _read(self, here: str) -> Allowed:
+        fd = os.open(here, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode) or status.st_uid not in {0, os.geteuid()} or status.st_mode & OTHERS_WRITE:
+                told = f"{self.path} is not a file that root alone can change (owner {status.st_uid}, mode {status.st_mode & 0o7777:04o})"
+                raise CNIError(CONFIG_FILE, told, f"chown root {self.path} && chmod 644 {self.path}")
+            text = files.read_all(fd, LARGEST)
+        finally:
+            os.close(fd)
+        if len(text) > LARGEST:
+            raise CNIError(CONFIG_FILE, f"{self.path} has more than {LARGEST} bytes", ADVICE)
+        try:
+            return {**ALLOWED, **_allow(loads(text))}
+        except JSONTextError as error:
+            raise CNIError(CONFIG_FILE, f"{self.path} is not JSON: {error}", ADVICE) from None
+        except ValueError as error:
+            raise CNIError(CONFIG_FILE, f"{self.path}: {error}", ADVICE) from None
+
+
+def _allow(content: JSON) -> dict[str, tuple[str, ...]]:
+    """Return what the file allows. What it does not know it refuses: a key that is misspelt would allow what was to be forbidden."""
+    allow = content.get("allow", {}) if isinstance(content, dict) else None
+    if not isinstance(allow, dict):
+        raise ValueError("not an object, or allow is not one")  # noqa: TRY004 -- it is the text that is wrong
+    if unknown := [*(content.keys() - {"allow"}), *(allow.keys() - ALLOWED.keys())]:
+        raise ValueError(f"unknown key {min(unknown)!r}")
+    found = {}
+    for key, directories in allow.items():
+        if not isinstance(directories, list) or not all(isinstance(one, str) and one.startswith("/") for one in directories):
+            raise ValueError(f"{key} is {directories!r}")
+        found[key] = tuple(directories)
+    return found
+
+
+def _is_below(path: str, directory: str) -> bool:
+    return path == directory or path.startswith(directory.rstrip("/") + "/")

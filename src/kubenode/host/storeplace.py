@@ -1,0 +1,32 @@
+"""Where a network may have its reservations: not inside of another network's directory, and in none that is something else's."""
+
+from __future__ import annotations
+
+import os
+
+from kubenode.cni.netconf import invalid
+from kubenode.host.datadir import LAST_RESERVED, LOCK
+from kubenode.ipam.address import address_of
+
+
+def require(directory: str) -> None:
+    """Raise CNIError 7 where a network's directory, which has no lock yet, is in another's, or has other things in it."""
+    parent = os.path.realpath(os.path.dirname(directory))
+    while True:
+        if os.path.isfile(os.path.join(parent, LOCK)):
+            raise invalid([f"dataDir is in {parent}, which is a network's directory"])
+        if parent == os.path.dirname(parent):
+            break
+        parent = os.path.dirname(parent)
+    try:
+        with os.scandir(directory) as entries:
+            other = next((entry.name for entry in entries if not _is_ours(entry)), None)
+    except FileNotFoundError:
+        return
+    if other is not None:
+        raise invalid([f"{directory} has {other!r} in it, so it is no network's directory"])
+
+
+def _is_ours(entry: os.DirEntry[str]) -> bool:
+    name = entry.name
+    return name == LOCK or ((name.startswith(LAST_RESERVED) or address_of(name) is not None) and not entry.is_dir(follow_symlinks=False))

@@ -1,0 +1,67 @@
+"""Calls that are given up while somebody holds a network's lock: the agent has nothing left of them."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from agentprocess import request
+from patience import eventually
+
+from .test_server import locked, reserved
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from agentprocess import AgentProcess
+
+    from .conftest import NetConfMaker
+
+CALLS = 150
+FEW = 30  # threads of an agent that has little to do
+
+
+def threads(agent: AgentProcess) -> int:
+    assert agent.process
+    return len(os.listdir(f"/proc/{agent.process.pid}/task"))
+
+
+@pytest.mark.parametrize("command", ["ADD", "DEL"])
+@pytest.mark.parametrize("gone", [True, False])
+def test_no_thread_stays(agent: AgentProcess, netconf: NetConfMaker, data_dir: Path, command: str, gone: bool) -> None:  # noqa: FBT001 -- a parameter
+    """A call whose relay is gone, or that was answered as too late, keeps no thread, though the lock is still held; then others work."""
+    assert agent.ask("kube-node", "ADD", netconf(), container_id="c0").code == 0
+    with locked(data_dir / "net"):
+        waiting: list[socket.socket] = []
+        for number in range(CALLS):
+            sock = agent.connect()
+            sock.sendall(request("kube-node", command, netconf(), container_id=f"c{number}"))
+            sock.shutdown(socket.SHUT_WR)
+            waiting.append(sock)
+        eventually(lambda: threads(agent) > CALLS, "they do not wait")
+        for sock in waiting:
+            if gone:
+                sock.close()
+            else:
+                assert sock.recv(1) == b"\x01"
+        eventually(lambda: threads(agent) < FEW, lambda: f"{threads(agent)} threads stay")
+        assert agent.ask("kube-node", "ADD", netconf(name="other")).code == 0
+    assert agent.ask("kube-node", "ADD", netconf(), container_id="after").code == 0
+    assert len(reserved(data_dir / "net")) == 4
+    for sock in waiting:
+        sock.close()
+
+
+def test_the_call_after_those_that_gave_up(agent: AgentProcess, netconf: NetConfMaker, data_dir: Path) -> None:
+    """Who comes next has the lock as soon as it is free, and nothing is reserved for those that have given up."""
+    with locked(data_dir / "net"):
+        for number in range(2):
+            with agent.connect() as sock:
+                sock.sendall(request("kube-node", "ADD", netconf(), container_id=f"given-up-{number}"))
+                sock.shutdown(socket.SHUT_WR)
+                time.sleep(1.5)  # the agent looks twice a second
+    assert agent.ask("kube-node", "ADD", netconf(), container_id="next").code == 0
+    assert {path.read_bytes() for path in (data_dir / "net").iterdir() if path.name[0].isdigit()} == {b"next\r\neth0"}
