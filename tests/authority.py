@@ -48,9 +48,9 @@ class Authority:
         signed = signer._builder(self._name, self._key, DAY).add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         self.certificate = signed.sign(signer._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
-    def server(self, *names: str, start: dt.timedelta = -2 * DAY, lifetime: dt.timedelta = DAY) -> KeyPair:
+    def server(self, *names: str, start: dt.timedelta = -2 * DAY, lifetime: dt.timedelta = DAY, key: Key | None = None) -> KeyPair:
         """Return a server's certificate for host names and addresses, valid from now + `start` to now + `lifetime`."""
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = key or ec.generate_private_key(ec.SECP256R1())
         builder = self._builder(_name(names[0], ()), key, lifetime, start)
         builder = builder.add_extension(x509.SubjectAlternativeName([_subject_name(name) for name in names]), critical=False)
         return self._signed(builder, key, ExtendedKeyUsageOID.SERVER_AUTH)

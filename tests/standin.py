@@ -50,6 +50,7 @@ class StandInApiServer:
         pair = pair or self.authority.server(*names)
         self._pem = directory / "stand-in.pem"
         self._context = context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.set_ciphers("DEFAULT:@SECLEVEL=0")  # whatever the length of its key, or of a client's
         self.present(pair)
         context.sni_callback = lambda _socket, name, _context: self.server_names.append(name)
         self._server = (_IPv6Server if ":" in address else _Server)((address, 0), Handler)
@@ -70,7 +71,6 @@ class StandInApiServer:
         """Ask for a client's certificate and take it from this authority, or none."""
         self._context.load_verify_locations(cadata=authority.certificate.decode())
         self._context.verify_mode = ssl.CERT_OPTIONAL
-        self._context.set_ciphers("DEFAULT:@SECLEVEL=0")  # whatever the length of its key
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -128,7 +128,7 @@ def test_not_trusted(ask: Ask, tmp_path: Path, make: Callable[[], Trust]) -> Non
         cluster = {"server": server.url, "certificate-authority-data": base64_text(trust.bundle)}
         kubeconfig = write_kubeconfig(tmp_path / "kube.conf", cluster, {"token": "t"})
 
-        with pytest.raises(CNIError, match=f"certificate of API server {server.url} does not match: ") as caught:
+        with pytest.raises(CNIError, match=f"certificate of API server {server.url} is not accepted: ") as caught:
             ask(kubeconfig)
 
         assert caught.value.code == KUBECONFIG

@@ -263,7 +263,7 @@ def test_broken_reference(tmp_path: Path, part: str, value: Any, complaint: str)
         ({"insecure-skip-tls-verify": True, "certificate-authority-data": "AAAA"}, "exclude each other"),
         ({"certificate-authority": "ca.crt", "certificate-authority-data": "AAAA"}, "are both there"),
         ({"certificate-authority-data": "n@t base64"}, "certificate-authority-data is not base64"),
-        ({"proxy-url": "socks5://127.0.0.1:1080"}, "socks5 is not supported"),
+        ({"proxy-url": "socks5://127.0.0.1:1080"}, "a SOCKS proxy, and socks5 is not supported"),
         ({"proxy-url": "//"}, "proxy-url is not an http or https URL"),
         ({"extensions": 1}, "extensions must be a list"),
     ],

@@ -116,7 +116,7 @@ def test_proxy_that_is_down(tmp_path: Path) -> None:
     cluster = {"server": "https://192.0.2.1", "proxy-url": "http://jo:secret@127.0.0.1:1"}
     kubeconfig = write_kubeconfig(tmp_path / "kube.conf", cluster, {"token": "t"})
 
-    with pytest.raises(CNIError, match=r"no answer from API server https://192\.0\.2\.1 through proxy 127\.0\.0\.1:1: ") as caught:
+    with pytest.raises(CNIError, match=r"no answer from API server https://192\.0\.2\.1 through proxy http://127\.0\.0\.1:1: ") as caught:
         ApiServer(str(kubeconfig), {}, 5).node("n1")
 
     assert caught.value.code == TRY_AGAIN_LATER

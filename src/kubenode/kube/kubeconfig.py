@@ -188,8 +188,11 @@ def _url(entry: Entry, *, with_tls: bool) -> str:
 
 def _proxy_url(entry: Entry) -> str | None:
     url = entry.text("proxy-url")
+    if url is not None and url.startswith("socks"):
+        advice = "give an HTTP proxy as proxy-url, or remove it where the API server is reachable without"
+        raise broken(entry.file, f"{entry.title}: proxy-url is a SOCKS proxy, and socks5 is not supported", advice)
     if url is not None and not _is_web(url):
-        raise entry.error("proxy-url is not an http or https URL (socks5 is not supported)")
+        raise entry.error("proxy-url is not an http or https URL")
     return url
 
 

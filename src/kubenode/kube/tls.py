@@ -63,7 +63,7 @@ def context(cluster: Cluster, certificate: bytes | None, key: bytes | None, orig
                 made.load_cert_chain(certificate_path, key_path, password="")
             except ssl.SSLError as error:
                 problem = f"the client certificate and key of {origin} cannot be used: {_reason(error)}"
-                raise CNIError(KUBECONFIG, problem, "both must be PEM, belong together, and the key must have no password") from None
+                raise CNIError(KUBECONFIG, problem, _advice(error)) from None
     return made
 
 
@@ -77,6 +77,13 @@ def _trust(made: ssl.SSLContext, authority: Pem, certificates: list[bytes]) -> N
     if not made.cert_store_stats()["x509"]:
         problem = f"{authority.label} {authority.path} is not a PEM certificate"
         raise CNIError(KUBECONFIG, problem, "give the cluster's CA: it begins with -----BEGIN CERTIFICATE-----")
+
+
+def _advice(error: ssl.SSLError) -> str:
+    return {
+        "EE_KEY_TOO_SMALL": "kubectl takes such a short key, OpenSSL's security level does not: issue one of RSA 2048 or P-256",
+        "KEY_VALUES_MISMATCH": "the key is another certificate's: give the one that belongs to it",
+    }.get(error.reason or "", "both must be PEM, belong together, and the key must have no password")
 
 
 def _reason(error: ssl.SSLError) -> str:
