@@ -52,6 +52,14 @@ def test_a_file_that_cannot_be_read(net: Network, tmp_path: Path) -> None:
     assert error["details"] == "there is a directory where a file should be: remove it"
 
 
+@pytest.mark.parametrize("value", [[], {}, 0, False])
+def test_data_dir_of_another_type(net: Network, value: Any) -> None:
+    """A dataDir of another type is an error, also where it is empty, and not the default; a DEL goes well."""
+    net.ipam["dataDir"] = value
+    assert net.error()["msg"] == f"dataDir {value!r} is not a path"
+    net.ok("DEL")
+
+
 @pytest.mark.parametrize("kind", ["missing", "directory"])
 def test_resolv_conf_that_cannot_be_read(binaries: Path, tmp_path: Path, kind: str) -> None:
     """A resolvConf that cannot be read is named as what it is, and the advice is not about dataDir."""

@@ -144,7 +144,9 @@ def owner(request: Request) -> Attachment:
 
 def data_dir(netconf: NetConf) -> str:
     """Return the configured data directory, "" for the default. Raises CNIError 7."""
-    configured = netconf.ipam.get("dataDir") or ""
+    configured = netconf.ipam.get("dataDir")
+    if configured is None:
+        return ""
     if not isinstance(configured, str) or not is_path(configured):
         raise invalid([f"dataDir {configured!r} is not a path"])
     return configured

@@ -81,7 +81,11 @@ def run(commands: Mapping[str, Command], environ: Mapping[str, str], stdin: byte
     cni_version = versions.LATEST
     data_dir = ""
     try:
-        asked = request.parse(environ)
+        try:
+            asked = request.parse(environ)
+        except CNIError:
+            cni_version = _version_in(stdin)
+            raise
         if asked.command == "VERSION":
             # Old runtimes send nothing here.
             raw = netconf.decode(stdin) if stdin.strip() else {}
@@ -114,6 +118,14 @@ def run(commands: Mapping[str, Command], environ: Mapping[str, str], stdin: byte
         return 1, answer(
             CNIError(INTERNAL, f"internal error: {error!r}", "a fault in the plugin: please report it with its log").as_object(cni_version)
         )
+
+
+def _version_in(stdin: bytes) -> str:
+    """Return the version that an error has which comes before stdin is looked at."""
+    try:
+        return netconf.cni_version(netconf.decode(stdin))
+    except CNIError:
+        return versions.LATEST
 
 
 def _require_bounds(stdin: bytes) -> None:
