@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from administrator import allow
 from agentprocess import AgentProcess, write_node
 from callplugin import environment, execute
 from patience import eventually
@@ -87,11 +88,12 @@ def view() -> Iterator[Path]:
         yield Path(directory)
 
 
-def test_a_directory_that_is_not_mounted(node: Node, run_dir: Path, view: Path) -> None:
+def test_a_directory_that_is_not_mounted(node: Node, run_dir: Path, view: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A dataDir of the host that an agent in a container has no mount of serves through the standalone plugin; without one it is 118."""
     (view / str(run_dir)[1:]).mkdir(parents=True)
     script = f'mount --bind {run_dir} {view}{run_dir} && exec "$@"'
     node.ipam["nodeFile"] = str(shutil.copy(node.node_file, run_dir))
+    monkeypatch.setenv("KUBE_NODE_CONF", str(allow(run_dir / "kube-node.conf", nodeFile=["/"])))  # there it is seen by both
     options = [f"--host-root={view}", f"--node-file={run_dir}/n.json", f"--run-dir={run_dir}"]
     with AgentProcess(run_dir, *options, wrap=["unshare", "--mount", "sh", "-c", script, "sh"]):
         node.is_served()

@@ -122,7 +122,7 @@ def test_no_request(agent: AgentProcess, netconf: NetConfMaker, bytes_: bytes) -
 def test_size(agent: AgentProcess, netconf: NetConfMaker) -> None:
     """4 MiB of standard input are read, one byte more is error 6; a megabyte of variables is no trouble."""
     text = json.dumps(netconf()).encode()
-    assert agent.ask("kube-node", "ADD", text + b" " * ((4 << 20) - len(text))).code == 0
+    assert agent.ask("kube-node", "STATUS", text + b" " * ((4 << 20) - len(text))).code == 0
     assert agent.ask("kube-node", "ADD", b" " * ((4 << 20) + 1)).json["msg"] == "stdin has more than 4194304 bytes"
     long = "IgnoreUnknown=1;X=" + "x" * (1 << 20)
     assert agent.ask("kube-node", "ADD", netconf(), container_id="c2", args=long).code == 0

@@ -198,14 +198,7 @@ def test_the_charts_values_reach_the_pod(helm: str) -> None:
         "installArgs": ["--standalone=no"],
         "agentArgs": ["--grace=90", "--loglevel=debug"],
         "apiServer": {"host": "192.0.2.1", "port": "6443"},
-        "paths": {
-            "bin": "/p/bin",
-            "config": "/p/config",
-            "run": "/p/run",
-            "netns": "/p/netns",
-            "networks": "/p/networks",
-            "ipamState": "/p/state",
-        },
+        "paths": {key: f"/p/{key}" for key in ("bin", "config", "run", "netns", "networks", "ipamState")},
         "priorityClassName": "high",
         "resources": {"limits": {"memory": "1Gi"}},
         "nodeSelector": {"pool": "a"},
@@ -220,7 +213,9 @@ def test_the_charts_values_reach_the_pod(helm: str) -> None:
         assert {"name": "KUBERNETES_SERVICE_PORT", "value": "6443"} in container["env"]
     assert install["args"][-1] == "--standalone=no"
     assert agent["args"][-2:] == ["--grace=90", "--loglevel=debug"]
-    assert sorted(volume["hostPath"]["path"] for volume in pod["volumes"]) == sorted(["/etc/cni", *values["paths"].values()])
+    assert sorted(volume["hostPath"]["path"] for volume in pod["volumes"]) == sorted(
+        ["/etc/cni", *(f"/p/{name}" for name in values["paths"])]
+    )
     assert (pod["priorityClassName"], pod["nodeSelector"]["pool"], pod["tolerations"]) == ("high", "a", values["tolerations"])
 
 

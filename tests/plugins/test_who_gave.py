@@ -197,11 +197,10 @@ def test_a_file_that_cannot_be_removed(embedded: NetworkMaker, view: ViewWriter,
 
 def test_gc_goes_on_in_the_next_directory(binaries: Path, tmp_path: Path, view: ViewWriter) -> None:
     """GC that cannot work in one data directory of a network still does in the others."""
-    view(annotations=ANNOTATED)
+    view(annotations={**ANNOTATED, "b": f'{ANNOTATED["a"]}, dataDir: "{tmp_path}/second"'})
     net = network(binaries, tmp_path, plugin="node-annotation")
     net.add("c1")
-    view(annotations={"b": f'{ANNOTATED["a"]}, dataDir: "{tmp_path}/second"'})
-    net.netconf["ipam"]["annotation"] = "b"
+    net.ipam["annotation"] = "b"
     net.add("c2")
     lock = net.directory / "lock"
     lock.unlink()
