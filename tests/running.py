@@ -33,6 +33,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     effort.load(quick=config.option.quick)
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Failures(config))
+
+
+class Failures:
+    """Name each failure when it happens: the end of the run may be minutes away."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        terminal = self._config.pluginmanager.getplugin("terminalreporter")
+        if report.failed and terminal is not None:
+            reason = getattr(getattr(report.longrepr, "reprcrash", None), "message", None) or str(report.longrepr)
+            terminal.write_line(f"\nFAILED {report.nodeid} ({report.when}): {reason.partition(chr(10))[0]}"[:300])
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
