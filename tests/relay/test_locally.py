@@ -256,7 +256,7 @@ def test_all_closed(place: Place, closed: str) -> None:
 def test_errors_are_json(shared_place: Place, path: bytes) -> None:
     """Whatever bytes a path has, the error object is valid JSON in UTF-8."""
     shared_place.standalone.unlink(missing_ok=True)
-    done = shared_place.call(env={b"CNI_COMMAND": b"ADD", b"KUBE_NODE_SOCKET": b"/none/" + path})
+    done = shared_place.call(env={b"CNI_COMMAND": b"DEL", b"KUBE_NODE_SOCKET": b"/none/" + path})
     assert json.loads(done.stdout.decode())["code"] == 11
     assert done.stdout.count(b"\n") == 1
 
