@@ -198,14 +198,20 @@ class RealApiServer(ApiServer):
         files = self.directory
         self._process = self._run([
             "kube-apiserver", f"--etcd-servers=http://127.0.0.1:{self._etcd_port}", "--bind-address=127.0.0.1",
-            f"--secure-port={self._port}", "--advertise-address=127.0.0.1", "--authorization-mode=RBAC",
+            f"--secure-port={self._port}", "--advertise-address=127.0.0.1", "--authorization-mode=Node,RBAC",
             f"--tls-cert-file={files}/server.crt", f"--tls-private-key-file={files}/server.key", f"--client-ca-file={files}/ca.crt",
             f"--service-account-key-file={files}/sa.key", f"--service-account-signing-key-file={files}/sa.key",
             "--service-account-issuer=https://kubernetes.default.svc",
-            "--service-cluster-ip-range=10.96.0.0/16,fd00:10:96::/112", "--feature-gates=IPv6DualStack=true",  # else no second podCIDR
+            "--service-cluster-ip-range=10.96.0.0/16,fd00:10:96::/112", *self._gates(),
             f"--audit-policy-file={files}/audit.yaml", f"--audit-log-path={files}/audit.log", "--audit-log-mode=blocking",
         ])  # fmt: skip
         self._wait(self._is_ready, "the API server does not get ready")
+
+    def _gates(self) -> list[str]:
+        """Without it 1.20 drops the second podCIDR; 1.25 and later refuse to start with it."""
+        said = subprocess.run([self._assets / "kube-apiserver", "--version"], check=True, capture_output=True, text=True).stdout
+        minor = int(said.split(".")[1])
+        return ["--feature-gates=IPv6DualStack=true"] if minor < 23 else []
 
     def stop(self) -> None:
         if self._process is not None:
