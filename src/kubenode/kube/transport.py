@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kubenode.kube.kubeconfig import Connection
 
 METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"  # of an object nothing but its metadata
+ALL_METADATA = METADATA.replace(";g=", "List;g=")  # the same of each
 ANSWERS = (HTTPStatus.OK, HTTPStatus.CREATED)
 
 
