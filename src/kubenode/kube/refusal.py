@@ -63,7 +63,7 @@ def _who_refused(message: str) -> str:
         return "no missing right is the reason: the message says what refused it, such as an admission policy or a webhook of the cluster"
     if kubelet := KUBELET.search(message):
         return (
-            f"the node authorizer refused it, and no role changes that: the credentials are of Node {kubelet['node']}, and it lets them see "
+            f"the node authorizer refused it, and no role changes that: the credentials are of Node {kubelet['node']}, and may see "
             "only that Node and its pods. Is it this host's? Then let NODE_NAME say so; else use this host's own credentials"
         )
     return f'bind that user to a ClusterRole with the rule {{apiGroups: ["{group}"], resources: ["{resource}"], verbs: ["{verb}"]}}'
