@@ -19,6 +19,7 @@ from lightkube.core.client import Client
 from lightkube.generic_resource import create_global_resource, create_namespaced_resource
 
 from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
+from kubenode.kube import whose
 from kubenode.kube.refusal import RefusedError
 from kubenode.kube.sources import SERVICE_ACCOUNT, connection
 from kubenode.kube.transport import ALL_METADATA, METADATA, Transport
@@ -36,6 +37,8 @@ NodeSubnet = create_global_resource("kube-node.nordix.org", "v1alpha1", "NodeSub
 Lease = create_namespaced_resource("coordination.k8s.io", "v1", "Lease", "leases")
 Review = create_global_resource("authorization.k8s.io", "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews")
 
+WhoAmI = create_global_resource("authentication.k8s.io", "v1", "SelfSubjectReview", "selfsubjectreviews")
+
 
 class ApiServer:
     """The API server that a kubeconfig names. Each single wait ends after `timeout` seconds; `within` bounds the whole."""
@@ -50,6 +53,26 @@ class ApiServer:
             trust_env=False,
             transport=self._transport,
         )
+
+    def own_name(self) -> str:
+        """Return the name of the Node that our credentials are of, "" where they are of none.
+
+        Only for a token that we cannot read the API server is asked.
+        """
+        me = self._transport.identity
+        if me.certificate:
+            return whose.of_certificate(me.certificate)
+        kind, _, token = (me.authorization or "").partition(" ")
+        name = whose.of_token(token) if kind == "Bearer" else ""
+        if name is not None:
+            return name
+        try:
+            answer = self._client.create(WhoAmI())
+            return whose.of_review(answer.get("status") or {})
+        except RefusedError:  # before Kubernetes 1.28 there is no such review
+            return ""
+        except (msgspec.MsgspecError, TypeError, ValueError, AttributeError) as error:
+            raise self._no_such("SelfSubjectReview", error) from error
 
     def node(self, name: str) -> dict[str, Any] | None:
         """Return the Node as the API server says it, None if there is none of that name."""

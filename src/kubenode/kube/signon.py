@@ -16,7 +16,7 @@ import httpx2
 
 from kubenode.cni.errors import KUBECONFIG, TRY_AGAIN_LATER, CNIError
 from kubenode.kube import tls
-from kubenode.kube.credentials import identify, renewable
+from kubenode.kube.credentials import Identity, identify, renewable
 from kubenode.kube.proxy import proxy_for
 from kubenode.kube.refusal import RefusedError, refusal
 from kubenode.version import VERSION
@@ -57,6 +57,11 @@ class SignOn:
             raise CNIError(
                 KUBECONFIG, f"proxy {_public(self._proxy)} cannot be used: {error}", "correct proxy-url or HTTPS_PROXY"
             ) from None
+
+    @property
+    def identity(self) -> Identity:
+        """Who we are at present."""
+        return self._identity
 
     @property
     def host(self) -> str:
