@@ -41,7 +41,7 @@ def other_machine(manifest: Manifest, identity: Identity) -> str:
 
 
 def own_node(api: Nodes, identity: Identity) -> Manifest:
-    """Find our Node: by its name, by whose our credentials are, by a guessed name with our machine-id, by the machine-id alone. Raises CNIError."""
+    """Find our Node: by its name, by whose our credentials are, by a guessed name, by the machine-id alone. Raises CNIError."""
     if identity.name:
         found = api.node(identity.name)
         if found is None:
@@ -72,7 +72,9 @@ def _by_credentials(api: Nodes, identity: Identity) -> Manifest | None:
     found = api.node(name) if name else None
     if name and found is None:
         raise CNIError(
-            NODE_NOT_FOUND, f"there is no Node {name}", "our credentials are of it; wait until the kubelet has registered the node"
+            NODE_NOT_FOUND,
+            f"there is no Node {name}",
+            "our credentials are of it: the kubelet has to register it, or NODE_NAME to name another",
         )
     if found is not None and identity.machine_id and _machine_id(found) not in ("", identity.machine_id):
         return None

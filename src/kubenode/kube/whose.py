@@ -26,7 +26,7 @@ def of_certificate(pem: bytes) -> str:
 
 
 def of_token(token: str) -> str | None:
-    """Return the Node of a token, "" where it is of none; None where only the API server can read it. It is not verified: that is theirs."""
+    """Return the Node of a token, "" where it is of none; None where only the API server can read it, who also verifies it."""
     try:
         _, claims, _ = token.split(".")
         said = jsontext.loads(urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
