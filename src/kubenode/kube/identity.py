@@ -74,7 +74,7 @@ def _by_credentials(api: Nodes, identity: Identity) -> Manifest | None:
         raise CNIError(
             NODE_NOT_FOUND,
             f"there is no Node {name}",
-            "our credentials are of it: the kubelet has to register it, or NODE_NAME to name another",
+            "our credentials are of it: the kubelet has to register it, or set NODE_NAME",
         )
     if found is not None and identity.machine_id and _machine_id(found) not in ("", identity.machine_id):
         return None
