@@ -102,7 +102,7 @@ def _stdin() -> bytes:
     return stdin
 
 
-def _wait_for(lock: int, path: str) -> None:
+def _wait_for(lock: int, path: str) -> bool:
     """Wait for a network's lock in flock(2), where the kernel lets those have it first who came first."""
 
     def give_up(_signal: int, _frame: object) -> NoReturn:
@@ -121,6 +121,7 @@ def _wait_for(lock: int, path: str) -> None:
     finally:
         signal(SIGALRM, before)
         setitimer(ITIMER_REAL, left, interval)
+    return True
 
 
 def _end(_signal: int, _frame: object) -> NoReturn:

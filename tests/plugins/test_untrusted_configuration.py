@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from administrator import allow
 from callplugin import environment, execute
+from patience import eventually
 from wanting import want
 
 if TYPE_CHECKING:
@@ -111,7 +112,8 @@ def test_a_log_goes_nowhere_else(etc: Path, outside: Path, embedded: NetworkMake
     net.ok("DEL")
     assert list(outside.iterdir()) == []
     embedded(plugin, logfile=f"{etc}/my.log", loglevel="trace", **more).add()
-    assert "10.1.0.2" in (etc / "my.log").read_text()
+    mine = etc / "my.log"
+    eventually(lambda: mine.exists() and "10.1.0.2" in mine.read_text())
 
 
 @pytest.mark.parametrize("name", [".net.boot", "net/10.1.0.2"])
@@ -314,6 +316,17 @@ def test_a_network_is_not_called_as_a_file(etc: Path, embedded: NetworkMaker, pl
         inside.call("DEL")
     assert {path.name for path in victim.directory.iterdir()} == {"lock", "last_reserved_ip.0", "10.1.0.2"}
     assert victim.add("c2") == ["10.1.0.3"]
+
+
+def test_a_directory_among_other_files(etc: Path, run_dir: Path, embedded: NetworkMaker) -> None:
+    """No network's directory is made where a file is looked for by its name: /etc/cni/kube-node.conf would keep all others' logs away."""
+    for data_dir, name in (("/etc/cni", "kube-node.conf"), (str(run_dir), "nodename"), (f"{etc}/../{run_dir.name}/x", "y")):
+        net = embedded(dataDir=data_dir)
+        net.netconf["name"] = name
+        error = net.error("ADD")
+        assert (error["code"], "which is for other files" in error["msg"]) == (7, True)
+        assert not os.path.isdir(os.path.join(data_dir, name))
+        net.ok("DEL")
 
 
 def test_a_directory_that_is_something_else(etc: Path, embedded: NetworkMaker) -> None:

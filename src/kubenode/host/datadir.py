@@ -39,15 +39,16 @@ NO_UNNAMED = frozenset(
 )
 
 
-def wait_for(lock: int, _path: str) -> None:
+def wait_for(lock: int, _path: str) -> bool:
     """Wait for a lock that another has, for as long as that takes."""
     fcntl.flock(lock, fcntl.LOCK_EX)
+    return True
 
 
 class DiskStore:
-    """The reservations of one network. Raises OSError where the disk does. `wait`: how a lock is waited for that another has."""
+    """The reservations of one network. Raises OSError where the disk does. `wait`: how another's lock is waited for; no: in vain."""
 
-    def __init__(self, data_dir: str, network: str, this_boot: boot.Boot = HERE, wait: Callable[[int, str], None] = wait_for) -> None:
+    def __init__(self, data_dir: str, network: str, this_boot: boot.Boot = HERE, wait: Callable[[int, str], bool] = wait_for) -> None:
         self._wait = wait
         self.directory = os.path.join(data_dir or DEFAULT_DATA_DIR, network)
         self.boot_path = boot.path_of(data_dir or DEFAULT_DATA_DIR, network)
@@ -69,7 +70,7 @@ class DiskStore:
         if not os.path.lexists(os.path.join(self.directory, LOCK)):
             from kubenode.host import storeplace  # only before a network's first ADD
 
-            storeplace.require(self.directory)
+            storeplace.require(self.directory, self._boot.run_dir)
 
     def if_unused(self, do: Callable[[], None]) -> bool:
         """Do something while nothing is reserved here and nobody is about to; say whether. Whoever has the lock is not waited for."""
@@ -222,15 +223,17 @@ class DiskStore:
 class Lock:
     """The directory's lock, for a `with`. Makes the directory where there is none, as host-local does."""
 
-    def __init__(self, directory: str, wait: Callable[[int, str], None]) -> None:
+    def __init__(self, directory: str, wait: Callable[[int, str], bool]) -> None:
         self._directory = directory
         self._wait = wait
         self._fd = -1
+        self._status: os.stat_result | None = None
 
     def __enter__(self) -> None:
         path = os.path.join(self._directory, LOCK)
         while not self._take(path):
             os.close(self._fd)
+            self._status = None
 
     def _take(self, path: str) -> bool:
         """Wait for the lock; say whether it is in force then."""
@@ -244,7 +247,8 @@ class Lock:
             try:
                 fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                self._wait(self._fd, path)
+                if not self._wait(self._fd, path):
+                    return False
             return self.is_in_force()
         except BaseException:
             os.close(self._fd)
@@ -252,8 +256,9 @@ class Lock:
 
     def is_in_force(self) -> bool:
         """Say whether the locked file still has its name. Others lock the next one where somebody has removed it or the directory."""
+        self._status = self._status or os.fstat(self._fd)  # which file that is does not change
         try:
-            return os.path.samestat(os.fstat(self._fd), os.lstat(os.path.join(self._directory, LOCK)))
+            return os.path.samestat(self._status, os.lstat(os.path.join(self._directory, LOCK)))
         except FileNotFoundError:
             return False
 

@@ -64,7 +64,7 @@ class IndexedStore(DiskStore):
     def __init__(
         self, data_dir: str, network: str, memory: Memory, before: Callable[[], None], this_boot: Boot = HERE, *, keep: bool = False
     ) -> None:
-        super().__init__(data_dir, network, this_boot, lambda lock, _: memory.queued.wait(lock, before))
+        super().__init__(data_dir, network, this_boot, lambda lock, path: memory.queued.wait(lock, path, before))
         self._memory = memory
         self._before = before
         self._keep = keep
@@ -109,6 +109,10 @@ class IndexedStore(DiskStore):
                 self._held.__exit__(None, None, None)
                 self._held = None
                 self._memory.mutex.release()
+
+    def require_place(self) -> None:
+        if self._memory.state is None:  # else the directory is known
+            super().require_place()
 
     def index(self) -> Index:
         memory = self._memory

@@ -1,6 +1,6 @@
 """Waiting for a lock with an end: flock(2) has none, and to try again and again would come behind all who wait in it.
 
-One thread a network waits in flock(2), however many calls wait and give up. Whoever comes next has its place in the queue.
+One thread a lock waits in flock(2), however many calls wait and give up. Whoever comes next has its place in the queue.
 """
 
 from __future__ import annotations
@@ -16,59 +16,90 @@ if TYPE_CHECKING:
 LOOK = 0.5  # seconds between looks whether the call is still wanted
 
 
+class Place:
+    """A thread that waits with a descriptor of its own, and what came of it."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.is_wanted = True
+        self.done = threading.Event()
+        self.error: OSError | None = None
+
+
 class Queued:
     """A place in the kernel's queue for one directory's lock."""
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
-        self._fd = -1  # what the thread waits with; -1: nobody waits
-        self._is_wanted = False
-        self._done = threading.Event()
-        self._error: OSError | None = None
+        self._place: Place | None = None
 
-    def wait(self, fd: int, go_on: Callable[[], None]) -> None:
-        """Make this the descriptor of a file that is locked. One call at a time. Raises what `go_on` raises, and OSError."""
+    def wait(self, fd: int, path: str, go_on: Callable[[], None]) -> bool:
+        """Make this the descriptor of a file that is locked. Say no where the file has lost its name, as nobody looks at its lock then.
+
+        One call at a time. Raises what `go_on` raises, and OSError.
+        """
         with self._mutex:
-            self._is_wanted = True
-            if self._fd < 0:
-                self._done.clear()
-                mine = os.dup(fd)
-                try:
-                    threading.Thread(target=self._work, args=(mine,), daemon=True, name="lock").start()
-                except RuntimeError:
-                    os.close(mine)
-                    raise
-                self._fd = mine
+            place = self._take_place(fd)
         try:
-            while not self._done.wait(LOOK):
+            while not place.done.wait(LOOK):
                 go_on()
+                if not leads_to(path, fd):
+                    self._give_up(place)
+                    return False
         except BaseException:
-            with self._mutex:
-                self._is_wanted = False
-                if self._done.is_set():
-                    self._leave()
+            self._give_up(place)
             raise
         with self._mutex:
             try:
-                if self._error:
-                    raise self._error
-                os.dup2(self._fd, fd, inheritable=False)  # a lock is the open file's, whatever its descriptors
+                if place.error:
+                    raise place.error
+                os.dup2(place.fd, fd, inheritable=False)  # a lock is the open file's, whatever its descriptors
             finally:
-                self._leave()
+                self._leave(place)
+        return True
 
-    def _work(self, fd: int) -> None:
+    def _take_place(self, fd: int) -> Place:
+        """Return the place of the one who gave up before, where that is in the queue for the same file; else a new one."""
+        if self._place and os.path.sameopenfile(self._place.fd, fd):
+            self._place.is_wanted = True
+            return self._place
+        place = Place(os.dup(fd))
+        try:
+            threading.Thread(target=self._work, args=(place,), daemon=True, name="lock").start()
+        except RuntimeError:
+            os.close(place.fd)
+            raise
+        self._place = place
+        return place
+
+    def _work(self, place: Place) -> None:
         error = None
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
+            fcntl.flock(place.fd, fcntl.LOCK_EX)
         except OSError as problem:
             error = problem
         with self._mutex:
-            self._error = error
-            if self._is_wanted:
-                self._done.set()
+            place.error = error
+            if place.is_wanted:
+                place.done.set()
             else:
-                self._leave()
+                self._leave(place)
 
-    def _leave(self) -> None:
-        os.close(self._fd)
-        self._fd = -1
+    def _give_up(self, place: Place) -> None:
+        with self._mutex:
+            place.is_wanted = False
+            if place.done.is_set():
+                self._leave(place)
+
+    def _leave(self, place: Place) -> None:
+        os.close(place.fd)
+        if self._place is place:
+            self._place = None
+
+
+def leads_to(path: str, fd: int) -> bool:
+    """Say whether a path leads to an open file. Raises OSError."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.lstat(path))
+    except FileNotFoundError:
+        return False

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 
 from kubenode.host.log import Output
 
 LIMIT = 1 << 20  # bytes that wait to be written; what comes while there are more is dropped
+REST = 0.02  # seconds in which the call that logs ends: a thread that writes at once competes with it for the interpreter
 LAST_WORDS = 1.0  # seconds that a process may take at its end to write what waits
 
 
@@ -40,7 +42,13 @@ class LogQueue:
         self._thread.join(seconds)
 
     def _work(self) -> None:
-        while line := self._lines.get():
-            self._output.write(*line)
-            with self._mutex:
-                self._size -= len(line[1])
+        while True:
+            lines = [self._lines.get()]
+            time.sleep(REST)
+            lines += [self._lines.get() for _ in range(self._lines.qsize())]  # nobody else takes any
+            for line in lines:
+                if line is None:
+                    return
+                self._output.write(*line)
+                with self._mutex:
+                    self._size -= len(line[1])

@@ -6,6 +6,7 @@ names the directory of the network that came first, and is made and read by one 
 
 from __future__ import annotations
 
+import fcntl
 import os
 
 from kubenode.host import files
@@ -36,20 +37,31 @@ class Sources:
         held = self.holder(source)
         if held == directory:
             return held
+        os.makedirs(self._directory, 0o755, exist_ok=True)
         if not held:
-            os.makedirs(self._directory, 0o755, exist_ok=True)
             try:
                 os.symlink(directory, self._path(source))
             except FileExistsError:
                 return self.holder(source)
             return directory
+        lock = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            # One at a time: another may be about to take over from the same network. Who that is comes again.
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return self._take_over(source, directory, if_unused)
+        except BlockingIOError:
+            return held
+        finally:
+            os.close(lock)
 
+    def _take_over(self, source: str, directory: str, if_unused: Callable[[str, Callable[[], None]], bool]) -> str:
         def replace() -> None:
-            temporary = f"{self._path(source)}.{os.getpid()}{files.TEMPORARY}"
+            temporary = os.path.join(self._directory, files.TEMPORARY)
             files.discard(temporary)
             os.symlink(directory, temporary)
             os.rename(temporary, self._path(source))
 
+        held = self.holder(source)
         return directory if if_unused(held, replace) else held
 
     def _path(self, source: str) -> str:

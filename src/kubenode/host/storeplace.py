@@ -8,10 +8,16 @@ from kubenode.cni.netconf import invalid
 from kubenode.host.datadir import LAST_RESERVED, LOCK
 from kubenode.ipam.address import address_of
 
+# A directory there, by the right name, does as a file: with /etc/cni/kube-node.conf no network has a log, with nologin no user logs in.
+CONFIGURATION = "/etc"
 
-def require(directory: str) -> None:
-    """Raise CNIError 7 where a network's directory, which has no lock yet, is in another's, or has other things in it."""
+
+def require(directory: str, run_dir: str) -> None:
+    """Raise CNIError 7 where a network's directory, which has no lock yet, is in another's or our own, or has other things in it."""
     parent = os.path.realpath(os.path.dirname(directory))
+    for place in (CONFIGURATION, os.path.realpath(run_dir)):
+        if os.path.commonpath([parent, place]) == place:
+            raise invalid([f"dataDir is in {place}, which is for other files"])
     while True:
         if os.path.isfile(os.path.join(parent, LOCK)):
             raise invalid([f"dataDir is in {parent}, which is a network's directory"])

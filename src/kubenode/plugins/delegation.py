@@ -5,7 +5,7 @@ ADD asks it with the ranges that were found. DEL, CHECK and GC ask it with those
 
 from __future__ import annotations
 
-from kubenode.cni.errors import DELEGATE_MISSING, DUPLICATE_ALLOCATION, INVALID_NETWORK_CONFIG, NOT_AVAILABLE, SOURCE_TAKEN, CNIError
+from kubenode.cni.errors import DELEGATE_MISSING, DUPLICATE_ALLOCATION, INVALID_NETWORK_CONFIG, NOT_AVAILABLE, CNIError
 from kubenode.cni.netconf import invalid
 from kubenode.cni.record import NamedTuple
 from kubenode.ipam.families import BOTH
@@ -14,7 +14,7 @@ from kubenode.plugins.skel import NotHereError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Collection, Mapping
 
     from kubenode.cni.jsontext import JSON
     from kubenode.plugins.skel import Call
@@ -76,14 +76,14 @@ def add(call: Call, to: Delegate, ipam: Mapping[str, JSON], source: str = "") ->
     `source`: where the ranges are from that no other network may have.
     """
     given_on = _with_ipam(call, to, ipam)
-    if to.keeps_our_files:
+    if to.executable and to.keeps_our_files:
         host_local.require_place(given_on)
     noted = False
 
     def note() -> None:
         nonlocal noted
         if source and to.keeps_our_files:
-            _take(given_on, source)
+            _take(call, given_on, source)
         attached.note(call, given_on.netconf.ipam, to.executable)
         noted = True
 
@@ -96,7 +96,7 @@ def add(call: Call, to: Delegate, ipam: Mapping[str, JSON], source: str = "") ->
         note()
         result = _run(given_on, to)
         if source and to.keeps_our_files:
-            _take(given_on, source)  # again: somebody may have taken it before host-local had the lock
+            _take(call, given_on, source)  # again: somebody may have taken it before host-local had the lock
     except (CNIError, OSError) as error:
         if to.executable:
             _undo(given_on, to)
@@ -195,30 +195,16 @@ def not_available(error: CNIError) -> CNIError:
     return type(error)(NOT_AVAILABLE, error.msg, error.details)
 
 
-def _take(call: Call, source: str) -> None:
-    """Let this network have a source of addresses. Raises CNIError where another one has reservations of it."""
-    mine = host_local.directory(call)
-
-    def if_unused(other: str, do: Callable[[], None]) -> bool:
-        data_dir, _, network = other.rpartition("/")
-        try:
-            return call.host.store(data_dir, network).if_unused(do)
-        except (CNIError, OSError):  # who cannot be seen may have some
-            return False
-
+def _take(call: Call, given_on: Call, source: str) -> None:
+    """Let this network have a source of addresses. Raises CNIError where it is another's."""
+    mine = host_local.directory(given_on)
     try:
-        holder = call.host.sources().take(source, mine, if_unused)
+        if call.host.sources().holder(source) != mine:
+            from kubenode.plugins import contest  # before a network's first ADD of a boot
+
+            contest.settle(call, source, mine)
     except OSError as error:
         call.log.warning("which network has a source of addresses could not be noted", source=source, error=str(error))
-        return
-    if holder != mine:
-        data_dir, _, network = holder.rpartition("/")
-        raise CNIError(
-            SOURCE_TAKEN,
-            f"{source} serves network {network} in dataDir {data_dir} already, and not {call.netconf.name} as well",
-            "give both the same name and dataDir, or this one another annotation; "
-            f"once {network} has no reservation left (kube-node status, kube-node gc), this one takes over",
-        )
 
 
 def _given_by(

@@ -30,9 +30,10 @@ if TYPE_CHECKING:
 
 def cmd_add(call: Call, first: Callable[[], None] = lambda: None) -> bytes:
     """Reserve one address of each range set. `first` is called before, once nobody else can change what is reserved."""
+    store = require_place(call)
     conf = config.load(call.netconf, call.request.pod_args)
     dns = _dns(call, conf.resolv_conf)
-    added = allocator.allocate(_store(call), conf.sets, owner(call.request), conf.requested, conf.exclude, first)
+    added = allocator.allocate(store, conf.sets, owner(call.request), conf.requested, conf.exclude, first)
     _log_released(call, "of an earlier boot", added.dead)
     _log_released(call, "without an owner: its file is empty, torn or not host-local's", added.nobodys)
     ips = tuple(IPConfig(a.address.version, f"{a.address}/{a.range.subnet.prefix}", str(a.range.gateway)) for a in added.given)
@@ -175,14 +176,14 @@ def _attachment(item: JSON) -> Attachment | None:
     return Attachment(*texts) if all(text and isinstance(text, str) for text in texts) else None
 
 
-def require_place(call: Call) -> None:
-    """Raise CNIError 7 where this network's reservations would be among another's."""
+def require_place(call: Call) -> Store:
+    """Return where an ADD is to reserve. Raises CNIError 7 where this network's reservations would be among another's."""
     configured, name = data_dir(call.netconf), call.netconf.name
     if configured and not configured.startswith("/"):
         raise invalid([f"dataDir {configured!r} is not an absolute path"])
     if parse_address(name) or name == LOCK or name.startswith(LAST_RESERVED):
         raise invalid([f"network name {name!r} is what a file of a network's directory is called"])
-    _store(call)
+    return _store(call)
 
 
 def directory(call: Call) -> str:

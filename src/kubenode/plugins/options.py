@@ -118,8 +118,13 @@ class Common(NamedTuple):
     @property
     def source(self) -> str:
         """Where the addresses are from, of which no other network may give any."""
-        source = f"annotation {self.annotation}" if self.annotation else "spec.podCIDRs"
-        return f"{source} of {self.node.node_file_label}" if self.node.node_file_label else source
+        return source_of(self.annotation, self.node.node_file_label)
+
+
+def source_of(annotation: str, node_file: str) -> str:
+    """Return where addresses are from by these keys."""
+    source = f"annotation {annotation}" if annotation else "spec.podCIDRs"
+    return f"{source} of {node_file}" if node_file else source
 
 
 def common(call: Call, options: Options) -> Common:

@@ -27,7 +27,7 @@ class Standalone:
 
     execs = True
 
-    def __init__(self, environ: Mapping[str, str], wait: Callable[[int, str], None] = wait_for) -> None:
+    def __init__(self, environ: Mapping[str, str], wait: Callable[[int, str], bool] = wait_for) -> None:
         self._environ = environ
         self._wait = wait
         self._permitted: Permitted | None = None

@@ -1,0 +1,67 @@
+"""Which network is to have a source of addresses that it does not have yet.
+
+The first that asks, but for one: what a network of the runtime's own configuration, which is the administrator's, is to have. A
+NetworkAttachmentDefinition that forgets `annotation` must not keep a node's pods from starting because it came first after a reboot.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from kubenode.cni.errors import SOURCE_TAKEN, CNIError
+from kubenode.host import cniconfig
+from kubenode.host.datadir import DEFAULT_DATA_DIR
+from kubenode.plugins.options import source_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from kubenode.plugins.skel import Call
+
+PLUGINS = ("kube-node", "node-annotation")
+
+
+def settle(call: Call, source: str, mine: str) -> None:
+    """Let this network have a source. Raises CNIError where another has reservations of it, or is to have it; OSError."""
+
+    def if_unused(other: str, do: Callable[[], None]) -> bool:
+        data_dir, _, network = other.rpartition("/")
+        try:
+            return call.host.store(data_dir, network).if_unused(do)
+        except (CNIError, OSError):  # who cannot be seen may have some
+            return False
+
+    configured = _configured(call, source)
+    if configured and _place(call.netconf.name, call.netconf.ipam) not in configured:
+        raise _taken(call, source, configured[0], "is for", "", "")
+    holder = call.host.sources().take(source, mine, if_unused)
+    if holder != mine:
+        _, _, network = holder.rpartition("/")
+        takes_over = f"; once {network} has no reservation left (kube-node status, kube-node gc), this one takes over"
+        raise _taken(call, source, holder, "serves", " already", takes_over)
+
+
+def _taken(call: Call, source: str, place: str, does: str, already: str, then: str) -> CNIError:
+    data_dir, _, network = place.rpartition("/")
+    return CNIError(
+        SOURCE_TAKEN,
+        f"{source} {does} network {network} in dataDir {data_dir}{already}, and not {call.netconf.name} as well",
+        f"give both the same name and dataDir, or this one another annotation{then}",
+    )
+
+
+def _configured(call: Call, source: str) -> list[str]:
+    """Return the directories of the networks that have this source in the runtime's configuration."""
+    found = cniconfig.netconfs(call.host.path(cniconfig.DEFAULT_CONFIG_DIR), PLUGINS)
+    return [_place(conf.get("name"), conf["ipam"]) for conf in found if _source(conf["ipam"]) == source]
+
+
+def _source(ipam: dict[str, Any]) -> str:
+    return source_of(str(ipam.get("annotation") or ""), str(ipam.get("nodeFile") or ""))
+
+
+def _place(network: object, ipam: dict[str, Any]) -> str:
+    """Return a network's directory as its configuration has it; an annotation may have another."""
+    return os.path.normpath(os.path.join(str(ipam.get("dataDir") or DEFAULT_DATA_DIR), str(network)))
