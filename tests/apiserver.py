@@ -16,6 +16,7 @@ import ssl
 import subprocess
 import time
 from abc import ABC, abstractmethod
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -207,11 +208,15 @@ class RealApiServer(ApiServer):
         ])  # fmt: skip
         self._wait(self._is_ready, "the API server does not get ready")
 
+    @cached_property
+    def minor(self) -> int:
+        """Its version's second number."""
+        said = subprocess.run([self._assets / "kube-apiserver", "--version"], check=True, capture_output=True, text=True).stdout
+        return int(said.split(".")[1])
+
     def _gates(self) -> list[str]:
         """Without it 1.20 drops the second podCIDR; 1.25 and later refuse to start with it."""
-        said = subprocess.run([self._assets / "kube-apiserver", "--version"], check=True, capture_output=True, text=True).stdout
-        minor = int(said.split(".")[1])
-        return ["--feature-gates=IPv6DualStack=true"] if minor < 23 else []
+        return ["--feature-gates=IPv6DualStack=true"] if self.minor < 23 else []
 
     def stop(self) -> None:
         if self._process is not None:
