@@ -9,8 +9,9 @@ import struct
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from urllib.parse import urlsplit
 
-from authority import Authority
+from authority import Authority, KeyPair
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,30 +25,52 @@ class Seen(NamedTuple):
 
     path: str
     headers: dict[str, str]
+    certificate: str = ""  # the common name of the client's
 
 
 class StandInApiServer:
     """Answers each request by the next step of `script`, and by `then` after the last. Steps are made by the functions below."""
 
-    def __init__(self, directory: Path, *script: Step, names: tuple[str, ...] = ("127.0.0.1",), then: Step | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *script: Step,
+        names: tuple[str, ...] = ("127.0.0.1",),
+        then: Step | None = None,
+        pair: KeyPair | None = None,
+        address: str = "127.0.0.1",
+        tls: bool = True,
+    ) -> None:
         self.authority = Authority()
         self.script = list(script)
         self.then = then or answer({})
         self.requests: list[Seen] = []
         self.server_names: list[str | None] = []
         self.ended = threading.Event()
-        pair = self.authority.server(*names)
-        pem = directory / "stand-in.pem"
-        pem.write_bytes(pair.certificate + pair.key)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(pem)
+        pair = pair or self.authority.server(*names)
+        self._pem = directory / "stand-in.pem"
+        self._context = context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.set_ciphers("DEFAULT:@SECLEVEL=0")  # whatever the length of its key, or of a client's
+        self.present(pair)
         context.sni_callback = lambda _socket, name, _context: self.server_names.append(name)
-        self._server = _Server(("127.0.0.1", 0), Handler)
+        self._server = (_IPv6Server if ":" in address else _Server)((address, 0), Handler)
         self._server.stand_in = self
-        self._server.socket = context.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
+        if tls:
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
         self.port = self._server.server_address[1]
-        self.url = f"https://127.0.0.1:{self.port}"
+        host = f"[{address}]" if ":" in address else address
+        self.url = f"http{'s' if tls else ''}://{host}:{self.port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+
+    def present(self, pair: KeyPair) -> None:
+        """Use this certificate from the next connection on."""
+        self._pem.write_bytes(pair.certificate + pair.key)
+        self._context.load_cert_chain(self._pem)
+
+    def accept_clients_of(self, authority: Authority) -> None:
+        """Ask for a client's certificate and take it from this authority, or none."""
+        self._context.load_verify_locations(cadata=authority.certificate.decode())
+        self._context.verify_mode = ssl.CERT_OPTIONAL
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -68,18 +91,27 @@ class _Server(ThreadingHTTPServer):
         """Stay quiet: clients that hang up are what the tests are about."""
 
 
+class _IPv6Server(_Server):
+    address_family = socket.AF_INET6
+
+
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: _Server
 
     def do_GET(self) -> None:
         stand_in = self.server.stand_in
-        stand_in.requests.append(Seen(self.path, dict(self.headers)))
+        stand_in.requests.append(Seen(self.path, dict(self.headers), self._common_name()))
         step = stand_in.script.pop(0) if stand_in.script else stand_in.then
         step(self)
 
     def log_message(self, *_: object) -> None:
         """Stay quiet."""
+
+    def _common_name(self) -> str:
+        certificate = self.connection.getpeercert() if isinstance(self.connection, ssl.SSLSocket) else None
+        subject: Any = (certificate or {}).get("subject", ())
+        return "".join(value for part in subject for name, value in part if name == "commonName")
 
 
 def answer(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Step:
@@ -92,6 +124,15 @@ def answer(body: Any, status: int = 200, headers: Mapping[str, str] | None = Non
             handler.send_header(name, value)
         handler.end_headers()
         handler.wfile.write(content)
+
+    return step
+
+
+def serve(name: str) -> Step:
+    """Answer a GET of a Node, or a watch of it."""
+
+    def step(handler: Handler) -> None:
+        (stream(event("ADDED", 1, name)) if "watch=" in handler.path else answer(node(name)))(handler)
 
     return step
 
@@ -199,9 +240,10 @@ def page(names: list[str], more: str = "") -> Step:
 
 
 class StandInProxy:
-    """An HTTP proxy that knows only CONNECT."""
+    """An HTTP proxy that knows only CONNECT, and refuses that, too, where `refusal` is a status line such as `403 Forbidden`."""
 
-    def __init__(self) -> None:
+    def __init__(self, refusal: str = "") -> None:
+        self._refusal = refusal
         self.targets: list[str] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -225,13 +267,17 @@ class StandInProxy:
     def _connect(self, client: socket.socket) -> None:
         request = client.recv(65536).decode()
         method, target, _ = request.split(" ", 2)
+        if self._refusal:
+            client.sendall(b"HTTP/1.1 %b\r\nContent-Length: 0\r\nConnection: close\r\n\r\n" % self._refusal.encode())
+            client.close()
+            return
         if method != "CONNECT":
             client.sendall(b"HTTP/1.1 405 Method Not Allowed\r\nAllow: CONNECT\r\nConnection: close\r\n\r\n")
             client.close()
             return
         self.targets.append(target)
-        host, _, port = target.rpartition(":")
-        upstream = socket.create_connection((host, int(port)))
+        parts = urlsplit(f"//{target}")  # which wants brackets, as proxies do
+        upstream = socket.create_connection((parts.hostname or "", parts.port or 0))
         client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
         threading.Thread(target=_pump, args=(upstream, client), daemon=True).start()
         _pump(client, upstream)

@@ -93,6 +93,15 @@ def kustomizes() -> bool:
         return works("kubectl", "kustomize", f"{directory}/top")
 
 
+def kubectl_version() -> tuple[int, int]:
+    try:
+        said = subprocess.run(["kubectl", "version", "--client"], check=False, capture_output=True, text=True).stdout
+    except OSError:
+        said = ""
+    found = re.search(r"v(\d+)\.(\d+)\.", said)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
 @functools.cache
 def specifications(directory: Path) -> tuple[str, ...]:
     """Return the versions of the specification that the host-local of a directory knows; none where there is none."""
@@ -142,6 +151,7 @@ WANTED = {
     "a C compiler": Wanted("Debian: gcc libc6-dev, or zig from PyPI: ziglang", lambda: zig() or gcc_links()),
     "gcc": Wanted("Debian: gcc libc6-dev", gcc_links),
     "kubectl": Wanted("kubernetes.io, 1.21 or later in PATH (Debian 12's kubernetes-client 1.20.5 is too old)", kustomizes),
+    "kubectl 1.28": Wanted("kubernetes.io, 1.28 or later in PATH", lambda: kubectl_version() >= (1, 28)),
     "helm": Wanted("helm.sh, in PATH or named by HELM", lambda: bool(os.environ.get("HELM") or shutil.which("helm"))),
     "promtool": Wanted("Debian: prometheus", program("promtool")),
     "prometheus": Wanted("Debian: prometheus", program("prometheus")),

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def node_file(tmp_path: Path) -> Path:
-    """Return a Node manifest with podCIDRs of both families."""
+    """Return a Node manifest with podCIDRs of both families, and the same in annotations, for more than one network."""
     path = tmp_path / "node.json"
-    path.write_text(json.dumps({"kind": "Node", "metadata": {"name": "n", "uid": "1"}, "spec": {"podCIDRs": ["10.1.0.0/16", "fd01::/64"]}}))
+    annotations = dict.fromkeys(["net0", "net1", "net2", "net3", "other"], "10.1.0.0/16, fd01::/64")
+    metadata = {"name": "n", "uid": "1", "annotations": annotations}
+    path.write_text(json.dumps({"kind": "Node", "metadata": metadata, "spec": {"podCIDRs": ["10.1.0.0/16", "fd01::/64"]}}))
     return path
 
 

@@ -14,6 +14,7 @@ import pytest
 from agentprocess import AgentProcess, write_node
 from callplugin import environment, execute
 from patience import eventually
+from wanting import want
 from ways import layout
 
 if TYPE_CHECKING:
@@ -58,8 +59,7 @@ class Node:
 
 @pytest.fixture
 def node(built: Path, tmp_path: Path, run_dir: Path) -> Node:
-    if os.geteuid() != 0 or not all(map(shutil.which, ("unshare", "setpriv"))):
-        pytest.skip("mount namespaces need root, and the unshare and setpriv commands (Debian: util-linux)")
+    want("the right to mount", "setpriv")
     return Node(layout("relay", built, tmp_path / "ways"), run_dir, tmp_path / "networks")
 
 

@@ -61,9 +61,9 @@ def test_a_pods_life(agent: AgentProcess, netconf: NetConfMaker, data_dir: Path)
 
 def test_gc(agent: AgentProcess, netconf: NetConfMaker, data_dir: Path) -> None:
     """GC releases what is not valid, of its network alone."""
-    for name in ("net", "other"):
+    for name, ipam in (("net", {}), ("other", {"annotation": "other"})):
         for container in ("a", "b"):
-            assert agent.ask("kube-node", "ADD", netconf(name=name), container_id=container).code == 0
+            assert agent.ask("kube-node", "ADD", netconf(name=name, **ipam), container_id=container).code == 0
     valid = {"cni.dev/valid-attachments": [{"containerID": "a", "ifname": "eth0"}]}
     assert agent.ask("kube-node", "GC", {**netconf(), **valid}).code == 0
     assert reserved(data_dir / "net") == ["10.1.0.2", "fd01::2"]
@@ -151,7 +151,7 @@ def test_many_at_once(agent: AgentProcess, netconf: NetConfMaker, data_dir: Path
     """64 pods at once, over four networks: no address twice, and nothing left after their DELs."""
 
     def life(number: int) -> list[str]:
-        conf, container = netconf(name=f"net{number % 4}"), f"c{number}"
+        conf, container = netconf(name=f"net{number % 4}", annotation=f"net{number % 4}"), f"c{number}"
         added = agent.ask("kube-node", "ADD", conf, container_id=container)
         assert added.code == 0, added
         if number % 2:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from wanting import want
 
 if TYPE_CHECKING:
     from node import SeededNode
@@ -51,6 +52,7 @@ def test_failure(seeded: SeededNode) -> None:
 
 def test_with_a_pod(seeded: SeededNode, podnet: PodNet) -> None:
     """With --pod the network's own plugin connects a network namespace, which is gone afterwards."""
+    want("the reference CNI plugins, for 1.1.0")
     conf = {**seeded.conf(), "bridge": podnet.bridge}
     seeded.configure(conf)
     answer = seeded.run_command("try-add", "k8snet", "--pod", f"--bin-dir={podnet.cni_path}", f"--bin-dir={SCRIPTS}", "--json")

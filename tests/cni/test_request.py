@@ -60,7 +60,7 @@ def test_names(text: str, good: bool) -> None:  # noqa: FBT001
     assert request.is_name(text) is good
 
 
-@pytest.mark.parametrize("ifname", [".", "..", "a/b", "a:b", "a b", "a\tb", "a" * 16, "ä" * 8])
+@pytest.mark.parametrize("ifname", [".", "..", "a/b", "a:b", "a b", "a\tb", "a" * 16, "ä" * 8, "\ud800", "a\udced\udca0\udc80"])
 def test_bad_interface_names(ifname: str) -> None:
     """What the kernel does not take is an error of code 4 which names the variable."""
     with pytest.raises(CNIError, match="CNI_IFNAME") as error:

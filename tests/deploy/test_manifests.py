@@ -198,7 +198,14 @@ def test_the_charts_values_reach_the_pod(helm: str) -> None:
         "installArgs": ["--standalone=no"],
         "agentArgs": ["--grace=90", "--loglevel=debug"],
         "apiServer": {"host": "192.0.2.1", "port": "6443"},
-        "paths": {"bin": "/p/bin", "config": "/p/config", "run": "/p/run", "netns": "/p/netns", "networks": "/p/networks"},
+        "paths": {
+            "bin": "/p/bin",
+            "config": "/p/config",
+            "run": "/p/run",
+            "netns": "/p/netns",
+            "networks": "/p/networks",
+            "ipamState": "/p/state",
+        },
         "priorityClassName": "high",
         "resources": {"limits": {"memory": "1Gi"}},
         "nodeSelector": {"pool": "a"},
@@ -213,7 +220,7 @@ def test_the_charts_values_reach_the_pod(helm: str) -> None:
         assert {"name": "KUBERNETES_SERVICE_PORT", "value": "6443"} in container["env"]
     assert install["args"][-1] == "--standalone=no"
     assert agent["args"][-2:] == ["--grace=90", "--loglevel=debug"]
-    assert sorted(volume["hostPath"]["path"] for volume in pod["volumes"]) == sorted(f"/p/{name}" for name in values["paths"])
+    assert sorted(volume["hostPath"]["path"] for volume in pod["volumes"]) == sorted(["/etc/cni", *values["paths"].values()])
     assert (pod["priorityClassName"], pod["nodeSelector"]["pool"], pod["tolerations"]) == ("high", "a", values["tolerations"])
 
 
@@ -242,6 +249,7 @@ def test_no_container_may_more_than_it_needs(overlay: Path, components: list[str
     host_paths = {volume["hostPath"]["path"] for volume in pod["volumes"] if "hostPath" in volume}
     assert host_paths == {
         "/opt/cni/bin",
+        "/etc/cni",
         "/etc/cni/net.d",
         "/run/kube-node",
         "/run/netns",

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from kubenode.kube.asyncclient import AsyncNodes
+from kubenode.kube.client import ApiServer
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from apiserver import RealApiServer
+
+TIMEOUT = 10.0
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +34,33 @@ def account(api_server: RealApiServer, reader: str) -> str:
     """Return the name of a service account that may do what `reader` may."""
     api_server.grant(api_server.service_account("kube-node"), "get")
     return "kube-node"
+
+
+Ask = Callable[..., str]
+
+
+def _plugin(kubeconfig: Path, environ: Mapping[str, str] | None = None) -> str:
+    server = ApiServer(str(kubeconfig), environ or {}, TIMEOUT)
+    try:
+        return str((server.node("n1") or {})["metadata"]["name"])
+    finally:
+        server.close()
+
+
+def _agent(kubeconfig: Path, environ: Mapping[str, str] | None = None) -> str:
+    async def first() -> str:
+        nodes = AsyncNodes(str(kubeconfig), environ or {}, TIMEOUT)
+        try:
+            async for event in await nodes.watch("n1", "0", 60):
+                return str(event.manifest["metadata"]["name"])
+            return "no event"
+        finally:
+            await nodes.aclose()
+
+    return asyncio.run(first())
+
+
+@pytest.fixture(params=[_plugin, _agent], ids=["plugin", "agent"])
+def ask(request: pytest.FixtureRequest) -> Ask:
+    """Return how a Node's name is asked for, the plugins' way and the agent's: ask(kubeconfig, environ). Raises CNIError."""
+    return cast("Ask", request.param)

@@ -6,14 +6,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 from apiserver import base64_text, write_kubeconfig
-from standin import StandInApiServer, StandInProxy, answer, node
+from standin import StandInApiServer, StandInProxy, answer, node, serve
 
 from kubenode.cni.errors import KUBECONFIG, TRY_AGAIN_LATER, CNIError
 from kubenode.kube.client import ApiServer
 from kubenode.kube.proxy import proxy_for
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    Ask = Callable[..., str]
 
 PROXY = "http://proxy.test:3128"
 
@@ -82,12 +85,38 @@ def test_request_through_a_proxy(tmp_path: Path) -> None:
         assert server.server_names == ["kubernetes.test"]
 
 
+@pytest.mark.parametrize("name", ["", "kubernetes.test"])
+def test_ipv6_server_through_a_proxy(ask: Ask, tmp_path: Path, name: str) -> None:
+    """An IPv6 address goes to the proxy in brackets, and without them into the comparison with the certificate."""
+    names = (name or "::1",)
+    with StandInApiServer(tmp_path, then=serve("n1"), address="::1", names=names) as server, StandInProxy() as proxy:
+        cluster = {"server": server.url, "certificate-authority-data": base64_text(server.authority.certificate)}
+        through = {"proxy-url": proxy.url, **({"tls-server-name": name} if name else {})}
+        kubeconfig = write_kubeconfig(tmp_path / "kube.conf", cluster | through, {"token": "t"})
+
+        assert ask(kubeconfig) == "n1"
+
+        assert proxy.targets == [f"[::1]:{server.port}"]
+        assert server.requests[0].headers["Host"] == f"[::1]:{server.port}"
+        assert server.server_names == [name or None]
+
+
+def test_ipv6_server_without_tls_through_a_proxy(ask: Ask, tmp_path: Path) -> None:
+    """A proxy is asked for the whole URL of a server without TLS, with the IPv6 address in brackets."""
+    with StandInApiServer(tmp_path, then=serve("n1"), tls=False) as proxy:
+        kubeconfig = write_kubeconfig(tmp_path / "kube.conf", {"server": "http://[::1]:8080", "proxy-url": proxy.url}, {"token": "t"})
+
+        assert ask(kubeconfig) == "n1"
+
+        assert proxy.requests[0].path.startswith("http://[::1]:8080/api/v1/nodes")
+
+
 def test_proxy_that_is_down(tmp_path: Path) -> None:
     """A proxy that cannot be reached is an error that names it, without its password, and says to try again."""
     cluster = {"server": "https://192.0.2.1", "proxy-url": "http://jo:secret@127.0.0.1:1"}
     kubeconfig = write_kubeconfig(tmp_path / "kube.conf", cluster, {"token": "t"})
 
-    with pytest.raises(CNIError, match=r"no answer from API server https://192\.0\.2\.1 through proxy 127\.0\.0\.1:1: ") as caught:
+    with pytest.raises(CNIError, match=r"no answer from API server https://192\.0\.2\.1 through proxy http://127\.0\.0\.1:1: ") as caught:
         ApiServer(str(kubeconfig), {}, 5).node("n1")
 
     assert caught.value.code == TRY_AGAIN_LATER

@@ -47,7 +47,7 @@ def test_wrong_authority(api_server: RealApiServer, reader: str, tmp_path: Path,
     data = None if authority is None else base64_text(Authority(authority).certificate)
     kubeconfig = api_server.kubeconfig(tmp_path / "kube.conf", reader, certificate_authority_data=data)
 
-    with pytest.raises(CNIError, match=f"certificate of API server {api_server.url} does not match: ") as caught:
+    with pytest.raises(CNIError, match=f"certificate of API server {api_server.url} is not accepted: ") as caught:
         ApiServer(str(kubeconfig), NO_ENVIRON, TIMEOUT).node("n1")
 
     assert caught.value.code == KUBECONFIG

@@ -70,3 +70,13 @@ def test_with_an_old_view(network: NetworkMaker, node: str, kubeconfig: str, run
         lifetime(net)
         write_kubeconfig(tmp_path / "kubeconfig", {"server": "https://127.0.0.1:1"}, {"token": "t"})
         lifetime(net)
+
+
+def test_a_directory_called_nodename(embedded: NetworkMaker, run_dir: Path) -> None:
+    """A directory in the place of a file is named, with advice for it, wherever the run directory is."""
+    (run_dir / "nodename").mkdir()
+
+    error = embedded().error(env={"NODE_NAME": ""})
+
+    assert (error["code"], error["msg"]) == (5, f"Is a directory: {run_dir}/nodename")
+    assert error["details"] == "there is a directory where a file should be: remove it"

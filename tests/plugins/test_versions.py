@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from callplugin import Network, environment, execute
 
+from kubenode.host.log import Log
+from kubenode.plugins import drop_in, skel
+from kubenode.plugins.standalone import Standalone
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -130,3 +134,15 @@ def test_as_host_local_answers(binaries: Path, cni_bin: Path, view: ViewWriter, 
     ranges = [[{"subnet": "11.0.1.0/24"}], [{"subnet": "1100:0:0:1::/64"}]]
     theirs = Network(cni_bin / "host-local", tmp_path / "theirs", {**more, "ranges": ranges}, [cni_bin], version)
     assert json.dumps(ours.call("ADD").json, sort_keys=True) == json.dumps(theirs.call("ADD").json, sort_keys=True)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("environ", [{"CNI_COMMAND": "ADD"}, {"CNI_COMMAND": "UPDATE"}, {}])
+def test_the_version_of_an_error_of_the_environment(environ: dict[str, str], version: str) -> None:
+    """An error that comes before the configuration is looked at is in the configuration's version, too."""
+    stdin = json.dumps({"cniVersion": version, "name": "net", "ipam": {}}).encode()
+
+    for text, expected in ((stdin, version), (b"", VERSIONS[-1]), (b"{", VERSIONS[-1])):
+        code, stdout = skel.run(drop_in.COMMANDS, environ, text, Log("test"), Standalone(environ))
+        error = json.loads(stdout)
+        assert (code, error["code"], error["cniVersion"]) == (1, 4, expected)

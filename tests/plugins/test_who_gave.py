@@ -200,7 +200,8 @@ def test_gc_goes_on_in_the_next_directory(binaries: Path, tmp_path: Path, view: 
     view(annotations=ANNOTATED)
     net = network(binaries, tmp_path, plugin="node-annotation")
     net.add("c1")
-    view(annotations={"a": f'{ANNOTATED["a"]}, dataDir: "{tmp_path}/second"'})
+    view(annotations={"b": f'{ANNOTATED["a"]}, dataDir: "{tmp_path}/second"'})
+    net.netconf["ipam"]["annotation"] = "b"
     net.add("c2")
     lock = net.directory / "lock"
     lock.unlink()
@@ -216,12 +217,12 @@ LONGEST = "n" * 255  # bytes of a file's name (NAME_MAX)
 
 
 @pytest.mark.parametrize("plugin", ["kube-node", "node-annotation", "host-local"])
-def test_the_longest_names(embedded: NetworkMaker, view: ViewWriter, run_dir: Path, plugin: str) -> None:
+def test_the_longest_names(embedded: NetworkMaker, view: ViewWriter, run_dir: Path, tmp_path: Path, plugin: str) -> None:
     """A network of 255 bytes works as any other: given, checked, collected by its records, released."""
-    view("11.0.1.0/24", annotations={"a": f'{ANNOTATED["a"]}, dataDir: "{run_dir}/own"'})
+    view("11.0.1.0/24", annotations={"a": f'{ANNOTATED["a"]}, dataDir: "{tmp_path}/own"'})
     net = embedded(plugin, **ipam_of(plugin))
     net.netconf["name"] = LONGEST
-    directory = (run_dir / "own" if plugin == "node-annotation" else net.directory.parent) / LONGEST
+    directory = (tmp_path / "own" if plugin == "node-annotation" else net.directory.parent) / LONGEST
     container, second = "c" * 64, "d" * 300
     for name in (container, second):
         net.add(name)

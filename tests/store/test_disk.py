@@ -13,6 +13,7 @@ import pytest
 from callplugin import Network, environment
 from wanting import want
 
+from kubenode.host import files
 from kubenode.host.log import Log
 from kubenode.plugins import drop_in, skel
 from kubenode.plugins.standalone import Standalone
@@ -41,6 +42,58 @@ def mounted(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", directory], check=True)
 
 
+def test_a_file_that_cannot_be_read(net: Network, tmp_path: Path) -> None:
+    """What read(2) refuses, such as a directory, is named, too, with advice for it."""
+    (tmp_path / "networks/.net.boot").mkdir(parents=True)
+
+    error = net.error()
+
+    assert (error["code"], error["msg"]) == (5, f"Is a directory: {tmp_path}/networks/.net.boot")
+    assert error["details"] == "there is a directory where a file should be: remove it"
+
+
+@pytest.mark.parametrize("value", [[], {}, 0, False])
+def test_data_dir_of_another_type(net: Network, value: Any) -> None:
+    """A dataDir of another type is an error, also where it is empty, and not the default; a DEL goes well."""
+    net.ipam["dataDir"] = value
+    assert net.error()["msg"] == f"dataDir {value!r} is not a path"
+    net.ok("DEL")
+
+
+@pytest.mark.parametrize("kind", ["missing", "directory"])
+def test_resolv_conf_that_cannot_be_read(binaries: Path, tmp_path: Path, kind: str) -> None:
+    """A resolvConf that cannot be read is named as what it is, and the advice is not about dataDir."""
+    path = tmp_path / "resolv.conf"
+    if kind == "directory":
+        path.mkdir()
+    net = Network(binaries / "host-local", tmp_path / "networks", {"ranges": RANGES, "resolvConf": str(path)})
+
+    error = net.error()
+
+    said = {"missing": "No such file or directory", "directory": "not a regular file"}[kind]
+    assert (error["code"], error["msg"]) == (5, f"resolvConf {path} cannot be read: {said}")
+    assert error["details"] == "name a file such as /etc/resolv.conf as resolvConf, or leave it out"
+
+
+def test_another_full_disk(tmp_path: Path) -> None:
+    """What write(2) refuses elsewhere than in dataDir is named, and dataDir is not blamed."""
+
+    def write(_: skel.Call) -> bytes:
+        fd = os.open("/dev/full", os.O_WRONLY)
+        try:
+            files.write_all(fd, b"x")
+        finally:
+            os.close(fd)
+        return b""
+
+    netconf = {"cniVersion": "1.0.0", "name": "net", "ipam": {"type": "host-local", "dataDir": str(tmp_path)}}
+    code, stdout = skel.run({"ADD": write}, environment("ADD"), json.dumps(netconf).encode(), Log("test"), Standalone({}))
+
+    error = json.loads(stdout)
+    assert (code, error["code"], error["msg"]) == (1, 5, "No space left on device: /dev/full")
+    assert error["details"] == "the disk is full: make room"
+
+
 def test_a_full_disk(net: Network, mounted: Path) -> None:
     """A pod that finds the disk full leaves nothing, not even of the family that there was room for; DEL makes room."""
     given = 0
@@ -48,7 +101,7 @@ def test_a_full_disk(net: Network, mounted: Path) -> None:
         given += 1
     error = answer.json
     assert error["code"] == 5
-    assert error["msg"].startswith("No space left on device: ")
+    assert error["msg"].startswith(f"No space left on device: {mounted}/")
     assert error["details"] == "the disk is full: make room, or set dataDir to another"
     assert given
     owners = [(mounted / "net" / name).read_bytes() for name in net.reserved()]

@@ -83,6 +83,8 @@ def parse(environ: Mapping[str, str]) -> Request:
         wrong.append(f"CNI_IFNAME {ifname!r}: {problem}")
     if command == "ADD" and has_control(ifname):  # a DEL of what older versions have given must go on
         wrong.append(f"CNI_IFNAME {ifname!r}: interface name contains control characters")
+    if command == "ADD" and any("\ud800" <= character <= "\udfff" for character in ifname):
+        wrong.append(f"CNI_IFNAME {ifname!r}: interface name is not UTF-8")
     if wrong:
         raise CNIError(INVALID_ENVIRONMENT, "; ".join(wrong), "the container runtime must send valid names")
     path = tuple(directory for directory in environ.get("CNI_PATH", "").split(":") if directory)
@@ -90,7 +92,7 @@ def parse(environ: Mapping[str, str]) -> Request:
 
 
 def _ifname_problem(ifname: str) -> str:
-    if len(ifname.encode(errors="surrogateescape")) > IFNAME_LENGTH:
+    if len(ifname.encode(errors="surrogatepass")) > IFNAME_LENGTH:
         return f"interface name is too long, more than {IFNAME_LENGTH} bytes"
     if ifname in {".", ".."}:
         return "interface name is . or .."

@@ -69,19 +69,36 @@ def name_of(text: str) -> str:
 
 
 def read_all(fd: int, limit: int | None = None) -> bytes:
-    """Read until the end, or until there is more than `limit` bytes. Raises OSError."""
+    """Read until the end, or until there is more than `limit` bytes. Raises OSError, which names the file."""
     content = b""
-    while chunk := os.read(fd, 65536):
-        content += chunk
-        if limit is not None and len(content) > limit:
-            break
+    try:
+        while chunk := os.read(fd, 65536):
+            content += chunk
+            if limit is not None and len(content) > limit:
+                break
+    except OSError as error:
+        error.filename = _path_of(fd)
+        raise
     return content
 
 
 def write_all(fd: int, content: bytes) -> None:
-    """Write all of it; write(2) may take less. Raises OSError."""
-    while content:
-        content = content[os.write(fd, content) :]
+    """Write all of it; write(2) may take less. Raises OSError, which names the file."""
+    try:
+        while content:
+            content = content[os.write(fd, content) :]
+    except OSError as error:
+        error.filename = _path_of(fd)
+        raise
+
+
+def _path_of(fd: int) -> str | None:
+    """Return what read(2) and write(2) do not say: the file's path; of one that has no name yet its directory's."""
+    try:
+        path = os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        return None
+    return os.path.dirname(path) if path.endswith(" (deleted)") else path
 
 
 def replace(path: str, content: bytes, *, durable: bool = False, mode: int = 0o600, alone: bool = False) -> None:
@@ -101,7 +118,9 @@ def replace(path: str, content: bytes, *, durable: bool = False, mode: int = 0o6
         finally:
             os.close(fd)
         os.rename(temporary, path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and not error.filename:
+            error.filename = path  # fsync(2) does not say
         discard(temporary)  # not there where the deadline's signal came just after the rename
         raise
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from kubenode.cni.netconf import invalid
+from kubenode.host import files
 from kubenode.host.datadir import LAST_RESERVED, LOCK
 from kubenode.ipam.address import address_of
 
@@ -26,13 +27,14 @@ def require(directory: str, run_dir: str) -> None:
         parent = os.path.dirname(parent)
     try:
         with os.scandir(directory) as entries:
-            other = next((entry.name for entry in entries if not _is_ours(entry)), None)
-    except FileNotFoundError:
+            other = next((entry.name for entry in entries if not _is_ours(entry.name)), None)
+    except OSError as error:
+        if not files.is_nowhere(error):
+            raise
         return
     if other is not None:
         raise invalid([f"{directory} has {other!r} in it, so it is no network's directory"])
 
 
-def _is_ours(entry: os.DirEntry[str]) -> bool:
-    name = entry.name
-    return name == LOCK or ((name.startswith(LAST_RESERVED) or address_of(name) is not None) and not entry.is_dir(follow_symlinks=False))
+def _is_ours(name: str) -> bool:
+    return name == LOCK or name.startswith(LAST_RESERVED) or address_of(name) is not None

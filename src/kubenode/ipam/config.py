@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kubenode.cni.netconf import NetConf
 
 NUMBERS_OF_ROUTE = ("mtu", "advmss", "priority", "table", "scope")
+LARGEST = 1 << 63  # one more than a number of 64 bits can be
 MOST_RANGES = 256  # of all range sets together; each is compared with each
 MOST = 1000  # entries of any other list
 READY, ERROR = "ready", "error"  # what STATUS answers where all addresses are used up
@@ -52,7 +53,7 @@ def load(netconf: NetConf, args: Mapping[str, str]) -> IPAMConfig:
         check_overlap(sets)
     except RangeError as error:
         raise invalid([str(error)]) from None
-    resolv_conf = ipam.get("resolvConf") or ""
+    resolv_conf = "" if ipam.get("resolvConf") is None else ipam["resolvConf"]
     if not isinstance(resolv_conf, str):
         raise invalid([f"resolvConf is a JSON {json_type(resolv_conf)}, not a string"])
     if not is_path(resolv_conf):
@@ -129,8 +130,9 @@ def _route(value: JSON) -> dict[str, JSON]:
         route["gw"] = str(gateway)
     for key in NUMBERS_OF_ROUTE:
         number = value.get(key)
-        if number is not None and (not isinstance(number, int) or isinstance(number, bool)):
-            raise RangeError(f"route {value['dst']}: {key} is a JSON {json_type(number)}, not a number")
+        if number is not None and (not isinstance(number, int) or isinstance(number, bool) or not -LARGEST <= number < LARGEST):
+            found = repr(number) if json_type(number) == "number" else f"a JSON {json_type(number)}"
+            raise RangeError(f"route {value['dst']}: {key} is {found}, not a whole number of 64 bits")
         if number or (number is not None and key in ALWAYS_SHOWN):
             route[key] = number
     return route

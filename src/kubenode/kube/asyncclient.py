@@ -126,6 +126,7 @@ class AsyncTransport(httpx2.AsyncBaseTransport):
     def __init__(self, sign_on: SignOn) -> None:
         self._sign_on = sign_on
         self._wire = sign_on.wire(_wire)
+        self._choosing = asyncio.Lock()
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         if self._sign_on.expired():
@@ -150,12 +151,31 @@ class AsyncTransport(httpx2.AsyncBaseTransport):
 
     async def _ask(self, request: httpx2.Request) -> httpx2.Response:
         self._sign_on.sign(request)
-        return await self._wire.handle_async_request(request)
+        wire = self._wire
+        try:
+            return await wire.handle_async_request(request)
+        except httpx2.RequestError as error:
+            if not self._sign_on.misled(error):
+                raise
+            failure = error
+        async with self._choosing:
+            if wire is not self._wire:  # another request has chosen
+                return await self._wire.handle_async_request(request)
+            for _ in self._sign_on.anchors():
+                await self._rewire()
+                try:
+                    return await self._wire.handle_async_request(request)
+                except httpx2.RequestError:
+                    pass
+        raise failure
 
     async def _renew(self) -> None:
         if await off_loop(self._sign_on.renew):
-            await self._wire.aclose()
-            self._wire = self._sign_on.wire(_wire)
+            await self._rewire()
+
+    async def _rewire(self) -> None:
+        await self._wire.aclose()
+        self._wire = self._sign_on.wire(_wire)
 
 
 def _wire(context: ssl.SSLContext, proxy: str | None) -> httpx2.AsyncHTTPTransport:

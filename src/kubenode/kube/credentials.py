@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from base64 import b64encode
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
 
 from kubenode.cni.errors import KUBECONFIG, CNIError
 from kubenode.kube import tls
@@ -30,8 +31,10 @@ def renewable(user: User) -> bool:
 
 
 def identify(connection: Connection, environ: Mapping[str, str], timeout: float) -> Identity:
-    """Return the credentials. Reads files or runs the exec plugin, for at most `timeout` seconds."""
+    """Return the credentials, none without TLS as in client-go. Reads files or runs the exec plugin, for at most `timeout` seconds."""
     user = connection.user
+    if urlsplit(connection.cluster.server).scheme == "http":
+        return Identity()
     if _uses_exec(user):
         from kubenode.kube.execplugin import run
 

@@ -133,7 +133,7 @@ class Entry(NamedTuple):
         if data is None:
             return None if path is None else Pem(key, path)
         try:
-            decoded = base64.b64decode("".join(data.split()), validate=True)
+            decoded = base64.b64decode(data.replace("\r", "").replace("\n", ""), validate=True)
         except ValueError as error:
             raise self.error(f"{key}-data is not base64: {error}") from None
         return Pem(f"{key}-data", self.file, decoded)
@@ -168,6 +168,10 @@ def user(entry: Entry) -> User:
     )
     if record.certificate is not None and record.key is None:
         raise entry.error("client-certificate needs a client-key or client-key-data")
+    if record.key is not None and record.certificate is None:
+        raise entry.error("client-key needs a client-certificate or client-certificate-data")
+    if record.password is not None and record.username is None:
+        raise entry.error("password needs a username")
     if record.token is not None and (record.username is not None or record.password is not None):
         raise entry.error("token and username/password exclude each other")
     return record
@@ -184,8 +188,11 @@ def _url(entry: Entry, *, with_tls: bool) -> str:
 
 def _proxy_url(entry: Entry) -> str | None:
     url = entry.text("proxy-url")
+    if url is not None and url.startswith("socks"):
+        advice = "give an HTTP proxy as proxy-url, or remove it where the API server is reachable without"
+        raise broken(entry.file, f"{entry.title}: proxy-url is a SOCKS proxy, and socks5 is not supported", advice)
     if url is not None and not _is_web(url):
-        raise entry.error("proxy-url is not an http or https URL (socks5 is not supported)")
+        raise entry.error("proxy-url is not an http or https URL")
     return url
 
 

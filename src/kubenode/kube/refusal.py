@@ -19,10 +19,11 @@ NO_TEXT = "no text"
 class RefusedError(CNIError):
     """The API server answered, but not with what was asked for."""
 
-    def __init__(self, code: int, msg: str, details: str, status: int, reason: str, *, retry_after: float | None = None) -> None:
+    def __init__(self, code: int, msg: str, details: str, status: int, said: dict[str, str], *, retry_after: float | None = None) -> None:
         super().__init__(code, msg, details)
         self.status = status
-        self.reason = reason
+        self.reason = said.get("reason", "")
+        self.by_server = bool(said)  # else a proxy or a load balancer may have answered in its place
         self.retry_after = retry_after  # seconds that the server asks to wait
 
 
@@ -39,9 +40,7 @@ def refusal(server: str, origin: str, status: int, body: bytes, retry_after: flo
         code, details = TRY_AGAIN_LATER, "the API server is overloaded, starting or failing; the runtime will ask again"
     elif said:
         code, details = NODE_INVALID, "the API server understood the request and refused it"
-    return RefusedError(
-        code, f"API server {server} answered {status}: {message}", details, status, said.get("reason", ""), retry_after=retry_after
-    )
+    return RefusedError(code, f"API server {server} answered {status}: {message}", details, status, said, retry_after=retry_after)
 
 
 def _status_object(body: bytes) -> dict[str, str]:

@@ -5,8 +5,6 @@ lightkube knows neither exec v1, tokenFile, tls-server-name nor Retry-After. The
 
 from __future__ import annotations
 
-import os
-import ssl
 import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -14,22 +12,32 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from kubenode.cni.errors import KUBECONFIG, TRY_AGAIN_LATER, CNIError
+from kubenode.cni.errors import KUBECONFIG, CNIError
 from kubenode.kube import tls
 from kubenode.kube.credentials import Identity, identify, renewable
+from kubenode.kube.noanswer import SIGNATURE_FAILURE, Proxy, no_answer, refused_certificate
 from kubenode.kube.proxy import proxy_for
 from kubenode.kube.refusal import RefusedError, refusal
 from kubenode.version import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    import ssl
+    from collections.abc import Callable, Iterator, Mapping
     from typing import TypeVar
 
-    from kubenode.kube.kubeconfig import Connection
+    from kubenode.kube.kubeconfig import Cluster, Connection
 
     Wire = TypeVar("Wire")
 
 BUSY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+class _Bracketed(httpx2.URL):
+    """The URL of an IPv6 host for a proxy, which httpcore would ask for `CONNECT ::1:6443`, or for `http://::1:8080/`."""
+
+    @property
+    def raw_host(self) -> bytes:
+        return b"[%b]" % super().raw_host
 
 
 class SignOn:
@@ -40,23 +48,41 @@ class SignOn:
         self._connection = connection
         self._environ = environ
         self._timeout = timeout
-        self._proxy = connection.cluster.proxy_url or proxy_for(self.server, environ)
+        self._proxy = _proxy(connection.cluster, environ)
         try:
             httpx2.URL(self.server)
         except httpx2.InvalidURL as error:  # it is stricter than urllib: 10.0.0.01 is no address
             problem = f"server {self.server!r} for {connection.origin}: {error}"
             raise CNIError(KUBECONFIG, problem, "give the API server's URL, https://HOST:PORT") from None
         self._identity = identify(connection, environ, timeout)
+        self._anchor: bytes | None = None  # the one certificate that is trusted; None: all that the kubeconfig gives
 
     def wire(self, make: Callable[[ssl.SSLContext, str | None], Wire]) -> Wire:
         """Return what `make` makes of a TLS context and the proxy's URL, for the certificate of now."""
-        context = tls.context(self._connection.cluster, self._identity.certificate, self._identity.key, self._connection.origin)
+        who = self._identity
+        context = tls.context(self._connection.cluster, who.certificate, who.key, self._connection.origin, self._anchor)
         try:
-            return make(context, self._proxy)
+            return make(context, self._proxy and self._proxy.url)
         except (ValueError, ImportError, httpx2.InvalidURL) as error:
-            raise CNIError(
-                KUBECONFIG, f"proxy {_public(self._proxy)} cannot be used: {error}", "correct proxy-url or HTTPS_PROXY"
-            ) from None
+            assert self._proxy is not None  # noqa: S101 (nothing else is parsed there)
+            name = self._proxy.named_by
+            problem, advice = str(error), f"correct {name}"
+            if self._proxy.url.startswith("socks"):
+                problem, advice = "SOCKS is not supported", f"give an HTTP proxy as {name}, or {self._proxy.without(self.server)}"
+            raise CNIError(KUBECONFIG, f"proxy {self._proxy.public} cannot be used: {problem}", advice) from None
+
+    def misled(self, error: Exception) -> bool:
+        """Tell whether a handshake may have failed for the choice among the trusted certificates.
+
+        Of several of one name OpenSSL takes the first, unless key ids say which; Go tries them all.
+        """
+        failed = refused_certificate(error)
+        return failed is not None and (failed.verify_code == SIGNATURE_FAILURE or self._anchor is not None)
+
+    def anchors(self) -> Iterator[None]:
+        """Trust one certificate alone, then the next: a new wire for each."""
+        for self._anchor in tls.anchors(self._connection.cluster):  # noqa: B020 (it is what the wires take)
+            yield
 
     @property
     def identity(self) -> Identity:
@@ -66,7 +92,7 @@ class SignOn:
     @property
     def host(self) -> str:
         """What is connected to: the API server, or the proxy."""
-        return urlsplit(self._proxy or self.server).hostname or ""
+        return urlsplit(self._proxy.url if self._proxy else self.server).hostname or ""
 
     def expired(self) -> bool:
         return time.time() >= self._identity.expires
@@ -86,35 +112,28 @@ class SignOn:
             request.headers["Authorization"] = self._identity.authorization
         if self._connection.cluster.tls_server_name is not None:
             request.extensions["sni_hostname"] = self._connection.cluster.tls_server_name
+        if self._proxy and ":" in request.url.host:
+            request.extensions.setdefault("sni_hostname", request.url.host)
+            request.url = _Bracketed(request.url)
 
     def refused(self, status: int, body: bytes, pause: float | None = None) -> RefusedError:
         """Return the error for an answer that is not what was asked for; `pause` is its Retry-After."""
-        return refusal(self.server, self._connection.origin, status, body, pause)
+        found = refusal(self.server, self._connection.origin, status, body, pause)
+        if self._proxy and not found.by_server and urlsplit(self.server).scheme == "http":  # else the proxy sees nothing but CONNECT
+            found.msg = f"{found.msg} (through proxy {self._proxy.public})"
+            found.details = self._proxy.refusal(self.server, status)
+        return found
 
     def no_answer(self, error: Exception) -> CNIError:
         """Return the error for an answer that did not come, or not whole."""
-        cause: BaseException | None = error
-        reason = str(error)
-        while cause is not None:
-            if isinstance(cause, ssl.SSLCertVerificationError):
-                problem = f"the certificate of API server {self.server} does not match: {cause.verify_message}"
-                return CNIError(
-                    KUBECONFIG, problem, f"correct certificate-authority, server or tls-server-name ({self._connection.origin})"
-                )
-            number = cause.errno if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError) else None
-            if number is not None and number > 0:  # below are a resolver's
-                reason = f"[Errno {number}] {os.strerror(number)}"  # asyncio hides it behind words of its own
-            cause = cause.__cause__ or cause.__context__
-        silent = {"ReadTimeout": "it is silent", "ConnectTimeout": "no connection", "TimeoutError": "it is silent"}
-        reason = reason or silent.get(type(error).__name__, type(error).__name__)
-        way = f" through proxy {_public(self._proxy)}" if self._proxy else ""
-        problem = f"no answer from API server {self.server}{way}: {reason}"
-        return CNIError(TRY_AGAIN_LATER, problem, f"is {self.host} reachable from this node?")
+        return no_answer(error, self.server, self._connection.origin, self._proxy)
 
 
-def _public(proxy: str | None) -> str:
-    """Return a proxy's URL without the user and password that may stand in it."""
-    return (proxy or "").rpartition("@")[2]
+def _proxy(cluster: Cluster, environ: Mapping[str, str]) -> Proxy | None:
+    if cluster.proxy_url:
+        return Proxy(cluster.proxy_url, "proxy-url")
+    url = proxy_for(cluster.server, environ)
+    return Proxy(url, f"{urlsplit(cluster.server).scheme.upper()}_PROXY") if url else None
 
 
 def retry_after(response: httpx2.Response) -> float | None:

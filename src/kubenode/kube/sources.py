@@ -70,6 +70,9 @@ def _selected(files: list[_File]) -> Connection:
 
 def _load(path: str) -> _File:
     root = Entry(path, "", _mapping(path))
+    for key, known in (("apiVersion", "v1"), ("kind", "Config")):
+        if (found := root.text(key)) not in (None, known):
+            raise broken(path, f"not a kubeconfig: {key} is {found!r}, not {known}")
     return _File(
         path,
         root.text("current-context"),
@@ -83,7 +86,7 @@ def _named(root: Entry, plural: str, singular: str) -> dict[str, Entry]:
     entries: dict[str, Entry] = {}
     for position, item in enumerate(root.items(plural)):
         named = root.inside(item, f"{plural}[{position}]")
-        name = named.needed("name")
+        name = named.text("name") or ""
         if name in entries:
             raise root.error(f"{plural} has two entries named {name!r}")
         entries[name] = root.inside(named.values.get(singular), f"{singular} {name!r}")
@@ -102,7 +105,8 @@ def _mapping(path: str) -> dict[str, Any]:
     if len(content) > LARGEST:
         raise broken(path, f"larger than {LARGEST} bytes, so it is no kubeconfig")
     try:
-        values = yaml.load(content, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 (both are safe)
+        # The first document alone, as kubectl: a second one may be there, or be broken.
+        values = next(yaml.load_all(content, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)), None)
     except yaml.MarkedYAMLError as error:
         # Not the problem in PyYAML's words: they have parts of the text, and the file need not be a kubeconfig.
         raise broken(path, f"not YAML (line {error.problem_mark.line + 1})" if error.problem_mark else "not YAML") from None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import os
+import re
 import ssl
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kubenode.kube.kubeconfig import Cluster, Pem
+
+CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----([^-]*)-----END CERTIFICATE-----")
 
 
 def read(pem: Pem) -> bytes:
@@ -26,8 +30,21 @@ def read(pem: Pem) -> bytes:
         raise CNIError(KUBECONFIG, f"{pem.label} {pem.path} cannot be read: {error}", "the kubeconfig names this file") from None
 
 
-def context(cluster: Cluster, certificate: bytes | None, key: bytes | None, origin: str) -> ssl.SSLContext:
-    """Make the context; a certificate that OpenSSL refuses is a CNIError that names `origin`."""
+def anchors(cluster: Cluster) -> list[bytes]:
+    """Return the certificates that vouch for the API server, DER; none where those are the system's. What is no base64 is left out."""
+    if cluster.insecure or cluster.certificate_authority is None:
+        return []
+    found = []
+    for block in CERTIFICATE.findall(read(cluster.certificate_authority)):
+        try:
+            found.append(base64.b64decode(b"".join(block.split()), validate=True))
+        except ValueError:
+            pass
+    return found
+
+
+def context(cluster: Cluster, certificate: bytes | None, key: bytes | None, origin: str, anchor: bytes | None = None) -> ssl.SSLContext:
+    """Make the context; a certificate that OpenSSL refuses is a CNIError that names `origin`. With `anchor` no other one is trusted."""
     # Not ssl.create_default_context: from Python 3.13 on it sets VERIFY_X509_STRICT, which kubeadm's older authorities do not pass.
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if cluster.insecure:
@@ -36,13 +53,9 @@ def context(cluster: Cluster, certificate: bytes | None, key: bytes | None, orig
     elif cluster.certificate_authority is None:
         made.load_default_certs()
     else:
-        authority = cluster.certificate_authority
-        with _as_file(read(authority)) as path:
-            try:
-                made.load_verify_locations(cafile=path)
-            except ssl.SSLError as error:
-                where = f"{authority.label} {authority.path}"
-                raise CNIError(KUBECONFIG, f"{where} is not a PEM certificate: {_reason(error)}", "give the cluster's CA") from None
+        # Whatever their place in a chain, as Go does: an intermediate authority, a server's own certificate.
+        made.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        _trust(made, cluster.certificate_authority, anchors(cluster) if anchor is None else [anchor])
     if certificate is not None and key is not None:
         with _as_file(certificate) as certificate_path, _as_file(key) as key_path:
             try:
@@ -50,8 +63,27 @@ def context(cluster: Cluster, certificate: bytes | None, key: bytes | None, orig
                 made.load_cert_chain(certificate_path, key_path, password="")
             except ssl.SSLError as error:
                 problem = f"the client certificate and key of {origin} cannot be used: {_reason(error)}"
-                raise CNIError(KUBECONFIG, problem, "both must be PEM, belong together, and the key must have no password") from None
+                raise CNIError(KUBECONFIG, problem, _advice(error)) from None
     return made
+
+
+def _trust(made: ssl.SSLContext, authority: Pem, certificates: list[bytes]) -> None:
+    """Trust these. As Go, leave out what cannot be read, as long as there is another."""
+    for certificate in certificates:
+        try:
+            made.load_verify_locations(cadata=certificate)
+        except (ssl.SSLError, ValueError):  # ValueError: it is empty
+            pass
+    if not made.cert_store_stats()["x509"]:
+        problem = f"{authority.label} {authority.path} is not a PEM certificate"
+        raise CNIError(KUBECONFIG, problem, "give the cluster's CA: it begins with -----BEGIN CERTIFICATE-----")
+
+
+def _advice(error: ssl.SSLError) -> str:
+    return {
+        "EE_KEY_TOO_SMALL": "kubectl takes such a short key, OpenSSL's security level does not: issue one of RSA 2048 or P-256",
+        "KEY_VALUES_MISMATCH": "the key is another certificate's: give the one that belongs to it",
+    }.get(error.reason or "", "both must be PEM, belong together, and the key must have no password")
 
 
 def _reason(error: ssl.SSLError) -> str:

@@ -57,16 +57,30 @@ class Transport(httpx2.BaseTransport):
 
     def _renew(self) -> None:
         if self._sign_on.renew():
-            self._wire.close()
-            self._wire = self._sign_on.wire(_wire)
+            self._rewire()
+
+    def _rewire(self) -> None:
+        self._wire.close()
+        self._wire = self._sign_on.wire(_wire)
 
     def _ask(self, request: httpx2.Request) -> httpx2.Response:
         self._sign_on.sign(request)
         try:
-            response = self._wire.handle_request(request)
-            response.read()
+            return self._send(request)
         except httpx2.RequestError as error:
-            raise self._sign_on.no_answer(error) from error
+            failure = error
+        if self._sign_on.misled(failure):
+            for _ in self._sign_on.anchors():
+                self._rewire()
+                try:
+                    return self._send(request)
+                except httpx2.RequestError:
+                    pass
+        raise self._sign_on.no_answer(failure) from failure
+
+    def _send(self, request: httpx2.Request) -> httpx2.Response:
+        response = self._wire.handle_request(request)
+        response.read()
         return response
 
 

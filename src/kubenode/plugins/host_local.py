@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import os
 
-from kubenode.cni.errors import INVALID_NETWORK_CONFIG, NOT_AVAILABLE, NOT_RESERVED, UNKNOWN_CONTAINER, CNIError, OutOfReachError
+from kubenode.cni.errors import (
+    INVALID_NETWORK_CONFIG,
+    IO_FAILURE,
+    NOT_AVAILABLE,
+    NOT_RESERVED,
+    UNKNOWN_CONTAINER,
+    CNIError,
+    OutOfReachError,
+)
 from kubenode.cni.netconf import NetConf, invalid, is_path
 from kubenode.cni.result import IPConfig, Result
 from kubenode.host import files
@@ -145,7 +153,9 @@ def owner(request: Request) -> Attachment:
 
 def data_dir(netconf: NetConf) -> str:
     """Return the configured data directory, "" for the default. Raises CNIError 7."""
-    configured = netconf.ipam.get("dataDir") or ""
+    configured = netconf.ipam.get("dataDir")
+    if configured is None:
+        return ""
     if not isinstance(configured, str) or not is_path(configured):
         raise invalid([f"dataDir {configured!r} is not a path"])
     return configured
@@ -225,7 +235,11 @@ def _dns(call: Call, resolv_conf: str) -> dict[str, object]:
         return {}
     from kubenode.ipam import resolvconf  # few configurations have it
 
-    text = files.read_exactly(call.host.permitted.here(resolv_conf), resolvconf.LARGEST)
+    try:
+        text = files.read_exactly(call.host.permitted.here(resolv_conf), resolvconf.LARGEST)
+    except OSError as error:
+        problem = f"resolvConf {resolv_conf} cannot be read: {error.strerror}"
+        raise OutOfReachError(IO_FAILURE, problem, "name a file such as /etc/resolv.conf as resolvConf, or leave it out") from None
     return resolvconf.parse(text.decode(errors="replace"))
 
 

@@ -79,8 +79,13 @@ class Call(NamedTuple):
 def run(commands: Mapping[str, Command], environ: Mapping[str, str], stdin: bytes, log: Log, host: Host) -> tuple[int, bytes]:
     """Carry out one call: return its exit code and what belongs on stdout. Raises nothing but what ends a process."""
     cni_version = versions.LATEST
+    data_dir = ""
     try:
-        asked = request.parse(environ)
+        try:
+            asked = request.parse(environ)
+        except CNIError:
+            cni_version = _version_in(stdin)
+            raise
         if asked.command == "VERSION":
             # Old runtimes send nothing here.
             raw = netconf.decode(stdin) if stdin.strip() else {}
@@ -90,6 +95,7 @@ def run(commands: Mapping[str, Command], environ: Mapping[str, str], stdin: byte
         if asked.command == "ADD":  # GC lists all attachments, and a DEL is never refused
             _require_bounds(stdin)
         conf = netconf.parse(raw)
+        data_dir = str(conf.ipam.get("dataDir") or "")
         versions.require(cni_version, asked.command)
         log.bind(command=asked.command, network=conf.name, containerID=asked.container_id, ifname=asked.ifname)
         return 0, commands[asked.command](Call(asked, conf, environ, log, host))
@@ -102,7 +108,7 @@ def run(commands: Mapping[str, Command], environ: Mapping[str, str], stdin: byte
         # A system that is read-only to an agent, or closed, or that gives it no more files, need not be so to the runtime's plugin. What an
         # ADD has reserved is released by now, or it is an ADD twice to whoever comes next, which gives nothing.
         text = f"{error.strerror or error}: {error.filename}" if error.filename else str(error)
-        failure = OutOfReachError(IO_FAILURE, text, _advice(error))
+        failure = OutOfReachError(IO_FAILURE, text, _advice(error, host, data_dir))
         log.error(failure.msg, code=failure.code)
         return _failed(host, failure, cni_version)
     except Exception as error:  # noqa: BLE001 -- the runtime needs an error object, also for our own faults
@@ -112,6 +118,14 @@ def run(commands: Mapping[str, Command], environ: Mapping[str, str], stdin: byte
         return 1, answer(
             CNIError(INTERNAL, f"internal error: {error!r}", "a fault in the plugin: please report it with its log").as_object(cni_version)
         )
+
+
+def _version_in(stdin: bytes) -> str:
+    """Return the version that an error has which comes before stdin is looked at."""
+    try:
+        return netconf.cni_version(netconf.decode(stdin))
+    except CNIError:
+        return versions.LATEST
 
 
 def _require_bounds(stdin: bytes) -> None:
@@ -130,12 +144,20 @@ def answer(value: Mapping[str, object]) -> bytes:
     return dumps(value).encode() + b"\n"
 
 
-def _advice(error: OSError) -> str:
+def _advice(error: OSError, host: Host, data_dir: str) -> str:
+    """Return what to do about a file: another dataDir is a way out only of what is wrong there."""
     import errno
+    import os
 
+    from kubenode.host.datadir import DEFAULT_DATA_DIR
+
+    path, directory = os.fsdecode(error.filename or "") + "/", host.path(data_dir or DEFAULT_DATA_DIR) + "/"
+    within = path == "/" or path.startswith(directory) or directory.startswith(path)
+    elsewhere = ", or set dataDir to another" if within else ""
     return {
-        errno.ENOSPC: "the disk is full: make room, or set dataDir to another",
-        errno.EROFS: "the file system is read-only: set dataDir to a directory that can be written",
+        errno.ENOSPC: f"the disk is full: make room{elsewhere}",
+        errno.EROFS: f"the file system is read-only: {'set dataDir to a directory that can be written' if within else 'mount it writable'}",
         errno.EACCES: "no permission: the plugin runs as root in a cluster",
-        errno.ENOTDIR: "there is a file where a directory should be: remove it, or set dataDir to another",
-    }.get(error.errno or 0, "check dataDir and /run/kube-node")
+        errno.ENOTDIR: f"there is a file where a directory should be: remove it{elsewhere}",
+        errno.EISDIR: "there is a directory where a file should be: remove it",
+    }.get(error.errno or 0, "check dataDir" if within else "check that file")

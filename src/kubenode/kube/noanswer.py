@@ -1,0 +1,110 @@
+"""What it means to an operator that no answer came from an API server, or not whole: an exception turned into one CNIError."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
+
+import httpx2
+
+from kubenode.cni.errors import KUBECONFIG, TRY_AGAIN_LATER, CNIError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# X509_V_ERR_…, of OpenSSL's x509_vfy.h
+SIGNATURE_FAILURE = 7
+NOT_YET_VALID, EXPIRED = 9, 10
+ANOTHER_NAME = (62, 63, 64)
+WEAK = (66, 67, 68)
+NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")  # the answer is no TLS
+SILENT = {"ReadTimeout": "it is silent", "ConnectTimeout": "no connection", "TimeoutError": "it is silent"}
+
+
+class Proxy(NamedTuple):
+    """The proxy on the way, and what it was named by: proxy-url or the environment's HTTPS_PROXY."""
+
+    url: str
+    named_by: str
+
+    @property
+    def public(self) -> str:
+        """The URL without the user and password that may stand in it."""
+        scheme, slashes, rest = self.url.partition("//")
+        return f"{scheme}{slashes}{rest.rpartition('@')[2]}"
+
+    def without(self, server: str) -> str:
+        """Return how to do without it."""
+        return "remove proxy-url" if self.named_by == "proxy-url" else f"name {urlsplit(server).hostname} in NO_PROXY"
+
+    def refusal(self, server: str, status: int) -> str:
+        """Return what to do where it has answered in place of the server."""
+        if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+            return f"the proxy wants a user and a password: write {self.named_by} as http://USER:PASSWORD@HOST:PORT"
+        netloc = urlsplit(server).netloc.rpartition("@")[2]
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            return f"is {netloc} reachable from the proxy? If only from this node, {self.without(server)}"
+        return f"allow {netloc} at the proxy, or {self.without(server)}"
+
+
+def no_answer(error: Exception, server: str, origin: str, proxy: Proxy | None) -> CNIError:
+    """Return the error for an answer that did not come; `origin` says whose credentials were used."""
+    host = urlsplit(proxy.url if proxy else server).hostname or ""
+    reason, advice = str(error), f"is {host} reachable from this node?"
+    for cause in _causes(error):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return _refused_certificate(cause, server, origin)
+        if isinstance(cause, httpx2.ProxyError) and proxy:
+            return _refused_by_proxy(cause, server, proxy)
+        if isinstance(cause, ssl.SSLError):
+            advice = _tls_advice(cause.reason or "", server, origin) or advice
+        elif isinstance(cause, OSError) and cause.errno is not None and cause.errno > 0:  # below are a resolver's
+            reason = f"[Errno {cause.errno}] {os.strerror(cause.errno)}"  # asyncio hides it behind words of its own
+    reason = reason or SILENT.get(type(error).__name__, type(error).__name__)
+    way = f" through proxy {proxy.public}" if proxy else ""
+    return CNIError(TRY_AGAIN_LATER, f"no answer from API server {server}{way}: {reason}", advice)
+
+
+def refused_certificate(error: Exception) -> ssl.SSLCertVerificationError | None:
+    """Return why the server's certificate was refused, where that is the cause."""
+    return next((cause for cause in _causes(error) if isinstance(cause, ssl.SSLCertVerificationError)), None)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def _refused_certificate(cause: ssl.SSLCertVerificationError, server: str, origin: str) -> CNIError:
+    clock = f"this node's clock says {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    verb, advice = "is not accepted", f"correct certificate-authority ({origin}): it has to hold who signed the server's certificate"
+    if cause.verify_code == NOT_YET_VALID:
+        advice = f"{clock}: correct it, or wait until the certificate is valid"
+    elif cause.verify_code == EXPIRED:
+        advice = f"renew the server's certificate, or that of its authority; {clock}: correct it if it is wrong"
+    elif cause.verify_code in ANOTHER_NAME:
+        verb, advice = "does not match", f"correct server or tls-server-name ({origin})"
+    elif cause.verify_code in WEAK:
+        advice = "OpenSSL's security level on this node is higher: renew it with RSA of 2048 bits or P-256, and SHA-256"
+    return CNIError(KUBECONFIG, f"the certificate of API server {server} {verb}: {cause.verify_message}", advice)
+
+
+def _refused_by_proxy(cause: httpx2.ProxyError, server: str, proxy: Proxy) -> CNIError:
+    said = str(cause).strip()  # "403 Forbidden"
+    status = int(said[:3]) if said[:3].isdecimal() else 0
+    code = TRY_AGAIN_LATER if status >= HTTPStatus.INTERNAL_SERVER_ERROR else KUBECONFIG
+    return CNIError(code, f"proxy {proxy.public} answered {said} for API server {server}", proxy.refusal(server, status))
+
+
+def _tls_advice(reason: str, server: str, origin: str) -> str:
+    if reason in NO_TLS:
+        return f"does {urlsplit(server).netloc} speak TLS? If not, server is http://, or another port"
+    if "ALERT" in reason:
+        return f"the API server, or a load balancer before it, refuses TLS with the client certificate of {origin}: is that current?"
+    return ""
