@@ -29,6 +29,8 @@
 #endif
 #define ADD_LIMIT 15 /* s for an ADD, and for the runtime to close our stdin */
 #define LIMIT 3      /* s for other commands, and to connect: the standalone then takes 12 at most */
+#define ABSENCE 10   /* s that an ADD or STATUS waits for an agent that is being replaced, where nobody else can serve */
+#define PAUSE 50     /* thousandths of a second between looks for it */
 #ifndef SECOND       /* shorter in tests, with smaller limits in the fuzzer */
 #define SECOND 1000          /* ms */
 #define STDIN_LIMIT 4194304  /* bytes */
@@ -235,8 +237,23 @@ static int reach_agent(void)
     if (agent < 0 || setsockopt(agent, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit))
         return -1;
     while (connect(agent, (struct sockaddr *)&address, sizeof address))
-        if (errno != EINTR || now() > end)
+        if (errno != EINTR || now() > end) {
+            int reason = errno;
+            close(agent);
+            errno = reason;
             return -1;
+        }
+    return agent;
+}
+
+/* Wait for an agent to listen: there is none while it is replaced. Returns as reach_agent. */
+static int await_agent(long long deadline)
+{
+    int agent;
+    do {
+        wait_for(-1, 0, now() + PAUSE * SECOND / 1000);
+        agent = reach_agent();
+    } while (agent < 0 && (errno == ENOENT || errno == ECONNREFUSED) && now() < deadline);
     return agent;
 }
 
@@ -324,8 +341,8 @@ int main(int argc, char **argv)
     long long start = now();
     char *no_argv[] = {(char[]){""}, NULL}; /* Linux before 5.18 allows that */
     const char *command = variable("CNI_COMMAND", ""), *path = variable("KUBE_NODE_SOCKET", "");
-    bool is_add = !strcmp(command, "ADD");
-    const char *unavailable = !strcmp(command, "STATUS") ? "50" : "11";
+    bool is_add = !strcmp(command, "ADD"), is_status = !strcmp(command, "STATUS");
+    const char *unavailable = is_status ? "50" : "11";
 
     if (argc < 1)
         argv = no_argv;
@@ -344,9 +361,17 @@ int main(int argc, char **argv)
         run_by_hand(plugin, argv);
     int agent = add_header(plugin) ? reach_agent() : -1;
     if (agent < 0) {
-        const char *reason = strerror(errno);
+        int reason = errno;
         run_locally(plugin, argv);
-        FAIL(unavailable, ADVICE, "no agent at ", socket_path.bytes, " (", reason, "), and ", standalone.bytes, " cannot be run: ", strerror(errno));
+        const char *why_not = strerror(errno);
+        /* For a STATUS that fails the runtime calls the whole node not ready. */
+        if ((is_add || is_status) && (reason == ENOENT || reason == ECONNREFUSED)) {
+            agent = await_agent(start + ABSENCE * SECOND);
+            reason = errno;
+        }
+        if (agent < 0)
+            FAIL(unavailable, ADVICE, "no agent at ", socket_path.bytes, " (", strerror(reason), "), and ", standalone.bytes, " cannot be run: ",
+                 why_not);
     }
     size_t header = request.size;
     add_stdin(start + ADD_LIMIT * SECOND);

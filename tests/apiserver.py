@@ -16,6 +16,7 @@ import ssl
 import subprocess
 import time
 from abc import ABC, abstractmethod
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -198,14 +199,24 @@ class RealApiServer(ApiServer):
         files = self.directory
         self._process = self._run([
             "kube-apiserver", f"--etcd-servers=http://127.0.0.1:{self._etcd_port}", "--bind-address=127.0.0.1",
-            f"--secure-port={self._port}", "--advertise-address=127.0.0.1", "--authorization-mode=RBAC",
+            f"--secure-port={self._port}", "--advertise-address=127.0.0.1", "--authorization-mode=Node,RBAC",
             f"--tls-cert-file={files}/server.crt", f"--tls-private-key-file={files}/server.key", f"--client-ca-file={files}/ca.crt",
             f"--service-account-key-file={files}/sa.key", f"--service-account-signing-key-file={files}/sa.key",
             "--service-account-issuer=https://kubernetes.default.svc",
-            "--service-cluster-ip-range=10.96.0.0/16,fd00:10:96::/112", "--feature-gates=IPv6DualStack=true",  # else no second podCIDR
+            "--service-cluster-ip-range=10.96.0.0/16,fd00:10:96::/112", *self._gates(),
             f"--audit-policy-file={files}/audit.yaml", f"--audit-log-path={files}/audit.log", "--audit-log-mode=blocking",
         ])  # fmt: skip
         self._wait(self._is_ready, "the API server does not get ready")
+
+    @cached_property
+    def minor(self) -> int:
+        """Its version's second number."""
+        said = subprocess.run([self._assets / "kube-apiserver", "--version"], check=True, capture_output=True, text=True).stdout
+        return int(said.split(".")[1])
+
+    def _gates(self) -> list[str]:
+        """Without it 1.20 drops the second podCIDR; 1.25 and later refuse to start with it."""
+        return ["--feature-gates=IPv6DualStack=true"] if self.minor < 23 else []
 
     def stop(self) -> None:
         if self._process is not None:

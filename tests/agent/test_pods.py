@@ -66,7 +66,7 @@ def server() -> Iterator[Server]:
 def test_answers(server: Server, tmp_path: Path) -> None:
     """A pod, none, and a refusal are told apart, and counted by their HTTP status; half an answer says nothing."""
     counts = Counts()
-    api = ApiPods(str(write_kubeconfig(tmp_path / "kubeconfig", {"server": server.url}, {})), {}, counts)
+    api = ApiPods(str(write_kubeconfig(tmp_path / "kubeconfig", {"server": server.url}, {})), {}, lambda: "n", counts)
     server.says("200 OK", PENDING)
     assert (api.pod("default", "pod") or {})["metadata"] == {"uid": "u"}
     server.says("404 Not Found", NOT_FOUND)
@@ -86,11 +86,29 @@ def test_answers(server: Server, tmp_path: Path) -> None:
     assert counts.results == [("get", result) for result in ("200", "404", "403", "404", "503", "error", "error")]
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        NOT_FOUND,
+        b'{"kind": "PodList", "items": []}',
+        b'{"kind": "PartialObjectMetadataList"}',
+        b'{"kind": "PartialObjectMetadataList", "items": [], "metadata": {"continue": "more"}}',
+    ],
+)
+def test_a_list_that_is_not_whole(server: Server, tmp_path: Path, body: bytes) -> None:
+    """Only a whole list of the node's pods says that one is gone; anything else is an error."""
+    api = ApiPods(str(write_kubeconfig(tmp_path / "kubeconfig", {"server": server.url}, {})), {}, lambda: "n", Counts())
+    server.says("404 Not Found" if body is NOT_FOUND else "200 OK", body)
+    with pytest.raises(CNIError):
+        api.on_node()
+    api.close()
+
+
 def test_an_api_server_that_is_silent(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each question ends within its time, with an error that says that the API server is silent."""
     monkeypatch.setattr(pods, "TIMEOUT", 1.0)
     counts = Counts()
-    api = ApiPods(str(write_kubeconfig(tmp_path / "kubeconfig", {"server": server.url}, {})), {}, counts)
+    api = ApiPods(str(write_kubeconfig(tmp_path / "kubeconfig", {"server": server.url}, {})), {}, lambda: "n", counts)
 
     def ask() -> None:
         with pytest.raises(CNIError) as error:
@@ -104,4 +122,4 @@ def test_an_api_server_that_is_silent(server: Server, tmp_path: Path, monkeypatc
 def test_a_kubeconfig_that_is_missing(tmp_path: Path) -> None:
     """Without credentials there is an error, and nobody is asked."""
     with pytest.raises(CNIError, match="kubeconfig"):
-        ApiPods(str(tmp_path / "none"), {}, Counts())
+        ApiPods(str(tmp_path / "none"), {}, lambda: "n", Counts())

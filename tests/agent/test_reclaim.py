@@ -57,6 +57,9 @@ class FakePods:
             raise found
         return found
 
+    def on_node(self) -> dict[tuple[str, str], dict[str, Any]]:
+        raise CNIError(FORBIDDEN, "a service account may not list pods")
+
     def close(self) -> None:
         self.open -= 1
 

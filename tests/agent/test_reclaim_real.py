@@ -43,10 +43,10 @@ def delete(netns: str) -> None:
     subprocess.run(["ip", "netns", "del", os.path.basename(netns)], check=True)
 
 
-def pod(server: RealApiServer, name: str = "") -> tuple[str, str]:
-    """Create a pod; return its name and UID."""
+def pod(server: RealApiServer, name: str = "", node: str = "") -> tuple[str, str]:
+    """Create a pod, of this node if one is given; return its name and UID."""
     name = name or f"pod-{secrets.token_hex(4)}"
-    spec = {"containers": [{"name": "c", "image": "i"}], "automountServiceAccountToken": False}
+    spec = {"containers": [{"name": "c", "image": "i"}], "automountServiceAccountToken": False, **({"nodeName": node} if node else {})}
     with contextlib.suppress(RuntimeError):  # an earlier test has made it
         server.request("POST", "/api/v1/namespaces/default/serviceaccounts", {"metadata": {"name": "default"}})
     created = server.request("POST", PODS, {"metadata": {"name": name}, "spec": spec})
@@ -90,6 +90,33 @@ def test_leaks(api_server: RealApiServer, tmp_path: Path, run_dir: Path, conf: d
         assert sorted(line["containerID"] for line in agent.lines("leaked addresses released")) == ["leaked", "replaced"]
         assert 'kube_node_api_requests_total{result="404",verb="get"}' in agent.get("/metrics")[1]
         assert {(asked.verb, asked.resource) for asked in api_server.asked() if asked.user == user} <= {("get", "pods"), ("get", "nodes")}
+
+
+def test_with_a_kubelets_credentials(
+    api_server: RealApiServer, tmp_path: Path, run_dir: Path, conf: dict[str, Any], netns: Callable[[], str]
+) -> None:
+    """A kubelet's credentials, to which a pod that is gone is forbidden since 1.32, release what is gone, and nothing else."""
+    node = f"node-{secrets.token_hex(4)}"
+    api_server.create_node(node, ["10.7.0.0/24"])
+    user = f"system:node:{node}"
+    kubeconfig = api_server.kubeconfig(tmp_path / "kubeconfig", api_server.certificate_user(user, "system:nodes"))
+    with AgentProcess(run_dir, f"--kubeconfig={kubeconfig}", "--grace=0", env={"NODE_NAME": node}) as agent:
+        spaces = {name: netns() for name in ("lives", "restarted", "leaked", "replaced")}
+        pods = {name: pod(api_server, node=node) for name in spaces}
+        for name, path in spaces.items():
+            agent.add(conf, name, netns=path, args=pod_args(pods[name][0], uid=pods[name][1]))
+        for name in ("leaked", "replaced"):
+            api_server.request("DELETE", f"{PODS}/{pods[name][0]}?gracePeriodSeconds=0")
+        pod(api_server, pods["replaced"][0], node=node)
+        for name in ("restarted", "leaked", "replaced"):
+            delete(spaces[name])
+        eventually(lambda: len(reserved(conf)) == 2, "leaks are not released")
+        eventually(lambda: len(agent.lines("leaked addresses released")) == 2, "leaks are not logged")
+        assert sorted(line["containerID"] for line in agent.lines("leaked addresses released")) == ["leaked", "replaced"]
+        assert agent.said("its network namespace is gone")["why_it_stays"] == "its pod is still there"
+        assert "kube_node_reclaim_forbidden 0.0" in agent.get("/metrics")[1]
+    asked = {(one.verb, one.resource) for one in api_server.asked() if one.user == user}
+    assert asked <= {("get", "nodes"), ("watch", "nodes"), ("get", "pods"), ("list", "pods")}
 
 
 def test_without_the_right(

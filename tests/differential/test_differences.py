@@ -201,19 +201,20 @@ def test_gc(theirs: Plugin, ours: Plugin) -> None:
 
 
 def test_status(theirs: Plugin, ours: Plugin) -> None:
-    """STATUS says when no address is left."""
+    """STATUS looks whether an ADD could be served, and says 50 when no address is left where it is to."""
     for plugin in (theirs, ours):
         for number in range(5):
             plugin.add(f"c{number}")
     theirs.ok("STATUS")
-    assert ours.error("STATUS") == {
+    ours.ok("STATUS")
+    assert ours.error("STATUS", ipam={"statusWhenFull": "error"}) == {
         "cniVersion": "1.1.0",
         "code": 50,
         "msg": "network net has no free address in range set 10.0.0.1-10.0.0.6: all 5 are reserved",
         "details": "delete pods of this node, or give it another subnet",
     }
     ours.ok("DEL", "c3")
-    ours.ok("STATUS")
+    ours.ok("STATUS", ipam={"statusWhenFull": "error"})
 
 
 def test_turns(theirs: Plugin, ours: Plugin) -> None:

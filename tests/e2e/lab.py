@@ -76,6 +76,7 @@ class Lab:
     def up(self) -> None:
         # The kubelet's containerd starts the plugins, with the environment that it has from here.
         os.environ["KUBE_NODE_RUN_DIR"] = str(self.run_dir)
+        os.environ["NODE_NAME"] = NODE  # a kubelet's credentials may not list Nodes since 1.32
         self.run_dir.mkdir()
         run(self.cluster, "up", self.directory)
 

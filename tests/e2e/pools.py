@@ -60,7 +60,8 @@ def follow_page(lab: Worker, place: Path) -> None:
     """Walk through the page in a copy of deploy/, where the PodDisruptionBudget is of the version that the API server of testbin has."""
     shutil.copytree(ROOT / "deploy", place / "deploy")
     manifest = place / "deploy/controller/deployment.yaml"
-    manifest.write_text(manifest.read_text().replace("policy/v1\n", "policy/v1beta1\n"))
+    if "policy/v1\n" not in lab.kubectl("api-versions"):
+        manifest.write_text(manifest.read_text().replace("policy/v1\n", "policy/v1beta1\n"))
     walked = pages.steps(PAGE, "cluster")
     environment = {
         "PATH": f"{ROOT}/.venv/bin:{os.environ['PATH']}",
@@ -198,6 +199,8 @@ def story(lab: Worker, base: Path) -> None:
     begin = time.monotonic()
     lab.up()
     lab.install()
+    lab.run_dir.mkdir(exist_ok=True)
+    (lab.run_dir / "nodename").write_text(NODE)  # a kubelet's credentials may not list Nodes since 1.32
     lab.kube_node()
     KUBECONFIG.parent.mkdir()
     shutil.copy(lab.directory / "node.conf", KUBECONFIG)

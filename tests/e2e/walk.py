@@ -118,7 +118,7 @@ class Walk:
         write(lab.cni_bin / "kube-node", GO_PLUGIN.replace("PODCIDRS", str(lab.pod_cidrs)), 0o755)
         write(lab.cni_bin / "node-annotation", "#!/bin/sh\necho 'the shell companion'\n", 0o755)
         write(Path("/etc/cni/node-annotation.conf"), json.dumps({"kubeconfig": "/etc/kubernetes/kubeconfig", "log": "/var/log/na.log"}))
-        shutil.copy(lab.directory / "node.conf", "/etc/kubernetes/kubeconfig")
+        shutil.copy(lab.credentials("legacy", "get,list nodes"), "/etc/kubernetes/kubeconfig")  # a kubelet's may not list since 1.32
         write(lab.net_d / "10-k8snet.conflist", json.dumps(GO_CONFLIST))
         lab.ready()
         lab.kubectl("run", "old", "--image=registry.k8s.io/pause:3.9")

@@ -20,10 +20,14 @@ def node(name: str, machine_id: str) -> dict[str, Any]:
 class Server:
     """Nodes, and what was asked of them; names in `forbidden` may not be read."""
 
-    def __init__(self, *nodes: dict[str, Any], forbidden: tuple[str, ...] = ()) -> None:
+    def __init__(self, *nodes: dict[str, Any], forbidden: tuple[str, ...] = (), said: str = "") -> None:
         self.found = {item["metadata"]["name"]: item for item in nodes}
         self.forbidden = forbidden
+        self.said = said  # by the credentials
         self.asked: list[str] = []
+
+    def own_name(self) -> str:
+        return self.said
 
     def node(self, name: str) -> dict[str, Any] | None:
         self.asked.append(f"get {name}")
@@ -54,6 +58,17 @@ def test_found(identity: Identity, name: str, asked: list[str]) -> None:
     server = Server(*NODES)
     assert own_node(server, identity)["metadata"]["name"] == name
     assert server.asked == asked
+
+
+def test_by_credentials() -> None:
+    """Before any guess the credentials say which Node is ours, unless that has another machine-id: they were copied."""
+    server = Server(*NODES, forbidden=("b", "c", "d"), said="a")
+    assert own_node(server, Identity("", "", ("b",), "1"))["metadata"]["name"] == "a"
+    assert own_node(server, Identity("", "", ("b",), ""))["metadata"]["name"] == "a"
+    assert server.asked == ["get a", "get a"]
+    assert own_node(Server(*NODES, said="a"), Identity("", "", (), "4"))["metadata"]["name"] == "d"
+    with pytest.raises(CNIError, match="there is no Node none"):
+        own_node(Server(*NODES, said="none"), Identity("", "", ("a",), "1"))
 
 
 def test_a_guess_that_may_not_be_read() -> None:

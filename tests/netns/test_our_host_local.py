@@ -48,8 +48,8 @@ def test_pods(podnet: PodNet, search: str, plugin: str) -> None:
 
 
 def test_status_through_bridge(podnet: PodNet, search: str) -> None:
-    """The runtime's STATUS reaches it through the bridge plugin: 50 when no address is left."""
-    ipam = {"type": "host-local", "ranges": [[{"subnet": "10.88.0.0/30"}]], "dataDir": str(podnet.data_dir)}
+    """The runtime's STATUS reaches it through the bridge plugin: 50 when no address is left, where it is to say that."""
+    ipam = {"type": "host-local", "ranges": [[{"subnet": "10.88.0.0/30"}]], "dataDir": str(podnet.data_dir), "statusWhenFull": "error"}
     netconf = {"name": "hl", "cniVersion": "1.1.0", "type": "bridge", "bridge": podnet.bridge, "ipam": ipam}
     pod = podnet.pod()
     assert podnet.call("STATUS", netconf, pod, cni_path=search).code == 0

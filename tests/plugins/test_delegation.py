@@ -237,9 +237,9 @@ def test_gc_releases_what_is_stale(network: NetworkMaker, view: ViewWriter) -> N
 
 
 def test_status(network: NetworkMaker, view: ViewWriter) -> None:
-    """STATUS succeeds while an ADD would, and says 50 with network, range and count when a family that everybody gets is full."""
+    """`"statusWhenFull": "error"` is 50 with network, range and count when a family that everybody gets is full."""
     view("11.0.1.0/29", "1100:0:0:1::/64")
-    net = network()
+    net = network(statusWhenFull="error")
     net.ok("STATUS")
     for number in range(5):
         net.add(f"c{number}")
@@ -277,7 +277,7 @@ def test_gc_with_half_a_list(embedded: NetworkMaker, view: ViewWriter, valid: An
 def test_status_after_a_reboot(network: NetworkMaker, view: ViewWriter, tmp_path: Path, run_dir: Path) -> None:
     """A network that was full when the host went down can serve: the runtime that waits for STATUS gets its first ADD through."""
     view("11.0.1.0/30")
-    net = network()
+    net = network(statusWhenFull="error")
     net.ok("STATUS")
     net.add("c1")
     assert net.error("STATUS")["code"] == 50
@@ -300,12 +300,54 @@ def test_a_relative_data_dir(embedded: NetworkMaker, view: ViewWriter, tmp_path:
 
 def test_status_where_ranges_come_with_the_pod(embedded: NetworkMaker) -> None:
     """A host-local whose ranges are the runtime's to give (`ipRanges`) is ready, though STATUS comes without them."""
-    net = embedded("host-local")
+    net = embedded("host-local", statusWhenFull="error")
     net.ok("STATUS")
     more: dict[str, Any] = {"runtimeConfig": {"ipRanges": [[{"subnet": "10.9.0.0/30"}]]}}
     assert net.add(**more) == ["10.9.0.2"]
     net.ok("STATUS")
     assert net.error("STATUS", **more)["code"] == 50
+
+
+@pytest.mark.parametrize("plugin", ["kube-node", "node-annotation", "host-local"])
+def test_status_of_a_full_node(embedded: NetworkMaker, view: ViewWriter, plugin: str) -> None:
+    """A full network is no reason to call the node's network not ready, for which its pods would be evicted: STATUS succeeds, and tells."""
+    view("11.0.1.0/30", annotations={"example.com/net": 'subnet: "11.0.1.0/30"'})
+    of_plugin = {"kube-node": {}, "node-annotation": {"annotation": "example.com/net"}, "host-local": {"subnet": "11.0.1.0/30"}}
+    net = embedded(plugin, **of_plugin[plugin])
+    net.add()
+    full = "network net has no free address in range set 11.0.1.1-11.0.1.2: all 1 are reserved"
+    answer = net.call("STATUS")
+    assert (answer.code, answer.stdout) == (0, "")
+    for how in ("error", "Error"):
+        net.ipam.pop("statusWhenFull", None)
+        net.ipam["STATUSWHENFULL" if how == "error" else "statusWhenFull"] = how
+        error = net.error("STATUS")
+        assert error["msg" if how == "error" else "code"] == (full if how == "error" else 999 if plugin == "host-local" else 7)
+
+
+@pytest.mark.ways("standalone", "console")  # an agent has a log of its own
+def test_status_tells_that_a_network_is_full(embedded: NetworkMaker, view: ViewWriter) -> None:
+    """Where STATUS succeeds for a full network, a line in the log says which range set is full."""
+    view("11.0.1.0/30")
+    net = embedded()
+    net.add()
+    (line,) = map(json.loads, net.call("STATUS").stderr.splitlines())
+    assert (line["level"], line["msg"]) == (
+        "warning",
+        "network net has no free address in range set 11.0.1.1-11.0.1.2: all 1 are reserved",
+    )
+
+
+def test_status_where_nothing_can_be_written(embedded: NetworkMaker, view: ViewWriter, tmp_path: Path) -> None:
+    """STATUS says 50 where no reservation could be made, and makes no directory itself."""
+    view("11.0.1.0/24")
+    net = embedded(dataDir=str(tmp_path / "a/b"))
+    net.ok("STATUS")
+    assert not (tmp_path / "a").exists()
+    (tmp_path / "file").write_text("")
+    net.ipam["dataDir"] = f"{tmp_path}/file/networks"
+    error = net.error("STATUS")
+    assert (error["code"], error["msg"]) == (50, f"dataDir {tmp_path}/file/networks of network net cannot be written")
 
 
 def test_status_without_what_an_add_needs(binaries: Path, tmp_path: Path, view: ViewWriter) -> None:

@@ -8,6 +8,7 @@ import re
 import shutil
 import socket
 import subprocess
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from effort import examples
 from fakeagent import FakeAgent, answer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from patience import PATIENCE
 from relayplace import LOCAL, Place
 
 if TYPE_CHECKING:
@@ -88,6 +90,22 @@ def test_neither(place: Place, command: str, make: object, said: str) -> None:
         "msg": f"no agent at {place.socket} ({said}), and {place.standalone} cannot be run: No such file or directory",
         "details": "start the agent, or install PLUGIN.standalone, kube-node.lib and the Python that they were built with",
     }
+
+
+@pytest.mark.parametrize("command", ["ADD", "STATUS"])
+@pytest.mark.parametrize(("make", "_said"), NO_AGENT[:2])
+def test_an_agent_that_is_being_replaced(binaries: Path, tmp_path: Path, command: str, make: object, _said: str) -> None:
+    """Where nobody else can serve, ADD and STATUS wait for the next agent: a node is not called not ready in each rollout."""
+    assert callable(make)
+    place = Place(tmp_path / "bin", binaries / "kube-node")  # whose seconds are seconds
+    place.standalone.unlink()
+    make(place.socket)
+    with subprocess.Popen([place.relay], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=place.environment(command)) as relay:
+        time.sleep(0.5)  # for the relay to find none; where it is slower it finds one at once
+        place.socket.unlink(missing_ok=True)
+        with FakeAgent(place.socket, answer(b"\0{}\n")):
+            stdout, _ = relay.communicate(b"{}", timeout=PATIENCE)
+    assert (relay.returncode, stdout) == (0, b"{}\n")
 
 
 def test_a_standalone_that_cannot_be_run(place: Place) -> None:
@@ -238,7 +256,7 @@ def test_all_closed(place: Place, closed: str) -> None:
 def test_errors_are_json(shared_place: Place, path: bytes) -> None:
     """Whatever bytes a path has, the error object is valid JSON in UTF-8."""
     shared_place.standalone.unlink(missing_ok=True)
-    done = shared_place.call(env={b"CNI_COMMAND": b"ADD", b"KUBE_NODE_SOCKET": b"/none/" + path})
+    done = shared_place.call(env={b"CNI_COMMAND": b"DEL", b"KUBE_NODE_SOCKET": b"/none/" + path})
     assert json.loads(done.stdout.decode())["code"] == 11
     assert done.stdout.count(b"\n") == 1
 
@@ -248,5 +266,5 @@ def test_errors_are_json(shared_place: Place, path: bytes) -> None:
 def test_errors_show_paths_as_they_are(shared_place: Place, path: str) -> None:
     """A path in UTF-8 is shown as it is."""
     shared_place.standalone.unlink(missing_ok=True)
-    done = shared_place.call(env={b"CNI_COMMAND": b"ADD", b"KUBE_NODE_SOCKET": b"/none/" + path.encode()})
+    done = shared_place.call(env={b"CNI_COMMAND": b"DEL", b"KUBE_NODE_SOCKET": b"/none/" + path.encode()})
     assert json.loads(done.stdout)["msg"].startswith(f"no agent at /none/{path} (")

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
         def pod(self, namespace: str, name: str) -> dict[str, Any] | None:
             """Return a pod; None where the API server says that there is none. Raises CNIError where it does not say."""
 
+        def on_node(self) -> dict[tuple[str, str], dict[str, Any]]:
+            """Return all pods of this node, by namespace and name. Raises CNIError, also where we may not know."""
+
         def close(self) -> None: ...
 
 
@@ -28,6 +31,7 @@ class Inquiry:
         self.pods = pods
         self.forbidden: CNIError | None = None
         self._refused: set[str] = set()  # namespaces; in others we may have the right
+        self._on_node: dict[tuple[str, str], dict[str, Any]] | None = None  # where we may have all pods of this node, and not each
         self._said: dict[tuple[str, str], dict[str, Any] | None] = {}
         self._end = time.monotonic() + ASKING
 
@@ -36,6 +40,8 @@ class Inquiry:
 
     def is_gone(self, namespace: str, name: str, uid: str) -> bool | None:
         """Say whether a pod is gone; None where we may not know. Raises CNIError where the API server does not say."""
+        if self._on_node is not None:
+            return _is_another(self._on_node.get((namespace, name)), uid)
         if namespace in self._refused:
             return None
         if (namespace, name) not in self._said:
@@ -44,10 +50,21 @@ class Inquiry:
             except CNIError as error:
                 if error.code != FORBIDDEN:
                     raise
-                self.forbidden = error
-                self._refused.add(namespace)
-                return None
+                return self._is_missing(namespace, name, uid, error)
         return _is_another(self._said[namespace, name], uid)
+
+    def _is_missing(self, namespace: str, name: str, uid: str, error: CNIError) -> bool | None:
+        """Say whether a pod that we may not get is missing among the node's: to a kubelet a pod that is gone is forbidden, and no 404."""
+        try:
+            if not self._refused:
+                self._on_node = self.pods.on_node()
+                return self.is_gone(namespace, name, uid)
+        except CNIError as refused:
+            if refused.code != FORBIDDEN:
+                raise
+        self.forbidden = error
+        self._refused.add(namespace)
+        return None
 
 
 def _is_another(found: dict[str, Any] | None, uid: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from kubenode.cni.errors import FORBIDDEN, CNIError
 from kubenode.kube.client import ApiServer, within
 from kubenode.kube.refusal import RefusedError
 
@@ -23,27 +24,40 @@ SINGLE_WAIT = 0.8  # of these for each wait, so that a credential plugin that ha
 
 
 class ApiPods:
-    """A connection to the API server that a kubeconfig names. Raises CNIError where there is none."""
+    """A connection to the API server that a kubeconfig names. Raises CNIError where there is none.
 
-    def __init__(self, kubeconfig: str, environ: Mapping[str, str], observer: Observer) -> None:
+    `node` says our Node's name, "" while it is not known.
+    """
+
+    def __init__(self, kubeconfig: str, environ: Mapping[str, str], node: Callable[[], str], observer: Observer) -> None:
+        self._node = node
         self._observer = observer
-        self._server = self._counted(lambda: ApiServer(kubeconfig or None, environ, TIMEOUT * SINGLE_WAIT))
+        self._server = self._counted("get", lambda: ApiServer(kubeconfig or None, environ, TIMEOUT * SINGLE_WAIT))
 
     def pod(self, namespace: str, name: str) -> dict[str, Any] | None:
         """Return a pod; None where the API server says that there is none. Raises CNIError where it does not say."""
-        found = self._counted(partial(self._server.pod, namespace, name))
+        found = self._counted("get", partial(self._server.pod, namespace, name))
         self._observer.requested("get", "200" if found else "404")
         return found
+
+    def on_node(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """Return all pods of our Node, by namespace and name. Raises CNIError, also where the Node is not known."""
+        name = self._node()
+        if not name:
+            raise CNIError(FORBIDDEN, "the own Node is not known, so its pods cannot be asked for")
+        found = self._counted("list", partial(self._server.pods_on, name))
+        self._observer.requested("list", "200")
+        return {(str(one["metadata"]["namespace"]), str(one["metadata"]["name"])): one for one in found}
 
     def close(self) -> None:
         self._server.close()
 
-    def _counted(self, ask: Callable[[], T]) -> T:
+    def _counted(self, verb: str, ask: Callable[[], T]) -> T:
         try:
             return within(TIMEOUT, ask)
         except RefusedError as refused:
-            self._observer.requested("get", str(refused.status))
+            self._observer.requested(verb, str(refused.status))
             raise
         except Exception:
-            self._observer.requested("get", "error")
+            self._observer.requested(verb, "error")
             raise

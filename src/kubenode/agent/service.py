@@ -162,7 +162,7 @@ class Agent:
     def _connect(self) -> ApiPods:
         from kubenode.agent.pods import ApiPods  # brings lightkube, of no use to an agent with --node-file
 
-        return ApiPods(self._options.kubeconfig, self._environ, self._metrics)
+        return ApiPods(self._options.kubeconfig, self._environ, lambda: self._own.node.name if self._own.node else "", self._metrics)
 
     def _serve_http(self) -> None:
         """Serve metrics and health from now until the process ends."""

@@ -20,6 +20,7 @@ NUMBERS_OF_ROUTE = ("mtu", "advmss", "priority", "table", "scope")
 LARGEST = 1 << 63  # one more than a number of 64 bits can be
 MOST_RANGES = 256  # of all range sets together; each is compared with each
 MOST = 1000  # entries of any other list
+READY, ERROR = "ready", "error"  # what STATUS answers where all addresses are used up
 ALWAYS_SHOWN = frozenset(["table", "scope"])  # 0 says something for these; for the others it is the same as nothing
 
 
@@ -31,6 +32,7 @@ class IPAMConfig(NamedTuple):
     routes: tuple[dict[str, JSON], ...]
     resolv_conf: str
     exclude: tuple[Subnet, ...]
+    full_is_error: bool
 
 
 def load(netconf: NetConf, args: Mapping[str, str]) -> IPAMConfig:
@@ -56,7 +58,10 @@ def load(netconf: NetConf, args: Mapping[str, str]) -> IPAMConfig:
         raise invalid([f"resolvConf is a JSON {json_type(resolv_conf)}, not a string"])
     if not is_path(resolv_conf):
         raise invalid([f"resolvConf {resolv_conf!r} is not a path"])
-    return IPAMConfig(sets, _requested(netconf, args), routes, resolv_conf, exclude)
+    when_full = ipam.get("statusWhenFull") or READY
+    if when_full not in (READY, ERROR):
+        raise invalid([f"statusWhenFull is {when_full!r}, neither {READY!r} nor {ERROR!r}"])
+    return IPAMConfig(sets, _requested(netconf, args), routes, resolv_conf, exclude, when_full == ERROR)
 
 
 def _range_sets(netconf: NetConf) -> tuple[RangeSet, ...]:

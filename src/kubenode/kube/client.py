@@ -19,9 +19,10 @@ from lightkube.core.client import Client
 from lightkube.generic_resource import create_global_resource, create_namespaced_resource
 
 from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
+from kubenode.kube import whose
 from kubenode.kube.refusal import RefusedError
 from kubenode.kube.sources import SERVICE_ACCOUNT, connection
-from kubenode.kube.transport import METADATA, Transport
+from kubenode.kube.transport import ALL_METADATA, METADATA, Transport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -35,6 +36,8 @@ SubnetPool = create_global_resource("kube-node.nordix.org", "v1alpha1", "SubnetP
 NodeSubnet = create_global_resource("kube-node.nordix.org", "v1alpha1", "NodeSubnet", "nodesubnets")
 Lease = create_namespaced_resource("coordination.k8s.io", "v1", "Lease", "leases")
 Review = create_global_resource("authorization.k8s.io", "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews")
+
+WhoAmI = create_global_resource("authentication.k8s.io", "v1", "SelfSubjectReview", "selfsubjectreviews")
 
 
 class ApiServer:
@@ -51,6 +54,26 @@ class ApiServer:
             transport=self._transport,
         )
 
+    def own_name(self) -> str:
+        """Return the name of the Node that our credentials are of, "" where they are of none.
+
+        Only for a token that we cannot read the API server is asked.
+        """
+        me = self._transport.identity
+        if me.certificate:
+            return whose.of_certificate(me.certificate)
+        kind, _, token = (me.authorization or "").partition(" ")
+        name = whose.of_token(token) if kind == "Bearer" else ""
+        if name is not None:
+            return name
+        try:
+            answer = self._client.create(WhoAmI())
+            return whose.of_review(answer.get("status") or {})
+        except RefusedError:  # before Kubernetes 1.28 there is no such review
+            return ""
+        except (msgspec.MsgspecError, TypeError, ValueError, AttributeError) as error:
+            raise self._no_such("SelfSubjectReview", error) from error
+
     def node(self, name: str) -> dict[str, Any] | None:
         """Return the Node as the API server says it, None if there is none of that name."""
         if not NAME.fullmatch(name):
@@ -65,9 +88,26 @@ class ApiServer:
         asked = httpx2.Request("GET", url, headers={"Accept": METADATA})
         return self._there("PartialObjectMetadata", lambda: msgspec.json.decode(self._transport.handle_request(asked).content, type=dict))
 
-    def may(self, verb: str, resource: str, name: str = "") -> bool:
-        """Say whether we have a right to a resource of the core group, by the API server's own word. Raises CNIError."""
-        asked = {"verb": verb, "resource": resource, **({"name": name} if name else {})}
+    def pods_on(self, node: str) -> list[dict[str, Any]]:
+        """Return the metadata of all pods of a Node, in one answer. A kubelet's credentials may ask that of its own, and of no other."""
+        if not NAME.fullmatch(node):
+            raise self._no_such("Node", f"the name {node!r}")
+        url = f"{self._server.rstrip('/')}/api/v1/pods?fieldSelector=spec.nodeName%3D{node}"
+        asked = httpx2.Request("GET", url, headers={"Accept": ALL_METADATA})
+        kind = "PartialObjectMetadataList"
+        found = self._there(kind, lambda: msgspec.json.decode(self._transport.handle_request(asked).content, type=dict))
+        # A pod that is missing here is gone: it has to be all of them.
+        if found is None or not isinstance(items := found.get("items"), list) or (found.get("metadata") or {}).get("continue"):
+            raise self._no_such(kind, "a part of one")
+        return items
+
+    def may(self, verb: str, resource: str, name: str = "", of_node: str = "") -> bool:
+        """Say whether we have a right to a resource of the core group, by the API server's own word. Raises CNIError.
+
+        `of_node` asks for the pods of one Node; servers before 1.31 take that for all pods.
+        """
+        only = {"requirements": [{"key": "spec.nodeName", "operator": "In", "values": [of_node]}]}
+        asked = {"verb": verb, "resource": resource, **({"name": name} if name else {}), **({"fieldSelector": only} if of_node else {})}
         try:
             answer = self._client.create(Review(spec={"resourceAttributes": asked}))
             return bool((answer.get("status") or {}).get("allowed"))

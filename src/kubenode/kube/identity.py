@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     class Nodes(Protocol):
         """What is asked of an API server."""
 
+        def own_name(self) -> str: ...
         def node(self, name: str) -> Manifest | None: ...
         def nodes(self) -> Iterator[Manifest]: ...
 
@@ -40,7 +41,7 @@ def other_machine(manifest: Manifest, identity: Identity) -> str:
 
 
 def own_node(api: Nodes, identity: Identity) -> Manifest:
-    """Find our Node: by its name, by a guessed name with our machine-id, by the machine-id alone. Raises CNIError."""
+    """Find our Node: by its name, by whose our credentials are, by a guessed name, by the machine-id alone. Raises CNIError."""
     if identity.name:
         found = api.node(identity.name)
         if found is None:
@@ -49,6 +50,8 @@ def own_node(api: Nodes, identity: Identity) -> Manifest:
                 f"there is no Node {identity.name}",
                 f"{identity.name_source} says that this is its name; correct it, or wait until the kubelet has registered the node",
             )
+        return found
+    if (found := _by_credentials(api, identity)) is not None:
         return found
     if not identity.machine_id:
         raise CNIError(
@@ -61,6 +64,21 @@ def own_node(api: Nodes, identity: Identity) -> Manifest:
         if found is not None and _machine_id(found) == identity.machine_id:
             return found
     return _by_machine_id(api, identity.machine_id)
+
+
+def _by_credentials(api: Nodes, identity: Identity) -> Manifest | None:
+    """Return the Node that our credentials are of. Credentials that were copied from another machine are no proof."""
+    name = api.own_name()
+    found = api.node(name) if name else None
+    if name and found is None:
+        raise CNIError(
+            NODE_NOT_FOUND,
+            f"there is no Node {name}",
+            "our credentials are of it: the kubelet has to register it, or set NODE_NAME",
+        )
+    if found is not None and identity.machine_id and _machine_id(found) not in ("", identity.machine_id):
+        return None
+    return found
 
 
 def _node_if_allowed(api: Nodes, name: str) -> Manifest | None:

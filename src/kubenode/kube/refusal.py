@@ -12,6 +12,9 @@ PASSING = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.GONE, HTTPStatus.TOO_MANY_REQU
 LONGEST = 300  # characters of an answer that are worth showing
 DENIED = re.compile(r'cannot (?P<verb>\w+) resource "(?P<resource>[^"]*)" in API group "(?P<group>[^"]*)"')
 
+KUBELET = re.compile(r'User "system:node:(?P<node>[^"]*)"')
+NO_TEXT = "no text"
+
 
 class RefusedError(CNIError):
     """The API server answered, but not with what was asked for."""
@@ -27,12 +30,12 @@ class RefusedError(CNIError):
 def refusal(server: str, origin: str, status: int, body: bytes, retry_after: float | None = None) -> RefusedError:
     """Return the error for an answer other than 200; `origin` says whose credentials were used."""
     said = _status_object(body)
-    message = said.get("message") or " ".join(body[:LONGEST].decode(errors="replace").split()) or "no text"
+    message = said.get("message") or " ".join(body[:LONGEST].decode(errors="replace").split()) or NO_TEXT
     code, details = KUBECONFIG, f"is {server} a Kubernetes API server? It is what the kubeconfig says"
     if status == HTTPStatus.UNAUTHORIZED:
         code, details = UNAUTHORIZED, f"asked as {origin}: has its token or certificate expired, or is it another cluster's?"
     elif status == HTTPStatus.FORBIDDEN:
-        code, details = FORBIDDEN, _needed_rule(message)
+        code, details = FORBIDDEN, _who_refused(message)
     elif status in PASSING or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         code, details = TRY_AGAIN_LATER, "the API server is overloaded, starting or failing; the runtime will ask again"
     elif said:
@@ -51,7 +54,15 @@ def _status_object(body: bytes) -> dict[str, str]:
     return {key: value for key, value in said.items() if isinstance(value, str)}
 
 
-def _needed_rule(message: str) -> str:
+def _who_refused(message: str) -> str:
+    """Return what to do about a 403, by whoever it was: a role helps only where RBAC has refused."""
     denied = DENIED.search(message)
     group, resource, verb = denied.group("group", "resource", "verb") if denied else ("", "nodes", "get")
+    if denied is None and message != NO_TEXT:
+        return "no missing right is the reason: the message says what refused it, such as an admission policy or a webhook of the cluster"
+    if kubelet := KUBELET.search(message):
+        return (
+            f"the node authorizer refused it, and no role changes that: the credentials are of Node {kubelet['node']}, and may see "
+            "only that Node and its pods. Is it this host's? Then let NODE_NAME say so; else use this host's own credentials"
+        )
     return f'bind that user to a ClusterRole with the rule {{apiGroups: ["{group}"], resources: ["{resource}"], verbs: ["{verb}"]}}'

@@ -14,7 +14,7 @@ import httpx2
 
 from kubenode.cni.errors import KUBECONFIG, CNIError
 from kubenode.kube import tls
-from kubenode.kube.credentials import identify, renewable
+from kubenode.kube.credentials import Identity, identify, renewable
 from kubenode.kube.noanswer import SIGNATURE_FAILURE, Proxy, no_answer, refused_certificate
 from kubenode.kube.proxy import proxy_for
 from kubenode.kube.refusal import RefusedError, refusal
@@ -83,6 +83,11 @@ class SignOn:
         """Trust one certificate alone, then the next: a new wire for each."""
         for self._anchor in tls.anchors(self._connection.cluster):  # noqa: B020 (it is what the wires take)
             yield
+
+    @property
+    def identity(self) -> Identity:
+        """Who we are at present."""
+        return self._identity
 
     @property
     def host(self) -> str:

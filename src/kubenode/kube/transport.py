@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Mapping
 
+    from kubenode.kube.credentials import Identity
     from kubenode.kube.kubeconfig import Connection
 
 METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"  # of an object nothing but its metadata
+ALL_METADATA = METADATA.replace(";g=", "List;g=")  # the same of each
 ANSWERS = (HTTPStatus.OK, HTTPStatus.CREATED)
 
 
@@ -44,6 +46,11 @@ class Transport(httpx2.BaseTransport):
         if response.status_code not in ANSWERS:
             raise self._sign_on.refused(response.status_code, response.content, retry_after(response))
         return response
+
+    @property
+    def identity(self) -> Identity:
+        """Who we are at present."""
+        return self._sign_on.identity
 
     def close(self) -> None:
         self._wire.close()

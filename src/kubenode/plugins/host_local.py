@@ -119,21 +119,29 @@ def cmd_gc(call: Call, living: Callable[[], Collection[Attachment]] = tuple) -> 
 
 
 def cmd_status(call: Call, families: Collection[int] = BOTH) -> bytes:
-    """Raise CNIError 50 where an ADD would find no address (SPEC.md, "STATUS")."""
+    """Raise CNIError 50 where every ADD would fail (SPEC.md, "STATUS"). A full range set is only told, unless `statusWhenFull` is "error".
+
+    A runtime makes the node NotReady for a 50, and Kubernetes then evicts the pods that run there, whose addresses are all right.
+    """
     conf = config.load(call.netconf, {})
-    for one in allocator.usage(require_place(call), conf.sets, conf.exclude):
+    _require_writable(call)
+    require_place(call)
+    for one in _usage(call, conf):
         if one.range_set.version in families and one.used >= one.total:
-            raise CNIError(
-                NOT_AVAILABLE,
-                f"network {call.netconf.name} has no free address in range set {one.range_set}: all {one.total} are reserved",
-                "delete pods of this node, or give it another subnet",
-            )
+            full = f"network {call.netconf.name} has no free address in range set {one.range_set}: all {one.total} are reserved"
+            advice = "delete pods of this node, or give it another subnet"
+            if conf.full_is_error:
+                raise CNIError(NOT_AVAILABLE, full, advice)
+            call.log.warning(full, details=advice)
     return b""
 
 
 def usage(call: Call) -> list[Usage]:
     """Return how many addresses each range set has and how many are taken. Makes nothing. Raises CNIError."""
-    conf = config.load(call.netconf, {})
+    return _usage(call, config.load(call.netconf, {}))
+
+
+def _usage(call: Call, conf: config.IPAMConfig) -> list[Usage]:
     store = _store(call)
     return allocator.usage(store, conf.sets, conf.exclude) if store.is_there() else allocator.unused(conf.sets, conf.exclude)
 
@@ -196,6 +204,18 @@ def directory(call: Call) -> str:
 def after_boot(call: Call) -> None:
     """Release what is of an earlier boot, where another plugin is about to use the files."""
     _log_released(call, "of an earlier boot", allocator.release_dead(_store(call)))
+
+
+def _require_writable(call: Call) -> None:
+    """Raise CNIError 50 where no file can be made in this network's directory, nor the directory where there is none yet. Makes nothing."""
+    call.host.store(data_dir(call.netconf), call.netconf.name)  # which has to be within reach
+    path = os.path.abspath(call.host.path(directory(call)))
+    while not os.path.lexists(path):
+        path = os.path.dirname(path)
+    if not os.access(path, os.W_OK | os.X_OK):
+        shown = data_dir(call.netconf) or DEFAULT_DATA_DIR
+        advice = "is its file system read-only? Make it writable, or set dataDir to another directory"
+        raise OutOfReachError(NOT_AVAILABLE, f"dataDir {shown} of network {call.netconf.name} cannot be written", advice)
 
 
 def _log_released(call: Call, why: str, released: Collection[Reservation]) -> None:
