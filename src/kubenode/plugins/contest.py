@@ -7,13 +7,13 @@ NetworkAttachmentDefinition that forgets `annotation` must not keep a node's pod
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from kubenode.cni.errors import SOURCE_TAKEN, CNIError
 from kubenode.host import cniconfig
 from kubenode.host.datadir import DEFAULT_DATA_DIR
 from kubenode.plugins.options import source_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
