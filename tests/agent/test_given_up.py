@@ -48,7 +48,7 @@ def test_no_thread_stays(agent: AgentProcess, netconf: NetConfMaker, data_dir: P
             else:
                 assert sock.recv(1) == b"\x01"
         eventually(lambda: threads(agent) < FEW, lambda: f"{threads(agent)} threads stay")
-        assert agent.ask("kube-node", "ADD", netconf(name="other")).code == 0
+        assert agent.ask("host-local", "ADD", netconf(name="other", ranges=[[{"subnet": "10.7.0.0/24"}]])).code == 0
     assert agent.ask("kube-node", "ADD", netconf(), container_id="after").code == 0
     assert len(reserved(data_dir / "net")) == 4
     for sock in waiting:
