@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from agentprocess import AgentProcess, pod_args, write_node
 from ourprocess import KUBE_NODE
+from patience import PATIENCE
 from rebooting import reboot
 from wanting import want
 
@@ -38,7 +39,9 @@ class Manager:
     def wait_for(self, assignment: str) -> dict[str, str]:
         """Wait until it is told this; return all of that message."""
         key, _, value = assignment.partition("=")
+        end = time.monotonic() + PATIENCE
         while True:
+            assert time.monotonic() < end, f"not told {assignment}, but {self.told[-3:]}"
             message = dict(line.split("=", 1) for line in self.socket.recv(4096).decode().splitlines())
             self.told.append(message)
             if message.get(key) == value:
@@ -70,7 +73,7 @@ def test_the_life_of_a_service(manager: Manager, address: str, tmp_path: Path, r
         assert time.monotonic() - begin < 16  # without $WATCHDOG_USEC it would be 20
         assert manager.wait_for("STATUS=Node node-1")["WATCHDOG"] == "1"
         node.write_text("[")
-        manager.wait_for("STATUS=Node node-1; " + agent.said("the Node manifest cannot be used")["error"].partition(" (")[0])
+        manager.wait_for("STATUS=Node node-1; " + agent.said("the Node manifest cannot be used")["error"].rpartition(" (")[0])
         assert agent.stop() == 0
         manager.wait_for("STOPPING=1")
     assert [message for message in manager.told if "READY" in message] == manager.told[:1]
@@ -163,4 +166,4 @@ def test_the_restrictions_leave_its_work(tmp_path: Path) -> None:
         agent.said("reservations of an earlier boot released")
         assert list((reserved.parent / "old").glob("10.*")) == []
         elsewhere = agent.call("ADD", {**conf, "ipam": {**conf["ipam"], "dataDir": str(tmp_path / "elsewhere")}})
-        assert (elsewhere.code, "Read-only file system" in elsewhere.stdout) == (1, True)
+        assert (elsewhere.code, "Read-only file system" in elsewhere.stdout) == (2, True)  # the standalone plugin may be able to

@@ -298,6 +298,51 @@ def test_exclude(theirs: Plugin, ours: Plugin) -> None:
     assert ours.add(ipam=ipam) == ["10.0.0.3", "fd00::4"]
 
 
+def test_place(theirs: Plugin, ours: Plugin, tmp_path: Path) -> None:
+    """Reservations are not where another network has its own, nor among other files; no network is called as a file of theirs."""
+    for plugin in (theirs, ours):
+        plugin.add()
+    (tmp_path / "other/net").mkdir(parents=True)
+    (tmp_path / "other/net/kept").touch()
+    places: list[dict[str, Any]] = [
+        {"ipam": {"dataDir": str(ours.store)}},
+        {"ipam": {"dataDir": str(tmp_path / "other")}},
+        {"name": "10.0.0.3"},
+        {"name": "lock"},
+        {"name": "last_reserved_ip.0"},
+    ]
+    for how in places:
+        assert ours.error("ADD", "c2", **how)["code"] == 999
+        theirs.add("c2", **{**how, "ipam": {"dataDir": str(theirs.store)}} if how is places[0] else how)
+
+
+def test_control(theirs: Plugin, ours: Plugin) -> None:
+    """An interface's name with control characters is refused."""
+    odd = {"CNI_IFNAME": "eth\x1b0"}
+    theirs.add(env=dict(odd))
+    assert ours.error("ADD", env=dict(odd))["code"] == 4
+    ours.ok("DEL", env=dict(odd))
+
+
+def test_bounds(theirs: Plugin, ours: Plugin, tmp_path: Path) -> None:
+    """A configuration has an end: its size, its ranges, its lists, its resolvConf."""
+    resolv = tmp_path / "resolv.conf"
+    resolv.write_text("nameserver 10.0.0.1\n" + "#" * (64 << 10))
+    many = [
+        [{"subnet": "10.0.0.0/16", "rangeStart": f"10.0.{n}.1", "rangeEnd": f"10.0.{n}.9"} for n in range(256)]
+        + [V4 | {"subnet": "10.9.0.0/29"}]
+    ]
+    over: list[dict[str, Any]] = [
+        {"more": "x" * (1 << 20)},
+        {"ranges": many},
+        {"ipam": {"routes": [{"dst": "10.8.0.0/24"}] * 1001}},
+        {"ipam": {"resolvConf": str(resolv)}},
+    ]
+    for number, how in enumerate(over):
+        theirs.add(f"c{number}", **how)
+        assert ours.error("ADD", f"c{number}", **how)["code"] in {5, 7, 999}
+
+
 @pytest.fixture
 def after_reboot(theirs: Plugin, ours: Plugin, run_dir: Path) -> None:
     """Leave both with a reservation of an earlier boot."""
