@@ -6,8 +6,10 @@ import contextlib
 import os
 import resource
 import shutil
+import signal
 import socket
 import subprocess
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +17,7 @@ from agentprocess import AgentProcess, answer, request
 from ourprocess import KUBE_NODE, free_port
 from patience import eventually
 
+from kubenode.agent.service import LOOK
 from kubenode.plugins import skel
 
 from .test_server import activate
@@ -67,6 +70,21 @@ def test_calls_under_way(agent: AgentProcess, netconf: NetConfMaker) -> None:
         early.sendall(asked[10:])
         early.shutdown(socket.SHUT_WR)
         assert answer(early).addresses == ["10.1.0.2", "fd01::2"]
+
+
+def test_calls_that_nobody_has_accepted(agent: AgentProcess, netconf: NetConfMaker) -> None:
+    """So does who had connected, and had not been accepted yet."""
+    assert agent.process
+    agent.process.send_signal(signal.SIGSTOP)
+    with contextlib.ExitStack() as stack:
+        early = [stack.enter_context(agent.connect()) for _ in range(40)]
+        for number, sock in enumerate(early):
+            sock.sendall(request("kube-node", "ADD", netconf(), container_id=f"c{number}"))
+            sock.shutdown(socket.SHUT_WR)
+        agent.socket.unlink()
+        time.sleep(LOOK + 0.5)  # it then looks first of all
+        agent.process.send_signal(signal.SIGCONT)
+        assert len({address for sock in early for address in answer(sock).addresses}) == 2 * len(early)
 
 
 def test_where_it_cannot(agent: AgentProcess, run_dir: Path) -> None:

@@ -8,6 +8,7 @@ its addresses back: the runtime was told that it failed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import select
@@ -74,9 +75,15 @@ class Server:
             self._start_thread()
 
     def move(self, listener: socket.socket) -> None:
-        """Serve on another socket from now on, and end the one before."""
+        """Serve on another socket from now on, and end the one before; who has connected there already is served."""
         before, self._listener = self._listener, listener
-        before.shutdown(socket.SHUT_RDWR)  # which ends all waiting in accept(2), after those that have connected already
+        before.shutdown(socket.SHUT_RDWR)  # which ends all waiting in accept(2)
+        before.setblocking(False)  # noqa: FBT003 -- the standard library's
+        with contextlib.suppress(OSError):  # there are no more
+            while True:
+                left = before.accept()[0]
+                with self._mutex:
+                    self._start_thread(left)
 
     async def drain(self, address: str, seconds: float) -> int:
         """Serve who has connected already, and wait so long for the answers that are owed; return how many still are.
@@ -112,15 +119,16 @@ class Server:
                 connection.refuse(_too_late())
                 self._open.discard(connection)
 
-    def _start_thread(self) -> None:
+    def _start_thread(self, accepted: socket.socket | None = None) -> None:
         # Daemons: one that waits for a lock for ever must not keep the agent from ending.
-        threading.Thread(target=self._work, daemon=True, name="call").start()
+        threading.Thread(target=self._work, args=(accepted,), daemon=True, name="call").start()
         self._threads += 1
         self._waiting += 1
 
-    def _work(self) -> None:
+    def _work(self, accepted: socket.socket | None) -> None:
         while True:
-            connection = Connection(self._accept())
+            connection = Connection(accepted or self._accept())
+            accepted = None
             with self._mutex:
                 self._waiting -= 1
                 if self._ending and connection.peer()[0] == os.getpid():
