@@ -77,6 +77,13 @@ class Lab:
         # The kubelet's containerd starts the plugins, with the environment that it has from here.
         os.environ["KUBE_NODE_RUN_DIR"] = str(self.run_dir)
         os.environ["NODE_NAME"] = NODE  # a kubelet's credentials may not list Nodes since 1.32
+        # So that a configuration may name the kubeconfig that lies in the lab's directory.
+        administrators = self.run_dir.with_name("kube-node.conf")
+        administrators.write_text(
+            json.dumps({"allow": {"kubeconfig": ["/etc", str(self.directory)], "nodeFile": ["/etc", str(self.directory)]}})
+        )
+        administrators.chmod(0o644)
+        os.environ["KUBE_NODE_CONF"] = str(administrators)
         self.run_dir.mkdir()
         run(self.cluster, "up", self.directory)
 
