@@ -79,9 +79,8 @@ class Lab:
         os.environ["NODE_NAME"] = NODE  # a kubelet's credentials may not list Nodes since 1.32
         # So that a configuration may name the kubeconfig that lies in the lab's directory.
         administrators = self.run_dir.with_name("kube-node.conf")
-        administrators.write_text(
-            json.dumps({"allow": {"kubeconfig": ["/etc", str(self.directory)], "nodeFile": ["/etc", str(self.directory)]}})
-        )
+        allowed = ["/etc", str(self.directory)]
+        administrators.write_text(json.dumps({"allow": {"kubeconfig": allowed, "nodeFile": allowed}}))
         administrators.chmod(0o644)
         os.environ["KUBE_NODE_CONF"] = str(administrators)
         self.run_dir.mkdir()
