@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from agentprocess import AgentProcess, write_node
+from patience import eventually
 from rebooting import reboot
 from wanting import want
 
@@ -72,7 +73,8 @@ def test_everything_lies_on_the_host(container: Container) -> None:
         assert (record["netns"], record["dataDir"]) == ("/var/run/netns/c1", "/var/lib/cni/networks")
         annotated = conf(type="node-annotation", annotation="example.com/net", nodeFile="/etc/kubernetes/node.json")
         assert agent.add({**annotated, "name": "annotated"}) == ["10.9.0.2"]
-        assert "10.9.0.2" in (container.node / "var/log/kube-node.log").read_text()
+        log = container.node / "var/log/kube-node.log"
+        eventually(lambda: log.exists() and "10.9.0.2" in log.read_text(), "no log")
         assert agent.call("DEL", conf()).code == 0
         assert not (container.node / "var/lib/cni/networks/net/10.8.0.2").exists()
         assert list(container.view.glob("var/lib/cni/*")) == []  # seen from here: nothing went beside the mounts

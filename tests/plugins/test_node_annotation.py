@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from callplugin import Network, environment, execute
+from patience import eventually
 from podnet import Answer
 
 if TYPE_CHECKING:
@@ -220,7 +221,7 @@ def test_the_configuration_file_is_data(
     net = embedded("node-annotation", annotation=KEY)
     if key == "log":
         net.add()
-        assert (tmp_path / value).exists() or "/" in value
+        eventually((tmp_path / value).exists, "no log")
     else:
         error = net.error(env={"NODE_NAME": "n"})
         assert error["code"] == {"nextipam": 113, "kubeconfig": 101}[key]

@@ -241,7 +241,7 @@ def test_the_administrators_file_changes(etc: Path, outside: Path, embedded: Net
     assert net.error()["code"] == 120
     allow(etc / "kube-node.conf", logfile=[str(etc), str(outside)])
     net.add()
-    assert (outside / "log").exists()
+    eventually((outside / "log").exists, "no log")
     allow(etc / "kube-node.conf", logfile=[])
     assert net.error("ADD", "c2")["code"] == 120
 
