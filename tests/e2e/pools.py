@@ -201,9 +201,9 @@ def story(lab: Worker, base: Path) -> None:
     lab.install()
     lab.run_dir.mkdir(exist_ok=True)
     (lab.run_dir / "nodename").write_text(NODE)  # a kubelet's credentials may not list Nodes since 1.32
-    lab.kube_node()
     KUBECONFIG.parent.mkdir()
     shutil.copy(lab.directory / "node.conf", KUBECONFIG)
+    lab.network(type="kube-node", kubeconfig=str(KUBECONFIG))
     lab.image(f"{IMAGE}:1", base / "image", *ENTRYPOINT)
     lab.ready()
     lab.kubectl("create", "-f", "-", stdin=json.dumps(ATTACHMENTS))
