@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import secrets
+import shutil
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -105,9 +106,11 @@ def test_a_view_that_is_always_old(network: NetworkMaker, stopped: RealApiServer
 @pytest.mark.usefixtures("node")
 def test_an_old_view_and_no_answer(embedded: NetworkMaker, kubeconfig: str, silent: Silent, no_answer: str, run_dir: Path) -> None:
     """An API server that never answers costs one ADD about three seconds; the next ones have the old view unasked."""
-    embedded(kubeconfig=kubeconfig).add("before")
+    same = shutil.copy(kubeconfig, run_dir / "kubeconfig")  # a view belongs to the kubeconfig that it was fetched with
+    net = embedded(kubeconfig=str(same))
+    net.add("before")
     outdate(run_dir, 100_000)
-    net = embedded(kubeconfig=no_answer)
+    shutil.copy(no_answer, same)
     number = itertools.count(1)
 
     def add() -> None:
