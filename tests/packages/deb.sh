@@ -21,6 +21,8 @@ for release in "$@"; do
     root=$roots/$release
     "$project/tests/packages/root.sh" "$release" "$root" python3-minimal,libpython3-stdlib # what the package depends on, and nothing else
     listing >"$roots/before"
+    mount -t proc proc "$root/proc" # as on every node
+    trap 'umount "$root/proc"' EXIT
     cp "$package" "$root/tmp/kube-node.deb"
     chroot "$root" dpkg -i /tmp/kube-node.deb >/dev/null
     python=$(chroot "$root" python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
@@ -62,6 +64,8 @@ for release in "$@"; do
     rm "$root/etc/cni/net.d/purged.conf"
     (cd "$root" && rmdir -p --ignore-fail-on-non-empty var/lib/cni/networks etc/cni/net.d)
     rm -rf "$root/tmp/kn" "$root/tmp/kube-node.deb"
+    umount "$root/proc"
+    trap - EXIT
     listing >"$roots/after"
     diff "$roots/before" "$roots/after" || die "something is left"
     echo "deb.sh: $release, Python $python: $version installed, run, removed"
