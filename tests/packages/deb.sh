@@ -32,19 +32,19 @@ for release in "$@"; do
     chroot "$root" python3 -IS -c "import sys; sys.path.insert(0, '/usr/lib/kube-node/kube-node.lib'); import msgspec, yaml, lightkube; assert yaml.__with_libyaml__"
 
     # A pod's address, by the plugin in Debian's CNI directory: without agent, then through one.
-    mkdir -p "$root/tmp/kn"
+    mkdir -p "$root/tmp/kn/run"
     cp "$project/examples/node.yaml" "$root/tmp/kn/"
     export KUBE_NODE_CONF=/tmp/kn/kube-node.conf
     echo '{"allow": {"nodeFile": ["/tmp/kn"]}}' >"$root$KUBE_NODE_CONF"
     conf='{"cniVersion": "1.0.0", "name": "net", "type": "bridge", "ipam": {"type": "kube-node", "nodeFile": "/tmp/kn/node.yaml", "dataDir": "/tmp/kn/networks"}}'
     call() {
         echo "$conf" | chroot "$root" env CNI_COMMAND="$1" CNI_CONTAINERID="$2" CNI_IFNAME=eth0 CNI_NETNS=/tmp/kn/netns CNI_PATH=/usr/lib/cni \
-            KUBE_NODE_RUN_DIR=/tmp/kn /usr/lib/cni/kube-node
+            KUBE_NODE_RUN_DIR=/tmp/kn/run /usr/lib/cni/kube-node
     }
     call ADD alone | grep -q '"address"' || die "no address without agent"
-    chroot "$root" kube-node agent --run-dir=/tmp/kn --node-file=/tmp/kn/node.yaml --listen=none 2>"$roots/agent.log" &
+    chroot "$root" kube-node agent --run-dir=/tmp/kn/run --node-file=/tmp/kn/node.yaml --listen=none 2>"$roots/agent.log" &
     agent=$!
-    for _ in $(seq 100); do if [ -S "$root/tmp/kn/agent.sock" ]; then break; fi; sleep 0.1; done
+    for _ in $(seq 100); do if [ -S "$root/tmp/kn/run/agent.sock" ]; then break; fi; sleep 0.1; done
     call ADD agent | grep -q '"address"' || die "no address from the agent"
     call DEL agent
     call DEL alone
