@@ -1,4 +1,4 @@
-"""What the agent tells Prometheus."""
+"""Metrics of the agent, for Prometheus."""
 
 from __future__ import annotations
 

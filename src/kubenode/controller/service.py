@@ -54,7 +54,7 @@ _POD_CIDRS: msgspec.json.Decoder[_Node] = msgspec.json.Decoder(_Node)
 
 
 class Options(NamedTuple):
-    """How the controller is run. `lease`: "" for none; `listen`: host and port, None for no HTTP."""
+    """Options of the controller. `lease`: "" for none; `listen`: host and port, None for no HTTP."""
 
     kubeconfig: str = ""
     namespace: str = "kube-system"

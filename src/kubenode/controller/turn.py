@@ -36,7 +36,7 @@ SETTLED_AFTER = 1.0  # seconds; by then the API server has said whether a claim 
 
 
 class Turn:
-    """What a node needs. `keys`: the annotations that pools write to, and those that its claims name, though their pool may have moved on.
+    """Needs of a node. `keys`: the annotations that pools write to, and those that its claims name, though their pool may have moved on.
 
     `values`: what its annotations are to be; they are written once all claims of them are there.
     """

@@ -51,7 +51,7 @@ class Conflict(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What is to be done for a node now. `again`: when to look at it again, by the steady clock, as nothing else would cause that."""
+    """The writes for a node that are due now. `again`: when to look at it again, by the steady clock, as nothing else would cause that."""
 
     writes: list[Write]
     conflicts: list[Conflict]

@@ -33,7 +33,7 @@ LOCK = "lock"
 LAST_RESERVED = "last_reserved_ip."
 ABANDONED = 60.0  # seconds after which whoever has made a file and not written it is dead
 HERE = boot.Boot()
-# What open(2) and link(2) say where the file system, the kernel or a filter has no unnamed files, or /proc is not there to name them.
+# Errors of open(2) and link(2) where the file system, the kernel or a filter has no unnamed files, or /proc is not there to name them.
 NO_UNNAMED = frozenset(
     [errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT, errno.EXDEV, errno.ENOSYS, errno.EPERM, errno.EACCES, errno.ELOOP]
 )

@@ -1,4 +1,4 @@
-"""What this host knows of its own Node's name.
+"""The name of this host's own Node, as far as the host knows it.
 
 The file `nodename` has a name that an administrator has said; or, where an agent has left it for plugins that run without one, a name and
 the machine-id that its Node had. That is a guess, as a node may be renamed.

@@ -152,7 +152,7 @@ class Facts:
 
     @cached_property
     def identity(self) -> Identity:
-        """What this host knows of its own Node's name."""
+        """The name of this host's own Node, as far as the host knows it."""
         given, source = identity.given_name(self.place.environ, self.place.run)
         seen = (self.seen.node.name,) if self.seen.node else ()
         guesses = dict.fromkeys([*seen, *identity.noted_names(self.place.run), identity.host_name()])
