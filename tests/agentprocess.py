@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 from typing import TYPE_CHECKING, Any
@@ -95,8 +96,11 @@ def request(plugin: str, command: str, netconf: Mapping[str, Any] | bytes, **how
 
 
 def answer(sock: socket.socket) -> Answer:
-    """Read an answer to its end; -1 as its status where none comes."""
-    received = b"".join(iter(lambda: sock.recv(65536), b""))
+    """Read an answer to its end, which may be a reset; -1 as its status where none comes."""
+    received = b""
+    with contextlib.suppress(ConnectionResetError):
+        while part := sock.recv(65536):
+            received += part
     return Answer(received[0] if received else -1, received[1:].decode(), "")
 
 

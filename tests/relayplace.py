@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SECOND = 0.1  # how long a second is to the relay that most tests use
+TICK = 0.001  # seconds: the relay's clock counts whole milliseconds
 LOCAL = b'{"local": true}\n'
 
 

@@ -37,7 +37,7 @@ class Traced:
         assert self.agent.process
         command = [*self._strace, f"--output={self._output}", *options, f"--attach={self.agent.process.pid}"]
         with subprocess.Popen(command, stderr=subprocess.DEVNULL) as tracer:
-            eventually(self._is_traced, "strace does not attach")
+            eventually(self._is_traced_or_dead, "strace does not attach")
             try:
                 with self.agent.connect(PATIENCE) as sock:
                     sock.sendall(data)
@@ -54,8 +54,10 @@ class Traced:
                 except subprocess.TimeoutExpired:
                     tracer.kill()
 
-    def _is_traced(self) -> bool:
+    def _is_traced_or_dead(self) -> bool:
         assert self.agent.process
+        if self.agent.process.poll() is not None:  # another thread of it came first to the call that kills
+            return True
         try:
             tasks = [(task / "status").read_text() for task in Path(f"/proc/{self.agent.process.pid}/task").iterdir()]
         except (FileNotFoundError, ProcessLookupError):  # a thread has ended
