@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kubenode.cni import versions
 from kubenode.cni.errors import CONFIG_FILE, CNIError
-from kubenode.cni.jsontext import JSONTextError, loads
 from kubenode.cni.netconf import json_type
 from kubenode.host import cniconfig, files
 from kubenode.host.datadir import DEFAULT_DATA_DIR
@@ -33,7 +32,7 @@ RECORDS = "attachment records"  # where a network's configuration is from if not
 
 
 class Configured(NamedTuple):
-    """What a plugin would be given, and where that stands written; `chain`: the plugins that the network calls, this one among them."""
+    """A plugin's configuration, and where that stands written; `chain`: the plugins that the network calls, this one among them."""
 
     path: str
     raw: dict[str, Any]
@@ -95,22 +94,31 @@ def find(place: Place, records: Records | None, manifest: dict[str, Any] | None 
 
 def of_runtime(place: Place) -> Iterator[Configured]:
     """Yield what stands in the runtime's directory; a file that cannot be read is `doctor`'s business."""
+    for file in runtime_files(place):
+        for network in file.networks:
+            yield from _configured(file.path, network)
+
+
+def runtime_files(place: Place) -> list[cniconfig.File]:
+    """Return the files of the runtime's directory, by their paths on the host."""
     here = place.root.path(place.config_dir)
-    for path in cniconfig.paths(here):
-        try:
-            content = loads(files.read(path))
-        except (OSError, JSONTextError):
-            continue
-        for raw in cniconfig.plugins(content, RESOLVE):
-            yield Configured(place.config_dir + path.removeprefix(here), raw, cniconfig.chain(content))
+    return [file._replace(path=place.config_dir + file.path.removeprefix(here)) for file in cniconfig.read(here)]
 
 
 def of_files(paths: tuple[str, ...]) -> Iterator[Configured]:
     """Yield what stands in CNI configurations and NetworkAttachmentDefinitions that a person names. Raises CNIError."""
     for path in paths:
         for content in _documents(path):
-            for raw in cniconfig.plugins(content, RESOLVE):
-                yield Configured(path, raw, cniconfig.chain(content))
+            try:
+                networks = cniconfig.with_delegates(content)
+            except cniconfig.RefusedError as error:
+                raise CNIError(CONFIG_FILE, f"{path}: {error}", error.advice) from None
+            for network in networks:
+                yield from _configured(path, network)
+
+
+def _configured(path: str, network: cniconfig.Network) -> Iterator[Configured]:
+    return (Configured(path, raw, network.chain) for raw in network.netconfs(RESOLVE))
 
 
 def look_at(place: Place, configured: Configured, manifest: dict[str, Any] | None = None) -> Network:
