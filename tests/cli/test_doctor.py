@@ -152,6 +152,13 @@ def lengthen_chain(doctor: Doctor) -> None:
     path.write_text(json.dumps(conf))
 
 
+def host_local(doctor: Doctor, **ipam: Any) -> None:
+    """Let the network have ranges of its own."""
+    doctor.plugin("host-local")
+    said = {"type": "host-local", "dataDir": str(doctor.node.networks), "subnet": "10.1.0.0/24", **ipam}
+    doctor.node.configure({**doctor.conf, "ipam": said})
+
+
 def calico(doctor: Doctor, file: str) -> None:
     """Let the node have another CNI."""
     plugins = [{"type": "calico", "ipam": {"type": "calico-ipam"}}, {"type": "portmap"}]
@@ -229,6 +236,63 @@ FAULTS = {
     ),
     "configuration invalid": Fault(
         "networks", "refreshAfter", lambda d: d.reconfigure(refreshAfter="soon"), lambda d: d.reconfigure(refreshAfter=None)
+    ),
+    "version that nobody knows": Fault(
+        "networks",
+        'incompatible CNI version "1.2.0"',
+        lambda d: d.node.configure({**d.conf, "cniVersion": "1.2.0"}),
+        lambda d: d.node.configure(d.conf),
+    ),
+    "dataDir is a file": Fault(
+        "networks",
+        "is below a file",
+        steps(lambda d: d.write("file", ""), lambda d: d.reconfigure(dataDir=f"{d.node.directory}/file")),
+        lambda d: d.reconfigure(dataDir=str(d.node.networks)),
+    ),
+    "resolvConf missing": Fault(
+        "networks",
+        "resolvConf /etc/none.conf cannot be read: No such file or directory",
+        lambda d: d.reconfigure(resolvConf="/etc/none.conf"),
+        lambda d: d.reconfigure(resolvConf=None),
+    ),
+    "exclude and a delegate that does not know it": Fault(
+        "networks",
+        "exclude is not known to delegate host-local",
+        lambda d: d.reconfigure(exclude=["10.1.0.9"], delegate="host-local"),
+        lambda d: d.reconfigure(exclude=None, delegate="embedded"),
+    ),
+    "addresses for nobody": Fault(
+        "families",
+        "pods of all namespaces, by ipv4-namespaces [] and ipv6-namespaces [], get no address",
+        lambda d: d.reconfigure(**{"ipv4-namespaces": [], "ipv6-namespaces": []}),
+        lambda d: d.reconfigure(**{"ipv4-namespaces": None, "ipv6-namespaces": None}),
+    ),
+    "another has the source": Fault(
+        "sources",
+        "spec.podCIDRs serves network k8snet in dataDir",
+        lambda d: d.node.configure({**d.conf, "name": "renamed"}),
+        lambda d: d.node.configure(d.conf),
+    ),
+    "a key that is none": Fault(
+        "keys",
+        "'dataDirectory', which nobody knows",
+        lambda d: d.reconfigure(dataDirectory="/x"),
+        lambda d: d.reconfigure(dataDirectory=None),
+        "warning",
+    ),
+    "a key beside ipam": Fault(
+        "keys",
+        "annotation stands beside ipam",
+        lambda d: d.node.configure(d.conf, annotation="example.com/net1"),
+        lambda d: d.node.configure(d.conf),
+        "warning",
+    ),
+    "a key that host-local does not have": Fault(
+        "keys",
+        "'ipv4-namespaces', which kube-node knows, and host-local does not",
+        lambda d: host_local(d, **{"ipv4-namespaces": ["web"]}),
+        host_local,
+        "warning",
     ),
     "a family for nobody": Fault(
         "families",

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kubenode.cni import versions
-from kubenode.cni.errors import CONFIG_FILE, CNIError
+from kubenode.cni.errors import CONFIG_FILE, IO_FAILURE, CNIError
 from kubenode.cni.netconf import json_type
 from kubenode.host import cniconfig, files
 from kubenode.host.datadir import DEFAULT_DATA_DIR
 from kubenode.inspection.place import Place, call_for
 from kubenode.ipam import allocator, config
-from kubenode.plugins import host_local, kube_node, node_annotation
+from kubenode.plugins import delegation, host_local, kube_node, node_annotation, options
+from kubenode.plugins.skel import NotHereError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -136,6 +138,25 @@ def look_at(place: Place, configured: Configured, manifest: dict[str, Any] | Non
     except OSError as error:
         problem = CNIError(CONFIG_FILE, f"{error.filename}: {error.strerror}", "run it as root")
         return Network(configured, data_dir, place.store(data_dir, configured.name), (), (), problem)
+
+
+def rehearse(place: Place, configured: Configured, manifest: dict[str, Any] | None = None) -> None:
+    """Go through what an ADD would, all but the reservation. Raises CNIError where it would fail."""
+    call = call_for(place, configured.raw, manifest)
+    versions.require(call.netconf.cni_version, "ADD")
+    call = RESOLVE[str(configured.ipam["type"])](call)
+    ipam = options.permit_resolv_conf(call, call.netconf.ipam)
+    call = call._replace(netconf=call.netconf._replace(ipam=ipam))
+    try:
+        delegation.choose(call, str(configured.ipam.get("delegate") or ""), ipam)
+    except NotHereError:  # another plugin's: `delegates` looks whether it is there
+        pass
+    try:
+        host_local.ready(call)
+        if os.geteuid() == 0:  # what an ordinary user may write says nothing of the runtime
+            host_local.require_writable(call)
+    except OSError as error:
+        raise CNIError(IO_FAILURE, f"{error.filename}: {error.strerror}", "run it as root") from None
 
 
 def _documents(path: str) -> Iterator[Any]:
