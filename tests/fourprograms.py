@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from callplugin import OURS, environment
 from podnet import Answer
-from runtime import NOT_AVAILABLE, TRY_AGAIN_LATER, Gate
+from runtime import TRY_AGAIN_LATER, Gate
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -69,7 +69,7 @@ class Node:
         self._held: dict[str, str] = {}  # address: container
         self._pods: dict[str, Pod] = {}  # whose DEL has not succeeded
         self._ended: dict[str, float] = {}
-        self._leaked: set[str] = set()
+        self.leaked: list[Pod] = []
         self._number = 0
         self._stop = threading.Event()
         self._began = time.monotonic()
@@ -144,7 +144,7 @@ class Node:
                 self._number += 1
                 container = f"pod{self._number}"
             try:
-                self.lives.add(lambda container=container: self._pod(rng, container))  # type: ignore[misc, arg-type]
+                self.lives.add(lambda container=container: self._pod(rng, container))  # type: ignore[misc] # the loop waits for it
             except Exception as error:  # noqa: BLE001 -- a thread's end would go unnoticed
                 self.say(repr(error))
 
@@ -161,10 +161,11 @@ class Node:
             self._be(rng, pod, addresses, added)
             self._let_go(addresses, container)
             if rng.random() < 0.05:
-                return self._leak(pod)
+                self._leak(pod)
+                return
         early = rng.random() < 0.2  # the sandbox, or the Pod, is gone before the DEL comes
         if early:
-            self._remove(pod, rng)
+            self._remove(pod)
             self._stop.wait(rng.choice([0, 0, 2]))
         while self.call(self._any(rng), "DEL", container, "" if early else str(pod.netns)).code:
             time.sleep(rng.uniform(0.02, 0.3))
@@ -173,8 +174,7 @@ class Node:
         with self._mutex:
             self._pods.pop(container, None)
             self._ended[container] = time.monotonic()
-        self._remove(pod, rng)
-        return None
+        self._remove(pod)
 
     def _be(self, rng: random.Random, pod: Pod, addresses: list[str], added: Answer) -> None:
         """Run; the files may become what host-locals before 0.8.0 wrote, of which some are still there after an upgrade."""
@@ -195,11 +195,10 @@ class Node:
         """End without a DEL."""
         with self._mutex:
             self._pods.pop(pod.container)
-            self._leaked.add(pod.container)
-        self._remove(pod, None)
+            self.leaked.append(pod)
+        self._remove(pod)
 
-    def _remove(self, pod: Pod, rng: random.Random | None) -> None:
-        del rng
+    def _remove(self, pod: Pod) -> None:
         pod.netns.unlink(missing_ok=True)
         self.in_api.discard(pod.container)
 
@@ -215,7 +214,7 @@ class Node:
                 self._held[address] = container
 
     def _let_go(self, addresses: list[str], container: str) -> None:
-        self._look_for({address: container for address in addresses})
+        self._look_for(dict.fromkeys(addresses, container))
         with self._mutex:
             for address in addresses:
                 if self._held.get(address) == container:
@@ -250,7 +249,7 @@ class Node:
     def owners(self) -> Iterator[tuple[str, str]]:
         """Yield who has what on the disk; "" where nobody can say."""
         for name in os.listdir(self.directory) if self.directory.is_dir() else ():
-            if name.startswith(OURS) or name.startswith((".", "#")):
+            if name.startswith((*OURS, ".", "#")):
                 continue
             try:
                 yield name, (self.directory / name).read_bytes().decode().partition("\r\n")[0]
@@ -260,13 +259,15 @@ class Node:
     def _files_of(self, container: str) -> list[str]:
         return [name for name, owner in self.owners() if owner == container]
 
-    def leaked(self) -> set[str]:
-        return self._leaked
+    def reclaimable(self) -> list[tuple[str, str]]:
+        """Return what leaked pods still have of which an ADD's record says all that the agent needs to know."""
+        recorded = {pod.container for pod in self.leaked if pod.by.has_records}
+        return [(address, owner) for address, owner in self.owners() if owner in recorded]
 
     # What the runtime's GC does.
 
     def _collect_now_and_then(self, rng: random.Random) -> None:
-        while not self._stop.wait(rng.uniform(1, 4)):
+        while not self._stop.wait(rng.uniform(2, 8)):
             self._adds.collect(lambda: self.collect(rng.choice(self._programs[:3]), rng))
 
     def collect(self, program: Program, rng: random.Random | None = None) -> Answer:
@@ -275,8 +276,8 @@ class Node:
             pods = list(self._pods.values())
         if rng and "partial" in self._faults and rng.random() < 0.7:
             pods = [pod for pod in pods if not pod.by.has_records or rng.random() < 0.5]
-        valid = [{"containerID": pod.container, "ifname": "eth0"} for pod in pods]
-        return self.call(program, "GC", **{"cni.dev/valid-attachments": valid})
+        more: dict[str, Any] = {"cni.dev/valid-attachments": [{"containerID": pod.container, "ifname": "eth0"} for pod in pods]}
+        return self.call(program, "GC", **more)
 
     def alive(self) -> list[Pod]:
         with self._mutex:
@@ -288,4 +289,4 @@ def _may_fail(command: str, answer: Answer) -> bool:
         code = answer.json["code"]
     except (ValueError, KeyError):
         return False
-    return code == TRY_AGAIN_LATER and command in {"ADD", "CHECK", "GC", "STATUS"} or (command == "STATUS" and code == NOT_AVAILABLE)
+    return code == TRY_AGAIN_LATER and command != "DEL"

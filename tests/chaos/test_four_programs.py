@@ -37,7 +37,8 @@ FIRST = int(os.environ.get("KUBE_NODE_CHAOS_SEED") or random.randrange(1 << 32))
 SEEDS = range(FIRST, FIRST + int(os.environ.get("KUBE_NODE_CHAOS_SEEDS") or 1))
 WORKERS = int(os.environ.get("KUBE_NODE_CHAOS_WORKERS") or 24)
 FAULTS = (
-    "client", "clock_set", "kept_mtime", "marker", "gc_by_namespaces", "gc_by_runtime", "administrator", "partial", "old_form", "aged", "agent",
+    "agent", "client", "clock_set", "kept_mtime", "marker", "gc_by_namespaces", "gc_by_runtime", "administrator",
+    "partial", "old_form", "aged",
 )  # fmt: skip
 WANTED = (os.environ.get("KUBE_NODE_CHAOS_FAULTS") or ",".join(FAULTS)).split(",")
 UUID = re.compile(rb"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -116,7 +117,7 @@ class Faults:
             self._kube_node_gc(f"--cri-socket={path}")
 
     def _kube_node_gc(self, *options: str) -> None:
-        command = [KUBE_NODE, "gc", f"--cni-config={self._tmp_path}/net.d", "--json", *options]
+        command = [str(KUBE_NODE), "gc", f"--cni-config={self._tmp_path}/net.d", "--json", *options]
         done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
         self._node.note(f"kube-node gc {options}: {done.stdout}")
         if done.returncode:
@@ -201,9 +202,10 @@ def test_four_programs(
             trouble.until(time.monotonic() + SECONDS) if "agent" in WANTED else time.sleep(SECONDS)
             faults.stop()
             node.stop(180)
+            eventually(lambda: not node.reclaimable(), lambda: f"not reclaimed: {node.reclaimable()}")
             log = agent.log()
             print(f"seed {seed}: {dict(sorted(node.calls.items()))}\n{faults.counts}, {clients.counts}, {trouble.counts}")  # noqa: T201
-            print(f"leaks {len(node.leaked())}, reclaimed {log.count('leaked addresses released')}")  # noqa: T201
+            print(f"leaks {len(node.leaked)}, reclaimed {log.count('leaked addresses released')}")  # noqa: T201
             print("\n".join(node.wrong[:40]))  # noqa: T201
             (tmp_path / "history").write_text("\n".join(node.history))
             if directory := os.environ.get("KUBE_NODE_CHAOS_LOGS"):
