@@ -60,7 +60,7 @@ class Node:
         self.in_api: set[str] = set()  # names of pods
         self.lives = Gate()  # an administrator waits until there is no pod
         self._adds = Gate()  # no ADD is under way while the runtime's GC is
-        self._programs = programs
+        self.programs = programs
         self._favourites = programs
         self._trouble = trouble
         self._seed = seed
@@ -134,7 +134,7 @@ class Node:
     def _change_favourite(self, rng: random.Random) -> None:
         """Let one program do nearly all for a while: what it remembers of the directory is then of use, and may be wrong."""
         while not self._stop.wait(rng.choice([1, 3])):
-            self._favourites = self._programs + 20 * [rng.choice(self._programs)] * rng.choice([0, 1, 1])
+            self._favourites = self.programs + 20 * [rng.choice(self.programs)] * rng.choice([0, 1, 1])
 
     # What pods do.
 
@@ -268,7 +268,7 @@ class Node:
 
     def _collect_now_and_then(self, rng: random.Random) -> None:
         while not self._stop.wait(rng.uniform(2, 8)):
-            self._adds.collect(lambda: self.collect(rng.choice(self._programs[:3]), rng))
+            self._adds.collect(lambda: self.collect(rng.choice(self.programs[:3]), rng))
 
     def collect(self, program: Program, rng: random.Random | None = None) -> Answer:
         """GC with those that are alive; of those that have a record some may be missing, as in Multus's list."""

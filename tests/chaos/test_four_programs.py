@@ -1,7 +1,7 @@
 """Four programs on one directory, under all that may befall them: nothing is given twice, nothing is lost, no DEL is refused.
 
 KUBE_NODE_CHAOS_SECONDS: how long for each seed. KUBE_NODE_CHAOS_SEEDS: how many. KUBE_NODE_CHAOS_SEED: the first.
-KUBE_NODE_CHAOS_FAULTS: only these, by name, to find what it takes.
+KUBE_NODE_CHAOS_FAULTS: only these, by name, to find what it takes. KUBE_NODE_CHAOS_LOGS: a directory for what happened.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import subprocess
 import threading
 import time
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,14 +22,13 @@ from agentprocess import AgentProcess
 from apiserver import base64_text, write_kubeconfig
 from fourprograms import NAME, SUBNETS, Node, Program
 from ourprocess import KUBE_NODE
-from patience import eventually
+from patience import PATIENCE, eventually
 from runtime_socket import RuntimeSocket
 from standin import StandInApiServer, answer, refuse, stream
 from trouble import AgentTrouble, ClientTrouble
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from standin import Handler
 
@@ -41,6 +41,7 @@ FAULTS = (
     "partial", "old_form", "aged",
 )  # fmt: skip
 WANTED = (os.environ.get("KUBE_NODE_CHAOS_FAULTS") or ",".join(FAULTS)).split(",")
+TORN = 60.0  # seconds for which a file without an owner may be one that is just being written
 UUID = re.compile(rb"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -137,7 +138,7 @@ def preload(tmp_path: Path) -> dict[str, str]:
     """Return the environment of programs whose clock is set by a file, beside the environment's own."""
     library, clock = tmp_path / "clock.so", tmp_path / "clock"
     clock.write_text("0")
-    source = os.path.join(os.path.dirname(__file__), "clock.c")
+    source = Path(__file__).with_name("clock.c")
     subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", library, source], check=True)
     return {"LD_PRELOAD": str(library), "STRESS_CLOCK": str(clock)}
 
@@ -165,6 +166,15 @@ def api(node: Callable[[], Node], rng: random.Random) -> Callable[[Handler], Non
             answer(manifest)(handler)
 
     return step
+
+
+def left(node: Node) -> list[tuple[str, str]]:
+    """Return what is left after GC by each of our programs, and after an ADD, which heals what is torn."""
+    for program in node.programs[:3]:
+        node.collect(program)
+        assert node.call(program, "ADD", "last", "/none").code == 0
+        assert node.call(program, "DEL", "last").code == 0
+    return list(node.owners())
 
 
 @pytest.mark.timeout(300 + 3 * SECONDS)
@@ -197,29 +207,23 @@ def test_four_programs(
             eventually((run_dir / "node.json").exists)
             faults = Faults(node, tmp_path / "clock", clients, tmp_path, rng)
             trouble = AgentTrouble(agent, rng, longer=SECONDS > 15, pauses=(0.2, 2, 5))
-            node.start(WORKERS)
-            faults.start()
-            trouble.until(time.monotonic() + SECONDS) if "agent" in WANTED else time.sleep(SECONDS)
-            faults.stop()
-            node.stop(180)
-            eventually(lambda: not node.reclaimable(), lambda: f"not reclaimed: {node.reclaimable()}")
-            log = agent.log()
-            print(f"seed {seed}: {dict(sorted(node.calls.items()))}\n{faults.counts}, {clients.counts}, {trouble.counts}")  # noqa: T201
-            print(f"leaks {len(node.leaked)}, reclaimed {log.count('leaked addresses released')}")  # noqa: T201
-            print("\n".join(node.wrong[:40]))  # noqa: T201
-            (tmp_path / "history").write_text("\n".join(node.history))
-            if directory := os.environ.get("KUBE_NODE_CHAOS_LOGS"):
-                shutil.copy(tmp_path / "history", f"{directory}/{seed}.history")
-                shutil.copy(agent.log_path, f"{directory}/{seed}.agent")
-
-            def nothing_is_left() -> bool:
-                for program in programs[:3]:
-                    node.collect(program)
-                assert node.call(programs[2], "ADD", "last", "/none").code == 0  # heals what is torn
-                assert node.call(programs[2], "DEL", "last").code == 0
-                return not list(node.owners())
-
-            eventually(nothing_is_left, lambda: f"left: {list(node.owners())}", 120)
-            eventually(lambda: not os.listdir(run_dir / "attachments"), lambda: f"records: {os.listdir(run_dir / 'attachments')}")
+            try:
+                node.start(WORKERS)
+                faults.start()
+                trouble.until(time.monotonic() + SECONDS) if "agent" in WANTED else time.sleep(SECONDS)
+                faults.stop()
+                node.stop(180)
+                eventually(lambda: not node.reclaimable(), lambda: f"not reclaimed: {node.reclaimable()}")
+                eventually(lambda: not left(node), lambda: f"left: {left(node)}", TORN + PATIENCE)
+                records = run_dir / "attachments"
+                eventually(lambda: not os.listdir(records), lambda: f"records: {os.listdir(records)}")
+            finally:
+                log = agent.log()
+                done = [dict(sorted(node.calls.items())), faults.counts, clients.counts, trouble.counts]
+                reclaimed = log.count("leaked addresses released")
+                print(*done, f"{len(node.leaked)} leaks, {reclaimed} reclaimed", *node.wrong[:40], sep="\n")  # noqa: T201 -- what it was
+                if directory := os.environ.get("KUBE_NODE_CHAOS_LOGS"):
+                    Path(directory, f"{seed}.history").write_text("\n".join(node.history))
+                    Path(directory, f"{seed}.agent").write_text(log)
     assert node.wrong == []
     assert "internal error" not in log
