@@ -132,9 +132,9 @@ class Node:
         return rng.choice(self._favourites)
 
     def _change_favourite(self, rng: random.Random) -> None:
-        """Let one program do nearly all for a while: what it remembers of the directory is then of use, and may be wrong."""
-        while not self._stop.wait(rng.choice([1, 3])):
-            self._favourites = self.programs + 20 * [rng.choice(self.programs)] * rng.choice([0, 1, 1])
+        """Let one program alone do all for a while, most often the agent: what it remembers is then of use, and may be wrong."""
+        while not self._stop.wait(rng.choice([1, 4])):
+            self._favourites = rng.choice([self.programs, self.programs[:1], [rng.choice(self.programs)]])
 
     # What pods do.
 
