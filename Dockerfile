@@ -5,10 +5,10 @@ FROM debian:bookworm-slim AS build
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev python3-venv
 WORKDIR /src
 COPY . .
-RUN python3 -m venv .venv && .venv/bin/pip install . packaging
+RUN python3 -m venv .venv && .venv/bin/pip install --no-deps --require-hashes -r requirements/run.lock && \
+    .venv/bin/pip install --no-deps --no-build-isolation .
 ARG VERSION=
 ARG SOURCE_DATE_EPOCH
-# gcc: zig, which the project's other builds take, wants more open files than an engine may grant.
 RUN .venv/bin/python packaging/binaries.py --cc=gcc --version="$VERSION" && packaging/image.sh /image
 
 FROM scratch

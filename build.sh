@@ -5,102 +5,174 @@ cd -- "$(dirname -- "$0")"
 
 help() {
     cat <<EOF
+./build.sh try                      two pods in network namespaces, addresses by kube-node; no cluster needed
+./build.sh test [PYTEST ARGUMENTS]  the tests, on all processors; what is left out for want of a program is told at the end
+./build.sh check                    ruff, mypy, the rules of who imports whom, and that pyproject.toml and the lock files agree
 ./build.sh binaries [--version=V]   what goes into /opt/cni/bin, made in _output/bin; --arch=all: also the relay for all machines
 ./build.sh deb                      a Debian package of them in _output, for Debian 12 and 13, with the agent's systemd unit
-./build.sh try                      two pods in network namespaces, addresses by kube-node; no cluster needed
-./build.sh test [PYTEST ARGUMENTS]  the tests; those that need programs which are not here skip and say so
-./build.sh check                    ruff, mypy and the rules of who imports whom
 ./build.sh man                      manual pages of all commands, in _output/man
 ./build.sh pictures                 docs/images, made anew from what the commands print
 ./build.sh dashboard [SECONDS]      docs/images/dashboard.svg, made anew from what agents tell Prometheus
 ./build.sh fuzz [SECONDS]           the relay, by libFuzzer
-./build.sh venv                     only .venv, which all of the above make when needed
+./build.sh lock [--upgrade]         requirements/*.lock, made anew from pyproject.toml; needs uv
+./build.sh venv [PART…]             only .venv, with these of requirements/PART.lock
+
+What a command needs comes into .venv, from PyPI, as requirements/ pins it; as root on Debian also by apt-get. All is named before.
 EOF
 }
 
 say() { echo "build.sh: $*" >&2; }
 die() { say "$@"; exit 1; }
 
+# What is missing of Debian's packages; all come at once.
+packages=
 may_install() { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; }
-
-install_package() {
-    say "installing Debian's $1"
-    apt-get update -qq >/dev/null && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$1" >/dev/null
+apt() { DEBIAN_FRONTEND=noninteractive LC_ALL=C apt-get -q --no-install-recommends "$@" >"$log" 2>&1; }
+install_packages() {
+    [ "$packages" ] || return 0
+    may_install || return 1
+    log=$(mktemp)
+    # shellcheck disable=SC2086 # they are several
+    if apt update && { apt --assume-no install $packages || grep -q '^After this' "$log"; }; then
+        say "installing Debian's$packages and what they need: $(sed -n '/^The following NEW/,/^[0-9]/ s/^  *//p' "$log" | paste -sd ' ')"
+        say "$(grep -E '^(Need to get|After this)' "$log" | paste -sd ' ')"
+        if apt --yes install $packages; then rm "$log" && return; fi
+    fi
+    say "apt-get fails: $(tail -n 5 "$log")"
+    rm "$log"
+    return 1
 }
 
 find_python() {
     # Debian's own first: the launchers in _output/bin name the interpreter that .venv was made with.
     for python in /usr/bin/python3 python3 python3.14 python3.13 python3.12 python3.11; do
-        if "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-            return
-        fi
+        if "$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then return; fi
     done
-    die "no Python 3.11 or later: neither /usr/bin/python3 nor python3 in PATH"
+    return 1
 }
 
+# Whether .venv is of this place, and of an interpreter that is still there: after an upgrade to another Python its pip is not found.
+venv_is_sound() {
+    [ "$(head -n 1 .venv/stamp 2>/dev/null)" = "$PWD" ] &&
+        .venv/bin/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+}
+may_change() {
+    [ -w "$1" ] || die "$1 has to change, and it is $(stat -c %U "$1")'s: as root, rm -r $PWD/.venv, and let $(id -un) own $PWD"
+}
+new_venv() {
+    find_python || die "there is no Python 3.11 or later with its venv module (Debian: python3-venv)"
+    if [ -e .venv ]; then may_change "$PWD/.venv"; else may_change "$PWD"; fi
+    say "making .venv with $("$python" --version), $python"
+    "$python" -m venv --clear .venv
+    pwd >.venv/stamp
+}
+
+# Install requirements/PART.lock for each PART, and kube-node itself.
 venv() {
-    if ! .venv/bin/python -c '' 2>/dev/null; then
-        find_python
-        if ! "$python" -c 'import venv, ensurepip' 2>/dev/null; then
-            if [ "$python" = /usr/bin/python3 ] && may_install; then
-                install_package python3-venv
-            else
-                die "$python has no venv module (Debian: apt-get install python3-venv)"
-            fi
-        fi
-        say "making .venv with $("$python" --version), $python"
-        "$python" -m venv --clear .venv
-    fi
-    # The directory is part of the stamp: an editable install points to where it was made.
+    venv_is_sound || new_venv
+    for part in "$@"; do
+        lock=requirements/$part.lock
+        if cmp -s "$lock" ".venv/$part.lock"; then continue; fi
+        may_change "$PWD/.venv"
+        say "installing in .venv, $(sed -n '1s/.*to download: //p' "$lock"): $(sed -n 's/^\([A-Za-z0-9._-]*\)==\([^ ]*\).*/\1 \2/p' "$lock" | paste -sd , | sed 's/,/, /g')"
+        .venv/bin/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r "$lock"
+        cp "$lock" .venv/
+    done
     if ! { pwd; cat pyproject.toml; } | cmp -s - .venv/stamp; then
-        say "installing kube-node and its tools in .venv"
-        .venv/bin/python -m pip install -qq --disable-pip-version-check "pip>=25.1" # knows --group
-        .venv/bin/python -m pip install -qq -e . --group dev
+        may_change "$PWD/.venv"
+        .venv/bin/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
         { pwd; cat pyproject.toml; } >.venv/stamp
     fi
 }
 
+need_python() { venv_is_sound || find_python || packages="$packages python3-venv"; }
+
 bridge_plugin() {
-    echo "${CNI_PATH:-}:/opt/cni/bin:/usr/lib/cni" | tr : '\n' | while read -r dir; do
-        if [ -n "$dir" ] && [ -x "$dir/bridge" ]; then echo "$dir/bridge"; fi
-    done | grep -m1 .
+    for dir in $(echo "${CNI_PATH:-}" | tr : ' ') /opt/cni/bin /usr/lib/cni; do
+        if [ -x "$dir/bridge" ]; then return; fi
+    done
+    return 1
+}
+need_pods() {
+    bridge_plugin || packages="$packages containernetworking-plugins"
+    command -v ip >/dev/null || packages="$packages iproute2"
+    command -v ping >/dev/null || packages="$packages iputils-ping"
 }
 
-try() {
-    # What pods are made of: program, Debian's package of it. Without them it shows addresses only, and says why.
-    for need in bridge:containernetworking-plugins ip:iproute2 ping:iputils-ping; do
-        program=${need%%:*}
-        case $program in bridge) bridge_plugin >/dev/null ;; *) command -v "$program" >/dev/null ;; esac && continue
-        if may_install && install_package "${need#*:}"; then continue; fi
-        say "there is no $program here (Debian: ${need#*:})"
-    done
-    .venv/bin/kube-node try "$@"
+# The relay is compiled by gcc, where that makes static programs, else by zig, which is larger.
+compiler=
+gcc_works() { echo 'int main(void) { return 0; }' | gcc -static-pie -x c -o /dev/null - 2>/dev/null; }
+need_compiler() {
+    if gcc_works || cmp -s requirements/zig.lock .venv/zig.lock; then return; fi
+    if may_install; then packages="$packages gcc libc6-dev"; else compiler=zig; fi
 }
 
 command=${1:-help}
 [ $# = 0 ] || shift
 case $command in
 help | -h | --help) help && exit ;;
-venv | binaries | deb | try | test | check | man | pictures | dashboard) venv ;;
+try) need_python && need_pods ;;
+venv | check | deb | man | lock) need_python ;;
+test)
+    need_python
+    case " $* " in *" --quick "*) ;; *) need_compiler ;; esac # which does without what is compiled
+    ;;
+pictures | dashboard) need_python && need_compiler ;;
+binaries)
+    need_python
+    case " $* " in *--arch* | *--cc*zig*) compiler=zig ;; *) need_compiler ;; esac
+    ;;
 fuzz) ;;
 *) help >&2 && die "no command $command" ;;
 esac
+if ! install_packages; then
+    say "going on without Debian's$packages$([ "$(id -u)" = 0 ] || echo ", which this installs as root")"
+    case $packages in *gcc*) compiler=zig ;; esac
+fi
 case $command in
-binaries) .venv/bin/python packaging/binaries.py "$@" ;;
+venv) venv run "$@" ;;
+binaries)
+    venv run $compiler
+    .venv/bin/python packaging/binaries.py "$@"
+    ;;
 deb)
+    venv run zig
     .venv/bin/python packaging/binaries.py
     .venv/bin/python packaging/deb.py "$@"
     ;;
-try) try "$@" ;;
-man) .venv/bin/python packaging/manpages.py "$@" ;;
-pictures) .venv/bin/python packaging/pictures.py "$@" ;;
-dashboard) .venv/bin/python packaging/dashboard_picture.py "$@" ;;
+try)
+    venv run
+    .venv/bin/kube-node try "$@"
+    [ "$(id -u)" = 0 ] || say "as root the pods are network namespaces, and ping each other"
+    ;;
+man)
+    venv run
+    .venv/bin/python packaging/manpages.py "$@"
+    ;;
+pictures)
+    venv run test $compiler
+    .venv/bin/python packaging/pictures.py "$@"
+    ;;
+dashboard)
+    venv run test $compiler
+    .venv/bin/python packaging/dashboard_picture.py "$@"
+    ;;
+lock)
+    venv run
+    .venv/bin/python packaging/lock.py "$@"
+    ;;
 fuzz) relay/fuzz.sh "$@" ;;
-test) .venv/bin/pytest "$@" ;;
+test)
+    venv run test $compiler
+    .venv/bin/pytest "$@"
+    ;;
 check)
+    venv run test check
     .venv/bin/ruff check
     .venv/bin/ruff format --check
     .venv/bin/mypy
     .venv/bin/lint-imports
+    .venv/bin/python packaging/lock.py --check
+    .venv/bin/python -m pip check
     ;;
 esac

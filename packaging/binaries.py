@@ -1,6 +1,7 @@
 """Lay out what goes into a node's CNI bin directory: relays, the launchers beside them, and everything that those import.
 
-Run by `./build.sh binaries` with .venv's interpreter. Nothing is downloaded: what is installed in .venv is what is shipped.
+Run by `./build.sh binaries` with .venv's interpreter. Nothing is downloaded: what is installed in .venv is what is shipped, as pinned in
+requirements/run.lock.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import argparse
 import compileall
 import os
+import pwd
 import py_compile
 import shutil
 import subprocess
@@ -138,6 +140,9 @@ def main() -> None:
         build(output, version, compiler)
     except CompileError as error:
         sys.exit(f"binaries: {error}")
+    except PermissionError as error:
+        advice = f"let {pwd.getpwuid(os.geteuid()).pw_name} own {output.parent}, or name another place: --output=DIRECTORY/bin"
+        sys.exit(f"binaries: {error.filename}: {error.strerror}; {advice}")
     series = f"Python {sys.version_info.major}.{sys.version_info.minor}"  # compiled dependencies work with no other
     print(f"binaries: {output} holds {', '.join(NAMES)} {version}: relays for {here()} by {compiler}; their .standalone,", end=" ")
     print(f"for {sys.base_prefix}/bin/python3 ({series}); and {LIBRARY}")

@@ -1,7 +1,7 @@
 """Make a Debian package out of _output/bin and the systemd units: for Debian 12 and 13, whose Pythons differ.
 
-Run by `./build.sh deb` after `./build.sh binaries`. Compiled dependencies for the other release's Python come as wheels, by pip; what is
-compiled to bytecode is compiled on the machine that installs it.
+Run by `./build.sh deb` after `./build.sh binaries`. Compiled dependencies for the other release's Python come as wheels, by pip, as
+requirements/run.lock pins them; what is compiled to bytecode is compiled on the machine that installs it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import time
 import zipfile
 from importlib.metadata import distribution
 from pathlib import Path
+
+import lock
 
 ROOT = Path(__file__).resolve().parent.parent
 BINARIES = ROOT / "_output/bin"
@@ -88,11 +90,13 @@ def built_version() -> str:
 
 def add_compiled(library: Path, scratch: Path) -> None:
     """Put the compiled modules for each Python side by side: an interpreter takes those with its own name in theirs."""
+    scratch.mkdir()
+    wanted = scratch / "wanted.lock"
+    wanted.write_text(lock.pinned(COMPILED))
     for python in PYTHONS:
-        for project in COMPILED:
-            wanted = f"{project}=={distribution(project).version}"
-            options = ["--no-deps", "--only-binary=:all:", f"--python-version={python}", f"--dest={scratch}", "-qq"]
-            subprocess.run([sys.executable, "-m", "pip", "download", "--disable-pip-version-check", *options, wanted], check=True)
+        options = ["--no-deps", "--require-hashes", "--only-binary=:all:", f"--python-version={python}", f"--dest={scratch}", "-qq"]
+        command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", *options, f"--requirement={wanted}"]
+        subprocess.run(command, check=True)
     for wheel in scratch.glob("*.whl"):
         with zipfile.ZipFile(wheel) as archive:
             for name in archive.namelist():

@@ -24,7 +24,7 @@ KEPT = "\b\n"  # what click's help has in front of a paragraph whose lines stay 
 
 def pages() -> dict[str, str]:
     """Return the pages by file name."""
-    context = click.Context(kube_node, info_name="kube-node")
+    context = kube_node.make_context("kube-node", [], resilient_parsing=True)  # with its settings, as a call has them
     made = {"kube-node.1": page(context, kube_node)}
     for name in COMMANDS:
         command = kube_node.get_command(context, name) or kube_node

@@ -47,7 +47,7 @@ class AgentProcess(OurProcess):
 
     def lines(self, message: str = "") -> list[dict[str, Any]]:
         """Return the log lines so far that contain a text."""
-        found = [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
+        found = [json.loads(line) for line in self.log().split("\n")[:-1] if line.startswith("{")]
         return [line for line in found if message in line["msg"]]
 
     def said(self, message: str) -> dict[str, Any]:

@@ -10,18 +10,20 @@ import http.client
 import json
 import os
 import secrets
+import shutil
 import socket
 import ssl
 import subprocess
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import pytest
 from authority import Authority, KeyPair
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from wanting import asset, want
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -53,10 +55,8 @@ class Asked(NamedTuple):
 @pytest.fixture(scope="session")
 def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealApiServer]:
     """Return a running API server, one for the whole session: let names be unique to a test."""
-    assets = os.environ.get("KUBEBUILDER_ASSETS")
-    if not assets:
-        pytest.skip("set KUBEBUILDER_ASSETS to a directory with etcd and kube-apiserver")
-    server = RealApiServer(Path(assets), tmp_path_factory.mktemp("apiserver"))
+    want("kube-apiserver")
+    server = RealApiServer(Path(cast("str", asset("kube-apiserver"))).parent, tmp_path_factory.mktemp("apiserver"))
     try:
         server.start()
         yield server
@@ -248,7 +248,8 @@ class RealApiServer(ApiServer):
 
     def _run(self, command: list[str]) -> subprocess.Popen[bytes]:
         with (self.directory / f"{command[0]}.log").open("ab") as log:
-            return subprocess.Popen([self._assets / command[0], *command[1:]], stdout=log, stderr=log, cwd=self.directory)
+            program = shutil.which(command[0], path=f"{self._assets}:{os.environ['PATH']}")  # Debian has etcd
+            return subprocess.Popen([str(program), *command[1:]], stdout=log, stderr=log, cwd=self.directory)
 
     def _write_files(self) -> None:
         server = self.authority.server("127.0.0.1", "localhost", "kubernetes.test", "10.96.0.1")

@@ -2,48 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+import once
 import pytest
 from apiserver import api_server
-from podnet import PodNet, ping_command
+from podnet import PodNet
 from servers import crds, pytest_generate_tests, real, stand_in
+from wanting import reference, want
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Iterator
 
 __all__ = ["api_server", "crds", "pytest_generate_tests", "real", "stand_in"]
-
-ROOT = Path(__file__).resolve().parent.parent
-NO_SKIP = os.environ.get("KUBE_NODE_NO_SKIP") == "1"
-
-
-def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
-    # An expected failure is reported as skipped, too.
-    if NO_SKIP and report.skipped and not hasattr(report, "wasxfail"):
-        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
-        report.outcome = "failed"
-        report.longrepr = f"{reason}\nKUBE_NODE_NO_SKIP=1 makes this a failure: here everything that a test needs has to be present."
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    report = yield
-    _refuse_skip(report)
-    return report
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    report = yield
-    _refuse_skip(report)
-    return report
+pytest_plugins = ["running"]
 
 
 @pytest.fixture(autouse=True)
@@ -61,27 +35,30 @@ def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
+def any_cni_bin() -> Path:
+    """Return the directory with the reference plugins, of which Debian's will do: for specifications before 1.1.0."""
+    want("the reference CNI plugins")
+    return cast("Path", reference())
+
+
+@pytest.fixture(scope="session")
 def cni_bin() -> Path:
-    """Return the directory with the reference plugins."""
-    if "CNI_TEST_PATH" not in os.environ:
-        pytest.skip("set CNI_TEST_PATH to a directory with the reference CNI plugins (bridge, host-local, ...)")
-    return Path(os.environ["CNI_TEST_PATH"])
+    """Return the directory with the reference plugins of today."""
+    want("the reference CNI plugins, for 1.1.0")
+    return cast("Path", reference("1.1.0"))
 
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a directory with what `./build.sh binaries` makes; KUBE_NODE_BINARIES names one that is there already."""
-    if made := os.environ.get("KUBE_NODE_BINARIES"):
-        return Path(made)
-    directory = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        directory = directory.parent  # all workers'
-    output = directory / "built/bin"
-    with (directory / "built.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not output.exists():
-            subprocess.run([sys.executable, ROOT / "packaging/binaries.py", f"--output={output}", "--version=1.2.3-test"], check=True)
-    return output
+    made = os.environ.get("KUBE_NODE_BINARIES")
+    return Path(made) if made else once.make(once.shared(tmp_path_factory), "built")
+
+
+@pytest.fixture(scope="session")
+def short_relay(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a relay like the real one, with short seconds."""
+    return once.make(once.shared(tmp_path_factory), "short_relay")
 
 
 @pytest.fixture(scope="session")
@@ -91,11 +68,8 @@ def binaries(built: Path) -> Path:
 
 
 @pytest.fixture
-def podnet(cni_bin: Path, tmp_path: Path) -> Iterator[PodNet]:
+def podnet(any_cni_bin: Path, tmp_path: Path) -> Iterator[PodNet]:
     """Return a place where the reference plugins connect network namespaces; all of it is gone after the test."""
-    if os.geteuid() != 0 or shutil.which("ip") is None:
-        pytest.skip("network namespaces need root and the ip command (Debian: iproute2)")
-    if not ping_command():
-        pytest.skip("no ping command (Debian: iputils-ping)")
-    with PodNet(cni_bin, tmp_path) as net:
+    want("network namespaces", "ping")
+    with PodNet(any_cni_bin, tmp_path) as net:
         yield net

@@ -10,6 +10,8 @@ import subprocess
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+from patience import PATIENCE
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -176,7 +178,7 @@ class PodNet:
         """Assert that the address answers the pod. The first tries may be lost: IPv6 addresses are checked for duplicates first."""
         family = "-6" if ":" in address else "-4"
         command = ["ip", "netns", "exec", pod.name, *ping_command(), family, "-c1", "-W1", address]
-        end = time.monotonic() + 10
+        end = time.monotonic() + PATIENCE
         while True:
             done = subprocess.run(command, check=False, capture_output=True, text=True)
             if done.returncode == 0:

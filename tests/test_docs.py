@@ -17,6 +17,7 @@ from kubenode.inspection.doctor.registry import CHECKS
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
 ELSEWHERE = {"agent", "controller", "install", "pools", "try", "uninstall"}  # have pages of their own, or need none
+CONTEXT = kube_node.make_context("kube-node", [], resilient_parsing=True)
 CODES = {value for name, value in vars(errors).items() if name.isupper() and isinstance(value, int)}
 
 
@@ -37,7 +38,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_every_option_is_explained(name: str) -> None:
     """docs/reference/cli.md names each command, and each option of those that look at a node."""
     text = (ROOT / "docs/reference/cli.md").read_text()
-    command = kube_node.get_command(click.Context(kube_node), name)
+    command = kube_node.get_command(CONTEXT, name)
     assert command is not None
     assert name in text
     if name in ELSEWHERE:
@@ -71,10 +72,9 @@ def test_each_command_is_pictured() -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_pictures_of_help_are_up_to_date(name: str) -> None:
     """What a picture shows of a command's help is what the command says."""
-    command = kube_node.get_command(click.Context(kube_node), name)
+    command = kube_node.get_command(CONTEXT, name)
     assert command is not None
-    above = click.Context(kube_node, info_name="kube-node", help_option_names=["-h", "--help"])
-    said = command.get_help(click.Context(command, info_name=name, parent=above))
+    said = command.get_help(click.Context(command, info_name=name, parent=CONTEXT))
     for columns in (80, 200):
         picture = ET.parse(ROOT / f"docs/images/{name}-help-{columns}.svg")
         assert "".join(said.split()) in "".join("".join(picture.getroot().itertext()).split())

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from agentprocess import AgentProcess, write_node
+from wanting import want
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,8 +46,7 @@ class Container:
 
 @pytest.fixture
 def container(tmp_path: Path) -> Container:
-    if os.geteuid() != 0 or shutil.which("unshare") is None:
-        pytest.skip("a mount namespace needs root and the unshare command (Debian: util-linux)")
+    want("the right to mount")
     return Container(tmp_path)
 
 

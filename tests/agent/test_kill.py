@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from agentprocess import AgentProcess, answer, request
+from patience import PATIENCE, eventually
 from podnet import Answer
+from wanting import want
 
 if TYPE_CHECKING:
     from .conftest import NetConfMaker
@@ -25,11 +27,9 @@ class Traced:
     """An agent that strace may be attached to, while one thread of it waits for a call."""
 
     def __init__(self, run_dir: Path, node_file: Path, scratch: Path) -> None:
-        strace = shutil.which("strace")
-        if strace is None:
-            pytest.skip("no strace (Debian: strace)")
+        want("strace")
         self.agent = AgentProcess(run_dir, f"--node-file={node_file}", "--reclaim=off")
-        self._strace = [strace, "-f", "-q", "-s", "300"]
+        self._strace = ["strace", "-f", "-q", "-s", "300"]
         self._output = scratch / "trace"
 
     def call(self, data: bytes, *options: str) -> Answer:
@@ -37,13 +37,9 @@ class Traced:
         assert self.agent.process
         command = [*self._strace, f"--output={self._output}", *options, f"--attach={self.agent.process.pid}"]
         with subprocess.Popen(command, stderr=subprocess.DEVNULL) as tracer:
-            tasks = Path(f"/proc/{self.agent.process.pid}/task")
-            end = time.monotonic() + 10
-            while any("TracerPid:\t0\n" in (task / "status").read_text() for task in tasks.iterdir()):
-                assert time.monotonic() < end
-                time.sleep(0.005)
+            eventually(self._is_traced, "strace does not attach")
             try:
-                with self.agent.connect(10) as sock:
+                with self.agent.connect(PATIENCE) as sock:
                     sock.sendall(data)
                     sock.shutdown(socket.SHUT_WR)
                     return answer(sock)
@@ -54,9 +50,17 @@ class Traced:
                 self.agent.process.poll()  # a tracer waits for who is dead until somebody has taken note
                 tracer.terminate()
                 try:
-                    tracer.wait(2)
+                    tracer.wait(2)  # one that hangs is not waited for
                 except subprocess.TimeoutExpired:
                     tracer.kill()
+
+    def _is_traced(self) -> bool:
+        assert self.agent.process
+        try:
+            tasks = [(task / "status").read_text() for task in Path(f"/proc/{self.agent.process.pid}/task").iterdir()]
+        except (FileNotFoundError, ProcessLookupError):  # a thread has ended
+            return False
+        return not any("TracerPid:\t0\n" in task for task in tasks)
 
     def steps(self, data_dir: Path) -> list[tuple[str, int]]:
         """Return name and number of each system call that the thread with the call has made, from its request to its end."""

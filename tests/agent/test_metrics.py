@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from agentprocess import AgentProcess, write_node
-from patience import at_best, eventually
+from patience import PATIENCE, at_best, eventually
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -247,9 +247,9 @@ def test_ready_means_that_calls_are_taken(run_dir: Path) -> None:
     NodeView(str(run_dir), lambda text, _: json.loads(text), "test", Log("test")).put(manifest)
     agent = AgentProcess(run_dir, f"--kubeconfig={run_dir}/none")
     agent.launch()
+    end = time.monotonic() + PATIENCE
     try:
-        end = time.monotonic() + 20
-        while not is_ready(agent):
+        while not is_ready(agent):  # without a pause: as soon as it is
             assert time.monotonic() < end, agent.log()
         agent.connect().close()
     finally:

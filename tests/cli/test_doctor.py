@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 from agentprocess import AgentProcess
 from healthy import SCRIPTS, Doctor, follow, steps
+from wanting import want
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -89,8 +90,7 @@ def stale_socket(doctor: Doctor) -> None:
 
 def no_net(doctor: Doctor) -> None:
     """Look from a network namespace of our own."""
-    if os.geteuid() != 0 or not shutil.which("ip"):
-        pytest.skip("network namespaces need root and the ip command (Debian: iproute2)")
+    want("network namespaces")
     name = f"kn-doctor-{os.getpid()}"
     subprocess.run(["ip", "netns", "add", name], check=True)
     doctor.stack.callback(subprocess.run, ["ip", "netns", "del", name], check=True)

@@ -18,7 +18,7 @@ from kubenode.cli.main import COMMANDS, kube_node
 if TYPE_CHECKING:
     from pathlib import Path
 
-CONTEXT = click.Context(kube_node, info_name="kube-node")
+CONTEXT = kube_node.make_context("kube-node", [], resilient_parsing=True)  # with the names of the help option, which commands keep
 
 
 def examples(text: str) -> list[str]:
@@ -80,6 +80,7 @@ def test_manual_pages(tmp_path: Path) -> None:
     assert set(made) == {"kube-node.1", *(f"kube-node-{name}.1" for name in COMMANDS)}
     for name, text in made.items():
         assert ".SH EXAMPLES\n" in text
+        assert "\\-h, \\-\\-help" in text
         assert "\b" not in text
         if shutil.which("groff"):
             (tmp_path / name).write_text(text)

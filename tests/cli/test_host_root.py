@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from ourprocess import KUBE_NODE
+from wanting import want
 
 from kubenode.host.attachments import Attachments
 from kubenode.ipam.store import Attachment
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def host(tmp_path: Path) -> Path:
     """Return the host's directories: a network, a pod, and one whose network namespace is gone."""
-    if os.geteuid() != 0 or shutil.which("unshare") is None:
-        pytest.skip("a mount namespace needs root and unshare (Debian: util-linux)")
+    want("the right to mount")
     root = tmp_path / "host"
     for name in ("etc/cni/net.d", "run/netns", "run/kube-node", "var/lib/cni/networks/k8snet"):
         (root / name).mkdir(parents=True)

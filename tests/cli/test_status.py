@@ -14,7 +14,7 @@ import pytest
 import yaml
 from agentprocess import AgentProcess
 from ourprocess import KUBE_NODE
-from patience import PATIENCE
+from patience import PATIENCE, eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -180,9 +180,7 @@ def test_agent(seeded: SeededNode, tmp_path: Path) -> None:
     (seeded.run / "node.json").unlink()
     with AgentProcess(seeded.run, f"--node-file={file}") as agent:
         assert agent.process
-        end = time.monotonic() + 10
-        while not (seeded.run / "node.json").exists() and time.monotonic() < end:
-            time.sleep(0.05)
+        eventually((seeded.run / "node.json").exists, "the agent does not know its Node")
         said = seen(seeded)
         assert (said["agent"]["up"], said["agent"]["pid"]) == (True, agent.process.pid)
         assert said["node"]["name"] == "worker-2"
@@ -248,7 +246,7 @@ def test_watch(seeded: SeededNode) -> None:
             pods = [one["pod"] for one in json.loads(watching.stdout.readline())["networks"][0]["attachments"]]
         watching.send_signal(signal.SIGINT)
         watching.stdout.read()
-        assert watching.wait(10) == 130
+        assert watching.wait(PATIENCE) == 130
     assert pods == ["web/shop"]
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 from screens import SHOTS, Screen, take
+from wanting import want
 
 from kubenode.cli.main import COMMANDS
 
@@ -24,8 +23,7 @@ PICTURE = re.compile("[·█░▒▓G!x-]+")  # a bar, or a row of a map
 @pytest.fixture(scope="module")
 def screens(built: Path, cni_bin: Path) -> dict[tuple[str, int], Screen]:
     """Return what each command shows at each width."""
-    if os.geteuid() != 0 or not all(map(shutil.which, ("tmux", "unshare", "ip", "ping"))):
-        pytest.skip("needs root, tmux, unshare, ip and ping (Debian: tmux, util-linux, iproute2, iputils-ping)")
+    want("tmux", "ping", "network namespaces")
     assert cni_bin.exists()
     return {(screen.name, screen.columns): screen for screen in take([TINY, NARROW, BROAD], built)}
 

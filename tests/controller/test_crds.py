@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from controllerprocess import until
+from wanting import want
 
 from kubenode.controller.records import parse_pool
 
@@ -74,22 +74,21 @@ def test_a_pool_that_cannot_work(corner: Corner) -> None:
     """A pool that means nothing is not Ready, says why, and gives nothing until it is corrected."""
     node = corner.node("a")
     pool = corner.pool("net", [{**NET, "nodePrefix": 12}])
-    until(lambda: corner.condition(pool, "Ready")[:2] == ("False", "Invalid"), 10)
+    until(lambda: corner.condition(pool, "Ready")[:2] == ("False", "Invalid"))
     assert "from 16 to 30" in corner.condition(pool, "Ready")[2]
     assert corner.annotation(node) is None
     corner.pool("net", [NET])
-    until(lambda: corner.annotation(node) == "172.20.0.0/24", 10)
-    until(lambda: corner.condition(pool, "Ready")[0] == "True", 10)
+    until(lambda: corner.annotation(node) == "172.20.0.0/24")
+    until(lambda: corner.condition(pool, "Ready")[0] == "True")
 
 
 @pytest.mark.servers("real")
 @pytest.mark.usefixtures("controller")
 def test_kubectl_shows(corner: Corner, admin: Path) -> None:
     """`kubectl get` shows of a pool how full it is, and of a NodeSubnet whose it is."""
-    if shutil.which("kubectl") is None:
-        pytest.skip("no kubectl in PATH")
+    want("kubectl")
     pool, node = corner.pool("net", [NET]), corner.node("a")
-    until(lambda: corner.status(pool).get("allocated") == 1, 10)
+    until(lambda: corner.status(pool).get("allocated") == 1)
     kubectl = ["kubectl", f"--kubeconfig={admin}", "get"]
     row = subprocess.run([*kubectl, "subnetpools", pool, "--no-headers"], check=True, capture_output=True, text=True).stdout.split()
     assert row[:7] == [pool, "172.20.0.0/16", "1", "255", "True", "False", "False"]

@@ -69,13 +69,13 @@ def test_free_is_what_can_be_given(exclude: list[str], held: list[str]) -> None:
     assert {name: ledger.nodes[name].annotations["p"] for name in had} == had
 
 
-def test_fifteen_thousand_nodes() -> None:
-    """A first pass over 15,000 nodes, two pools and two families takes seconds, a second writes nothing, a change is looked at alone."""
+def first_pass(count: int) -> tuple[Ledger, float]:
+    """Give so many nodes subnets of two pools and two families; return the ledger, and how long it took."""
     ledger = Ledger()
     for name, number in (("net1", 64), ("net2", 128)):
         cidrs = ({"cidr": f"10.{number}.0.0/10", "nodePrefix": 26}, {"cidr": f"fd00:{number}::/48", "nodePrefix": 64})
         ledger.set_pool(parse_pool(pool(name, *cidrs)))
-    for number in range(15_000):
+    for number in range(count):
         ledger.set_node(Node(f"n{number:05}", f"u{number}", "1", {}, {}))
     began = time.process_time()
     for name in sorted(ledger.changed):
@@ -86,16 +86,25 @@ def test_fifteen_thousand_nodes() -> None:
         (annotate,) = ledger.plan(name, 0.0).writes
         assert isinstance(annotate, Annotate)
         ledger.set_node(annotate.node._replace(annotations={key: str(value) for key, value in annotate.values.items()}))
-    assert time.process_time() - began < 30
+    return ledger, time.process_time() - began
+
+
+def test_many_nodes() -> None:
+    """Eight times the nodes take about eight times as long, a second pass writes nothing, a change is looked at alone.
+
+    benchmarks/controller.py says what 15,000 nodes take.
+    """
+    ledger, took = first_pass(2000)
+    assert took < 24 * min(first_pass(250)[1] for _ in range(3))
     again = time.process_time()
     assert not any(ledger.plan(name, 0.0).writes for name in sorted(ledger.changed))
-    assert time.process_time() - again < 15
+    assert time.process_time() - again < took
     ledger.changed.clear()
     one = time.process_time()
     ledger.set_node(Node("new", "u", "1", {}, {}))
     assert ledger.changed == {"new"}
     assert len(ledger.plan("new", 0.0).writes) == 4
-    assert time.process_time() - one < 0.05
+    assert time.process_time() - one < took / 20
 
 
 @pytest.mark.parametrize(("quicker", "reasons"), [("a", ["SubnetOverlap"]), ("b", [])])

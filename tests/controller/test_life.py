@@ -53,7 +53,7 @@ def test_full_and_grown(corner: Corner) -> None:
     one, two, three = corner.node("a"), "", ""
     wait(corner, one, "172.21.0.0/25")
     two = corner.node("b")
-    until(lambda: corner.condition(pool, "Exhausted")[0] == "True", 10)
+    until(lambda: corner.condition(pool, "Exhausted")[0] == "True")
     assert two in corner.condition(pool, "Exhausted")[2]
     assert [event["reason"] for event in corner.events(pool)] == ["NodesWaiting"]
     corner.pool("net", [{**small, "exclude": []}])
@@ -61,7 +61,7 @@ def test_full_and_grown(corner: Corner) -> None:
     three = corner.node("c")
     corner.pool("net", [{**small, "exclude": []}, {"cidr": "172.22.0.0/24", "nodePrefix": 25}])
     wait(corner, three, "172.22.0.0/25")
-    until(lambda: corner.condition(pool, "Exhausted")[0] == "False", 10)
+    until(lambda: corner.condition(pool, "Exhausted")[0] == "False")
 
 
 @pytest.mark.usefixtures("controller")
@@ -72,7 +72,7 @@ def test_adoption(corner: Corner) -> None:
     pool = corner.pool("net", [V4, V6])
     new = corner.node("f")
     wait(corner, new, "172.20.0.0/24,fd00:20:0:1::/64")
-    until(lambda: "more" in corner.condition(pool, "Conflict")[2] or "rubbish" in corner.condition(pool, "Conflict")[2], 10)
+    until(lambda: "more" in corner.condition(pool, "Conflict")[2] or "rubbish" in corner.condition(pool, "Conflict")[2])
     assert {name: corner.annotation(node) for name, node in nodes.items()} == texts
     adopted = {cidr: spec["node"] for cidr, spec in corner.claims().items() if spec.get("adopted")}
     assert adopted == {"172.20.1.0/24": nodes["a"], "fd00:20::/64": nodes["a"], "172.20.2.0/25": nodes["d"]}
@@ -89,10 +89,10 @@ def test_a_node_is_created_anew(corner: Corner) -> None:
     """A node that comes back under its name, with another uid, gets its subnets back at once."""
     corner.pool("net", [V4])
     node, other = corner.node("a"), corner.node("b")
-    until(lambda: corner.annotation(node) and corner.annotation(other), 10)
+    until(lambda: corner.annotation(node) and corner.annotation(other))
     had = corner.annotation(node)
     corner.server.delete_node(node)
-    until(lambda: "releasedAt" in corner.claims()[str(had)], 10)
+    until(lambda: "releasedAt" in corner.claims()[str(had)])
     corner.node("a")
     wait(corner, node, had)
     claim = corner.claims()[str(had)]
@@ -124,7 +124,7 @@ def test_a_broken_node_subnet(corner: Corner) -> None:
     first = corner.node("a")
     wait(corner, first, "172.20.1.0/24")
     second = corner.node("b")
-    until(lambda: corner.condition(pool, "Exhausted")[0] == "True", 10)
+    until(lambda: corner.condition(pool, "Exhausted")[0] == "True")
     assert corner.annotation(second) is None
     corner.server.request("DELETE", f"{APIS}/nodesubnets/172.20.0.0-24")
     wait(corner, second, "172.20.0.0/24")
@@ -152,7 +152,7 @@ def test_shrunk_and_deleted(corner: Corner) -> None:
     node = corner.node("a")
     wait(corner, node, "172.20.0.0/24")
     corner.pool("net", [other])
-    until(lambda: corner.condition(pool, "Conflict")[1] == "InTheWay", 10)
+    until(lambda: corner.condition(pool, "Conflict")[1] == "InTheWay")
     assert node in corner.condition(pool, "Conflict")[2]
     assert "172.20.0.0/24" in corner.condition(pool, "Conflict")[2]
     assert corner.annotation(node) == "172.20.0.0/24"
@@ -171,11 +171,11 @@ def test_moving_on(corner: Corner) -> None:
     node, pool = corner.node("a"), corner.pool("net", [{"cidr": "172.20.0.0/24", "nodePrefix": 24}], reclaimAfter="1s")
     wait(corner, node, "172.20.0.0/24")
     corner.pool("net", [{"cidr": "172.24.0.0/24", "nodePrefix": 24}], reclaimAfter="1s")
-    until(lambda: corner.condition(pool, "Conflict")[1] == "InTheWay", 10)
+    until(lambda: corner.condition(pool, "Conflict")[1] == "InTheWay")
     corner.annotate(node, None)
     wait(corner, node, "172.24.0.0/24")
     until(lambda: list(corner.claims()) == ["172.24.0.0/24"], 10, corner.claims)
-    until(lambda: corner.condition(pool, "Conflict")[0] == "False", 10)
+    until(lambda: corner.condition(pool, "Conflict")[0] == "False")
 
 
 @pytest.mark.usefixtures("controller")
@@ -184,12 +184,12 @@ def test_warnings(corner: Corner) -> None:
     corner.server.create_node(f"podcidr-{corner.id}", ["172.31.7.0/24"])
     try:
         one = corner.pool("a", [{"cidr": "172.28.0.0/16", "nodePrefix": 24}])
-        until(lambda: corner.condition(one, "Ready")[0] == "True", 10)
+        until(lambda: corner.condition(one, "Ready")[0] == "True")
         time.sleep(1)  # creation is told in seconds
         two = corner.pool("b", [{"cidr": "172.28.0.0/15", "nodePrefix": 25}])
-        until(lambda: corner.condition(two, "Ready")[:2] == ("False", "Overlap"), 10)
+        until(lambda: corner.condition(two, "Ready")[:2] == ("False", "Overlap"))
         for pool, other in ((one, two), (two, one)):
-            until(lambda pool=pool: corner.condition(pool, "Conflict")[1] == "PoolOverlap", 10)  # type: ignore[misc]
+            until(lambda pool=pool: corner.condition(pool, "Conflict")[1] == "PoolOverlap")  # type: ignore[misc]
             assert other in corner.condition(pool, "Conflict")[2]
         three = corner.pool("c", [{"cidr": "172.31.0.0/16", "nodePrefix": 24}])
         until(lambda: corner.condition(three, "Conflict")[1] == "ReservedOverlap", 20)
@@ -209,7 +209,7 @@ def test_a_crash_between_object_and_annotation(corner: Corner, admin: Path, cont
     corner.server.request("POST", "/apis/kube-node.nordix.org/v1alpha1/nodesubnets", claim)
     controller.start()
     wait(corner, node, "172.20.3.0/24")
-    until(lambda: corner.condition(pool, "Ready")[0] == "True", 10)
+    until(lambda: corner.condition(pool, "Ready")[0] == "True")
     assert controller.stop() == 0
     before = len(corner.server.asked())
     controller.start()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ import yaml
 from controllerprocess import until
 from corner import APIS, ROOT
 from ourprocess import KUBE_NODE
+from wanting import want
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,8 +25,7 @@ DEPLOY = ROOT / "deploy/controller"
 
 def test_the_component(tmp_path: Path) -> None:
     """As a kustomize component it brings all of it, with the overlay's image; the Deployment runs twice, as nobody, on a read-only root."""
-    if shutil.which("kubectl") is None:
-        pytest.skip("no kubectl in PATH")
+    want("kubectl")
     overlay = {
         "components": [os.path.relpath(DEPLOY, tmp_path)],
         "images": [{"name": "kube-node", "newName": "example.com/x", "newTag": "1"}],
@@ -66,7 +65,7 @@ def test_pools(corner: Corner, admin: Path) -> None:
 
     node, other, more = corner.node("a"), corner.node("b", annotation="172.20.1.0/25"), ""
     pool = corner.pool("net", [{"cidr": "172.20.0.0/23", "nodePrefix": 25}])
-    until(lambda: corner.status(pool).get("allocated") == 2, 10)
+    until(lambda: corner.status(pool).get("allocated") == 2)
     overview = next(line for line in run().splitlines() if line.startswith(pool))
     assert overview.split() == [pool, "172.20.0.0/23", "/25", "█" * 8 + "░" * 8, "50", "%", "2", "2", corner.key]
     lines = [line.split() for line in run(pool).splitlines()]
@@ -80,7 +79,7 @@ def test_pools(corner: Corner, admin: Path) -> None:
     ]
     for name in ("c", "d", "e"):
         more = corner.node(name)
-    until(lambda: corner.condition(pool, "Exhausted")[0] == "True", 10)
+    until(lambda: corner.condition(pool, "Exhausted")[0] == "True")
     assert f"{pool}: Exhausted: nothing is left for 1 node: {more}" in run()
     assert "there is no SubnetPool nowhere" in run("nowhere")
     assert "kubectl delete subnetpool" in run(pool, "--purge", "--yes")

@@ -26,7 +26,7 @@ def test_a_second_interface(
     node = corner.node("a")
     monkeypatch.setenv("NODE_NAME", node)
     corner.pool("net", [NET])
-    until(lambda: corner.annotation(node) == "172.20.1.0/24", 10)
+    until(lambda: corner.annotation(node) == "172.20.1.0/24")
     where = {"bridge": podnet.bridge} if plugin == "bridge" else {"master": podnet.uplink()}
     ipam = {
         "type": "kube-node",
@@ -41,7 +41,7 @@ def test_a_second_interface(
     (address,) = [item["address"] for item in first.json["ips"]]
     assert ip_interface(address) in ip_network("172.20.1.0/24")
     corner.pool("net", [NET, {"cidr": "fd00:20::/60", "nodePrefix": 64}])
-    until(lambda: corner.annotation(node) == "172.20.1.0/24,fd00:20::/64", 10)
+    until(lambda: corner.annotation(node) == "172.20.1.0/24,fd00:20::/64")
     second = podnet.add(netconf, podnet.pod(), ifname="net1", cni_path=search)
     four, six = [ip_interface(item["address"]) for item in second.json["ips"]]
     assert four in ip_network("172.20.1.0/24")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from effort import examples
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -302,4 +303,4 @@ def readable(text: str | None) -> tuple[Subnet, ...]:
 
 
 TestControllers = Controllers.TestCase
-TestControllers.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestControllers.settings = settings(max_examples=examples(150), stateful_step_count=40, deadline=None)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 
+from patience import PATIENCE
+
 from kubenode.controller.queue import WorkQueue
 
 A, B, POOL = ("node", "a"), ("node", "b"), ("pool", "p")
@@ -34,7 +36,7 @@ def test_by_one_at_a_time() -> None:
         queue.add(B)
         assert await queue.get() == B
         queue.done(A)
-        assert await asyncio.wait_for(queue.get(), 1) == A
+        assert await asyncio.wait_for(queue.get(), PATIENCE) == A
         queue.done(A)
         queue.done(B)
         assert len(queue) == 0
@@ -51,14 +53,14 @@ def test_later() -> None:
         queue.add_later(A, 0.05)
         queue.add_later(A, 20)
         began = time.monotonic()
-        assert await asyncio.wait_for(queue.get(), 1) == A
+        assert await asyncio.wait_for(queue.get(), PATIENCE) == A
         assert time.monotonic() - began >= 0.04
         pauses = []
         for _ in range(3):
             queue.failed(A)
             queue.done(A)
             began = time.monotonic()
-            await asyncio.wait_for(queue.get(), 3)
+            await asyncio.wait_for(queue.get(), PATIENCE)
             pauses.append(time.monotonic() - began)
         assert pauses[2] > pauses[0]
         queue.clear()

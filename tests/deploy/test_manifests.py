@@ -16,6 +16,7 @@ import yaml
 from agentprocess import AgentProcess, pod_args, write_node
 from apiserver import api_server
 from patience import eventually
+from wanting import want
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,17 +31,14 @@ COMPONENTS = [[], ["bridge"], ["scrape"], ["bridge", "scrape"]]
 
 @pytest.fixture(scope="module", autouse=True)
 def _kubectl() -> None:
-    if shutil.which("kubectl") is None:
-        pytest.skip("no kubectl in PATH")
+    want("kubectl")
 
 
 @pytest.fixture(scope="module")
 def helm() -> str:
     """Return the helm command; $HELM may name it."""
-    found = os.environ.get("HELM") or shutil.which("helm")
-    if not found:
-        pytest.skip("no helm in PATH, and HELM names none")
-    return found
+    want("helm")
+    return os.environ.get("HELM") or "helm"
 
 
 @pytest.fixture

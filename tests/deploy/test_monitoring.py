@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import shutil
 import subprocess
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ import yaml
 from agentprocess import AgentProcess, write_node
 from monitored import Monitored
 from patience import eventually
+from wanting import want
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,8 +29,7 @@ EXPRESSIONS = [target["expr"] for panel in DASHBOARD["panels"] for target in pan
 
 
 def promtool(*words: str | Path) -> str:
-    if shutil.which("promtool") is None:
-        pytest.skip("no promtool in PATH (Debian: prometheus)")
+    want("promtool")
     done = subprocess.run(["promtool", *words], check=False, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -98,8 +97,7 @@ def test_only_metrics_that_exist_are_asked_for(told: str) -> None:
 
 def test_every_query_shows_something(api_server: RealApiServer, tmp_path: Path) -> None:
     """With agents that have had pods, errors, leaks and an API server that was away, each query has values, and each legend its labels."""
-    if shutil.which("prometheus") is None:
-        pytest.skip("no prometheus in PATH (Debian: prometheus)")
+    want("prometheus")
     with Monitored(tmp_path, api_server, 1) as monitored:
         (worker,) = monitored.workers
         assert worker.agent.call("CHECK", worker.confs[0], "nobody").code == 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import threading
 import time
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 from callplugin import environment
+from wanting import want
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs/reference/host-local.md"
 V4, V6 = {"subnet": "10.0.0.0/29"}, {"subnet": "fd00::/64"}
@@ -236,12 +236,11 @@ def test_failed_add(theirs: Plugin, ours: Plugin) -> None:
 
 def test_one_lock(theirs: Plugin, ours: Plugin) -> None:
     """The lock is taken once for an ADD of several range sets."""
-    strace = shutil.which("strace")
-    assert strace, "strace shows it (Debian: strace)"
+    want("strace")
     locks = []
     for plugin in (theirs, ours):
         netconf = {"cniVersion": "1.0.0", "name": "net", "ipam": {"ranges": BOTH, "dataDir": str(plugin.data_dir)}}
-        command = [strace, "-f", "-e", "trace=flock", str(plugin.executable)]
+        command = ["strace", "-f", "-e", "trace=flock", str(plugin.executable)]
         done = subprocess.run(
             command, input=json.dumps(netconf), env=environment("ADD", path=["/none"]), capture_output=True, text=True, check=True
         )

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 from callplugin import environment
+from effort import examples
+from wanting import DEBIANS_CNI, want
 
 from kubenode.host.log import Log
 from kubenode.plugins import drop_in, skel
@@ -21,7 +23,7 @@ from kubenode.plugins.standalone import Standalone
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-OLDER = Path("/usr/lib/cni/host-local")  # where Debian has 1.1.1
+OLDER = DEBIANS_CNI / "host-local"
 V4 = ["10.0.0.0/29", "10.0.0.8/30", "10.0.1.0/28", "10.0.0.0/24"]
 V6 = ["fd00::/125", "fd00::8/126", "fd00:1::/124", "fd00::/64"]
 BAD = ["10.0.0.1/29", "10.0.0.0/31", "fd00::1/64", "fd00::/127", "::ffff:10.0.0.0/120"]
@@ -211,17 +213,17 @@ NEW = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
 
 
 @pytest.fixture(params=["1.9.1", "1.1.1"])
-def reference(request: pytest.FixtureRequest, cni_bin: Path) -> tuple[Path, list[str]]:
+def reference(request: pytest.FixtureRequest) -> tuple[Path, list[str]]:
     """Return the reference's host-local of today and of Debian 12, with the versions that it knows."""
     if request.param == "1.9.1":
+        cni_bin: Path = request.getfixturevalue("cni_bin")
         return cni_bin / "host-local", NEW
-    if not OLDER.exists():
-        pytest.skip("no host-local 1.1.1 here (Debian: containernetworking-plugins)")
+    want("the reference CNI plugins 1.1.1")
     return OLDER, NEW[:-1]
 
 
 def sequences(count: int, seed: int, run: Callable[[random.Random], None]) -> None:
-    for number in range(count):
+    for number in range(examples(count)):
         try:
             run(random.Random(seed + number))
         except AssertionError as error:

@@ -5,16 +5,18 @@ Here are the blocks that need no cluster; tests/e2e/walk.py has the others.
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pages
 import pytest
+from wanting import want
 
 sys.path.append(str(pages.ROOT / "tests/e2e"))
 import walk
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 HERE = [page for page in pages.PAGES if pages.steps(page)]
 ON_A_CLUSTER = {(scene.page, scene.mark) for scene in walk.SCENES}
@@ -29,8 +31,7 @@ HOW_TOS = [page for page in pages.PAGES if page.parent.name in ("how-to", "tutor
 @pytest.mark.parametrize("page", HERE, ids=[str(page.relative_to(pages.ROOT)) for page in HERE])
 def test_page(page: Path, built: Path, tmp_path: Path) -> None:
     """Each command of the page works, in their order, and prints what the page says."""
-    if os.geteuid() != 0 or not Path("/usr/lib/cni/bridge").exists() or not all(map(shutil.which, ("ip", "ping", "curl", "unshare"))):
-        pytest.skip("needs root, ip, ping, curl, unshare and /usr/lib/cni (Debian: containernetworking-plugins)")
+    want("git", "network namespaces", "ping", "curl", "the reference CNI plugins in /usr/lib/cni")
     place = tmp_path / "kube-node"
     pages.checkout(built, place)
     before = pages.emptied(*pages.EMPTY) + "ip link set lo up\n"

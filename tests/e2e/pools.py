@@ -7,7 +7,7 @@ plugin that it names is run. Then the controller that leads is deleted, and the 
 
     pools.py [--bin=_output/bin]
 
-As walk.py; the API server has to serve custom resources (tests/e2e/custom_resources.py says). Takes about a minute and a half.
+As walk.py; the API server has to serve custom resources. Takes about a minute and a half.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from callplugin import environment, execute
+from effort import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -27,7 +28,7 @@ COMMANDS: dict[str, Mapping[str, skel.Command]] = {
     "host-local": drop_in.COMMANDS,
 }
 KNOWN = {*range(1, 8), 11, 50, *range(101, 118), 999}  # without 100: a fault of ours
-CASES = settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+CASES = settings(max_examples=examples(400), deadline=None, suppress_health_check=list(HealthCheck))
 SMALL = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
 ODD = SMALL | st.lists(SMALL, max_size=3) | st.dictionaries(st.text(max_size=8), SMALL, max_size=3)
 TEXTS = st.sampled_from(
@@ -284,7 +285,7 @@ KUBECONFIG: dict[str, Any] = {
 
 @pytest.mark.usefixtures("capture")
 @given(plugin=PLUGINS, content=changed(KUBECONFIG).map(encoded) | st.binary(max_size=60))
-@settings(CASES, max_examples=150)
+@settings(CASES, max_examples=examples(150))
 def test_kubeconfigs(plugin: str, content: bytes) -> None:
     """A kubeconfig with anything in it, where there is no view; nobody listens at the address that a good one has."""
     with tempfile.TemporaryDirectory() as directory:
@@ -298,7 +299,7 @@ def test_kubeconfigs(plugin: str, content: bytes) -> None:
 
 
 @given(data=st.data())
-@settings(CASES, max_examples=60)
+@settings(CASES, max_examples=examples(60))
 def test_executables(binaries: Path, data: st.DataObject) -> None:
     """The same through the executables: nothing but the answer on standard output, no traceback anywhere."""
     directory = Path(tempfile.mkdtemp())

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from effort import examples
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -289,7 +290,7 @@ def _name(entry: Reservation) -> str:
     return entry.name
 
 
-Both.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+Both.TestCase.settings = settings(max_examples=examples(60), stateful_step_count=40, deadline=None)
 TestBoth = Both.TestCase
 
 

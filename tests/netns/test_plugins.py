@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from links import ON_INTERFACES
 from podnet import ip
+from wanting import want
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -182,8 +183,7 @@ def test_try(podnet: PodNet, binaries: Path, cni_bin: Path, *, as_json: bool) ->
 
 def test_try_without_root(built: Path) -> None:
     """Where no pods can be made, `try` says why and asks for addresses alone."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can run it as somebody else")
+    want("root", "setpriv")
     with tempfile.TemporaryDirectory() as directory:  # where another user may read
         os.chmod(directory, 0o755)
         shutil.copytree(built, f"{directory}/bin")

@@ -19,7 +19,7 @@ listing() { (cd "$root" && find . -xdev \( -path ./proc -o -path ./var/lib/dpkg 
 
 for release in "$@"; do
     root=$roots/$release
-    "$project/tests/packages/root.sh" "$release" "$root"
+    "$project/tests/packages/root.sh" "$release" "$root" python3-minimal,libpython3-stdlib # what the package depends on, and nothing else
     listing >"$roots/before"
     cp "$package" "$root/tmp/kube-node.deb"
     chroot "$root" dpkg -i /tmp/kube-node.deb >/dev/null

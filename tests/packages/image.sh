@@ -26,22 +26,13 @@ clean() {
 trap clean EXIT
 
 targets() { apt-get indextargets --format "$1" 'Identifier: Packages' | grep " $release"; }
-setting() { "$project/.venv/bin/pip" config list | sed -n "s/^[a-z:]*\.$1='\(.*\)'$/\1/p" | tail -1; }
 container=$(buildah from scratch)
 root=$(buildah mount "$container")
 mirror=$(targets '$(REPO_URI) $(CODENAME)' | grep -v security | head -1 | cut -d' ' -f1)
 [ -n "$mirror" ] || die "this machine is not the Debian $release of the Dockerfile"
 debootstrap --variant=minbase "$release" "$root" "$mirror" >"$scratch/log" 2>&1 || die "debootstrap: $(cat "$scratch/log")"
 targets 'deb $(REPO_URI) $(CODENAME) $(COMPONENT)' >"$root/etc/apt/sources.list"
-apt-config dump | grep -E '^Acquire::(https?|Check-)' >"$root/etc/apt/apt.conf.d/machine" || true
-{
-    echo '[global]'
-    if [ -n "$(setting index-url)" ]; then echo "index-url = $(setting index-url)"; fi
-    if [ -n "$(setting cert)" ]; then
-        cp -L "$(setting cert)" "$root/etc/pip.crt"
-        echo 'cert = /etc/pip.crt'
-    fi
-} >"$root/etc/pip.conf"
+"$project/tests/packages/settings.sh" "$root"
 buildah commit --quiet --rm "$container" "docker.io/library/$base" >/dev/null
 
 buildah bud --quiet --isolation=chroot --pull-never --build-arg "VERSION=$version" --tag "$image" "$project" >"$scratch/log" 2>&1 ||

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from callplugin import Network
+from wanting import want
 from ways import activated, binaries, pytest_generate_tests
 
 if TYPE_CHECKING:
@@ -22,11 +23,12 @@ __all__ = ["activated", "binaries", "pytest_generate_tests"]
 
 
 @pytest.fixture(params=["embedded", "host-local"])
-def path(request: pytest.FixtureRequest, tmp_path: Path, cni_bin: Path) -> list[Path]:
+def path(request: pytest.FixtureRequest, tmp_path: Path) -> list[Path]:
     """Return a CNI_PATH without host-local, and one with the reference's."""
     directory = tmp_path / "cni-bin"
     directory.mkdir()
     if request.param == "host-local":
+        cni_bin: Path = request.getfixturevalue("cni_bin")
         (directory / "host-local").symlink_to(cni_bin / "host-local")
     return [directory]
 
@@ -79,10 +81,8 @@ def node(api_server: RealApiServer, monkeypatch: pytest.MonkeyPatch) -> Iterator
 @pytest.fixture
 def machine_id() -> str:
     """Return what this machine's Node has as its machineID."""
-    path = Path("/etc/machine-id")
-    if not path.exists() or not path.read_text().strip():
-        pytest.skip("this machine has no /etc/machine-id (systemd-machine-id-setup)")
-    return path.read_text().strip()
+    want("a machine-id")
+    return Path("/etc/machine-id").read_text().strip()
 
 
 @pytest.fixture

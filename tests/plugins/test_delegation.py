@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from callplugin import Network
 from patience import PATIENCE
+from wanting import DEBIANS_CNI, want
 
 if TYPE_CHECKING:
     from callplugin import NetworkMaker, ViewWriter
 
-OLDER = Path("/usr/lib/cni")  # where Debian has the reference plugins 1.1.1
 RESULT = {"cniVersion": "1.1.0", "ips": [{"address": "10.9.9.9/24"}], "from": "the delegate"}
 
 
@@ -174,12 +174,12 @@ def test_exclude_needs_the_embedded_allocator(binaries: Path, tmp_path: Path, re
 
 
 @pytest.fixture(params=["1.9.1", "1.1.1"])
-def reference(request: pytest.FixtureRequest, cni_bin: Path) -> Path:
+def reference(request: pytest.FixtureRequest) -> Path:
     """Return a directory with the reference's host-local: of today, and of Debian 12."""
-    directory = cni_bin if request.param == "1.9.1" else OLDER
-    if not (directory / "host-local").exists():
-        pytest.skip("no host-local 1.1.1 here (Debian: containernetworking-plugins)")
-    return directory
+    if request.param == "1.9.1":
+        return request.getfixturevalue("cni_bin")  # type: ignore[no-any-return]
+    want("the reference CNI plugins 1.1.1")
+    return DEBIANS_CNI
 
 
 def test_either_goes_on_from_the_other(binaries: Path, tmp_path: Path, reference: Path, view: ViewWriter) -> None:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from compile_relay import ARCHITECTURES, CompileError, choose, compile_relay, fault, here
+from compile_relay import ARCHITECTURES, choose, compile_relay, fault, here
 from fakeagent import FakeAgent, answer, parse
+from wanting import QEMU, want
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 NAMES = ("kube-node", "node-annotation", "host-local")
-QEMU = {"armv7": "arm"}
+NAMES_OF_QEMU = {"armv7": "arm"}
 
 
 def works(command: list[str | Path], directory: Path) -> None:
@@ -39,16 +39,12 @@ def works(command: list[str | Path], directory: Path) -> None:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_architecture(tmp_path: Path, architecture: str) -> None:
     """zig makes a static program of less than 32 kB for each architecture; it works (others than this machine's under qemu)."""
-    try:
-        choose("zig")
-    except CompileError as error:
-        pytest.skip(str(error))
+    want("zig")
     command: list[str | Path] = [tmp_path / "relay"]
     if architecture != here():
-        qemu = shutil.which(f"qemu-{QEMU.get(architecture, architecture)}-static")
-        if qemu is None:
-            pytest.skip(f"no qemu to run programs for {architecture} (Debian: qemu-user-static)")
-        command.insert(0, qemu)
+        machine = NAMES_OF_QEMU.get(architecture, architecture)
+        want(f"qemu for {machine}")
+        command.insert(0, QEMU.format(machine))
     compile_relay(tmp_path / "relay", architecture, '1.0 "x"', "zig")
     assert fault((tmp_path / "relay").read_bytes(), architecture) == ""
     assert (tmp_path / "relay").stat().st_size < 32 << 10
@@ -57,8 +53,7 @@ def test_every_architecture(tmp_path: Path, architecture: str) -> None:
 
 def test_by_gcc(tmp_path: Path) -> None:
     """Where there is no zig, gcc makes a static program for its own machine."""
-    if shutil.which("gcc") is None:
-        pytest.skip("no gcc here (Debian: gcc libc6-dev)")
+    want("gcc")
     compile_relay(tmp_path / "relay", here(), '1.0 "x"', "gcc")
     works([tmp_path / "relay"], tmp_path)
 
@@ -82,8 +77,7 @@ def fails(*arguments: str, path: str = os.defpath) -> str:
 
 def test_gcc_is_for_one_machine(tmp_path: Path) -> None:
     """With gcc alone all architectures are an error that says what to install, and nothing is made."""
-    if shutil.which("gcc") is None:
-        pytest.skip("no gcc here (Debian: gcc libc6-dev)")
+    want("gcc")
     said = fails(f"--output={tmp_path}/bin", "--arch=all", "--cc=gcc")
     assert f"gcc makes programs for {platform.machine()} only" in said
     assert "pip install ziglang" in said

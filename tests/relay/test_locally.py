@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from effort import examples
 from fakeagent import FakeAgent, answer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -232,7 +233,7 @@ def test_all_closed(place: Place, closed: str) -> None:
     assert agent.requests == [b""]
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=examples(150), suppress_health_check=[HealthCheck.too_slow])
 @given(path=st.binary(min_size=1, max_size=100).filter(lambda path: b"\0" not in path))
 def test_errors_are_json(shared_place: Place, path: bytes) -> None:
     """Whatever bytes a path has, the error object is valid JSON in UTF-8."""
@@ -242,7 +243,7 @@ def test_errors_are_json(shared_place: Place, path: bytes) -> None:
     assert done.stdout.count(b"\n") == 1
 
 
-@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=examples(100), suppress_health_check=[HealthCheck.too_slow])
 @given(path=st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=25))
 def test_errors_show_paths_as_they_are(shared_place: Place, path: str) -> None:
     """A path in UTF-8 is shown as it is."""

@@ -7,6 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from effort import examples
 from fakeagent import Connection, FakeAgent, Request, answer, parse
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -28,7 +29,7 @@ def test_byte_for_byte(place: Place) -> None:
     assert agent.requests == [b'kn1\0kube-node\0CNI_COMMAND=ADD\0CNI_ARGS=A=1;B=2\0CNI_=\0\0{"a": "\0"}\n']
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=examples(150), suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(environ=ENVIRONMENTS, stdin=st.binary(max_size=300), plugin=NO_NUL.filter(lambda name: name and b"/" not in name))
 def test_any_bytes(shared_place: Place, environ: dict[bytes, bytes], stdin: bytes, plugin: bytes) -> None:
     """Whatever bytes name, environment and stdin have, the agent gets them as they are."""

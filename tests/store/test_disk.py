@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from callplugin import Network, environment
+from wanting import want
 
 from kubenode.host.log import Log
 from kubenode.plugins import drop_in, skel
@@ -32,8 +33,7 @@ def net(binaries: Path, tmp_path: Path) -> Network:
 @pytest.fixture
 def mounted(tmp_path: Path) -> Iterator[Path]:
     """Return a file system of 10 blocks and 12 files."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting needs root")
+    want("the right to mount")
     directory = tmp_path / "networks"
     directory.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40k,nr_inodes=13", "none", directory], check=True)
@@ -90,8 +90,7 @@ def test_del_where_nothing_can_be(binaries: Path, tmp_path: Path, data_dir: str)
 
 def test_no_permission(binaries: Path) -> None:
     """Who may not write there gets an error with the path."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can run it as somebody else")
+    want("root", "setpriv")
     with tempfile.TemporaryDirectory() as directory:
         os.chmod(directory, 0o755)
         shutil.copytree(binaries, f"{directory}/bin")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from callplugin import environment
+from wanting import want
 
 from kubenode.host.log import Log
 from kubenode.plugins import drop_in, skel
@@ -26,10 +27,8 @@ class Strace:
     """Our host-local under strace, which kills it before a given call of a given system call."""
 
     def __init__(self, executable: Path, data_dir: Path) -> None:
-        strace = shutil.which("strace")
-        if strace is None:
-            pytest.skip("no strace (Debian: strace)")
-        self.command = [strace, "-f", "-s", "0"]
+        want("strace")
+        self.command = ["strace", "-f", "-s", "0"]
         self.executable = executable
         self.data_dir = data_dir
         netconf = {"cniVersion": "1.1.0", "name": "net", "ipam": {"type": "host-local", "dataDir": str(data_dir), **IPAM}}

@@ -76,7 +76,7 @@ def unpack_kernel(directory: Path) -> Path:
 def make_root(root: Path, kernel: Path, debian: str, tree: Path) -> None:
     """Make the guest's root: Debian's base, what a node has on top of that, the kernel's modules, and a tree of files from the host."""
     base = Path(os.environ.get("KUBE_NODE_DEB_ROOTS", root.parent), debian)
-    run(ROOT / "tests/packages/root.sh", debian, base)
+    run(ROOT / "tests/packages/root.sh", debian, base, "python3-minimal,libpython3-stdlib")
     run("cp", "-a", base, root)
     chroot = ("chroot", root, "env", "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C.UTF-8")
     run(*chroot, "apt-get", "update", "-qq")
@@ -123,7 +123,7 @@ class Machine:
             "-device", "virtserialport,chardev=port,name=guest",
             "-qmp", f"unix:{self._monitor},server=on,wait=off",
         ])  # fmt: skip
-        wait("qemu's sockets", 20, self._monitor.exists)
+        wait("qemu's sockets", PATIENCE, self._monitor.exists)
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.connect(str(self._port))
         return self

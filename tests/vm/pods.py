@@ -27,7 +27,7 @@ def main() -> None:
     runtime.start()
     while not ended.wait(0.5):
         pass
-    runtime.stop(60)
+    runtime.stop(240)
     runtime.collect(network)
     result.write_text(json.dumps({"wrong": runtime.wrong, "calls": runtime.calls, "longest": runtime.longest}))
 

@@ -1,0 +1,67 @@
+#!/bin/sh
+# The README's commands on Debian systems that have nothing but their base, as root and as an ordinary user: what is missing is named and
+# installed, or named and done without. Each release has another Python.
+#
+#     tests/packages/fresh.sh [RELEASE…]     default: bookworm trixie forky; as root, with debootstrap
+set -eu
+[ $# -gt 0 ] || set -- bookworm trixie forky
+project=$(cd "$(dirname "$0")/../.." && pwd)
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+export LC_ALL=C.UTF-8
+
+die() { printf 'fresh.sh: %s: %s; it printed:\n' "$release" "$*" >&2 && cat "$scratch/log" >&2 && exit 1; }
+prints() { grep -q -e "$1" "$scratch/log" || die "$what does not print “$1”"; }
+silent() { ! grep -e "$1" "$scratch/log" || die "$what prints “$1”"; }
+
+# as USER CLONE COMMAND: alone with its processes and mounts.
+as() {
+    what="$3 as $1, in $2's clone"
+    # shellcheck disable=SC2016 # for the inner shell
+    unshare --mount --pid --fork --kill-child sh -ec '
+        root=$1
+        mount -t proc proc "$root/proc" && mount -t sysfs sysfs "$root/sys" && mount --rbind /dev "$root/dev" && mount -t tmpfs none "$root/run"
+        exec chroot --userspec="$2" "$root" env -i HOME="/srv/$2" TERM=dumb LC_ALL=C.UTF-8 \
+            PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin sh -ec "cd /srv/$3/kube-node && $4"
+    ' sh "$root" "$@" >"$scratch/log" 2>&1
+}
+fine() { as "$@" || die "$what fails"; }
+fails() { ! as "$@" || die "$what does not fail"; }
+clone() {
+    mkdir -p "$root/srv/$1/kube-node"
+    (cd "$project" && git ls-files -z | xargs -0 cp --parents -t "$root/srv/$1/kube-node")
+    chroot "$root" chown -R "$1:" "/srv/$1"
+}
+
+for release in "$@"; do
+    root=$scratch/$release
+    "$project/tests/packages/root.sh" "$release" "$root"
+    "$project/tests/packages/settings.sh" "$root"
+    chroot "$root" useradd user
+    clone root
+    clone user
+
+    fails user user './build.sh try'
+    prints "without Debian's python3-venv containernetworking-plugins iproute2 iputils-ping, which this installs as root"
+    fine root root './build.sh try'
+    prints "^build.sh: installing Debian's python3-venv containernetworking-plugins"
+    prints '^build.sh: installing in .venv, '
+    prints 'Pods, bridge and reservations are gone again'
+    silent 'Only addresses'
+    fine root root './build.sh try'
+    silent '^build.sh'
+
+    fine user user './build.sh try'
+    prints 'Only addresses, no pods: network namespaces need root'
+    prints 'as root the pods are network namespaces'
+    ln -sf /nowhere/python3 "$root/srv/user/kube-node/.venv/bin/python3" # as an upgrade of pyenv's leaves it
+    fine user user './build.sh test --quick'
+    prints '^build.sh: making .venv with'
+    quick=$(tail -n 1 "$scratch/log")
+
+    fine user root './build.sh try'
+    fails user root './build.sh binaries'
+    prints "/srv/root/kube-node/.venv has to change, and it is root's: as root, rm -r"
+    echo "fresh.sh: $release, $(chroot "$root" python3 --version): $quick"
+    rm -rf "$root"
+done

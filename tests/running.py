@@ -1,0 +1,118 @@
+"""What a run of the tests is: on how many workers, which tests, in what order, and what the end says of those that were left out."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import effort
+import once
+import pytest
+import wanting
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+NO_SKIP = os.environ.get("KUBE_NODE_NO_SKIP") == "1"
+LONG = {"built", "short_relay", "cni_bin", "podnet", "api_server", "crds", "agent", "controller"}  # fixtures
+LONG_FILES = ("chaos", "differential", "docs", "fuzz", "netns")  # directories
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("kube-node")
+    group.addoption(
+        "--quick", action="store_true", help="what to run after each change: less than a minute, without what starts anything big"
+    )
+    group.addoption(
+        "--shuffle", type=int, metavar="SEED", help="files in a random order, and the tests of each, without workers unless -n says"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    effort.load(quick=config.option.quick)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Do without workers where a person tries a few files, or something that workers cannot do; else one a processor."""
+    option = config.option
+    few = all(".py" in argument for argument in config.args) or (option.keyword and not option.keyword.startswith("not "))
+    return 0 if few or config.getoption("lf", default=False) or option.capture == "no" or option.shuffle is not None else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.option.quick:
+        left_out = [item for item in items if _is_long(item)]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
+    if config.option.shuffle is not None:
+        rng = random.Random(config.option.shuffle)
+        files = [list(group) for _, group in groupby(items, lambda item: item.path)]
+        rng.shuffle(files)
+        for tests in files:
+            rng.shuffle(tests)
+        items[:] = [item for tests in files for item in tests]
+
+
+def _is_long(item: pytest.Item) -> bool:
+    directory = item.path.parent.name
+    return directory in LONG_FILES or "slow" in item.keywords or bool(LONG & set(getattr(item, "fixturenames", ())))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:
+    config = session.config
+    if config.option.collectonly or session.testsfailed:
+        return
+    capture = config.pluginmanager.getplugin("capturemanager")
+
+    def tell(text: str) -> None:
+        with capture.global_and_fixture_disabled():
+            sys.stderr.write(f"\n{text}\n")
+            sys.stderr.flush()
+
+    once.make_all(session.items, config._tmp_path_factory, tell)  # type: ignore[attr-defined]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    once.check(item, item.config._tmp_path_factory)  # type: ignore[attr-defined]
+
+
+def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    # An expected failure is reported as skipped, too.
+    if NO_SKIP and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = (
+            f"{_reason(report)}\nKUBE_NODE_NO_SKIP=1 makes this a failure: here everything that a test needs has to be present."
+        )
+
+
+def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
+    return str(report.longrepr[2] if isinstance(report.longrepr, (tuple, list)) else report.longrepr)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    _refuse_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    _refuse_skip(report)
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = terminalreporter.stats.get("skipped", [])
+    if skipped:
+        terminalreporter.section(f"{len(skipped)} tests were left out, for want of")
+        for line in wanting.summary(_reason(report) for report in skipped):
+            terminalreporter.line(line)
