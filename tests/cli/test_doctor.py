@@ -413,7 +413,7 @@ def test_beside_another_cni(doctor: Doctor, multus: str) -> None:
     calico(doctor, "05-calico.conflist")
     annotate(doctor, "172.20.2.0/24")
     definition = {"kind": "NetworkAttachmentDefinition", "metadata": {"name": "net1"}}
-    config = doctor.node.conf("net1", "macvlan", annotation="example.com/net1")
+    config = {**doctor.node.conf("net1", "macvlan", annotation="example.com/net1"), "capabilities": {"ips": True}}
     doctor.write("net1.yaml", json.dumps({**definition, "spec": {"config": json.dumps(config)}}))
     if multus != "none":
         path = doctor.node.net / "05-calico.conflist"
@@ -424,6 +424,21 @@ def test_beside_another_cni(doctor: Doctor, multus: str) -> None:
     (said,) = [one["what"] for one in answer.json["checks"] if one["check"] == "pod-network"]
     assert "k8s-pod-network" in said
     assert "kube-node is not this node's pod network" in said
+
+
+def test_a_definition_without_the_capability(doctor: Doctor) -> None:
+    """A NetworkAttachmentDefinition without the capability `ips` costs pods their second address: it is told of; with it all is well."""
+    annotate(doctor, "172.20.2.0/24")
+    config = doctor.node.conf("net1", "macvlan", annotation="example.com/net1")
+    found = {}
+    for capabilities in (None, {}, {"mac": True}, {"ips": False}, {"ips": True}):
+        spec = {"config": json.dumps({**config, "capabilities": capabilities})}
+        doctor.write("net1.yaml", json.dumps({"kind": "NetworkAttachmentDefinition", "metadata": {"name": "net1"}, "spec": spec}))
+        answer = doctor.run(f"--config={doctor.node.directory}/net1.yaml", "--json").json["checks"]
+        found[json.dumps(capabilities)] = [(one["check"], one["state"], one["advice"]) for one in answer if one["state"] != "ok"]
+    assert found.pop('{"ips": true}') == []
+    advice = f'add "capabilities": {{"ips": true}} beside "type": "macvlan" in {doctor.node.directory}/net1.yaml'
+    assert all(one == [("static-ips", "warning", advice)] for one in found.values())
 
 
 def test_pods_network_behind_multus(doctor: Doctor) -> None:

@@ -40,6 +40,7 @@ CHECKS = (
     Check("exhaustion", "no pool is over 80 % full", networks.exhaustion),
     Check("ipv4-limit", "every pod can reach the API server's address", networks.ipv4_limit),
     Check("default-gateway", "no secondary network takes the default route", networks.default_gateway),
+    Check("static-ips", "every definition for Multus has the capability ips, or none is named", networks.static_ips),
     Check("access", "nobody but root changes reservations", store.access),
     Check("reboot", "no reservations yet", store.reboot),
     Check("torn", "every reservation says whose it is", store.torn),
