@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kubenode.cni.errors import INSTALLATION, IO_FAILURE, CNIError
 from kubenode.host import boot, delegate, files, installed
-from kubenode.host.installed import Entry, Installed
+from kubenode.host.cniconfig import DEFAULT_CONFIG_DIR
+from kubenode.host.installed import CONFLIST, NEEDS, Entry, Installed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from kubenode.host.root import HostRoot
 
@@ -28,7 +29,7 @@ SET_ASIDE = ".before-kube-node"  # how the name of a foreign file ends that ours
 class Part(NamedTuple):
     """One file as it is to be, at a path of the host; or a directory, copied from `tree`.
 
-    `living`: it is written anew by the agent, too, so that whatever it holds is ours.
+    `living`: it is written anew by the agent, too, so that whatever it holds is ours. `option`: which option brought it, "" for plugins.
     """
 
     path: str
@@ -36,6 +37,7 @@ class Part(NamedTuple):
     mode: int = 0o644
     tree: str = ""
     living: bool = False
+    option: str = ""
 
     def digest(self) -> str:
         return installed.tree_digest(self.tree) if self.tree else installed.digest(self.content)
@@ -54,14 +56,37 @@ class Installation:
 
     def __init__(self, root: HostRoot, bin_dir: str) -> None:
         self._root = root
+        self._plugins = os.path.dirname(os.path.join(bin_dir, ""))
         self._bin_dir = root.path(bin_dir)
         self._installed = Installed(self._bin_dir)
 
-    def install(self, parts: Sequence[Part], *, force: bool = False, dry_run: bool = False) -> list[Step]:
-        """Put these parts in place, in this order, and remove what an earlier installation had besides."""
+    def before(self) -> Installed:
+        """Return what the record says of the last installation."""
+        found = Installed(self._bin_dir)
+        try:
+            found.read()
+        except OSError as error:
+            raise CNIError(IO_FAILURE, f"{found.path}: {error.strerror}", "only root may do this") from None
+        return found
+
+    def install(
+        self,
+        parts: Sequence[Part],
+        given: Collection[str] = (),
+        options: Mapping[str, str] | None = None,
+        *,
+        force: bool = False,
+        dry_run: bool = False,
+    ) -> list[Step]:
+        """Put these parts in place, in this order, and remove what an earlier installation had besides.
+
+        What an option brought that is not among `given` stays. `options` are those to be remembered.
+        """
         with self._held(dry_run=dry_run):
+            self._require_exec()
+            self._installed.options |= options or {}
             steps = [self._step(part, force=force) for part in parts]
-            obsolete = self._obsolete({part.path for part in parts})
+            obsolete = self._obsolete({part.path for part in parts}, given)
             foreign = [step for step in steps if step.what == "leave"]
             if foreign:
                 raise CNIError(
@@ -69,7 +94,7 @@ class Installation:
                     "; ".join(f"{step.path} {step.why}" for step in foreign),
                     f"nothing was changed; --force sets what is there aside (*{SET_ASIDE}), and uninstall brings it back",
                 )
-            steps += [Step("remove", path, "this version has no such file") for path in obsolete]
+            steps += [Step("remove", path, "is not meant any more") for path in obsolete]
             if not dry_run:
                 self._carry_out(parts, steps, obsolete)
             return steps
@@ -110,9 +135,14 @@ class Installation:
             return Step("replace", part.path, f"what was there is now {part.path}{SET_ASIDE}")
         return Step("leave", part.path, "was changed since it was installed" if entry else "is not ours")
 
-    def _obsolete(self, wanted: set[str]) -> list[str]:
-        """Return what the record has and this installation has not; but for the last tree: calls under way import from it."""
-        obsolete = [path for path in self._installed.entries if path not in wanted]
+    def _obsolete(self, wanted: set[str], given: Collection[str]) -> list[str]:
+        """Return what the record has and this installation has not; but for the last tree: calls under way import from it.
+
+        A plugin's file is another version's; anything else is a `given` option's, or it stays.
+        """
+        entries = self._installed.entries.items()
+        meant = {path for path, entry in entries if (entry.option not in given if entry.option else os.path.dirname(path) != self._plugins)}
+        obsolete = [path for path in self._installed.entries if path not in wanted | meant]
         trees = [path for path in obsolete if self._installed.entries[path].tree]
         unchanged = [path for path in obsolete if path in trees or self._installed.entries[path].has(installed.digest_of(self._path(path)))]
         return [path for path in unchanged if path not in trees[-1:]]
@@ -139,8 +169,13 @@ class Installation:
         for part, step in zip(parts, steps, strict=False):
             before = self._installed.entries.pop(part.path, Entry(()))  # anew at the end: the record has the order of the parts
             digests = tuple(dict.fromkeys([*before.digests, part.digest()]))
-            self._installed.entries[part.path] = Entry(digests, part.living, before.set_aside or SET_ASIDE in step.why)
-            self._make_directory(os.path.dirname(part.path), 0o700 if part.mode == 0o600 else 0o755)  # noqa: PLR2004 -- a file of root's own
+            self._installed.entries[part.path] = Entry(digests, part.living, before.set_aside or SET_ASIDE in step.why, part.option)
+            directory = os.path.dirname(part.path)
+            self._make_directory(directory, 0o700 if part.mode == 0o600 else 0o755)  # noqa: PLR2004 -- a file of root's own
+            if part.option == CONFLIST:
+                self._installed.directories = [path for path in self._installed.directories if path != directory]  # the runtime watches it
+        by_need = sorted(self._installed.entries.items(), key=lambda item: NEEDS.index(item[1].option))
+        self._installed.entries = dict(by_need)
         self._installed.write()
 
     def _place(self, part: Part, *, set_aside: bool) -> None:
@@ -208,11 +243,19 @@ class Installation:
             shutil.rmtree(f"{there}{files.TEMPORARY}", ignore_errors=True)
 
     def _remove_empty(self, directories: Iterable[str]) -> None:
-        for path in sorted(directories, reverse=True):
+        for path in sorted({*directories} - {DEFAULT_CONFIG_DIR}, reverse=True):  # a runtime does not see it come back
             try:
                 os.rmdir(self._root.path(path))
             except OSError:  # somebody else's files are in it, or it is gone
                 continue
+
+    def _require_exec(self) -> None:
+        there = self._bin_dir
+        while not os.path.isdir(there):
+            there = os.path.dirname(there)
+        if os.statvfs(there).f_flag & os.ST_NOEXEC:
+            problem = f"{self._plugins} is on a file system that is mounted noexec: no plugin could be started"
+            raise CNIError(INSTALLATION, problem, "mount it with exec, or give the runtime another directory and --bin-dir its name")
 
     def _make_directory(self, path: str, mode: int) -> None:
         there = self._root.path(path)

@@ -9,12 +9,14 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from kubenode.cni.errors import INSTALLATION, CNIError
+from kubenode.cni.jsontext import JSONTextError, loads
+from kubenode.cni.request import is_name
 from kubenode.host import cniconfig, files
 from kubenode.host.attachments import Attachments, everywhere
 from kubenode.host.datadir import DEFAULT_DATA_DIR
 from kubenode.host.delegate import OUR_LIBRARY
 from kubenode.host.installation import Part
-from kubenode.host.installed import TREE, tree_digest
+from kubenode.host.installed import CONFLIST, CREDENTIALS, NODE_NAME, TREE, tree_digest
 
 if TYPE_CHECKING:
     from kubenode.host.root import HostRoot
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 PLUGINS = ("kube-node", "node-annotation", "host-local")
 LIBRARY = OUR_LIBRARY.decode()
 COPIED = ("token", "ca.crt")  # of a service account
+KUBECONFIG = "kubeconfig"  # beside them
 _LIBRARY_IN_LAUNCHER = re.compile(rb"/(" + re.escape(OUR_LIBRARY) + rb"(?:\.[0-9a-f]+)?)\"")
 
 
@@ -90,10 +93,10 @@ def credentials(directory: str, service_account: str, server: str) -> list[Part]
         "users": [{"name": "kube-node", "user": {"tokenFile": "token"}}],
         "contexts": [{"name": "kube-node", "context": {"cluster": "kube-node", "user": "kube-node"}}],
     }
-    parts = [
-        Part(os.path.join(directory, name), content, 0o600, living=True) for name, content in service_account_files(service_account).items()
-    ]
-    return [*parts, Part(os.path.join(directory, "kubeconfig"), json.dumps(kubeconfig, indent=1).encode() + b"\n", 0o600)]
+    copies = service_account_files(service_account).items()
+    parts = [Part(os.path.join(directory, name), content, 0o600, living=True, option=CREDENTIALS) for name, content in copies]
+    text = json.dumps(kubeconfig, indent=1).encode() + b"\n"
+    return [*parts, Part(os.path.join(directory, KUBECONFIG), text, 0o600, option=CREDENTIALS)]
 
 
 def service_account_files(service_account: str) -> dict[str, bytes]:
@@ -121,7 +124,7 @@ def refresh(directory: str, service_account: str) -> bool:
 
 
 def node_name(run_dir: str, name: str) -> Part:
-    return Part(os.path.join(run_dir, "nodename"), f"{name}\n".encode(), living=True)
+    return Part(os.path.join(run_dir, "nodename"), f"{name}\n".encode(), living=True, option=NODE_NAME)
 
 
 def data_dirs(root: HostRoot, run_dir: str, config_dir: str) -> list[str]:
@@ -136,15 +139,33 @@ def data_dirs(root: HostRoot, run_dir: str, config_dir: str) -> list[str]:
 
 
 def network(config_dir: str, file: str) -> Part:
-    """Return a network configuration, which must be JSON. Raises CNIError."""
+    """Return a network configuration, which must be one that the runtime takes. Raises CNIError."""
     try:
         content = files.read(file)
-        json.loads(content)
+        _require_network(os.path.splitext(file)[1], content)
     except OSError as error:
         raise CNIError(INSTALLATION, f"{file}: {error.strerror}", "--conflist=FILE names a network configuration") from None
     except ValueError as error:
-        raise CNIError(INSTALLATION, f"{file} is not JSON: {error}", "correct it: the runtime would ignore it") from None
-    return Part(os.path.join(config_dir, os.path.basename(file)), content)
+        raise CNIError(INSTALLATION, f"{file}: {error}", "correct it: the runtime would refuse it") from None
+    return Part(os.path.join(config_dir, os.path.basename(file)), content, option=CONFLIST)
+
+
+def _require_network(suffix: str, content: bytes) -> None:
+    """Raise ValueError for what the runtime would refuse: by its suffix a file is a list of plugins or one (libcni `ConfListFromFile`)."""
+    if suffix not in cniconfig.SUFFIXES:
+        raise ValueError(f"its name ends in none of {', '.join(cniconfig.SUFFIXES)}")
+    try:
+        conf = loads(content)
+    except JSONTextError as error:
+        raise ValueError(f"it is not JSON: {error}") from None
+    name = conf.get("name") if isinstance(conf, dict) else None
+    if not isinstance(name, str) or not is_name(name):
+        raise ValueError("it has no name, or none of letters, digits and _.- alone")
+    plugins = conf.get("plugins") if suffix == ".conflist" else [conf]
+    if not isinstance(plugins, list) or not plugins:
+        raise ValueError("it has no plugins, and a .conflist is a list of them")
+    if not all(isinstance(plugin, dict) and isinstance(plugin.get("type"), str) and plugin["type"] for plugin in plugins):
+        raise ValueError("a plugin has no type" if suffix == ".conflist" else f"it has no type, and a {suffix} is one plugin")
 
 
 def _runs_on(root: HostRoot, launcher: bytes) -> bool:
