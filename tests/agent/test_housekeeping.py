@@ -179,6 +179,7 @@ def test_a_network_is_one_however_its_directory_is_written() -> None:
     assert keys == {Key("net", DEFAULT_DATA_DIR)}
 
 
+@pytest.mark.slow
 def test_the_process_after_a_reboot(tmp_path: Path, run_dir: Path) -> None:
     """By the runtime's configuration alone the agent shows a network in its metrics; once it is called for it releases what is dead."""
     place = Place(tmp_path, run_dir)

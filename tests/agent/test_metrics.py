@@ -231,6 +231,7 @@ def is_ready(agent: AgentProcess) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken(tmp_path: Path, run_dir: Path) -> None:
     """A port that somebody has is a line in the log; pods get addresses all the same, and the pages are there once it is free."""
     node = write_node(tmp_path / "node.json", "10.0.0.0/24")
