@@ -248,6 +248,33 @@ def test_a_file_changed_since_is_somebody_elses(host: Host) -> None:
     assert host.tree() == {}
 
 
+def test_what_is_left_alone(host: Host, tmp_path: Path) -> None:
+    """With --leave all is done but for what a person has changed, or what is foreign: a warning each, and it stays that person's."""
+    conflist = f"--conflist={write_conflist(tmp_path)}"
+    host.done("install", conflist, "--plugins=kube-node")
+    edited = host.root / CONFIG / "10-net.conflist"
+    edited.write_text(json.dumps(NETWORK | {"cniVersion": "0.4.0"}))
+    (host.bin / "node-annotation").write_bytes(FOREIGN)
+    before = edited.read_text()
+    host.build = other_build(host.build, tmp_path / "new", "1.2.4-test")
+    host.refusal("install", conflist, "--plugins=kube-node,node-annotation")
+    done = host.run("install", conflist, "--plugins=kube-node,node-annotation", "--leave")
+    assert done.returncode == 0
+    assert edited.read_text() == before
+    assert (host.bin / "node-annotation").read_bytes() == FOREIGN
+    assert b"1.2.4-test" in (host.bin / "kube-node").read_bytes()
+    warnings = [line for line in done.stderr.splitlines() if line.startswith("Warning: ")]
+    assert [line.split()[1] for line in warnings] == [f"/{BIN}/node-annotation", f"/{CONFIG}/10-net.conflist"]
+    assert "is not ours" in warnings[0]
+    assert "was changed since it was installed" in warnings[1]
+    assert host.run("uninstall").returncode == 1
+    assert {path for path, kind in host.tree().items() if kind != "directory"} == {
+        f"{BIN}/node-annotation",
+        f"{BIN}/kube-node.installed",
+        f"{CONFIG}/10-net.conflist",
+    }
+
+
 def test_what_the_agent_writes_anew_stays_ours(host: Host) -> None:
     """A token that the agent has renewed, or a Node's name, is no foreign file: the next install renews it, uninstall removes it."""
     host.done("install")
@@ -459,11 +486,11 @@ def test_where_nothing_may_be_started(host: Host) -> None:
         subprocess.run(["umount", host.bin], check=True)
 
 
-def test_it_installs_from_where_it_was_installed(host: Host, tmp_path: Path) -> None:
+def test_it_installs_from_where_it_was_installed(host: Host, tmp_path: Path, account: Path) -> None:
     """What was put into one place can be put into another from there."""
     host.with_python()
     host.done("install")
-    second = Host(tmp_path / "second", host.bin, host.account)
+    second = Host(tmp_path / "second", host.bin, account)
     second.root.mkdir()
     second.with_python()
     second.done("install")

@@ -13,7 +13,7 @@ from click.core import ParameterSource
 from kubenode.cni.errors import INSTALLATION, CNIError
 from kubenode.host import payload
 from kubenode.host.cniconfig import DEFAULT_CONFIG_DIR
-from kubenode.host.installation import Installation, Part, Step
+from kubenode.host.installation import FORCE, Installation, Part, Step
 from kubenode.host.installed import CONFLIST, CREDENTIALS, NODE_NAME
 from kubenode.host.nodeview import DEFAULT_RUN_DIR
 from kubenode.host.root import HostRoot
@@ -65,6 +65,7 @@ REMEMBERED = frozenset(["plugins", "standalone", "credentials", "api_server", "r
 
 @click.command("install")
 @_common
+@click.option("--leave", is_flag=True, help="Go on where a file is not ours, or was changed since: it stays as it is, with a warning.")
 @click.option("--from", "source", metavar="DIR", default="", help="What ./build.sh binaries made. [default: where this program runs from]")
 @click.option(
     "--plugins", metavar="NAMES", default=DEFAULT_PLUGINS, show_default=True,
@@ -95,11 +96,13 @@ REMEMBERED = frozenset(["plugins", "standalone", "credentials", "api_server", "r
 )  # fmt: skip
 @click.option("--cni-config", "config_dir", metavar="DIR", default=DEFAULT_CONFIG_DIR, show_default=True, help="Where --conflist goes.")
 @click.pass_context
-def command(context: click.Context, /, host_root: str, bin_dir: str, *, force: bool, dry_run: bool, as_json: bool, **options: Any) -> None:
+def command(
+    context: click.Context, /, host_root: str, bin_dir: str, *, force: bool, leave: bool, dry_run: bool, as_json: bool, **options: Any
+) -> None:
     r"""Install the plugins on this node, or bring them up to date.
 
-    Each file appears by renaming, so that pods may start meanwhile. What is there and is not ours is an error, before anything is changed.
-    What an option has brought stays, in later runs without it, until that option says otherwise.
+    Each file appears by renaming, so that pods may start meanwhile. What is there and is not ours is an error, before anything is changed,
+    or with --leave a warning. What an option has brought stays, in later runs without it, until that option says otherwise.
 
     \b
     Examples:
@@ -113,8 +116,11 @@ def command(context: click.Context, /, host_root: str, bin_dir: str, *, force: b
     before = installation.before()
     parts, brought = _parts(Wanted(**{**options, **_known(before, bin_dir), **given}), given, root, bin_dir)
     remembered = {name: value for name, value in given.items() if name in REMEMBERED}
-    steps = installation.install(_distinct(parts), brought, remembered, force=force, dry_run=dry_run)
+    steps = installation.install(_distinct(parts), brought, remembered, force=force, leave=leave, dry_run=dry_run)
     _tell(steps, dry_run=dry_run, as_json=as_json)
+    for step in steps:
+        if step.what == "leave":
+            click.echo(f"Warning: {step.path} {step.why}, and was left as it is; {FORCE}", err=True)
 
 
 def _known(before: Installed, bin_dir: str) -> dict[str, str]:

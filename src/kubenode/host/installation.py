@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from kubenode.host.root import HostRoot
 
 SET_ASIDE = ".before-kube-node"  # how the name of a foreign file ends that ours has taken the place of
+FORCE = f"--force sets what is there aside (*{SET_ASIDE}), and uninstall brings it back"
 
 
 class Part(NamedTuple):
@@ -76,11 +77,12 @@ class Installation:
         options: Mapping[str, str] | None = None,
         *,
         force: bool = False,
+        leave: bool = False,
         dry_run: bool = False,
     ) -> list[Step]:
         """Put these parts in place, in this order, and remove what an earlier installation had besides.
 
-        What an option brought that is not among `given` stays. `options` are those to be remembered.
+        What an option brought that is not among `given` stays. `options` are those to be remembered. `leave`: pass over what is foreign.
         """
         with self._held(dry_run=dry_run):
             self._require_exec()
@@ -88,15 +90,15 @@ class Installation:
             steps = [self._step(part, force=force) for part in parts]
             obsolete = self._obsolete({part.path for part in parts}, given)
             foreign = [step for step in steps if step.what == "leave"]
-            if foreign:
+            if foreign and not leave:
                 raise CNIError(
                     INSTALLATION,
                     "; ".join(f"{step.path} {step.why}" for step in foreign),
-                    f"nothing was changed; --force sets what is there aside (*{SET_ASIDE}), and uninstall brings it back",
+                    f"nothing was changed; {FORCE}",
                 )
             steps += [Step("remove", path, "is not meant any more") for path in obsolete]
             if not dry_run:
-                self._carry_out(parts, steps, obsolete)
+                self._carry_out([(part, step) for part, step in zip(parts, steps, strict=False) if step.what != "leave"], obsolete)
             return steps
 
     def uninstall(self, data_dirs: Iterable[str], *, force: bool = False, dry_run: bool = False) -> list[Step]:
@@ -147,15 +149,15 @@ class Installation:
         unchanged = [path for path in obsolete if path in trees or self._installed.entries[path].has(installed.digest_of(self._path(path)))]
         return [path for path in unchanged if path not in trees[-1:]]
 
-    def _carry_out(self, parts: Sequence[Part], steps: Sequence[Step], obsolete: Sequence[str]) -> None:
+    def _carry_out(self, work: Sequence[tuple[Part, Step]], obsolete: Sequence[str]) -> None:
         try:
-            self._announce(parts, steps)
-            for part, step in zip(parts, steps, strict=False):
+            self._announce(work)
+            for part, step in work:
                 if step.what != "keep":
                     self._place(part, set_aside=SET_ASIDE in step.why)
             for path in obsolete:
                 self._take_back(self._step_back(path, force=False))
-            for part in parts:
+            for part, _ in work:
                 self._installed.entries[part.path] = self._installed.entries[part.path]._replace(digests=(part.digest(),))
             self._installed.write()
         except OSError as error:
@@ -164,9 +166,9 @@ class Installation:
             problem = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror
             raise CNIError(IO_FAILURE, f"{error.filename or self._installed.path}: {problem}", advice) from None
 
-    def _announce(self, parts: Sequence[Part], steps: Sequence[Step]) -> None:
+    def _announce(self, work: Sequence[tuple[Part, Step]]) -> None:
         """Write down what is about to be there: whenever we are killed, the record knows all that is ours."""
-        for part, step in zip(parts, steps, strict=False):
+        for part, step in work:
             before = self._installed.entries.pop(part.path, Entry(()))  # anew at the end: the record has the order of the parts
             digests = tuple(dict.fromkeys([*before.digests, part.digest()]))
             self._installed.entries[part.path] = Entry(digests, part.living, before.set_aside or SET_ASIDE in step.why, part.option)

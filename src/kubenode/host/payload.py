@@ -109,8 +109,10 @@ def service_account_files(service_account: str) -> dict[str, bytes]:
 
 
 def refresh(directory: str, service_account: str) -> bool:
-    """Bring the copies in `directory` up to date, and return whether anything was new. Raises CNIError, OSError."""
+    """Bring the copies beside a kubeconfig in `directory` up to date, and return whether anything was new. Raises CNIError, OSError."""
     new = False
+    if not os.path.exists(os.path.join(directory, KUBECONFIG)):  # install has put none there: nobody would use them
+        return new
     for name, content in service_account_files(service_account).items():
         path = os.path.join(directory, name)
         try:
