@@ -18,6 +18,7 @@ import pytest
 from wanting import want
 
 from kubenode.cli.install import command, uninstall
+from kubenode.host import held
 from kubenode.host.attachments import Attachments
 from kubenode.ipam.store import Attachment
 from kubenode.kube import credentials, sources
@@ -382,6 +383,29 @@ def test_a_network_configuration_comes_last(host: Host, tmp_path: Path) -> None:
     assert list(host.done("install", conflist))[-1] == f"/{CONFIG}/10-net.conflist"
     host.done("install")
     assert next(iter(host.done("uninstall"))) == f"/{CONFIG}/10-net.conflist"
+
+
+def test_a_network_configuration_that_waits_for_the_agent(host: Host, tmp_path: Path) -> None:
+    """With --hold the runtime does not see a new network before the agent lets it go; then, and without it, install is as ever."""
+    conflist, path, waiting = f"--conflist={write_conflist(tmp_path)}", f"/{CONFIG}/10-net.conflist", f"/{CONFIG}/10-net.conflist.held"
+    assert host.done("install", conflist, "--hold", "--dry-run")[path] == "hold"
+    for _ in range(2):
+        assert host.done("install", conflist, "--hold")[path] == "hold"
+        assert not (host.root / path[1:]).exists()
+        assert json.loads((host.root / waiting[1:]).read_text()) == NETWORK
+    assert host.done("uninstall")[path] == "remove"
+    assert host.tree() == {}
+    host.done("install", conflist, "--hold")
+    assert held.let_go(str(host.root / waiting[1:]))
+    assert host.done("install", conflist, "--hold")[path] == "keep"
+    conflist = f"--conflist={write_conflist(tmp_path, cniVersion='0.4.0')}"
+    assert host.done("install", conflist, "--hold")[path] == "replace"
+    host.done("uninstall")
+    host.done("install", conflist, "--hold")
+    assert host.done("install", conflist)[path] == "write"
+    assert not (host.root / waiting[1:]).exists()
+    host.done("uninstall")
+    assert host.tree() == {}
 
 
 @pytest.mark.parametrize(

@@ -270,6 +270,7 @@ def test_no_container_may_more_than_it_needs(overlay: Path, components: list[str
         "/host/var/lib/cni/networks",
         "/host/run/container-ipam-state",
         "/host/etc/cni/net.d/kube-node.d",
+        *(["/host/etc/cni/net.d"] if "bridge" in components else []),  # a network that waits for the agent gets its name there
     }
 
 

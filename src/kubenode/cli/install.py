@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 
 from kubenode.cni.errors import INSTALLATION, CNIError
-from kubenode.host import payload
+from kubenode.host import installed, payload
 from kubenode.host.cniconfig import DEFAULT_CONFIG_DIR
 from kubenode.host.installation import FORCE, Installation, Part, Step
 from kubenode.host.installed import CONFLIST, CREDENTIALS, NODE_NAME
@@ -30,7 +30,15 @@ DEFAULT_BIN_DIR = "/opt/cni/bin"
 DEFAULT_PLUGINS = "kube-node,node-annotation"
 DEFAULT_CREDENTIALS = "/etc/cni/net.d/kube-node.d"
 GIVEN = frozenset([ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT])
-PAST = {"write": "written", "replace": "replaced", "keep": "as they were", "remove": "removed", "restore": "restored", "leave": "left"}
+PAST = {
+    "write": "written",
+    "hold": "held",
+    "replace": "replaced",
+    "keep": "as they were",
+    "remove": "removed",
+    "restore": "restored",
+    "leave": "left",
+}
 
 
 def _common(function: Callable[..., None]) -> Callable[..., None]:
@@ -65,6 +73,7 @@ REMEMBERED = frozenset(["plugins", "standalone", "credentials", "api_server", "r
 
 @click.command("install")
 @_common
+@click.option("--hold", is_flag=True, help="Let the agent put a new network configuration in place, once it is ready for the first pods.")
 @click.option("--leave", is_flag=True, help="Go on where a file is not ours, or was changed since: it stays as it is, with a warning.")
 @click.option("--from", "source", metavar="DIR", default="", help="What ./build.sh binaries made. [default: where this program runs from]")
 @click.option(
@@ -97,7 +106,17 @@ REMEMBERED = frozenset(["plugins", "standalone", "credentials", "api_server", "r
 @click.option("--cni-config", "config_dir", metavar="DIR", default=DEFAULT_CONFIG_DIR, show_default=True, help="Where --conflist goes.")
 @click.pass_context
 def command(
-    context: click.Context, /, host_root: str, bin_dir: str, *, force: bool, leave: bool, dry_run: bool, as_json: bool, **options: Any
+    context: click.Context,
+    /,
+    host_root: str,
+    bin_dir: str,
+    *,
+    force: bool,
+    leave: bool,
+    hold: bool,
+    dry_run: bool,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     r"""Install the plugins on this node, or bring them up to date.
 
@@ -111,12 +130,12 @@ def command(
       kube-node install --host-root=/host --conflist=10-k8snet.conflist
     """
     root = HostRoot(host_root)
-    installation = Installation(root, bin_dir)
     given = {name: value for name, value in options.items() if context.get_parameter_source(name) in GIVEN}
-    before = installation.before()
-    parts, brought = _parts(Wanted(**{**options, **_known(before, bin_dir), **given}), given, root, bin_dir)
+    known = _known(installed.before(root.path(bin_dir)), bin_dir)
+    parts, brought = _parts(Wanted(**{**options, **known, **given}), given, root, bin_dir)
     remembered = {name: value for name, value in given.items() if name in REMEMBERED}
-    steps = installation.install(_distinct(parts), brought, remembered, force=force, leave=leave, dry_run=dry_run)
+    installation = Installation(root, bin_dir)
+    steps = installation.install(_distinct(parts), brought, remembered, force=force, leave=leave, hold=hold, dry_run=dry_run)
     _tell(steps, dry_run=dry_run, as_json=as_json)
     for step in steps:
         if step.what == "leave":

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from kubenode.cni.errors import INSTALLATION, IO_FAILURE, CNIError
-from kubenode.host import boot, delegate, files, installed
+from kubenode.host import boot, delegate, files, held, installed
 from kubenode.host.cniconfig import DEFAULT_CONFIG_DIR
 from kubenode.host.installed import CONFLIST, NEEDS, Entry, Installed
 
@@ -45,7 +45,7 @@ class Part(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What is done to one path: write, replace, keep, remove, restore or leave."""
+    """What is done to one path: write, hold, replace, keep, remove, restore or leave."""
 
     what: str
     path: str
@@ -61,15 +61,6 @@ class Installation:
         self._bin_dir = root.path(bin_dir)
         self._installed = Installed(self._bin_dir)
 
-    def before(self) -> Installed:
-        """Return what the record says of the last installation."""
-        found = Installed(self._bin_dir)
-        try:
-            found.read()
-        except OSError as error:
-            raise CNIError(IO_FAILURE, f"{found.path}: {error.strerror}", "only root may do this") from None
-        return found
-
     def install(
         self,
         parts: Sequence[Part],
@@ -78,16 +69,18 @@ class Installation:
         *,
         force: bool = False,
         leave: bool = False,
+        hold: bool = False,
         dry_run: bool = False,
     ) -> list[Step]:
         """Put these parts in place, in this order, and remove what an earlier installation had besides.
 
         What an option brought that is not among `given` stays. `options` are those to be remembered. `leave`: pass over what is foreign.
+        `hold`: a network configuration that is new waits for the agent.
         """
         with self._held(dry_run=dry_run):
             self._require_exec()
             self._installed.options |= options or {}
-            steps = [self._step(part, force=force) for part in parts]
+            steps = [self._step(part, force=force, hold=hold) for part in parts]
             obsolete = self._obsolete({part.path for part in parts}, given)
             foreign = [step for step in steps if step.what == "leave"]
             if foreign and not leave:
@@ -122,11 +115,12 @@ class Installation:
         """Return where a path of the host is found. What it names may be a link: that is the foreign file, and not what it leads to."""
         return os.path.join(self._root.path(os.path.dirname(path)), os.path.basename(path))
 
-    def _step(self, part: Part, *, force: bool) -> Step:
+    def _step(self, part: Part, *, force: bool, hold: bool) -> Step:
         path = self._path(part.path)
         there, wanted, entry = installed.digest_of(path), part.digest(), self._installed.entries.get(part.path)
         if not there:
-            return Step("write", part.path)
+            waits = hold and part.option == CONFLIST
+            return Step("hold", part.path, "the agent puts it there once it is ready") if waits else Step("write", part.path)
         if there == wanted and (part.tree or os.stat(path).st_mode & 0o7777 == part.mode):
             return Step("keep", part.path)
         if part.living or part.tree or there == wanted or (entry and entry.has(there)):
@@ -153,8 +147,12 @@ class Installation:
         try:
             self._announce(work)
             for part, step in work:
+                if step.what == "hold":
+                    files.replace(f"{self._path(part.path)}{held.SUFFIX}", part.content, durable=True, mode=part.mode)
+                    continue
                 if step.what != "keep":
                     self._place(part, set_aside=SET_ASIDE in step.why)
+                files.remove(f"{self._path(part.path)}{held.SUFFIX}")
             for path in obsolete:
                 self._take_back(self._step_back(path, force=False))
             for part, _ in work:
@@ -210,7 +208,9 @@ class Installation:
             return Step("leave", path, "was changed since it was installed")
         if aside or is_back:
             return Step("restore", path, "what was there before")
-        return Step("remove", path) if there else Step("keep", path, "is gone already")
+        if there or os.path.lexists(f"{self._path(path)}{held.SUFFIX}"):
+            return Step("remove", path)
+        return Step("keep", path, "is gone already")
 
     def _take_back(self, step: Step) -> None:
         path = self._path(step.path)
@@ -225,6 +225,7 @@ class Installation:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 files.remove(path)
+            files.remove(f"{path}{held.SUFFIX}")
         except OSError as error:
             raise CNIError(IO_FAILURE, f"{path}: {error.strerror}", "remove it by hand, or run uninstall again") from None
         del self._installed.entries[step.path]

@@ -7,7 +7,7 @@ import json
 import os
 from typing import Any, NamedTuple
 
-from kubenode.cni.errors import INSTALLATION, CNIError
+from kubenode.cni.errors import INSTALLATION, IO_FAILURE, CNIError
 from kubenode.host import files
 from kubenode.version import VERSION
 
@@ -66,6 +66,16 @@ def _entry(told: dict[str, Any]) -> Entry:
     first, *more = told["digests"]
     option = told.get("option", "")
     return Entry((first, *more), bool(told.get("living")), bool(told.get("set_aside")), option if option in NEEDS else "")
+
+
+def before(bin_dir: str) -> Installed:
+    """Return what the record says of the last installation. Raises CNIError."""
+    found = Installed(bin_dir)
+    try:
+        found.read()
+    except OSError as error:
+        raise CNIError(IO_FAILURE, f"{found.path}: {error.strerror}", "only root may do this") from None
+    return found
 
 
 def recorded(bin_dir: str) -> frozenset[str]:
