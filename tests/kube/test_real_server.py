@@ -70,7 +70,7 @@ def test_no_right_at_all(api_server: RealApiServer, tmp_path: Path, user: str | 
 
 
 def test_list_in_pages(api_server: RealApiServer, tmp_path: Path) -> None:
-    """More Nodes than fit in a page are all there, each once."""
+    """More Nodes than fit in a page are all there, each once, and each the whole object that a GET has."""
     names = {f"many-{number}" for number in range(510)}
     for name in names:
         body = {"kind": "Node", "apiVersion": "v1", "metadata": {"name": name, "labels": {"test": "pages"}}}
@@ -79,12 +79,15 @@ def test_list_in_pages(api_server: RealApiServer, tmp_path: Path) -> None:
     before = api_server.asked()
     try:
         client = ApiServer(str(api_server.kubeconfig(tmp_path / "kube.conf", "lister")), NO_ENVIRON, TIMEOUT)
-        found = [node["metadata"]["name"] for node in client.nodes()]
+        listed = list(client.nodes())
+        found = [node["metadata"]["name"] for node in listed]
+        whole = api_server.request("GET", "/api/v1/nodes/many-7")
     finally:
         api_server.request("DELETE", "/api/v1/nodes?labelSelector=test%3Dpages")
 
     assert sorted(name for name in found if name.startswith("many-")) == sorted(names)
-    assert len(api_server.asked()) - len(before) == 2
+    assert [node for node in listed if node["metadata"]["name"] == "many-7"] == [whole]
+    assert len([asked for asked in api_server.asked()[len(before) :] if asked.verb == "list"]) == 2
 
 
 def _certificate_data(server: RealApiServer, directory: Path) -> dict[str, Any]:

@@ -46,6 +46,16 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return write
 
 
+def test_the_file_of_a_call(binaries: Path, said: Any, config: Any, tmp_path: Path) -> None:
+    """$NODE_ANNOTATION_CFG of a call counts, also by an agent that has started without it."""
+    said(RANGES)
+    net = Network(binaries / "node-annotation", tmp_path / "networks", {"annotation": KEY})
+    net.add("c1")
+    path = config("{")
+    error = net.error("ADD", "c2")
+    assert (error["code"], str(path) in error["msg"]) == (115, True)
+
+
 @pytest.mark.parametrize(
     "text",
     [

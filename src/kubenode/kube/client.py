@@ -150,7 +150,10 @@ class ApiServer:
         return found
 
     def nodes(self) -> Iterator[dict[str, Any]]:
-        """Yield every Node once, in pages. Where a page has expired (410) the list is asked for again, once."""
+        """Yield every Node once, in pages, each as GET has it: a list says kind and version once for all.
+
+        Where a page has expired (410) the list is asked for again, once.
+        """
         seen: set[object] = set()
         for last_try in (False, True):
             try:
@@ -158,7 +161,7 @@ class ApiServer:
                     name = (node.get("metadata") or {}).get("name")
                     if name not in seen:
                         seen.add(name)
-                        yield dict(node)
+                        yield {"kind": "Node", "apiVersion": "v1", **node}
             except RefusedError as refused:
                 if refused.status != HTTPStatus.GONE or last_try:
                     raise
