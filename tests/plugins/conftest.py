@@ -35,9 +35,11 @@ def path(request: pytest.FixtureRequest, tmp_path: Path) -> list[Path]:
 
 @pytest.fixture
 def network(binaries: Path, activated: ActivatedAgent | None, tmp_path: Path, path: list[Path]) -> NetworkMaker:
-    """Return a function that makes a network of a plugin, with these keys in `ipam`, with and without the reference's."""
+    """Return a function that makes a network of a plugin, with these keys in `ipam`; the reference's host-local gives, or our allocator."""
 
     def make(plugin: str = "kube-node", /, version: str = "1.1.0", **ipam: Any) -> Network:
+        if not activated and any(path[0].iterdir()):
+            ipam.setdefault("delegate", "host-local")
         if activated and "kubeconfig" in ipam:
             activated.kubeconfig = ipam["kubeconfig"]
         return Network(binaries / plugin, tmp_path / "networks", ipam, path, version)

@@ -61,8 +61,8 @@ def recorder(tmp_path: Path, view: ViewWriter) -> Recorder:
 
 
 def kube_node(binaries: Path, tmp_path: Path, *path: Path, **ipam: Any) -> Network:
-    if (binaries / "kube-node.standalone").exists() and "exclude" not in ipam:
-        ipam.setdefault("delegate", "host-local")  # an agent asks others only where it is told to, and then by the relay
+    if "exclude" not in ipam:
+        ipam.setdefault("delegate", "host-local")
     return Network(binaries / "kube-node", tmp_path / "networks", ipam, path)
 
 
@@ -165,12 +165,25 @@ def test_a_delegate_that_hangs(binaries: Path, tmp_path: Path, recorder: Recorde
 
 
 def test_exclude_needs_the_embedded_allocator(binaries: Path, tmp_path: Path, recorder: Recorder) -> None:
-    """`exclude`, which host-local does not know, makes the embedded allocator serve; with an explicit delegate it is an error."""
+    """The embedded allocator never gives what is in `exclude`; with a delegate, which does not know that, it is an error."""
     net = kube_node(binaries, tmp_path, recorder.directory, exclude=["11.0.1.2", "11.0.1.4/30", "1100:0:0:1::/126"])
     assert [net.add(f"c{number}") for number in range(2)] == [["11.0.1.3", "1100:0:0:1::4"], ["11.0.1.8", "1100:0:0:1::5"]]
     assert recorder.calls() == []
     error = kube_node(binaries, tmp_path, recorder.directory, exclude=["11.0.1.2"], delegate="host-local").error()
     assert (error["code"], error["msg"]) == (7, "exclude is not known to delegate host-local; it needs embedded")
+
+
+@pytest.mark.parametrize("plugin", ["kube-node", "node-annotation"])
+def test_without_delegate(binaries: Path, tmp_path: Path, recorder: Recorder, view: ViewWriter, plugin: str) -> None:
+    """Without `delegate` the embedded allocator gives the addresses, though host-local is there, which is slower."""
+    view("11.0.1.0/24", annotations={"a": 'ranges: [[{"subnet": "11.0.1.0/24"}]]'})
+    net = Network(
+        binaries / plugin, tmp_path / "networks", {"annotation": "a"} if plugin == "node-annotation" else {}, [recorder.directory]
+    )
+    assert net.add() == ["11.0.1.2"]
+    for command in ("CHECK", "STATUS", "GC", "DEL"):
+        net.ok(command)
+    assert (recorder.calls(), net.reserved()) == ([], [])
 
 
 @pytest.fixture(params=["1.9.1", "1.1.1"])

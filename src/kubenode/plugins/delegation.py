@@ -38,24 +38,22 @@ class Delegate(NamedTuple):
         return self.type == HOST_LOCAL
 
 
-def choose(call: Call, name: str, ipam: Mapping[str, JSON] = NOTHING, *, needs_embedded: bool = False) -> Delegate:
-    """Return the delegate of this name, which may be a path of the administrator's; "" for host-local where it is, else embedded.
+def choose(call: Call, name: str, ipam: Mapping[str, JSON] = NOTHING) -> Delegate:
+    """Return the delegate of this name, which may be a path of the administrator's; "" for the embedded allocator.
 
-    In the agent "" is embedded, and another plugin is not its business. Raises CNIError, NotHereError.
+    Another plugin is not an agent's business. Raises CNIError, NotHereError.
     """
-    if ipam.get("exclude"):  # only we know it
-        if name not in {"", EMBEDDED}:
-            raise invalid([f"exclude is not known to delegate {name}; it needs embedded"])
-        needs_embedded = True
-    if name == EMBEDDED or (not name and (needs_embedded or not call.request.path or not call.host.execs)):
+    if name in {"", EMBEDDED}:
         return Delegate(HOST_LOCAL, "")
+    if ipam.get("exclude"):  # only we know it
+        raise invalid([f"exclude is not known to delegate {name}; it needs embedded"])
     if not call.host.execs:
         raise NotHereError
     from kubenode.host import delegate  # not on the way that has to be fast
 
-    executable = delegate.require(name, call.request.path) if name else delegate.find(HOST_LOCAL, call.request.path) or ""
-    kind = name.rpartition("/")[2] or HOST_LOCAL
-    return Delegate(kind, "" if kind == HOST_LOCAL and executable and delegate.is_ours(executable) else executable)
+    executable = delegate.require(name, call.request.path)
+    kind = name.rpartition("/")[2]
+    return Delegate(kind, "" if kind == HOST_LOCAL and delegate.is_ours(executable) else executable)
 
 
 def _choose_for_release(call: Call, name: str) -> Delegate:

@@ -25,9 +25,7 @@ def cmd_add(call: Call) -> bytes:
     have = frozenset(subnet.version for subnet in subnets)
     wanted = families.select(have, call.request.pod_args.get("K8S_POD_NAMESPACE", ""), conf.limits)
     ipam = options.permit_resolv_conf(call, conf.ipam(subnets, wanted))
-    # host-local numbers its round robin by position: left alone with one family of two, it would start anew each time.
-    to = delegation.choose(call, conf.common.delegate, ipam, needs_embedded=wanted != have)
-    return delegation.add(call, to, ipam, conf.common.source)
+    return delegation.add(call, delegation.choose(call, conf.common.delegate, ipam), ipam, conf.common.source)
 
 
 def cmd_del(call: Call) -> bytes:
