@@ -206,6 +206,33 @@ def test_moving_on(corner: Corner) -> None:
 
 
 @pytest.mark.usefixtures("controller")
+def test_service_cidrs(corner: Corner) -> None:
+    """A pool that overlaps a ServiceCIDR says so, where the API server has these; one that does not is well."""
+    path, name = "/apis/networking.k8s.io/v1/servicecidrs", f"services-{corner.id}"
+    manifest = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "ServiceCIDR",
+        "metadata": {"name": name},
+        "spec": {"cidrs": ["172.26.0.0/16"]},
+    }
+    expected = ("True", "ReservedOverlap", "172.26.0.0/16 overlaps 172.26.0.0/16, the service network")
+    try:
+        corner.server.request("POST", path, manifest)
+    except RuntimeError as error:  # before 1.33
+        if "404" not in str(error):
+            raise
+        expected = ("False", "NoConflict", "no subnet is in two places")
+    try:
+        one = corner.pool("a", [{"cidr": "172.26.0.0/16", "nodePrefix": 24}])
+        two = corner.pool("b", [{"cidr": "172.27.0.0/16", "nodePrefix": 24}])
+        until(lambda: corner.condition(one, "Conflict") == expected, 20)
+        until(lambda: corner.condition(two, "Conflict")[0] == "False", 20)
+    finally:
+        if expected[0] == "True":
+            corner.server.request("DELETE", f"{path}/{name}")
+
+
+@pytest.mark.usefixtures("controller")
 def test_warnings(corner: Corner) -> None:
     """Pools that overlap each other or a podCIDR say so; the younger with another nodePrefix gives nothing there."""
     corner.server.create_node(f"podcidr-{corner.id}", ["172.31.7.0/24"])

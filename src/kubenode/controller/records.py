@@ -192,7 +192,7 @@ def _block(entry: Mapping[str, Any], others: list[Block]) -> Block:
     cidr, node_prefix = parse_subnet(str(entry.get("cidr", ""))), entry.get("nodePrefix")
     largest = BITS[cidr.version] - TOO_SMALL
     if not isinstance(node_prefix, int) or not cidr.prefix <= node_prefix <= largest:
-        raise RangeError(f"nodePrefix of {cidr} is {node_prefix}; it has to be from {cidr.prefix} to {largest}")
+        raise RangeError(f"nodePrefix of {cidr} has to be from {cidr.prefix} to {largest}")
     for other in others:
         if cidr.overlaps(other.cidr):
             raise RangeError(f"{cidr} and {other.cidr} of the same pool overlap")

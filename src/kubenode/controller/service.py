@@ -8,6 +8,8 @@ import secrets
 import signal
 import socket
 import time
+from contextlib import aclosing
+from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -23,6 +25,7 @@ from kubenode.controller.status import Reserved
 from kubenode.exposition import HTTPServer
 from kubenode.ipam.ranges import RangeError, Subnet, parse_subnet
 from kubenode.kube.collection import Cluster, Collection
+from kubenode.kube.refusal import RefusedError
 from kubenode.version import VERSION
 
 if TYPE_CHECKING:
@@ -33,24 +36,31 @@ if TYPE_CHECKING:
 TIMEOUT = 30.0  # seconds for one request; a page of a list may take some
 BEAT = 1.0  # seconds between two signs of life
 ALIVE = 20.0  # seconds that the event loop may take for a turn
-LOOK_EVERY = 3600.0  # seconds between looks at podCIDRs, where pools stay as they are
+LOOK_EVERY = 3600.0  # seconds between looks at what is reserved, where pools stay as they are
 POOLS_EVERY = 5.0  # seconds between looks whether they do
+
+
+SERVICE_CIDRS = Collection("/apis/networking.k8s.io/v1/servicecidrs")  # of API servers from 1.33 on
+SERVICE_NETWORK = "the service network"
 
 
 class _Spec(msgspec.Struct, rename={"pod_cidrs": "podCIDRs"}):
     pod_cidrs: list[str] = []
+    cidrs: list[str] = []
 
 
 class _Meta(msgspec.Struct):
     name: str
 
 
-class _Node(msgspec.Struct):
+class _Object(msgspec.Struct):
+    """A Node or a ServiceCIDR."""
+
     metadata: _Meta
     spec: _Spec
 
 
-_POD_CIDRS: msgspec.json.Decoder[_Node] = msgspec.json.Decoder(_Node)
+_CIDRS: msgspec.json.Decoder[_Object] = msgspec.json.Decoder(_Object)
 
 
 class Options(NamedTuple):
@@ -76,8 +86,10 @@ class Controller:
         self._ledger = Ledger()
         feeds = Feeds(*(kind(self._ledger, self._heard, log) for kind in (Nodes, Claims, Pools)))  # type: ignore[arg-type] # in this order
         self._reconciler = Reconciler(self._cluster, self._ledger, feeds, log, self._metrics)
-        self._reconciler.reserved = [Reserved(subnet, "the service network") for subnet in options.service_cidrs]
-        self._reconciler.reserved += [Reserved(subnet, "the pods' network") for subnet in options.pod_cidrs]
+        told = [Reserved(subnet, SERVICE_NETWORK) for subnet in options.service_cidrs]
+        told += [Reserved(subnet, "the pods' network") for subnet in options.pod_cidrs]
+        self._reserved = {"": told}  # and what collections say, by their paths
+        self._reconciler.reserved = told
         self._mirrors = [
             Mirror(self._cluster, Collection(POOLS), feeds.pools, log, self._metrics),
             Mirror(self._cluster, Collection(CLAIMS), feeds.claims, log, self._metrics),
@@ -123,10 +135,13 @@ class Controller:
     async def _lead(self) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._reconciler.run())
-            group.create_task(self._look_at_pod_cidrs())
+            group.create_task(self._look_at_reserved())
 
-    async def _look_at_pod_cidrs(self) -> None:
-        """Take note of podCIDRs, of which metadata says nothing. They are of one or two networks: a page of Nodes shows where those are."""
+    async def _look_at_reserved(self) -> None:
+        """Take note of the networks of services and of podCIDRs.
+
+        Nodes' metadata says nothing of podCIDRs. They are of one or two networks: a page of Nodes shows where those are.
+        """
         looked, looked_for = 0.0, None
         while True:
             blocks = {pool.name: pool.blocks for pool in self._ledger.pools.values()}
@@ -134,16 +149,20 @@ class Controller:
                 await asyncio.sleep(POOLS_EVERY)
                 continue
             looked, looked_for = time.monotonic(), blocks
-            try:
-                pages = self._cluster.pages(Collection(NODES))
+            for collection in (SERVICE_CIDRS, Collection(NODES)):
+                await self._look_at(collection)
+            self._reconciler.reserved = [one for found in self._reserved.values() for one in found]
+            self._ledger.changed_pools.update(self._ledger.pools)
+            self._heard()
+
+    async def _look_at(self, collection: Collection) -> None:
+        try:
+            async with aclosing(self._cluster.pages(collection)) as pages:
                 items, _ = await anext(pages)
-                await pages.aclose()
-                fixed = [reserved for reserved in self._reconciler.reserved if not reserved.what.startswith("podCIDR ")]
-                self._reconciler.reserved = [*fixed, *(found for item in items for found in _pod_cidrs(item))]
-                self._ledger.changed_pools.update(self._ledger.pools)
-                self._heard()
-            except CNIError as error:
-                self._log.warning("podCIDRs could not be looked at", error=str(error))
+            self._reserved[collection.path] = [one for item in items for one in _reserved(item)]
+        except CNIError as error:
+            if not isinstance(error, RefusedError) or error.status != HTTPStatus.NOT_FOUND:
+                self._log.warning("what is reserved could not be looked at", path=collection.path, error=str(error))
 
     def _heard(self) -> None:
         self._reconciler.heard()
@@ -166,9 +185,10 @@ class Controller:
         return str(failure) if failure else self._ill()
 
 
-def _pod_cidrs(item: msgspec.Raw) -> list[Reserved]:
+def _reserved(item: msgspec.Raw) -> list[Reserved]:
     try:
-        node = _POD_CIDRS.decode(item)
-        return [Reserved(parse_subnet(text), f"podCIDR of Node {node.metadata.name}") for text in node.spec.pod_cidrs]
+        found = _CIDRS.decode(item)
+        nodes = [Reserved(parse_subnet(text), f"podCIDR of Node {found.metadata.name}") for text in found.spec.pod_cidrs]
+        return nodes + [Reserved(parse_subnet(text), SERVICE_NETWORK) for text in found.spec.cidrs]
     except (msgspec.MsgspecError, RangeError):
         return []
