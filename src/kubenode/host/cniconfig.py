@@ -88,7 +88,11 @@ def netconfs(directory: str, ipam_types: Collection[str]) -> Iterator[dict[str, 
 def read(directory: str) -> list[File]:
     """Read a directory's files in the runtime's order; none where there is no directory."""
     found = []
-    for path in _paths(directory, SUFFIXES):
+    try:
+        paths = _paths(directory, SUFFIXES)
+    except OSError as error:
+        return [File(directory, (), RefusedError(f"it cannot be read: {error.strerror}", "make it readable"))]
+    for path in paths:
         try:
             found.append(File(path, parse(path, files.read(path)), None))
         except OSError as error:
@@ -101,6 +105,8 @@ def read(directory: str) -> list[File]:
 
 def parse(path: str, text: bytes) -> tuple[Network, ...]:
     """Return the networks of a file that is to have this path. Raises RefusedError where the runtime would not take it, OSError."""
+    if not path.endswith(SUFFIXES):
+        raise RefusedError(f"its name ends in none of {', '.join(SUFFIXES)}", "give it such a name")
     try:
         content = loads(text)
     except JSONTextError as error:
@@ -150,7 +156,9 @@ def _paths(directory: str, suffixes: tuple[str, ...]) -> list[str]:
     try:
         with os.scandir(directory) as entries:
             names = [entry.name for entry in entries if entry.name.endswith(suffixes) and not entry.is_dir(follow_symlinks=False)]
-    except OSError:
+    except OSError as error:
+        if not files.is_nowhere(error):
+            raise
         return []
     return [os.path.join(directory, name) for name in sorted(names, key=os.fsencode)]
 
