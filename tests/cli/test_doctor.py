@@ -369,7 +369,8 @@ def test_healthy_node(doctor: Doctor) -> None:
     # Nobody asks the API server here, there is no relay, no delegate, no pool, and no limit.
     skipped = {name for name, (sign, _) in told.items() if sign == "-"}
     assert skipped == {
-        "one-version", "fallback", "delegates", "kubeconfig", "api-server", "rights", "agent-rights", "machine-id", "node-view", "pools", "ipv4-limit"
+        "one-version", "fallback", "delegates", "kubeconfig", "api-server", "rights", "agent-rights", "machine-id", "node-view", "pools",
+        "ipv4-limit",
     } - ({"one-version"} if told["one-version"][0] == "✓" else set())  # fmt: skip
     assert [line for _, line in told.values() if " or " in line] == []
     assert "skipped" in {one["state"] for one in doctor.run("--json").json["checks"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -9,6 +10,8 @@ import click
 from kubenode.cli import where
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from kubenode.inspection.doctor.finding import Result
     from kubenode.inspection.place import Place
 
@@ -21,10 +24,20 @@ class MisusedError(click.UsageError):
 
 class Doctor(click.Command):
     def make_context(self, *args: Any, **options: Any) -> click.Context:
-        try:
+        with _misuse():
             return super().make_context(*args, **options)
-        except click.UsageError as error:
-            raise MisusedError(error.format_message(), error.ctx) from None
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _misuse():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _misuse() -> Iterator[None]:
+    try:
+        yield
+    except click.UsageError as error:
+        raise MisusedError(error.format_message(), error.ctx) from None
 
 
 @click.command("doctor", cls=Doctor, short_help="What is wrong with this node, and what to do.")
@@ -32,7 +45,7 @@ class Doctor(click.Command):
 @click.option("--quiet", "-q", is_flag=True, help="Only what is wrong.")
 @where.BIN_DIR
 @where.KUBECONFIG
-@where.place
+@where.place_alone
 def command(place: Place, *, as_json: bool, quiet: bool) -> int:
     r"""Check this node, from the plugins to the last reservation, and say what to do.
 

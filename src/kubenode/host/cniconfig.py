@@ -10,7 +10,7 @@ import os
 
 from kubenode.cni import keys
 from kubenode.cni.jsontext import JSONTextError, loads
-from kubenode.cni.netconf import json_type
+from kubenode.cni.netconf import is_path, json_type
 from kubenode.cni.record import NamedTuple
 from kubenode.cni.request import is_name
 from kubenode.cni.versions import LATEST
@@ -37,6 +37,7 @@ PLUGIN: Shape = {  # as far as libcni has types for it; "": any other key
     "prevResult": {},
 }
 DIGITS = 10  # of a number in a version, at the most
+NAMES = "type names the plugin's executable, such as bridge"
 FLAGS = ("disableCheck", "disableGC", "loadOnlyInlinedPlugins")
 
 
@@ -203,7 +204,9 @@ def _plugin(content: JSON) -> dict[str, JSON]:
     if problem := _misfit(plugin, PLUGIN, "it"):
         raise RefusedError(problem)
     if not plugin.get("type"):
-        raise RefusedError("a plugin has no type", "type names the plugin's executable, such as bridge")
+        raise RefusedError("a plugin has no type", NAMES)
+    if "/" in plugin["type"] or not is_path(plugin["type"]):
+        raise RefusedError(f"the type {plugin['type']!r} is no plugin's name", NAMES)
     return plugin
 
 

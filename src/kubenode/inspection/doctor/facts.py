@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from kubenode.host.cniconfig import Network as RuntimeNetwork
     from kubenode.host.readonly import Held
     from kubenode.inspection.agentprobe import Agent, Credentials
-    from kubenode.inspection.networks import Configured, Network
+    from kubenode.inspection.named import Configured
+    from kubenode.inspection.networks import Network
     from kubenode.inspection.place import Place
     from kubenode.kube.client import ApiServer
     from kubenode.kube.node import Node
@@ -55,7 +56,7 @@ class Facts:
     @cached_property
     def configured(self) -> list[Configured]:
         """Every network configuration with one of our plugins, also where two are of one network."""
-        return [*networks.of_runtime(self.place), *networks.of_files(self.place.configs)]
+        return [*networks.of_runtime(self.place), *self.place.named.configured]
 
     @cached_property
     def networks(self) -> list[Network]:

@@ -12,7 +12,7 @@ from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
 from kubenode.host.datadir import DEFAULT_DATA_DIR
 from kubenode.host.sources import Sources
 from kubenode.inspection.doctor import hostnet
-from kubenode.inspection.doctor.finding import Finding, failure, ok, skipped, warning
+from kubenode.inspection.doctor.finding import Finding, failure, of_error, ok, skipped, warning
 from kubenode.inspection.networks import RECORDS, rehearse
 from kubenode.ipam.address import parse_address
 from kubenode.kube.sources import connection
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kubenode.inspection.doctor.facts import Facts
-    from kubenode.inspection.networks import Configured, Network
+    from kubenode.inspection.named import Configured
+    from kubenode.inspection.networks import Network
     from kubenode.ipam.address import Address
     from kubenode.ipam.ranges import Range
 
@@ -33,6 +34,8 @@ ADVICE_FULL = "delete pods of this node or move them to others; or give it anoth
 
 def valid(facts: Facts) -> Iterator[Finding]:
     """Each network's configuration, and what it takes from the Node and the host, are as an ADD needs them: it would find an address."""
+    for broken in facts.place.named.broken:
+        yield of_error(broken)
     for one in facts.configured:
         try:
             rehearse(facts.place, one, facts.fresh)

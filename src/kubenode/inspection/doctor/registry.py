@@ -96,7 +96,7 @@ def _not_there(check: Check, facts: Facts) -> Iterator[Finding]:
     """Say that there is nothing for a check to look at."""
     there = {
         None: True,
-        Of.NETWORKS: bool(facts.configured),
+        Of.NETWORKS: bool(facts.configured or facts.place.named.broken),
         Of.SUBNETS: any(network.usages for network in facts.networks),
         Of.STORES: any(os.path.isdir(network.store.directory) for network in facts.networks),
     }
