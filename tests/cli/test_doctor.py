@@ -189,6 +189,12 @@ FAULTS = {
         lambda d: calico(d, "05-calico.conflist"),
         lambda d: remove(d, "net.d/05-calico.conflist"),
     ),
+    "a network that waits for the agent": Fault(
+        "pod-network",
+        "10-k8snet.conflist.held in",
+        lambda d: (d.node.net / "10-k8snet.conflist").rename(d.node.net / "10-k8snet.conflist.held"),
+        lambda d: (d.node.net / "10-k8snet.conflist.held").rename(d.node.net / "10-k8snet.conflist"),
+    ),
     "plugin missing": Fault("plugins", "no plugin bridge", lambda d: remove(d, "bin/bridge"), lambda d: d.plugin("bridge")),
     "chained plugin missing": Fault("plugins", "no plugin portmap", lengthen_chain, lambda d: d.plugin("portmap")),
     "plugin not executable": Fault("plugins", "bridge cannot be executed", lambda d: d.plugin("bridge", 0o644)),
