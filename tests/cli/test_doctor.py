@@ -510,7 +510,9 @@ def test_a_definition_without_the_capability(doctor: Doctor) -> None:
         spec = {"config": json.dumps({**config, "capabilities": capabilities})}
         doctor.write("net1.yaml", json.dumps({"kind": "NetworkAttachmentDefinition", "metadata": {"name": "net1"}, "spec": spec}))
         answer = doctor.run(f"--config={doctor.node.directory}/net1.yaml", "--json").json["checks"]
-        found[json.dumps(capabilities)] = [(one["check"], one["state"], one["advice"]) for one in answer if one["state"] in {"warning", "failure"}]
+        found[json.dumps(capabilities)] = [
+            (one["check"], one["state"], one["advice"]) for one in answer if one["state"] in {"warning", "failure"}
+        ]
     assert found.pop('{"ips": true}') == []
     advice = f'add "capabilities": {{"ips": true}} beside "type": "macvlan" in {doctor.node.directory}/net1.yaml'
     assert all(one == [("static-ips", "warning", advice)] for one in found.values())
