@@ -15,7 +15,7 @@ from kubenode.cni import versions
 from kubenode.cni.errors import IO_FAILURE, TRY_AGAIN_LATER, UNDECODABLE, CNIError
 from kubenode.host import files
 from kubenode.host.log import Log
-from kubenode.plugins import skel
+from kubenode.plugins import nodes, skel
 from kubenode.plugins.standalone import Standalone
 from kubenode.version import VERSION
 
@@ -130,5 +130,5 @@ def _end(_signal: int, _frame: object) -> NoReturn:
     raise CNIError(
         TRY_AGAIN_LATER,
         f"not done within {DEADLINE:g} s",
-        "the API server, a delegate, or whoever holds the lock in /run/kube-node is slow; the runtime tries again",
+        f"the API server, a delegate, or whoever holds the lock in {nodes.run_dir(os.environ)} is slow; the runtime tries again",
     )

@@ -35,6 +35,19 @@ def is_reachable(agent: AgentProcess) -> bool:
         return False
 
 
+def test_a_directory_where_the_socket_belongs(run_dir: Path) -> None:
+    """A directory at the socket's path is named, with what to do; `status` says so, too."""
+    path = run_dir / "agent.sock"
+    path.mkdir(parents=True)
+    command = [str(KUBE_NODE), "agent", f"--run-dir={run_dir}", "--node-file=none", "--listen=none"]
+    said = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60).stderr
+    assert f"Is a directory: {path}" in said
+    assert f"rmdir {path}" in said
+    assert "never awaited" not in said
+    status = subprocess.run([str(KUBE_NODE), "status", f"--run-dir={run_dir}"], capture_output=True, text=True, check=False, timeout=60)
+    assert "it is a directory" in " ".join(status.stdout.split())
+
+
 @pytest.mark.parametrize("what", ["socket", "another's socket", "directory", "directory moved away"])
 def test_it_listens_again(agent: AgentProcess, run_dir: Path, netconf: NetConfMaker, what: str) -> None:
     """Whatever was removed, the agent is there again within seconds, alone, and ends as ever."""

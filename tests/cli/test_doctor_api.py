@@ -115,6 +115,23 @@ def test_rights_of_the_agent(cluster: Cluster, tmp_path: Path, right: str) -> No
         assert [one for one in cluster.doctor.findings()[1] if one["check"] == "agent-rights"] == []
 
 
+def test_how_the_node_is_found(cluster: Cluster) -> None:
+    """It says what has found the Node: a name that is given, else credentials that are of it, else the machine-id."""
+
+    def said() -> str:
+        (found,) = [one["what"] for one in cluster.doctor.run("--json").json["checks"] if one["check"] == "own-node"]
+        return str(found)
+
+    assert said() == f"Node {cluster.name}, by {cluster.doctor.node.run}/nodename"
+    cluster.anonymous()
+    if cluster.machine_id != cluster.name:
+        assert said() == f"Node {cluster.name}, by its machine-id {cluster.machine_id}"
+    kubelet = f"system:node:{cluster.name}"
+    cluster.server.grant(kubelet, "get", "list")
+    cluster.kubeconfig(kubelet)
+    assert said() == f"Node {cluster.name}, by the credentials, which are of it"
+
+
 def test_who_asks(cluster: Cluster) -> None:
     """Doctor asks as the plugins do, and leaves nothing behind, not even a Node view."""
     before = cluster.doctor.node.snapshot()

@@ -150,6 +150,24 @@ def test_unknown_args(theirs: Plugin, ours: Plugin) -> None:
     """CNI_ARGS of others are ignored without being told to."""
     assert theirs.error("ADD", env={"CNI_ARGS": "FOO=bar"})["msg"] == 'ARGS: unknown args ["FOO=bar"]'
     assert ours.add(env={"CNI_ARGS": "FOO=bar"}) == ["10.0.0.2", "fd00::2"]
+    for number, text in enumerate(("A=b=c;IgnoreUnknown=1", "IgnoreUnknown=1;", ";", "IgnoreUnknown=maybe")):
+        assert theirs.error("ADD", f"n{number}", env={"CNI_ARGS": text})["code"] == 999
+        ours.add(f"n{number}", ranges=[[V6]], env={"CNI_ARGS": text})
+    theirs.add("n", ranges=[[V6]], env={"CNI_ARGS": "=x;IgnoreUnknown=1"})
+    assert ours.error("ADD", "n", env={"CNI_ARGS": "=x;IgnoreUnknown=1"})["msg"] == 'ARGS: invalid pair "=x"'
+
+
+def test_numbers(theirs: Plugin, ours: Plugin) -> None:
+    """A number that no double can hold, or of thousands of digits, is an error, also where nobody wants it."""
+    for number in ("1e999", "1" * 4301):
+        told = []
+        for plugin in (theirs, ours):
+            config = {"cniVersion": "1.0.0", "name": "net", "ipam": {"ranges": BOTH, "dataDir": str(plugin.data_dir)}, "more": "NUMBER"}
+            stdin = json.dumps(config).replace('"NUMBER"', number)
+            environ = environment("ADD", container_id=f"c{len(number)}", path=["/none"])
+            done = subprocess.run([plugin.executable], input=stdin, env=environ, capture_output=True, check=False, text=True)
+            told.append((done.returncode, json.loads(done.stdout).get("code")))
+        assert told == [(0, None), (1, 6)]
 
 
 def test_args_first(theirs: Plugin, ours: Plugin) -> None:

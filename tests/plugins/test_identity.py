@@ -131,3 +131,18 @@ def test_no_node_is_ours(embedded: NetworkMaker, may_list: str, machine_id: str)
     error = embedded(kubeconfig=may_list).error()
     assert (error["code"], error["msg"]) == (104, f"own Node not found: no Node has machineID {machine_id}")
     assert "NODE_NAME" in error["details"]
+
+
+def test_a_directory_instead_of_the_name(embedded: NetworkMaker, run_dir: Path) -> None:
+    """A directory where the Node's name is looked for is named, with what to do; advice has the path that is looked at."""
+    (run_dir / "nodename").mkdir()
+    error = embedded(kubeconfig="/etc/hostname").error()
+    assert (error["code"], error["msg"]) == (5, f"{run_dir}/nodename is a directory, and has to be a file")
+    assert error["details"].endswith(f"rmdir {run_dir}/nodename")
+
+
+@pytest.mark.usefixtures("machine_id")
+def test_advice_has_the_path_that_is_looked_at(embedded: NetworkMaker, may_list: str, run_dir: Path) -> None:
+    """Where no Node has our machine-id, advice names the file of $KUBE_NODE_RUN_DIR."""
+    error = embedded(kubeconfig=may_list).error()
+    assert (error["code"], f"write the name to {run_dir}/nodename" in error["details"]) == (104, True)

@@ -75,7 +75,11 @@ class Claim:
             os.umask(before)
         listener.listen(BACKLOG)
         # By renaming there is no moment without a socket, and none with one that is not ready.
-        os.rename(temporary, self.path)
+        try:
+            os.rename(temporary, self.path)
+        except IsADirectoryError as error:
+            listener.close()
+            raise OSError(error.errno, error.strerror, self.path) from None
         self._bound = _identity(self.path)
         return listener
 

@@ -97,10 +97,11 @@ class Agent:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         _raise_file_limit()
         self._serve_http()
+        listener = self._claim.listen(self._environ)
         jobs = self._node_jobs()
         if directory := self._options.credentials:
             jobs.append(keep_credentials(self._root.seen(directory, "credentials"), SERVICE_ACCOUNT, self._log))
-        server = Server(self._claim.listen(self._environ), self._host, self._networks, self._environ, self._log, self._metrics)
+        server = Server(listener, self._host, self._networks, self._environ, self._log, self._metrics)
         self._configuration.look()
         server.start()
         self._phase = ""

@@ -107,6 +107,9 @@ def command(
         asyncio.run(Agent(options, os.environ, log.Log("agent", level, sink=lines)).run())
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
-        raise CNIError(IO_FAILURE, f"{error.strerror or error}{where}", "run it as root, with the host's directories mounted") from None
+        advice = "run it as root, with the host's directories mounted"
+        if isinstance(error, IsADirectoryError):
+            advice = f"a container runtime makes one where a file to mount is missing: rmdir {error.filename}"
+        raise CNIError(IO_FAILURE, f"{error.strerror or error}{where}", advice) from None
     finally:
         lines.close(LAST_WORDS)

@@ -163,7 +163,7 @@ def _namespace(name: str, stack: ExitStack) -> str:
 def _subnets(network: Network) -> str:
     if network.problem:
         raise network.problem
-    return ", ".join(str(r.subnet) for usage in network.usages for r in usage.range_set.ranges) + f" by {network.source}"
+    return ", ".join(str(r.subnet) for usage in network.usages for r in usage.range_set.ranges) + f" {network.by_source}"
 
 
 def _addresses(result: dict[str, Any]) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from kubenode.cni.errors import IO_FAILURE, CNIError
 from kubenode.host import files
 
 TYPE_CHECKING = False
@@ -19,24 +20,32 @@ if TYPE_CHECKING:
 MACHINE_ID = "/etc/machine-id"
 
 
+def name_file(run_dir: str) -> str:
+    """Return the path of the file with the Node's name."""
+    return os.path.join(run_dir, "nodename")
+
+
 def given_name(environ: Mapping[str, str], run_dir: str) -> tuple[str, str]:
-    """Return the Node's name where somebody said it, and who: $NODE_NAME, or the file `nodename`. Else two empty strings."""
+    """Return the Node's name where somebody said it, and who: $NODE_NAME, or the file `nodename`. Else two empty strings.
+
+    Raises CNIError, OSError.
+    """
     if name := environ.get("NODE_NAME", "").strip():
         return name, "NODE_NAME"
-    path = os.path.join(run_dir, "nodename")
+    path = name_file(run_dir)
     name, _, machine = _line(path).partition(" ")
     return ("", "") if machine else (name, path)
 
 
 def noted_names(run_dir: str) -> tuple[str, ...]:
     """Return the name that the program itself has noted, if it has: it counts only with our machine-id."""
-    name, _, machine = _line(os.path.join(run_dir, "nodename")).partition(" ")
+    name, _, machine = _line(name_file(run_dir)).partition(" ")
     return (name,) if machine else ()
 
 
 def note_name(run_dir: str, name: str, machine: str) -> None:
     """Leave our Node's name for plugins that run without agent, unless an administrator has said it. Raises OSError."""
-    path = os.path.join(run_dir, "nodename")
+    path = name_file(run_dir)
     if machine and _line(path) not in (name, f"{name} {machine}"):
         files.replace(path, f"{name} {machine}\n".encode())
 
@@ -61,3 +70,6 @@ def _line(path: str) -> str:
         return files.read(path).decode(errors="replace").strip()
     except FileNotFoundError:
         return ""
+    except IsADirectoryError:
+        advice = f"a container runtime makes one where a file to mount is missing: rmdir {path}"
+        raise CNIError(IO_FAILURE, f"{path} is a directory, and has to be a file", advice) from None

@@ -88,7 +88,10 @@ def ask(place: Place) -> Agent:
     except TimeoutError:
         return Agent(place.socket, installed=True, problem=f"it does not answer within {PATIENCE:g} s")
     except OSError as error:
-        return Agent(place.socket, installed=True, problem=error.strerror or str(error))
+        problem = error.strerror or str(error)
+        if os.path.isdir(place.root.path(place.socket)):  # which connect(2) calls refused, too
+            problem = f"it is a directory (rmdir {place.socket})"
+        return Agent(place.socket, installed=True, problem=problem)
     if not answer.startswith(b"\0"):
         return Agent(place.socket, installed=True, problem="it answers with something else than a result", pid=pid)
     return Agent(place.socket, True, "", pid, (time.perf_counter() - begin) * MILLISECONDS)  # noqa: FBT003 -- the record's order

@@ -53,6 +53,11 @@ class Network(NamedTuple):
         return str(self.configured.ipam.get("type"))
 
     @property
+    def by_source(self) -> str:
+        """Say the same with the word that goes before it."""
+        return self.source if self.configured.path == RECORDS else f"by {self.source}"
+
+    @property
     def source(self) -> str:
         """Say where the subnets come from."""
         if self.configured.path == RECORDS:

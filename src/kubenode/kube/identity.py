@@ -21,12 +21,16 @@ if TYPE_CHECKING:
 
 
 class Identity(NamedTuple):
-    """What this host knows of itself; "" for what it does not. `guesses` are names that count only with our machine-id."""
+    """What this host knows of itself; "" for what it does not. `guesses` are names that count only with our machine-id.
+
+    `name_file` is where an administrator may write the name.
+    """
 
     name: str
     name_source: str
     guesses: tuple[str, ...]
     machine_id: str
+    name_file: str = "/run/kube-node/nodename"
 
 
 def other_machine(manifest: Manifest, identity: Identity) -> str:
@@ -57,13 +61,13 @@ def own_node(api: Nodes, identity: Identity) -> Manifest:
         raise CNIError(
             NODE_NOT_FOUND,
             "own Node not found: this host has no /etc/machine-id",
-            "set NODE_NAME, or write the name to /run/kube-node/nodename",
+            f"set NODE_NAME, or write the name to {identity.name_file}",
         )
     for guess in identity.guesses:
         found = _node_if_allowed(api, guess)
         if found is not None and _machine_id(found) == identity.machine_id:
             return found
-    return _by_machine_id(api, identity.machine_id)
+    return _by_machine_id(api, identity)
 
 
 def _by_credentials(api: Nodes, identity: Identity) -> Manifest | None:
@@ -91,13 +95,14 @@ def _node_if_allowed(api: Nodes, name: str) -> Manifest | None:
         return None
 
 
-def _by_machine_id(api: Nodes, machine_id: str) -> Manifest:
+def _by_machine_id(api: Nodes, identity: Identity) -> Manifest:
+    machine_id = identity.machine_id
     found = [node for node in api.nodes() if _machine_id(node) == machine_id]
     if not found:
         raise CNIError(
             NODE_NOT_FOUND,
             f"own Node not found: no Node has machineID {machine_id}",
-            "set NODE_NAME, or write the name to /run/kube-node/nodename; or wait until the kubelet has registered the node",
+            f"set NODE_NAME, or write the name to {identity.name_file}; or wait until the kubelet has registered the node",
         )
     if len(found) > 1:
         names = ", ".join(sorted(node["metadata"]["name"] for node in found))

@@ -81,9 +81,11 @@ def fetch(
             "./build.sh binaries with the Python that the node has, and install all of what it makes",
         ) from None
 
-    given, source = (name, "the command line") if name else identity.given_name(environ, run_dir(environ))
-    known = dict.fromkeys([*guesses, *identity.noted_names(run_dir(environ)), identity.host_name()])
-    myself = Identity(given, source, tuple(known), identity.machine_id() if machine_id is None else machine_id)
+    directory = run_dir(environ)
+    given, source = (name, "the command line") if name else identity.given_name(environ, directory)
+    known = dict.fromkeys([*guesses, *identity.noted_names(directory), identity.host_name()])
+    machine = identity.machine_id() if machine_id is None else machine_id
+    myself = Identity(given, source, tuple(known), machine, identity.name_file(directory))
 
     def ask() -> dict[str, Any]:
         server = client.ApiServer(kubeconfig or None, environ, timeout * SINGLE_WAIT)

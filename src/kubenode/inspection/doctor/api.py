@@ -98,7 +98,7 @@ def agent_rights(facts: Facts) -> Iterator[Finding]:
 def own_node(facts: Facts) -> Iterator[Finding]:
     """Our Node is found, and it is known how."""
     myself = facts.identity
-    for answer in facts.asked.values():
+    for kubeconfig, answer in facts.asked.items():
         if isinstance(answer, CNIError):
             yield of_error(answer) if answer.code == NODE_NOT_FOUND else skipped(NO_ANSWER)
             continue
@@ -107,10 +107,19 @@ def own_node(facts: Facts) -> Iterator[Finding]:
             yield failure(problem, advice)
             continue
         name = answer["metadata"]["name"]
-        how = f"by {myself.name_source}" if myself.name else f"by its machine-id {myself.machine_id}"
-        yield ok(f"Node {name}, {how}")
+        yield ok(f"Node {name}, by {_how_found(facts, kubeconfig, name)}")
     if facts.why_no_api:
         yield ok(f"Node {facts.seen.node.name}, by {facts.seen.path}") if facts.seen.node else skipped(facts.why_no_api)
+
+
+def _how_found(facts: Facts, kubeconfig: str, name: str) -> str:
+    if facts.identity.name:
+        return facts.identity.name_source
+    try:
+        by_credentials = facts.ask(kubeconfig, lambda server: server.own_name()) == name
+    except CNIError:  # whoever can find the Node has the name by now
+        by_credentials = False
+    return "the credentials, which are of it" if by_credentials else f"its machine-id {facts.identity.machine_id}"
 
 
 def machine_id(facts: Facts) -> Iterator[Finding]:

@@ -173,7 +173,8 @@ class Facts:
         given, source = identity.given_name(self.place.environ, self.place.run)
         seen = (self.seen.node.name,) if self.seen.node else ()
         guesses = dict.fromkeys([*seen, *identity.noted_names(self.place.run), identity.host_name()])
-        return Identity(given, source, tuple(guesses), identity.host_machine_id(self.place.root))
+        machine = identity.host_machine_id(self.place.root)
+        return Identity(given, source, tuple(guesses), machine, identity.name_file(self.place.run))
 
     @cached_property
     def asked(self) -> dict[str, dict[str, Any] | CNIError]:

@@ -48,7 +48,7 @@ def valid(facts: Facts) -> Iterator[Finding]:
                 yield failure(told, error.details or f"correct {one.path}")
     for network in facts.networks:
         if network.problem is None:
-            yield ok(f"{network.name}: {', '.join(str(one.subnet) for one in _ranges(network))} by {network.source}")
+            yield ok(f"{network.name}: {', '.join(str(one.subnet) for one in _ranges(network))} {network.by_source}")
 
 
 def _is_mounted(facts: Facts, one: Configured) -> bool:
@@ -92,7 +92,7 @@ def overlap(facts: Facts) -> Iterator[Finding]:
             if pair:
                 yield failure(
                     f"networks {one.name} and {other.name} both give addresses of {pair[0].subnet} and {pair[1].subnet}",
-                    f"give one of them another subnet: {one.name} has its by {one.source}, {other.name} by {other.source}",
+                    f"give one of them another subnet: {one.name} has its own {one.by_source}, {other.name} {other.by_source}",
                 )
 
 
