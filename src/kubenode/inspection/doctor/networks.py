@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
@@ -194,6 +195,19 @@ def default_gateway(facts: Facts) -> Iterator[Finding]:
             yield warning(
                 f"network {one.name} in {one.path} is a secondary one and has isDefaultGateway true: it takes the default route of pods",
                 "remove isDefaultGateway there (isGateway gives the bridge its address all the same); routes to it belong into ipam.routes",
+            )
+
+
+def static_ips(facts: Facts) -> Iterator[Finding]:
+    """See that a definition for Multus passes on all addresses that a pod asks for."""
+    definitions = [one for one in facts.configured if one.path in facts.place.configs and facts.is_secondary(one)]
+    if not definitions:
+        yield skipped("no definition for Multus is given: --config=FILE names one")
+    for one in definitions:
+        if (one.raw.get("capabilities") or {}).get("ips") is not True:
+            yield warning(
+                f"network {one.name} in {one.path} has no capability ips: of addresses a pod asks for Multus passes on the first alone",
+                f'add "capabilities": {{"ips": true}} beside "type": {json.dumps(one.raw.get("type"))} in {one.path}',
             )
 
 
