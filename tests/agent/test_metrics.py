@@ -138,7 +138,7 @@ def agent(tmp_path: Path, run_dir: Path) -> Iterator[AgentProcess]:
 
 
 def conf(data_dir: Path, name: str = "net", **ipam: str) -> dict[str, Any]:
-    return {"cniVersion": "1.1.0", "name": name, "ipam": {"type": "kube-node", "dataDir": str(data_dir), **ipam}}
+    return {"cniVersion": "1.1.0", "name": name, "type": "bridge", "ipam": {"type": "kube-node", "dataDir": str(data_dir), **ipam}}
 
 
 def test_addresses(agent: AgentProcess, tmp_path: Path) -> None:
@@ -301,7 +301,9 @@ def test_the_annotations_data_directory(tmp_path: Path, run_dir: Path) -> None:
     """A network is counted where its addresses are noted, which the annotation may say; once, whoever leads there."""
     ipam = {"type": "node-annotation", "annotation": "a/b"}
     for number, more in enumerate(({}, {"dataDir": str(tmp_path / "configured")})):
-        (tmp_path / f"{number}.conf").write_text(json.dumps({"cniVersion": "1.1.0", "name": "net", "ipam": {**ipam, **more}}))
+        (tmp_path / f"{number}.conf").write_text(
+            json.dumps({"cniVersion": "1.1.0", "name": "net", "type": "bridge", "ipam": {**ipam, **more}})
+        )
     (tmp_path / "node.json").write_text(
         json.dumps(
             {

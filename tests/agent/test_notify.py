@@ -86,7 +86,7 @@ def test_the_life_of_a_service(manager: Manager, address: str, tmp_path: Path, r
         ({}, None),
         ({"WATCHDOG_USEC": "30000000"}, 30.0),
         ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": str(os.getpid())}, 30.0),
-        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}, None),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "2147483647"}, None),
         ({"WATCHDOG_USEC": "x"}, None),
     ],
 )

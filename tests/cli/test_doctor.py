@@ -152,11 +152,43 @@ def lengthen_chain(doctor: Doctor) -> None:
     path.write_text(json.dumps(conf))
 
 
+def host_local(doctor: Doctor, **ipam: Any) -> None:
+    """Let the network have ranges of its own."""
+    doctor.plugin("host-local")
+    said = {"type": "host-local", "dataDir": str(doctor.node.networks), "subnet": "10.1.0.0/24", **ipam}
+    doctor.node.configure({**doctor.conf, "ipam": said})
+
+
+def calico(doctor: Doctor, file: str) -> None:
+    """Let the node have another CNI."""
+    plugins = [{"type": "calico", "ipam": {"type": "calico-ipam"}}, {"type": "portmap"}]
+    doctor.write(f"net.d/{file}", json.dumps({"name": "k8s-pod-network", "cniVersion": "0.3.1", "plugins": plugins}))
+
+
 FAULTS = {
     "configuration is not JSON": Fault(
-        "cni-config", "05-x.conf is not JSON", lambda d: d.write("net.d/05-x.conf", "{"), lambda d: remove(d, "net.d/05-x.conf")
+        "cni-config", "05-x.conf: it is not JSON", lambda d: d.write("net.d/05-x.conf", "{"), lambda d: remove(d, "net.d/05-x.conf")
     ),
-    "no network": Fault("cni-config", "no network with", lambda d: remove(d, "net.d/10-k8snet.conflist"), lambda d: d.reconfigure()),
+    "no network": Fault("pod-network", "no network with", lambda d: remove(d, "net.d/10-k8snet.conflist"), lambda d: d.reconfigure()),
+    "a list in a .conf": Fault(
+        "cni-config",
+        "it has plugins, and only a .conflist may",
+        lambda d: d.write("net.d/05-x.conf", '{"name": "x", "plugins": [{"type": "bridge"}]}'),
+        lambda d: remove(d, "net.d/05-x.conf"),
+    ),
+    "a plugin in a .conflist, behind": Fault(
+        "cni-config",
+        "20-net1.conflist: it is one plugin",
+        lambda d: d.write("net.d/20-net1.conflist", json.dumps(d.node.conf("net1", annotation="example.com/net1"))),
+        lambda d: remove(d, "net.d/20-net1.conflist"),
+        "warning",
+    ),
+    "another CNI comes before": Fault(
+        "pod-network",
+        "05-calico.conflist, with addresses by calico-ipam: kube-node is not this node's pod network",
+        lambda d: calico(d, "05-calico.conflist"),
+        lambda d: remove(d, "net.d/05-calico.conflist"),
+    ),
     "plugin missing": Fault("plugins", "no plugin bridge", lambda d: remove(d, "bin/bridge"), lambda d: d.plugin("bridge")),
     "chained plugin missing": Fault("plugins", "no plugin portmap", lengthen_chain, lambda d: d.plugin("portmap")),
     "plugin not executable": Fault("plugins", "bridge cannot be executed", lambda d: d.plugin("bridge", 0o644)),
@@ -204,6 +236,63 @@ FAULTS = {
     ),
     "configuration invalid": Fault(
         "networks", "refreshAfter", lambda d: d.reconfigure(refreshAfter="soon"), lambda d: d.reconfigure(refreshAfter=None)
+    ),
+    "version that nobody knows": Fault(
+        "networks",
+        'incompatible CNI version "1.2.0"',
+        lambda d: d.node.configure({**d.conf, "cniVersion": "1.2.0"}),
+        lambda d: d.node.configure(d.conf),
+    ),
+    "dataDir is a file": Fault(
+        "networks",
+        "is below a file",
+        steps(lambda d: d.write("file", ""), lambda d: d.reconfigure(dataDir=f"{d.node.directory}/file")),
+        lambda d: d.reconfigure(dataDir=str(d.node.networks)),
+    ),
+    "resolvConf missing": Fault(
+        "networks",
+        "resolvConf /etc/none.conf cannot be read: No such file or directory",
+        lambda d: d.reconfigure(resolvConf="/etc/none.conf"),
+        lambda d: d.reconfigure(resolvConf=None),
+    ),
+    "exclude and a delegate that does not know it": Fault(
+        "networks",
+        "exclude is not known to delegate host-local",
+        lambda d: d.reconfigure(exclude=["10.1.0.9"], delegate="host-local"),
+        lambda d: d.reconfigure(exclude=None, delegate="embedded"),
+    ),
+    "addresses for nobody": Fault(
+        "families",
+        "pods of all namespaces, by ipv4-namespaces [] and ipv6-namespaces [], get no address",
+        lambda d: d.reconfigure(**{"ipv4-namespaces": [], "ipv6-namespaces": []}),
+        lambda d: d.reconfigure(**{"ipv4-namespaces": None, "ipv6-namespaces": None}),
+    ),
+    "another has the source": Fault(
+        "sources",
+        "spec.podCIDRs serves network k8snet in dataDir",
+        lambda d: d.node.configure({**d.conf, "name": "renamed"}),
+        lambda d: d.node.configure(d.conf),
+    ),
+    "a key that is none": Fault(
+        "keys",
+        "'dataDirectory', which nobody knows",
+        lambda d: d.reconfigure(dataDirectory="/x"),
+        lambda d: d.reconfigure(dataDirectory=None),
+        "warning",
+    ),
+    "a key beside ipam": Fault(
+        "keys",
+        "annotation stands beside ipam",
+        lambda d: d.node.configure(d.conf, annotation="example.com/net1"),
+        lambda d: d.node.configure(d.conf),
+        "warning",
+    ),
+    "a key that host-local does not have": Fault(
+        "keys",
+        "'ipv4-namespaces', which kube-node knows, and host-local does not",
+        lambda d: host_local(d, **{"ipv4-namespaces": ["web"]}),
+        host_local,
+        "warning",
     ),
     "a family for nobody": Fault(
         "families",
@@ -272,12 +361,81 @@ def doctor(seeded: SeededNode, built: Path) -> Iterator[Doctor]:
 
 
 def test_healthy_node(doctor: Doctor) -> None:
-    """Where all is well there is no ! and no ✗, and the exit code is 0."""
+    """Where all is well there is no ! and no ✗, and the exit code is 0; ✓ is only before what was looked at, and a fact has no "or"."""
     answer = doctor.run()
     assert answer.code == 0, answer.stdout
-    signs = [line[0] for line in answer.stdout.splitlines() if line[0] != " "]
-    assert set(signs) == {"✓"}
-    assert len(signs) > 20
+    told = {line[3:].split()[0]: (line[0], line) for line in answer.stdout.splitlines() if line[0] != " "}
+    assert {sign for sign, _ in told.values()} == {"✓", "-"}
+    # Nobody asks the API server here, there is no relay, no delegate, no pool, and no limit.
+    skipped = {name for name, (sign, _) in told.items() if sign == "-"}
+    assert skipped == {
+        "one-version", "fallback", "delegates", "kubeconfig", "api-server", "rights", "agent-rights", "machine-id", "node-view", "pools",
+        "ipv4-limit",
+    } - ({"one-version"} if told["one-version"][0] == "✓" else set())  # fmt: skip
+    assert [line for _, line in told.values() if " or " in line] == []
+    assert "skipped" in {one["state"] for one in doctor.run("--json").json["checks"]}
+    assert doctor.run("--quiet").stdout == ""
+
+
+def test_healthy_node_whose_agent_has_a_node_file(doctor: Doctor) -> None:
+    """An agent that serves a manifest asks nobody, and each check that would ask says just that."""
+    doctor.relays()
+    manifest = doctor.node.directory / "node.json"
+    shutil.move(doctor.node.run / "node.json", manifest)
+    with AgentProcess(doctor.node.run, f"--node-file={manifest}"):
+        checks = {one["check"]: one for one in doctor.run("--json").json["checks"]}
+    why = f"the agent serves the Node manifest {manifest}: the API server is not asked"
+    for name in ("kubeconfig", "api-server", "rights", "agent-rights", "machine-id"):
+        assert (checks[name]["state"], checks[name]["what"]) == ("skipped", why)
+
+
+def test_no_network_at_all(doctor: Doctor) -> None:
+    """Where there is nothing to look at nothing is well: each check of networks is skipped."""
+    remove(doctor, "net.d/10-k8snet.conflist")
+    shutil.rmtree(doctor.node.run / "attachments")
+    answer = doctor.run("--json")
+    states = {one["check"]: one["state"] for one in answer.json["checks"]}
+    about = list(states)[list(states).index("networks") :]
+    assert {states[name] for name in about} == {"skipped"}
+    assert (answer.code, states["cni-config"], states["pod-network"]) == (2, "skipped", "failure")
+
+
+def test_subnets_that_are_not_known(doctor: Doctor) -> None:
+    """Without a Node view no ADD has been: that its pools are not full is not said of a network."""
+    (doctor.node.run / "node.json").unlink()
+    shutil.rmtree(doctor.node.run / "attachments")
+    doctor.node.configure({**doctor.conf, "ipam": {**doctor.conf["ipam"], "kubeconfig": "/etc/none"}})
+    states = {one["check"]: one["state"] for one in doctor.run("--json").json["checks"]}
+    assert {states[name] for name in ("networks", "families", "overlap", "host-routes", "exhaustion", "pod-cidrs")} == {"skipped"}
+
+
+@pytest.mark.parametrize("wrong", ["--typo", "--config", "word"])
+def test_called_wrongly(doctor: Doctor, wrong: str) -> None:
+    """A mistake of who calls it is no fault of the node: the exit code is another."""
+    answer = doctor.run(wrong)
+    assert (answer.code, answer.stdout) == (64, "")
+    assert "Error: " in answer.stderr
+
+
+@pytest.mark.parametrize("closed", ["net.d", "run", "agent.sock"])
+def test_an_ordinary_user(doctor: Doctor, tmp_path_factory: pytest.TempPathFactory, closed: str) -> None:
+    """Who may not look is told once to be root, and nothing else: least of all that the agent is down."""
+    want("root")
+    doctor.agent()
+    for directory in (doctor.node.run, doctor.node.net, *doctor.node.run.parents):
+        if str(directory).startswith(str(tmp_path_factory.getbasetemp())) or directory == doctor.node.run:
+            directory.chmod(0o755)
+    for directory in doctor.node.directory.parents:
+        if str(directory).startswith(str(tmp_path_factory.getbasetemp())):
+            directory.chmod(0o755)
+    (doctor.node.run / "node.json").chmod(0o644)
+    if closed != "agent.sock":
+        {"net.d": doctor.node.net, "run": doctor.node.run}[closed].chmod(0o700)
+    doctor.wrap = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    answer = doctor.run()
+    assert (answer.code, answer.stdout) == (1, "")
+    assert "Permission denied" in answer.stderr
+    assert answer.stderr.count("run it as root") == 1
 
 
 def test_healthy_node_with_agent(doctor: Doctor) -> None:
@@ -315,6 +473,37 @@ def test_fault(doctor: Doctor, fault: Fault) -> None:
     else:
         follow(doctor, found)
     assert doctor.findings() == (0, [])
+
+
+@pytest.mark.parametrize("multus", ["none", "delegates", "clusterNetwork"])
+def test_beside_another_cni(doctor: Doctor, multus: str) -> None:
+    """A secondary network beside another CNI's pod network is well, by itself or under Multus; whose the pods' network is, is said."""
+    remove(doctor, "net.d/10-k8snet.conflist")
+    calico(doctor, "05-calico.conflist")
+    annotate(doctor, "172.20.2.0/24")
+    definition = {"kind": "NetworkAttachmentDefinition", "metadata": {"name": "net1"}}
+    config = doctor.node.conf("net1", "macvlan", annotation="example.com/net1")
+    doctor.write("net1.yaml", json.dumps({**definition, "spec": {"config": json.dumps(config)}}))
+    if multus != "none":
+        path = doctor.node.net / "05-calico.conflist"
+        more = {"delegates": [json.loads(path.read_text())]} if multus == "delegates" else {multus: f"/host/{path}"}
+        doctor.write("net.d/00-multus.conf", json.dumps({"name": "multus-cni-network", "type": "multus", **more}))
+    answer = doctor.run(f"--config={doctor.node.directory}/net1.yaml", "--json")
+    assert [one for one in answer.json["checks"] if one["state"] in {"warning", "failure"}] == []
+    (said,) = [one["what"] for one in answer.json["checks"] if one["check"] == "pod-network"]
+    assert "k8s-pod-network" in said
+    assert "kube-node is not this node's pod network" in said
+
+
+def test_pods_network_behind_multus(doctor: Doctor) -> None:
+    """A network of ours that Multus hands on to is looked at as any other, and is the pods'."""
+    path = doctor.node.net / "10-k8snet.conflist"
+    doctor.write("net.d/00-multus.conf", json.dumps({"name": "m", "type": "multus", "delegates": [json.loads(path.read_text())]}))
+    path.unlink()
+    checks = doctor.run("--json").json["checks"]
+    assert {one["state"] for one in checks} <= {"ok", "skipped"}
+    assert {one["check"]: one["what"] for one in checks}["networks"].startswith("k8snet: 10.1.0.0/24, fd01::/64")
+    assert "pods get network k8snet" in {one["check"]: one["what"] for one in checks}["pod-network"]
 
 
 def test_a_networks_own_bridge(doctor: Doctor, cni_bin: Path) -> None:

@@ -67,7 +67,7 @@ def completed(*words: str, last: str = "") -> list[str]:
 
 def test_completion(tmp_path: Path) -> None:
     """Commands, options and the names of networks are completed."""
-    (tmp_path / "10-a.conf").write_text('{"name": "k8snet", "ipam": {"type": "kube-node"}}')
+    (tmp_path / "10-a.conf").write_text('{"name": "k8snet", "type": "bridge", "ipam": {"type": "kube-node"}}')
     assert "doctor" in completed()
     assert completed(last="sta") == ["status"]
     assert "--dry-run" in completed("gc", last="--d")

@@ -295,7 +295,7 @@ def test_uninstall_takes_the_boots_away(host: Host) -> None:
         (directory / "net").mkdir(parents=True)
         (directory / "net/10.0.0.2").write_text("c1\r\neth0")
         (directory / ".net.boot").write_text("any")
-    conf = {"name": "net", "ipam": {"type": "kube-node", "dataDir": "/data/configured"}}
+    conf = {"name": "net", "type": "bridge", "ipam": {"type": "kube-node", "dataDir": "/data/configured"}}
     (host.root / "etc/cni/net.d/10-net.conf").write_text(json.dumps(conf))
     Attachments(str(host.root / "run/kube-node"), "net").write(Attachment("c1", "eth0"), {"dataDir": "/data/recorded"})
     done = host.done("uninstall")
@@ -411,13 +411,13 @@ def test_a_network_configuration_that_waits_for_the_agent(host: Host, tmp_path: 
 @pytest.mark.parametrize(
     ("name", "text", "problem"),
     [
-        ("10-net.conflist", "{", "is not JSON"),
-        ("10-net.conflist", "[]", "it has no name"),
-        ("10-net.conflist", '{"name": "a b", "plugins": [{"type": "bridge"}]}', "letters, digits"),
-        ("10-net.conflist", '{"name": "net", "type": "bridge"}', "it has no plugins"),
-        ("10-net.conflist", '{"name": "net", "plugins": []}', "it has no plugins"),
+        ("10-net.conflist", "{", "it is not JSON"),
+        ("10-net.conflist", "[]", "it is a JSON array"),
+        ("10-net.conflist", '{"name": "a b", "plugins": [{"type": "bridge"}]}', "none of letters, digits"),
+        ("10-net.conflist", '{"name": "net", "type": "bridge"}', "it is one plugin"),
+        ("10-net.conflist", '{"name": "net", "plugins": []}', "plugins is empty"),
         ("10-net.conflist", '{"name": "net", "plugins": [{}]}', "a plugin has no type"),
-        ("10-net.conf", json.dumps(NETWORK), "a .conf is one plugin"),
+        ("10-net.conf", json.dumps(NETWORK), "only a .conflist may"),
         ("10-net.yaml", json.dumps(NETWORK), "its name ends in none of .conf, .conflist, .json"),
     ],
 )

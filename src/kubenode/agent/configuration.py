@@ -7,7 +7,6 @@ import time
 from typing import TYPE_CHECKING
 
 from kubenode.cni.errors import CNIError
-from kubenode.cni.jsontext import JSONTextError, loads
 from kubenode.host import cniconfig, files, held
 from kubenode.kube import node
 
@@ -86,6 +85,8 @@ class Configuration:
         yield from cniconfig.netconfs(self._directory, TYPES)
         for path in held.waiting(self._directory):
             try:
-                yield from cniconfig.plugins(loads(files.read(path)), TYPES)
-            except (OSError, JSONTextError):
+                networks = cniconfig.parse(path.removesuffix(held.SUFFIX), files.read(path))
+            except (OSError, cniconfig.RefusedError):
                 continue
+            for network in networks:
+                yield from network.netconfs(TYPES)

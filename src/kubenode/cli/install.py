@@ -165,7 +165,7 @@ def _parts(wanted: Wanted, given: Mapping[str, Any], root: HostRoot, bin_dir: st
         parts += [payload.node_name(wanted.run_dir, wanted.node_name)] if wanted.node_name else []
     if "conflists" in given:
         brought.add(CONFLIST)
-        parts += [payload.network(wanted.config_dir, file) for file in wanted.conflists if wanted.conflists != ("none",)]
+        parts += [payload.network(root, wanted.config_dir, file) for file in wanted.conflists if wanted.conflists != ("none",)]
     return parts, brought
 
 

@@ -23,7 +23,7 @@ IPAM: dict[str, Schema] = {
 }
 ATTACHMENT: Schema = {"containerID": None, "ifname": None}
 NETWORK: Schema = {
-    **dict.fromkeys(("cniVersion", "name", "type", "prevResult", "dns")),
+    **dict.fromkeys(("cniVersion", "name", "type", "prevResult", "dns", "capabilities")),
     "ipam": IPAM,
     "runtimeConfig": {"ipRanges": [[RANGE]], "ips": None},
     "args": {"cni": {"ips": None}},

@@ -9,8 +9,6 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from kubenode.cni.errors import INSTALLATION, CNIError
-from kubenode.cni.jsontext import JSONTextError, loads
-from kubenode.cni.request import is_name
 from kubenode.host import cniconfig, files
 from kubenode.host.attachments import Attachments, everywhere
 from kubenode.host.datadir import DEFAULT_DATA_DIR
@@ -140,34 +138,17 @@ def data_dirs(root: HostRoot, run_dir: str, config_dir: str) -> list[str]:
     return list(dict.fromkeys([DEFAULT_DATA_DIR, *(str(found) for found in [*conf_dirs, *noted] if found)]))
 
 
-def network(config_dir: str, file: str) -> Part:
+def network(root: HostRoot, config_dir: str, file: str) -> Part:
     """Return a network configuration, which must be one that the runtime takes. Raises CNIError."""
+    path = os.path.join(config_dir, os.path.basename(file))
     try:
         content = files.read(file)
-        _require_network(os.path.splitext(file)[1], content)
+        cniconfig.parse(root.path(path), content)
     except OSError as error:
         raise CNIError(INSTALLATION, f"{file}: {error.strerror}", "--conflist=FILE names a network configuration") from None
-    except ValueError as error:
-        raise CNIError(INSTALLATION, f"{file}: {error}", "correct it: the runtime would refuse it") from None
-    return Part(os.path.join(config_dir, os.path.basename(file)), content, option=CONFLIST)
-
-
-def _require_network(suffix: str, content: bytes) -> None:
-    """Raise ValueError for what the runtime would refuse: by its suffix a file is a list of plugins or one (libcni `ConfListFromFile`)."""
-    if suffix not in cniconfig.SUFFIXES:
-        raise ValueError(f"its name ends in none of {', '.join(cniconfig.SUFFIXES)}")
-    try:
-        conf = loads(content)
-    except JSONTextError as error:
-        raise ValueError(f"it is not JSON: {error}") from None
-    name = conf.get("name") if isinstance(conf, dict) else None
-    if not isinstance(name, str) or not is_name(name):
-        raise ValueError("it has no name, or none of letters, digits and _.- alone")
-    plugins = conf.get("plugins") if suffix == ".conflist" else [conf]
-    if not isinstance(plugins, list) or not plugins:
-        raise ValueError("it has no plugins, and a .conflist is a list of them")
-    if not all(isinstance(plugin, dict) and isinstance(plugin.get("type"), str) and plugin["type"] for plugin in plugins):
-        raise ValueError("a plugin has no type" if suffix == ".conflist" else f"it has no type, and a {suffix} is one plugin")
+    except cniconfig.RefusedError as error:
+        raise CNIError(INSTALLATION, f"the runtime would refuse {file}: {error}", error.advice) from None
+    return Part(path, content, option=CONFLIST)
 
 
 def _runs_on(root: HostRoot, launcher: bytes) -> bool:

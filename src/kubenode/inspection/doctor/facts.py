@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from kubenode.cni.errors import CNIError
-from kubenode.host import identity
+from kubenode.host import cniconfig, identity
 from kubenode.inspection import agentprobe, networks
 from kubenode.inspection.doctor.executables import Executable, executables
 from kubenode.inspection.place import Looking
@@ -21,9 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import TypeVar
 
+    from kubenode.host.cniconfig import File
+    from kubenode.host.cniconfig import Network as RuntimeNetwork
     from kubenode.host.readonly import Held
     from kubenode.inspection.agentprobe import Agent, Credentials
-    from kubenode.inspection.networks import Configured, Network
+    from kubenode.inspection.named import Configured
+    from kubenode.inspection.networks import Network
     from kubenode.inspection.place import Place
     from kubenode.kube.client import ApiServer
     from kubenode.kube.node import Node
@@ -41,9 +44,19 @@ class Facts:
         self.place = place
 
     @cached_property
+    def runtime_files(self) -> list[File]:
+        """The runtime's own configuration, in its order."""
+        return networks.runtime_files(self.place)
+
+    @cached_property
+    def pods_network(self) -> tuple[File, RuntimeNetwork] | None:
+        """The network that the runtime connects every pod to, and its file."""
+        return cniconfig.of_pods(self.runtime_files)
+
+    @cached_property
     def configured(self) -> list[Configured]:
         """Every network configuration with one of our plugins, also where two are of one network."""
-        return [*networks.of_runtime(self.place), *networks.of_files(self.place.configs)]
+        return [*networks.of_runtime(self.place), *self.place.named.configured]
 
     @cached_property
     def networks(self) -> list[Network]:
@@ -90,9 +103,10 @@ class Facts:
         if not any(self.asks(one) for one in self.configured):
             return "no network of this node takes anything from the API server"
         if self.seen.view and self.seen.view.fetched is None:
-            return f"{self.seen.path} was written by hand: the API server is not asked"
+            return f"{self.seen.path} is written by hand: the API server is not asked"
         if self.agent.up and not self.place.kubeconfig and not any(self._kubeconfig_of(one) for one in self.configured):
-            return "the agent asks the API server, with credentials of its own"
+            found = self.agent_credentials
+            return found if isinstance(found, str) else "the agent asks the API server, with credentials of its own: see agent-rights"
         return ""
 
     @staticmethod
@@ -132,10 +146,13 @@ class Facts:
         return within(PATIENCE, call)
 
     @cached_property
-    def agent_credentials(self) -> Credentials | None:
-        """What a running agent asks the API server with; None where it asks nobody, or that is not to be seen from here."""
-        by_hand = self.seen.view is not None and self.seen.view.fetched is None
-        return agentprobe.credentials(self.agent) if self.agent.up and not by_hand else None
+    def agent_credentials(self) -> Credentials | str:
+        """What a running agent asks the API server with; a text says why that is not known."""
+        if not self.agent.up:
+            return "no agent answers"
+        if self.seen.view is not None and self.seen.view.fetched is None:
+            return f"{self.seen.path} is written by hand: the agent asks nobody"
+        return agentprobe.credentials(self.agent)
 
     def ask_as(self, found: Credentials, question: Callable[[ApiServer], T]) -> T:
         """Ask the API server with the agent's own credentials. Raises CNIError."""
@@ -180,9 +197,9 @@ class Facts:
         return node.parse(self.fresh, "the API server's answer") if self.fresh else self.seen.node
 
     def is_secondary(self, configured: Configured) -> bool:
-        """Say whether a network is not the one that the runtime connects every pod to: the first of its directory."""
-        first = next((one.path for one in networks.of_runtime(self.place)), None)
-        return configured.path != first
+        """Say whether a network is not the one that the runtime connects every pod to."""
+        found = self.pods_network
+        return found is None or (configured.path, configured.name) != (found[0].path, found[1].name)
 
     def bin_dir(self) -> str:
         return self.place.bin_dirs[0]

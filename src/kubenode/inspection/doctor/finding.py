@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
+from enum import Enum, IntEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -13,15 +13,16 @@ if TYPE_CHECKING:
 
 
 class State(IntEnum):
-    """How bad; the worst is the exit code."""
+    """How bad; the worst is the exit code. `SKIPPED` is neither well nor bad: nobody has looked."""
 
+    SKIPPED = -1
     OK = 0
     WARNING = 1
     FAILURE = 2
 
     @property
     def sign(self) -> str:
-        return "✓!✗"[self]
+        return "-✓!✗"[self - State.SKIPPED]
 
 
 class Finding(NamedTuple):
@@ -33,12 +34,21 @@ class Finding(NamedTuple):
     run: str = ""
 
 
+class Of(Enum):
+    """What a check is about."""
+
+    NETWORKS = "there is no network of ours"
+    SUBNETS = "there is no network of ours whose subnets are known"
+    STORES = "there are no reservations yet"
+
+
 class Check(NamedTuple):
-    """`look` yields findings; none at all: `fine` is true."""
+    """`look` yields findings; none at all: `fine` is true. `of`: what there has to be for it to look at."""
 
     name: str
     fine: str
     look: Callable[[Facts], Iterable[Finding]]
+    of: Of | None = None
 
 
 class Result(NamedTuple):
@@ -48,6 +58,11 @@ class Result(NamedTuple):
 
 def ok(what: str) -> Finding:
     return Finding(State.OK, what)
+
+
+def skipped(why: str, advice: str = "") -> Finding:
+    """Return that something was not looked at, and why."""
+    return Finding(State.SKIPPED, why, advice)
 
 
 def warning(what: str, advice: str, run: str = "") -> Finding:
