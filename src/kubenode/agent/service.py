@@ -214,7 +214,10 @@ class Agent:
             return self._phase
         if self._own.node is None:
             return str(self._own.why() or "the Node is not known yet")
-        return self._configuration.lacks(self._own.node) or self._ill()
+        return self._lacking() or self._ill()
+
+    def _lacking(self) -> str:
+        return self._configuration.lacks(self._own.node) if self._own.node else ""
 
     def _questions(self) -> dict[str, Callable[[], tuple[int, bytes]]]:
         """Return what is asked of us over the socket: health without the HTTP port, which may be somebody else's, and all that is wrong."""
@@ -232,13 +235,15 @@ class Agent:
     def _problems(self) -> list[str]:
         """Return all that is to be looked at, whether or not pods get addresses meanwhile."""
         why = self._own.why()
-        http = self._http.problem if self._http else ""
-        found = [self._unready(), str(why) if why else "", self._claim.problem, self._configuration.problem, http]
-        return list(dict.fromkeys(filter(None, found)))
+        return _distinct(self._unready(), str(why) if why else "", *self._shortcomings())
+
+    def _shortcomings(self) -> tuple[str, ...]:
+        return self._claim.problem, self._configuration.problem, self._http.problem if self._http else ""
 
     def _status(self) -> str:
-        own = self._own.node
-        return "; ".join([f"Node {own.name}" if own else "Node not known", *self._problems()])
+        own, why = self._own.node, self._own.why()
+        problems = _distinct(why.msg if why else self._lacking(), *self._shortcomings())
+        return "; ".join([f"Node {own.name}" if own else "Node not known", *problems])
 
     def _machine_id(self) -> str:
         """Return the host's machine-id. A container sees at most its image's: there it is what the kubelet has told of the host."""
@@ -247,6 +252,10 @@ class Agent:
 
     def _host(self, before: Callable[[], None] = lambda: None, *, keep: bool = False) -> AgentHost:
         return AgentHost(self._root, self._permitted, self._run_dir, self._stores, self._own, before, keep=keep)
+
+
+def _distinct(*texts: str) -> list[str]:
+    return list(dict.fromkeys(filter(None, texts)))
 
 
 def _raise_file_limit() -> None:
