@@ -223,7 +223,8 @@ class Server:
 
     def _run(self, asked: protocol.Asked, host: AgentHost) -> tuple[int, bytes]:
         log = self._log.of(asked.plugin)
-        return skel.run(PLUGINS[asked.plugin].commands, {**self._environ, **asked.environ}, asked.stdin, log, host)
+        plugin = PLUGINS[asked.plugin]
+        return skel.run(plugin.commands, {**self._environ, **asked.environ}, asked.stdin, log, host, plugin.wording)
 
     def _take_back(self, asked: protocol.Asked, host: AgentHost) -> None:
         self._log.warning("nobody waits for an ADD's addresses any more: releasing them", containerID=asked.environ.get("CNI_CONTAINERID"))
