@@ -329,6 +329,18 @@ static const char *ask(int agent, long long deadline, bool is_add)
     return (unsigned char)answer.bytes[0] <= LOCALLY && is_whole(is_add) ? NULL : " is gone in the middle of its answer";
 }
 
+/* A kubelet's probe, or a person, asks how the agent is: exit code 0, or 1 and why not. */
+static _Noreturn void ask_how_it_is(const char *question)
+{
+    int agent = add_header(question) ? reach_agent() : -1;
+    if (agent < 0)
+        FAIL("11", "see the agent's log", "no agent at ", socket_path.bytes, " (", strerror(errno), ")");
+    const char *trouble = ask(agent, now() + LIMIT * SECOND, false);
+    if (trouble)
+        FAIL("11", "see the agent's log", "the agent at ", socket_path.bytes, trouble);
+    finish(answer.bytes[0] != 0, answer.bytes + 1, answer.size - 1);
+}
+
 /* Make what was read of stdin stdin once more. */
 static void give_stdin_back(size_t header)
 {
@@ -358,6 +370,8 @@ int main(int argc, char **argv)
     }
     add(&socket_path, path, strnlen(path, SHOWN / 2));
 
+    if (argc == 2 && (!strcmp(argv[1], "healthz") || !strcmp(argv[1], "readyz")))
+        ask_how_it_is(argv[1]);
     if (argc > 1 || !*command)
         run_by_hand(plugin, argv);
     int agent = add_header(plugin) ? reach_agent() : -1;

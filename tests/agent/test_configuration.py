@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from agentprocess import AgentProcess, write_node
+from ourprocess import KUBE_NODE
 from patience import eventually
 from wanting import want
 
@@ -71,6 +73,8 @@ def test_a_node_without_pod_cidrs(place: Place, run_dir: Path) -> None:
         assert told.startswith("Node node-1 has no spec.podCIDRs yet (the controller manager assigns them")
         assert "kube_node_ready 0.0" in agent.get("/metrics")[1]
         assert place.names() == [place.waiting.name]
+        status = subprocess.run([KUBE_NODE, "status"], check=True, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"})
+        assert f"! {told.strip()}" in status.stdout
         assert agent.said("not ready")["why"] == told.strip()
         assert len(agent.lines("not ready")) == 1
         write_node(place.node, "10.0.0.0/24")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import struct
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from agentprocess import AgentProcess, write_node
+from ourprocess import KUBE_NODE
 from patience import PATIENCE, at_best, eventually
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -232,8 +235,11 @@ def is_ready(agent: AgentProcess) -> bool:
 
 
 @pytest.mark.slow
-def test_a_port_that_is_taken(tmp_path: Path, run_dir: Path) -> None:
-    """A port that somebody has is a line in the log; pods get addresses all the same, and the pages are there once it is free."""
+def test_a_port_that_is_taken(tmp_path: Path, run_dir: Path, built: Path) -> None:
+    """A port that somebody has is a line in the log, and `status` tells of it; pods get addresses all the same, and a kubelet's probes,
+    which ask over the socket, find the agent well; the pages are there once the port is free.
+    """
+    probe = {"PATH": os.defpath, "KUBE_NODE_SOCKET": str(run_dir / "agent.sock")}
     node = write_node(tmp_path / "node.json", "10.0.0.0/24")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -244,6 +250,11 @@ def test_a_port_that_is_taken(tmp_path: Path, run_dir: Path) -> None:
         told = agent.said("cannot listen on")
         assert told["msg"] == f"cannot listen on 127.0.0.1:{port}: Address already in use"
         assert "--listen" in told["details"]
+        for question in ("healthz", "readyz"):
+            assert subprocess.run([built / "kube-node", question], env=probe, check=False, capture_output=True, text=True).returncode == 0
+        status = json.loads(subprocess.run([KUBE_NODE, "status", "--json"], check=True, capture_output=True).stdout)["agent"]
+        assert (status["up"], status["problems"]) == (True, [told["msg"]])
+        assert f"! {told['msg']}" in subprocess.run([KUBE_NODE, "status"], check=True, capture_output=True, text=True).stdout
     eventually(lambda: agent.get("/healthz") == (200, "ok\n"), "it does not try again")
     assert len(agent.lines("cannot listen on")) == 1
     assert agent.stop() == 0

@@ -165,6 +165,13 @@ def calico(doctor: Doctor, file: str) -> None:
     doctor.write(f"net.d/{file}", json.dumps({"name": "k8s-pod-network", "cniVersion": "0.3.1", "plugins": plugins}))
 
 
+def others(doctor: Doctor, file: str) -> None:
+    """Let somebody else have a network with host-local."""
+    doctor.plugin("host-local")
+    ipam = {"type": "host-local", "dataDir": str(doctor.node.networks), "ranges": [[{"subnet": "10.244.0.0/24"}]]}
+    doctor.node.configure({**doctor.conf, "name": "others", "ipam": ipam}, file)
+
+
 FAULTS = {
     "configuration is not JSON": Fault(
         "cni-config", "05-x.conf: it is not JSON", lambda d: d.write("net.d/05-x.conf", "{"), lambda d: remove(d, "net.d/05-x.conf")
@@ -188,6 +195,12 @@ FAULTS = {
         "05-calico.conflist, with addresses by calico-ipam: kube-node is not this node's pod network",
         lambda d: calico(d, "05-calico.conflist"),
         lambda d: remove(d, "net.d/05-calico.conflist"),
+    ),
+    "another CNI with host-local comes before": Fault(
+        "pod-network",
+        "05-kindnet.conflist, with addresses by host-local: kube-node is not this node's pod network",
+        lambda d: others(d, "05-kindnet.conflist"),
+        lambda d: remove(d, "net.d/05-kindnet.conflist"),
     ),
     "a network that waits for the agent": Fault(
         "pod-network",
@@ -499,6 +512,22 @@ def test_beside_another_cni(doctor: Doctor, multus: str) -> None:
     (said,) = [one["what"] for one in answer.json["checks"] if one["check"] == "pod-network"]
     assert "k8s-pod-network" in said
     assert "kube-node is not this node's pod network" in said
+
+
+def test_a_refused_file_comes_first(doctor: Doctor) -> None:
+    """Whose network pods get is not said where the first file has none: to containerd no other counts."""
+    doctor.write("net.d/05-x.conf", "{}")
+    states = {one["check"]: one["state"] for one in doctor.run("--json").json["checks"]}
+    assert (states["cni-config"], states["pod-network"]) == ("failure", "skipped")
+
+
+def test_what_podman_has(doctor: Doctor) -> None:
+    """A network with host-local that is not ours is in nobody's way behind the pods' network, whoever has that."""
+    others(doctor, "87-podman.conflist")
+    assert doctor.findings() == (0, [])
+    (doctor.node.net / "10-k8snet.conflist").unlink()
+    calico(doctor, "10-calico.conflist")
+    assert [one for one in doctor.findings()[1] if one["check"] == "pod-network"] == []
 
 
 def test_a_definition_without_the_capability(doctor: Doctor) -> None:

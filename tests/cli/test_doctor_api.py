@@ -9,6 +9,7 @@ import pytest
 from agentprocess import AgentProcess
 from healthy import Doctor, follow, steps
 from healthycluster import Cluster
+from patience import eventually
 from wanting import want
 
 if TYPE_CHECKING:
@@ -130,6 +131,43 @@ def test_how_the_node_is_found(cluster: Cluster) -> None:
     cluster.server.grant(kubelet, "get", "list")
     cluster.kubeconfig(kubelet)
     assert said() == f"Node {cluster.name}, by the credentials, which are of it"
+
+
+CONTAINER = """set -eu
+mount -t tmpfs none "$0"
+mkdir -p "$0/old" "$0/var" "$0/run/secrets/kubernetes.io/serviceaccount"
+ln -s /run "$0/var/run"
+mount --bind "$1" "$0/run/secrets/kubernetes.io/serviceaccount"
+shift
+for path in /*; do
+    [ -d "$path" ] && [ ! -L "$path" ] && [ ! -e "$0$path" ] && mkdir "$0$path" && mount --rbind "$path" "$0$path"
+    [ -L "$path" ] && cp -P "$path" "$0"
+done
+pivot_root "$0" "$0/old"
+cd /
+umount -l /old
+exec "$@"
+"""
+
+
+def test_an_agent_in_a_container(cluster: Cluster, tmp_path: Path) -> None:
+    """From the host, doctor asks with what an agent in a container has there: its service account, behind a link of the container's own."""
+    want("the right to mount")
+    account, root = tmp_path / "account", tmp_path / "root"
+    account.mkdir()
+    root.mkdir()
+    user = cluster.server.service_account(f"agent-{cluster.name}")
+    (account / "token").write_text(cluster.server.token(f"agent-{cluster.name}"))
+    (account / "ca.crt").write_bytes(cluster.server.authority.certificate)
+    host, _, port = cluster.server.url.rpartition("/")[2].partition(":")
+    env = {"NODE_NAME": cluster.name, "KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port}
+    cluster.server.grant(user, "get", "watch")
+    wrap = ["unshare", "--mount", "sh", "-c", CONTAINER, str(root), str(account)]
+    with AgentProcess(cluster.doctor.node.run, env=env, wrap=wrap) as agent:
+        eventually(lambda: agent.get("/readyz") == (200, "ok\n"), "it does not get ready")
+        assert cluster.doctor.findings() == (0, [])
+        assert "see whether a pod is gone" not in cluster.doctor.run().stdout
+        assert "leaks are reported, not released" in cluster.doctor.run().stdout
 
 
 def test_who_asks(cluster: Cluster) -> None:

@@ -18,6 +18,7 @@ from apiserver import api_server
 from patience import eventually
 from wanting import want
 
+from kubenode.agent.protocol import HEALTHZ, READYZ
 from kubenode.cli import agent, install
 
 if TYPE_CHECKING:
@@ -310,6 +311,17 @@ def test_the_bridge_components_network_is_complete() -> None:
     bridge = conflist["plugins"][0]
     assert (bridge["type"], bridge["ipam"]["type"]) == ("bridge", "kube-node")
     assert bridge["ipam"]["kubeconfig"] == "/etc/cni/net.d/kube-node.d/kubeconfig"
+
+
+def test_the_probes_ask_over_the_socket() -> None:
+    """A kubelet's probes need no port: they run the image's relay, which finds the agent's socket where it looks for it anyway."""
+    pod = pod_of((DEPLOY / "kube-node.yaml").read_text())
+    (agent_container,) = pod["containers"]
+    relay = (ROOT / "Dockerfile").read_text().partition('ENTRYPOINT ["')[2].partition(".standalone")[0]
+    for probe, question in (("livenessProbe", HEALTHZ), ("readinessProbe", READYZ)):
+        assert agent_container[probe]["exec"]["command"] == [relay, question]
+    mounts = {mount["mountPath"]: mount["name"] for mount in agent_container["volumeMounts"]}
+    assert mounts["/run/kube-node"] == mounts["/host/run/kube-node"]
 
 
 def test_an_image_is_made_of_what_is_here() -> None:

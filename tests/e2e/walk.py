@@ -18,6 +18,7 @@ import argparse
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -81,6 +82,16 @@ for name in filter(None, asked.split(",")):
 if os.environ["CNI_COMMAND"] == "ADD":
     print(json.dumps(conf["prevResult"]))
 """
+
+
+PORT = 19090  # of the agent
+FAILURES = 40  # seconds in which a kubelet has three failures of a probe behind it
+FIRST = {  # a pod that is there before the node is ready
+    "apiVersion": "v1",
+    "kind": "Pod",
+    "metadata": {"name": "first"},
+    "spec": {"tolerations": [{"operator": "Exists"}], "containers": [{"name": "pause", "image": "registry.k8s.io/pause:3.9"}]},
+}
 
 
 class Walk:
@@ -236,14 +247,30 @@ class Walk:
 
     @contextmanager
     def helm(self) -> Iterator[None]:
-        """Let the manifests of before be gone, and see a pod with addresses by the chart's."""
+        """Let the manifests of before be gone, and see a pod with addresses by the chart's, which waits for the network and for no more.
+
+        Meanwhile somebody else has the agent's HTTP port, which is the kubelet no reason to restart it.
+        """
         system = "--namespace=kube-system"
         wait("the last pods are gone", 60, lambda: not self.lab.get("pods", system)["items"])
-        yield
-        self.lab.kubectl("run", "one", "--image=registry.k8s.io/pause:3.9")
-        self.lab.kubectl("wait", "--for=condition=Ready", "pod/one", "--timeout=60s")
+        self.lab.kubectl("wait", "--for=condition=Ready=false", f"node/{NODE}", "--timeout=90s")
+        with socket.create_server(("127.0.0.1", PORT)):
+            self.lab.kubectl("apply", "--filename=-", stdin=json.dumps(FIRST))
+            wait("the pod waits for a network", 60, lambda: "NetworkNotReady" in self._events())
+            yield
+            self.lab.kubectl("wait", "--for=condition=Ready", "pod/first", "--timeout=60s")
+            if "FailedCreatePodSandBox" in (events := self._events()):
+                raise CheckFailedError(f"the network was there before the agent: {events}")
+            time.sleep(FAILURES)
+            for pod in self.lab.get("pods", system)["items"]:
+                (container,) = pod["status"]["containerStatuses"]
+                if container["restartCount"] or not container["ready"]:
+                    raise CheckFailedError(f"with its port taken: {container}")
         self.lab.delete_pods()
         run(self.lab.base / "commands/helm", "uninstall", "kube-node", system, f"--kubeconfig={self.lab.directory}/admin.conf")
+
+    def _events(self) -> str:
+        return self.lab.kubectl("get", "events", "--field-selector=involvedObject.name=first")
 
 
 class Scene(NamedTuple):

@@ -296,3 +296,19 @@ def test_stopped_and_continued(place: Place) -> None:
     with FakeAgent(place.socket, script):
         done = place.sh("ADD", '"$relay" </dev/null & sleep 0.1; kill -STOP $!; sleep 0.1; kill -CONT $!; wait $!')
     assert done == (0, b"{}\n", b"")
+
+
+@pytest.mark.parametrize("question", ["healthz", "readyz"])
+def test_how_the_agent_is(place: Place, question: str) -> None:
+    """A probe's question goes to the agent in a plugin's place, with nothing from stdin; the answer is the exit code, and why not."""
+    why = b'{"msg": "the Node is not known yet"}\n'
+    for told, code, text in ((b"\0", 0, b""), (b"\1" + why, 1, why), (b"\2", 1, b"")):
+        with FakeAgent(place.socket, answer(told)) as agent:
+            assert place.call("", b"never read", question) == (code, text, b"")
+        assert agent.requests == [b"kn1\0%s\0\0" % question.encode()]
+    done = place.call("", b"", question)
+    assert done.code == 1
+    assert f"no agent at {place.socket}" in json.loads(done.stdout)["msg"]
+    with FakeAgent(place.socket, Connection.wait):
+        assert "does not answer in time" in json.loads(place.call("", b"", question).stdout)["msg"]
+    assert not place.ran()

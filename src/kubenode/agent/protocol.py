@@ -2,6 +2,8 @@
 
 A connection carries one call: `kn1`, the plugin's name, `KEY=VALUE` for each CNI variable, an empty text, each with a zero byte behind;
 then standard input to the end. The answer is a status byte, the exit code or 2 for "not mine", and standard output.
+
+In a plugin's place stands what a person, or a kubelet's probe, asks of the agent itself: `healthz`, `readyz`, `problems`.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 MAGIC = "kn1"
 STDIN_LIMIT = 4 << 20  # bytes, as in the launchers
 REQUEST_LIMIT = STDIN_LIMIT + (2 << 20)  # with the environment, of which execve(2) takes 2 MiB at the most by default
+HEALTHZ, READYZ, PROBLEMS = "healthz", "readyz", "problems"
 RECORDS = 3  # the version, the plugin and the empty text, however few the variables
 
 

@@ -44,7 +44,7 @@ PAUSE = 0.1  # seconds without accepting where there are no file descriptors lef
 
 
 class Server:
-    """Serves the plugins on a listening socket, which is its own from now on."""
+    """Serves the plugins on a listening socket, which is its own from now on. `questions` are about the agent, in a plugin's place."""
 
     def __init__(
         self,
@@ -54,6 +54,7 @@ class Server:
         environ: Mapping[str, str],
         log: Log,
         observer: Observer,
+        questions: Mapping[str, Callable[[], tuple[int, bytes]]],
     ) -> None:
         self._listener = listener
         self._networks = networks
@@ -61,6 +62,7 @@ class Server:
         self._environ = {key: value for key, value in environ.items() if not key.startswith("CNI_")}
         self._log = log
         self._observer = observer
+        self._questions = questions
         self._open: set[Connection] = set()
         self._users = {0, os.geteuid()}
         self._mutex = threading.Lock()
@@ -195,6 +197,8 @@ class Server:
         else:
             if asked.plugin in PLUGINS:
                 self._carry_out(connection, asked)
+            elif asked.plugin in self._questions:
+                connection.answer(*self._questions[asked.plugin]())
             else:
                 connection.answer(skel.NOT_HERE, b"")
 

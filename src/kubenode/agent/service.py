@@ -9,7 +9,7 @@ import signal
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from kubenode.agent import ownnode
+from kubenode.agent import ownnode, protocol
 from kubenode.agent.claim import Claim
 from kubenode.agent.configuration import Configuration
 from kubenode.agent.credentials import keep_credentials
@@ -29,7 +29,7 @@ from kubenode.host.permitted import Permitted
 from kubenode.host.root import HostRoot
 from kubenode.kube import node
 from kubenode.kube.sources import SERVICE_ACCOUNT
-from kubenode.plugins import nodes
+from kubenode.plugins import nodes, skel
 from kubenode.version import VERSION
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class Agent:
         jobs = self._node_jobs()
         if directory := self._options.credentials:
             jobs.append(keep_credentials(self._root.seen(directory, "credentials"), SERVICE_ACCOUNT, self._log))
-        server = Server(listener, self._host, self._networks, self._environ, self._log, self._metrics)
+        server = Server(listener, self._host, self._networks, self._environ, self._log, self._metrics, self._questions())
         self._configuration.look()
         server.start()
         self._phase = ""
@@ -214,13 +214,36 @@ class Agent:
             return self._phase
         if self._own.node is None:
             return str(self._own.why() or "the Node is not known yet")
-        return self._configuration.lacks(self._own.node) or self._ill()
+        return self._lacking() or self._ill()
+
+    def _lacking(self) -> str:
+        return self._configuration.lacks(self._own.node) if self._own.node else ""
+
+    def _questions(self) -> dict[str, Callable[[], tuple[int, bytes]]]:
+        """Return what is asked of us over the socket: health without the HTTP port, which may be somebody else's, and all that is wrong."""
+
+        def answered(check: Callable[[], str]) -> tuple[int, bytes]:
+            problem = check()
+            return (1, skel.answer({"msg": problem})) if problem else (0, b"")
+
+        return {
+            protocol.HEALTHZ: lambda: answered(self._ill),
+            protocol.READYZ: lambda: answered(self._unready),
+            protocol.PROBLEMS: lambda: (0, skel.answer({"problems": self._problems()})),
+        }
+
+    def _problems(self) -> list[str]:
+        """Return all that is to be looked at, whether or not pods get addresses meanwhile."""
+        why = self._own.why()
+        return _distinct(self._unready(), str(why) if why else "", *self._shortcomings())
+
+    def _shortcomings(self) -> tuple[str, ...]:
+        return self._claim.problem, self._configuration.problem, self._http.problem if self._http else ""
 
     def _status(self) -> str:
-        own = self._own.node
-        why = self._own.why()
-        problems = [why.msg if why else "", self._claim.problem, self._http.problem if self._http else ""]
-        return "; ".join([f"Node {own.name}" if own else "Node not known", *filter(None, problems)])
+        own, why = self._own.node, self._own.why()
+        problems = _distinct(why.msg if why else self._lacking(), *self._shortcomings())
+        return "; ".join([f"Node {own.name}" if own else "Node not known", *problems])
 
     def _machine_id(self) -> str:
         """Return the host's machine-id. A container sees at most its image's: there it is what the kubelet has told of the host."""
@@ -229,6 +252,10 @@ class Agent:
 
     def _host(self, before: Callable[[], None] = lambda: None, *, keep: bool = False) -> AgentHost:
         return AgentHost(self._root, self._permitted, self._run_dir, self._stores, self._own, before, keep=keep)
+
+
+def _distinct(*texts: str) -> list[str]:
+    return list(dict.fromkeys(filter(None, texts)))
 
 
 def _raise_file_limit() -> None:

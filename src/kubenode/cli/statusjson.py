@@ -42,7 +42,13 @@ def status(report: Report) -> dict[str, Any]:
             "ageSeconds": round(seen.view.age(), 1) if seen.view and seen.view.fetched else None,
             "error": str(seen.problem) if seen.problem else None,
         },
-        "agent": {"up": agent.up, "socket": agent.socket, "pid": agent.pid or None, "error": agent.problem or None},
+        "agent": {
+            "up": agent.up,
+            "socket": agent.socket,
+            "pid": agent.pid or None,
+            "error": agent.problem or None,
+            "problems": list(agent.problems),
+        },
         "networks": [_network(one) for one in report.networks],
     }
 

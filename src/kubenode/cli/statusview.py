@@ -76,6 +76,8 @@ def _head(report: Report) -> Table:
         table.add_row("Node", f"[yellow]{escape(why)}[/]")
     if agent.up:
         table.add_row("Agent", f"[green]up[/], process {agent.pid}, answers in {agent.milliseconds:.1f} ms")
+        for problem in agent.problems:
+            table.add_row("", f"[yellow]![/] {escape(problem)}")
     elif agent.installed:
         table.add_row("Agent", f"[red]down[/]: {agent.socket}: {escape(agent.problem)}")
     else:

@@ -17,6 +17,14 @@ class HostRoot:
         self.directory = os.path.realpath(directory) if directory else ""
         self._seen: set[str] = set()
 
+    @classmethod
+    def of_process(cls, pid: int) -> HostRoot:
+        """Return what a process sees as `/`, in a container as on the host. Raises OSError where that is not to be seen."""
+        root, link = cls(), f"/proc/{pid}/root"
+        if not os.path.samestat(os.stat(link), os.stat("/")):
+            root.directory = link  # which leads there though it reads as "/" (proc_pid_root(5))
+        return root
+
     def path(self, path: str) -> str:
         """Return where a path of the host is found. A symbolic link leads to where it leads on the host."""
         return path if not self.directory else self.directory + self._resolved(path)

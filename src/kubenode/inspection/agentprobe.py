@@ -1,4 +1,4 @@
-"""Whether an agent answers, by the one question that costs nothing: VERSION."""
+"""Whether an agent answers, and what it says is wrong."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from kubenode.agent import protocol
+from kubenode.cni.jsontext import JSONTextError, loads
+from kubenode.host.root import HostRoot
 from kubenode.kube.sources import SERVICE_ACCOUNT
 
 if TYPE_CHECKING:
@@ -16,17 +18,22 @@ if TYPE_CHECKING:
 
 PATIENCE = 2.0  # seconds for an answer
 MILLISECONDS = 1000.0
-QUESTION = protocol.Asked("kube-node", {"CNI_COMMAND": "VERSION"}, b'{"cniVersion": "1.1.0"}')
+UNKNOWN = b"\2"
+QUESTION = protocol.Asked(protocol.PROBLEMS, {}, b"")
 
 
 class Agent(NamedTuple):
-    """What became of the question; `problem` is "" where the agent is up. `installed`: something is at the socket's path."""
+    """What became of the question; `problem` is "" where the agent is up. `installed`: something is at the socket's path.
+
+    `problems` are what an agent that is up has to say of itself.
+    """
 
     socket: str
     installed: bool
     problem: str
     pid: int = 0
     milliseconds: float = 0.0
+    problems: tuple[str, ...] = ()
 
     @property
     def up(self) -> bool:
@@ -47,18 +54,17 @@ def credentials(agent: Agent) -> Credentials | str:
     try:
         words = [os.fsdecode(word) for word in _read(f"{process}/cmdline").split(b"\0")]
         variables = [os.fsdecode(line).partition("=") for line in _read(f"{process}/environ").split(b"\0") if line]
-        root = os.readlink(f"{process}/root")
+        root = HostRoot.of_process(agent.pid)
     except OSError:
         return "the agent's process is not to be seen from here"
     options = {name: value for name, _, value in (word.partition("=") for word in words)}
     if "--node-file" in options:
         return f"the agent serves the Node manifest {options['--node-file']}: the API server is not asked"
-    inside = "" if root == "/" else f"{process}/root"
     environ = {name: value for name, _, value in variables}
-    if inside and "KUBECONFIG" in environ:
-        environ["KUBECONFIG"] = ":".join(inside + path for path in environ["KUBECONFIG"].split(":"))
+    if "KUBECONFIG" in environ:
+        environ["KUBECONFIG"] = ":".join(map(root.path, environ["KUBECONFIG"].split(":")))
     kubeconfig = options.get("--kubeconfig", "")
-    return Credentials(inside + kubeconfig if kubeconfig else "", environ, inside + SERVICE_ACCOUNT)
+    return Credentials(root.path(kubeconfig) if kubeconfig else "", environ, root.path(SERVICE_ACCOUNT))
 
 
 def _read(path: str) -> bytes:
@@ -89,9 +95,14 @@ def ask(place: Place) -> Agent:
         return Agent(place.socket, installed=True, problem=f"it does not answer within {PATIENCE:g} s")
     except OSError as error:
         problem = error.strerror or str(error)
-        if os.path.isdir(place.root.path(place.socket)):  # which connect(2) calls refused, too
+        if os.path.isdir(path):  # which connect(2) calls refused, too
             problem = f"it is a directory (rmdir {place.socket})"
         return Agent(place.socket, installed=True, problem=problem)
-    if not answer.startswith(b"\0"):
+    took = (time.perf_counter() - begin) * MILLISECONDS
+    if answer == UNKNOWN:  # an earlier version's, which is not asked this
+        return Agent(place.socket, True, "", pid, took)  # noqa: FBT003 -- the record's order
+    try:
+        problems = tuple(map(str, loads(answer[1:])["problems"]))
+    except (JSONTextError, LookupError, TypeError):
         return Agent(place.socket, installed=True, problem="it answers with something else than a result", pid=pid)
-    return Agent(place.socket, True, "", pid, (time.perf_counter() - begin) * MILLISECONDS)  # noqa: FBT003 -- the record's order
+    return Agent(place.socket, True, "", pid, took, problems)  # noqa: FBT003 -- the record's order

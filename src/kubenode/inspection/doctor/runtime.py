@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from kubenode.host import held
+from kubenode.inspection.doctor.facts import TAKE_NODES
 from kubenode.inspection.doctor.finding import Finding, failure, ok, skipped, warning
 from kubenode.inspection.networks import RESOLVE
 
@@ -49,17 +50,20 @@ def pod_network(facts: Facts) -> Iterator[Finding]:
         elif facts.configured:
             yield skipped(f"there is no network configuration in {directory}, so this runtime connects no pod")
         return
+    if facts.runtime_files[0].refused:
+        yield skipped(f"{facts.runtime_files[0].path} comes first and is refused, see cni-config")
+        return
     file, network = found
-    told = f"pods get network {network.name} of {file.path}"
-    ours = [one for one in facts.runtime_files if any(list(each.netconfs(RESOLVE)) for each in one.networks)]
-    if any(network.netconfs(RESOLVE)):
-        yield ok(f"{told}, with addresses by {' and '.join(_givers(network))}")
-    elif file.networks[0].is_multus or not ours:
-        yield ok(f"{told}, with addresses by {' and '.join(_givers(network))}: kube-node is not this node's pod network")
+    told = f"pods get network {network.name} of {file.path}, with addresses by {' and '.join(_givers(network))}"
+    ours = [one for one in facts.runtime_files if any(list(each.netconfs(TAKE_NODES)) for each in one.networks)]
+    if any(network.netconfs(TAKE_NODES)):
+        yield ok(told)
+    elif file.networks[0].is_multus or not ours:  # host-local may be our drop-in
+        yield ok(told if any(network.netconfs(RESOLVE)) else f"{told}: kube-node is not this node's pod network")
     else:
         behind = ours[0].path
         yield failure(
-            f"{told}, with addresses by {' and '.join(_givers(network))}: kube-node is not this node's pod network; {behind} comes after",
+            f"{told}: kube-node is not this node's pod network; {behind} comes after",
             f"remove the other CNI, and then {file.path}; or, to live beside it, have {behind}'s network in a NetworkAttachmentDefinition: "
             "docs/how-to/another-cni.md",
         )
