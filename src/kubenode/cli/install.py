@@ -41,7 +41,9 @@ def _common(function: Callable[..., None]) -> Callable[..., None]:
 
 @click.command("install")
 @_common
-@click.option("--from", "source", metavar="DIR", default="", help="What ./build.sh binaries made. [default: where this program runs from]")
+@click.option(
+    "--from", "source", metavar="DIR", default="", help="A directory with kube-node's plugins. [default: where this program runs from]"
+)
 @click.option(
     "--plugins", metavar="NAMES", default="kube-node,node-annotation", show_default=True,
     help=f"Some of {', '.join(payload.PLUGINS)}. host-local takes the place of the reference plugin.",
@@ -136,7 +138,7 @@ def _source(directory: str) -> payload.Source:
         raise CNIError(
             INSTALLATION,
             f"{sys.argv[0]} does not run from a directory that can be installed",
-            "--from=DIR names what ./build.sh binaries made",
+            "--from=DIR names a directory with kube-node's plugins",
         )
     return payload.Source(os.path.abspath(found))
 

@@ -97,6 +97,7 @@ def command(network: str, namespace: str, place: Place, *, with_pod: bool, as_js
 
 def _run(trial: Trial, place: Place, network: Network, namespace: str, *, with_pod: bool) -> None:
     from kubenode.cni.errors import NOT_RESERVED, CNIError
+    from kubenode.cni.result import addresses_in
     from kubenode.cni.versions import SINCE, at_least
     from kubenode.ipam.store import Attachment
 
@@ -109,7 +110,7 @@ def _run(trial: Trial, place: Place, network: Network, namespace: str, *, with_p
 
     def add() -> str:
         added.update(plugin.call("ADD", container_id, netns))
-        return ", ".join(_addresses(added)) or "no address"
+        return ", ".join(addresses_in(added)) or "no address"
 
     def quietly(name: str, previous: dict[str, Any] | None = None) -> str:
         plugin.call(name, container_id, netns, previous)
@@ -164,11 +165,6 @@ def _subnets(network: Network) -> str:
     if network.problem:
         raise network.problem
     return ", ".join(str(r.subnet) for usage in network.usages for r in usage.range_set.ranges) + f" by {network.source}"
-
-
-def _addresses(result: dict[str, Any]) -> list[str]:
-    old = [result[key].get("ip") for key in ("ip4", "ip6") if isinstance(result.get(key), dict)]
-    return [str(text) for text in [*(ip.get("address") for ip in result.get("ips") or []), *old]]
 
 
 def _show(trial: Trial) -> None:
