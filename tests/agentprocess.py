@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from callplugin import environment
 from ourprocess import KUBE_NODE, OurProcess, free_port
-from patience import eventually
+from patience import PATIENCE, eventually
 from podnet import Answer
 
 from kubenode.agent import protocol
@@ -44,7 +44,7 @@ class AgentProcess(OurProcess):
     def start(self) -> None:
         """Start it and wait until it serves."""
         self.launch()
-        eventually(self._is_up, f"the agent does not come up: {self.log_path}")
+        eventually(self._is_up, f"the agent does not come up: {self.log_path}", 4 * PATIENCE)  # it has to import a great deal
 
     def lines(self, message: str = "") -> list[dict[str, Any]]:
         """Return the log lines so far that contain a text."""

@@ -11,7 +11,7 @@ import random
 import threading
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from callplugin import environment, execute
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from podnet import Answer
 
+T = TypeVar("T")
 PATIENCE = 15.0  # seconds for a call
 TRY_AGAIN_LATER, NOT_AVAILABLE = 11, 50
 
@@ -45,7 +46,7 @@ class Gate:
         self._adding = 0
         self._collecting = False
 
-    def add(self, call: Callable[[], Answer]) -> Answer:
+    def add(self, call: Callable[[], T]) -> T:
         with self._change:
             self._change.wait_for(lambda: not self._collecting)
             self._adding += 1
@@ -56,7 +57,7 @@ class Gate:
                 self._adding -= 1
                 self._change.notify_all()
 
-    def collect(self, call: Callable[[], None]) -> None:
+    def collect(self, call: Callable[[], object]) -> None:
         with self._change:
             self._collecting = True
             self._change.wait_for(lambda: not self._adding)

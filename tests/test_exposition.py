@@ -83,6 +83,7 @@ def test_answers(server: HTTPServer) -> None:
     assert get(server).startswith("HTTP/1.0 200 OK\r\n")
 
 
+@pytest.mark.slow
 def test_thousands_of_connections(server: HTTPServer) -> None:
     """However many connections are open and silent, whoever asks gets an answer; there are a few at a time, and no thread for each."""
     threads = threading.active_count()

@@ -139,7 +139,7 @@ def test_names_that_no_network_has(place: Place, name: object) -> None:
     """What stands as a network's name in some file is never taken for a directory elsewhere."""
     place.of_another_boot("net")
     before = sorted(os.walk(place.data_dir.parent))
-    conf = {"name": name, "ipam": {"type": "host-local", "dataDir": str(place.data_dir / "net")}}
+    conf = {"name": name, "type": "bridge", "ipam": {"type": "host-local", "dataDir": str(place.data_dir / "net")}}
     (place.config_dir / "10-net.conf").write_text(json.dumps(conf))
     Attachments(str(place.run_dir), "..").write(ONE, {"dataDir": str(place.data_dir / "net")})
     before = sorted(os.walk(place.data_dir))
@@ -179,13 +179,14 @@ def test_a_network_is_one_however_its_directory_is_written() -> None:
     assert keys == {Key("net", DEFAULT_DATA_DIR)}
 
 
+@pytest.mark.slow
 def test_the_process_after_a_reboot(tmp_path: Path, run_dir: Path) -> None:
     """By the runtime's configuration alone the agent shows a network in its metrics; once it is called for it releases what is dead."""
     place = Place(tmp_path, run_dir)
     directory = place.of_another_boot("net")
     ipam = {"type": "kube-node", "dataDir": str(place.data_dir)}
     conf = {"cniVersion": "1.0.0", "name": "net", "ipam": ipam}
-    (place.config_dir / "10-net.conflist").write_text(json.dumps({**conf, "plugins": [{"ipam": ipam}]}))
+    (place.config_dir / "10-net.conflist").write_text(json.dumps({**conf, "plugins": [{"type": "bridge", "ipam": ipam}]}))
     manifest = write_node(tmp_path / "node.json", "10.0.0.0/24")
     wrap = reboot(place.data_dir / ".net.boot")
     with AgentProcess(run_dir, f"--node-file={manifest}", f"--cni-config={place.config_dir}", wrap=wrap) as agent:

@@ -86,6 +86,7 @@ def owners(directory: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in directory.iterdir() if path.name[0] in "1f"}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("command", ["ADD", "DEL"])
 def test_killed_at_every_step(run_dir: Path, node_file: Path, netconf: NetConfMaker, data_dir: Path, tmp_path: Path, command: str) -> None:

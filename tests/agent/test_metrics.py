@@ -135,7 +135,7 @@ def agent(tmp_path: Path, run_dir: Path) -> Iterator[AgentProcess]:
 
 
 def conf(data_dir: Path, name: str = "net", **ipam: str) -> dict[str, Any]:
-    return {"cniVersion": "1.1.0", "name": name, "ipam": {"type": "kube-node", "dataDir": str(data_dir), **ipam}}
+    return {"cniVersion": "1.1.0", "name": name, "type": "bridge", "ipam": {"type": "kube-node", "dataDir": str(data_dir), **ipam}}
 
 
 def test_addresses(agent: AgentProcess, tmp_path: Path) -> None:
@@ -231,6 +231,7 @@ def is_ready(agent: AgentProcess) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken(tmp_path: Path, run_dir: Path) -> None:
     """A port that somebody has is a line in the log; pods get addresses all the same, and the pages are there once it is free."""
     node = write_node(tmp_path / "node.json", "10.0.0.0/24")
@@ -289,7 +290,9 @@ def test_the_annotations_data_directory(tmp_path: Path, run_dir: Path) -> None:
     """A network is counted where its addresses are noted, which the annotation may say; once, whoever leads there."""
     ipam = {"type": "node-annotation", "annotation": "a/b"}
     for number, more in enumerate(({}, {"dataDir": str(tmp_path / "configured")})):
-        (tmp_path / f"{number}.conf").write_text(json.dumps({"cniVersion": "1.1.0", "name": "net", "ipam": {**ipam, **more}}))
+        (tmp_path / f"{number}.conf").write_text(
+            json.dumps({"cniVersion": "1.1.0", "name": "net", "type": "bridge", "ipam": {**ipam, **more}})
+        )
     (tmp_path / "node.json").write_text(
         json.dumps(
             {

@@ -167,6 +167,7 @@ def test_a_leak_is_released(node: Node, capfd: pytest.CaptureFixture[str]) -> No
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_grace_period(node: Node) -> None:
     """Nothing is released, and nobody asked, before the namespace has been gone for the grace period; coming back begins it anew."""
     keep = node.keeper(grace=2)
@@ -456,6 +457,7 @@ def test_a_lock_that_is_held(node: Node) -> None:
     assert node.reserved("held") == ["c1"]
 
 
+@pytest.mark.slow
 def test_a_late_turn_during_the_next_pass(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """A network that comes to its turn only while the next pass looks at all suspects takes nothing from that pass."""
     node.add("c0", network="held")

@@ -106,6 +106,7 @@ def test_time_goes_back(tmp_path: Path) -> None:
         assert asked(server)[:5] == ["get", "watch 5", "watch 60", "get", "watch 20"]
 
 
+@pytest.mark.slow
 def test_refused_while_busy(tmp_path: Path) -> None:
     """Retry-After is waited for, also where it stands in an event, and `failure` says meanwhile what the API server said."""
     steps = GET, refuse(429, "slow down", Retry_After="1"), stream(failure(429, "slower", retryAfterSeconds=1)), GET, QUIET
@@ -209,6 +210,7 @@ def test_first_disconnect_is_followed_at_once(tmp_path: Path) -> None:
         assert len(server.requests) == 3
 
 
+@pytest.mark.slow
 def test_attempts_become_rarer(tmp_path: Path) -> None:
     """The longer the trouble lasts, the longer the pauses, up to a bound; each is drawn between half and the whole."""
     pace = PACE._replace(shortest=0.02, longest=0.5, share=4)
@@ -397,6 +399,7 @@ def test_keepalive(tmp_path: Path) -> None:
         assert int(ticks, 16) <= 1500
 
 
+@pytest.mark.slow
 def test_lost_packets(tmp_path: Path) -> None:
     """A connection that does not come about is given up on after three seconds: until then a SYN goes out each second or two."""
     with StandInApiServer(tmp_path, GET, stream(0.2, cut), QUIET) as server, watching(server, tmp_path, timeout=10) as running:

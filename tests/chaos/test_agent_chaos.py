@@ -6,7 +6,6 @@ import json
 import os
 import random
 import shutil
-import signal
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ import pytest
 from agentprocess import AgentProcess
 from callplugin import OURS
 from runtime import PATIENCE, Net, Runtime
+from trouble import AgentTrouble
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 SECONDS = float(os.environ.get("KUBE_NODE_CHAOS_SECONDS") or 8)
 SEED = int(os.environ.get("KUBE_NODE_CHAOS_SEED") or random.randrange(1 << 32))
 WORKERS = 64
-RELAY_LIMIT = 3.0  # seconds that a relay waits, but for an ADD
 MARGIN = 5.0  # seconds that a machine with two cores may take to start 64 processes
 PLUGINS = ("kube-node", "node-annotation", "host-local")
 
@@ -44,66 +43,6 @@ def networks(tmp_path: Path, node_file: Path) -> list[Net]:
         net("annotated", "node-annotation", second, elsewhere, annotation="whole", delegate="embedded"),
         net("plain", "host-local", first, ranges=[[{"subnet": "10.4.0.0/24"}]]),
     ]
-
-
-class Trouble:
-    """What befalls the agent, until a moment; then it is well again."""
-
-    def __init__(self, agent: AgentProcess, rng: random.Random) -> None:
-        self._agent = agent
-        self._rng = rng
-        self.counts: dict[str, int] = {}
-
-    def until(self, end: float) -> None:
-        kinds = [self._kill, self._short, self._short, self._woken_and_killed, self._end, self._long, self._long_then_killed]
-        if SECONDS > PATIENCE:
-            kinds.append(self._longer_than_an_add)
-        while time.monotonic() < end:
-            kind = self._rng.choice(kinds)
-            name = kind.__name__.strip("_")
-            self.counts[name] = self.counts.get(name, 0) + 1
-            kind()
-            time.sleep(self._rng.choice([0.02, 0.2, 1]))
-
-    def _signal(self, number: signal.Signals) -> None:
-        assert self._agent.process
-        self._agent.process.send_signal(number)
-
-    def _stop(self, seconds: float) -> None:
-        self._signal(signal.SIGSTOP)
-        time.sleep(seconds)
-
-    def _kill(self) -> None:
-        self._agent.kill()
-        time.sleep(self._rng.choice([0, 0.5]))
-        self._agent.start()
-
-    def _end(self) -> None:
-        assert self._agent.stop() == 0
-        self._agent.start()
-
-    def _short(self) -> None:
-        self._stop(self._rng.uniform(0.05, 1))
-        self._signal(signal.SIGCONT)
-
-    def _long(self) -> None:
-        self._stop(RELAY_LIMIT + self._rng.uniform(0.2, 2))
-        self._signal(signal.SIGCONT)
-
-    def _longer_than_an_add(self) -> None:
-        self._stop(PATIENCE + 1)
-        self._signal(signal.SIGCONT)
-
-    def _long_then_killed(self) -> None:
-        self._stop(RELAY_LIMIT + 0.5)
-        self._kill()
-
-    def _woken_and_killed(self) -> None:
-        """With calls of many relays in its queue that are gone."""
-        self._stop(RELAY_LIMIT + 0.5 if self._rng.random() < 0.5 else 0.5)
-        self._signal(signal.SIGCONT)
-        time.sleep(self._rng.uniform(0.001, 0.05))
-        self._kill()
 
 
 def owners(directory: Path) -> set[str]:
@@ -129,7 +68,7 @@ def test_chaos(binaries: Path, tmp_path: Path, run_dir: Path, standalone: bool, 
         while not (run_dir / "node.json").exists():  # what a standalone is served from
             time.sleep(0.01)
         runtime = Runtime(binaries, nets, WORKERS, SEED)
-        trouble = Trouble(agent, random.Random(SEED))
+        trouble = AgentTrouble(agent, random.Random(SEED), longer=SECONDS > PATIENCE)
         runtime.start()
         trouble.until(time.monotonic() + SECONDS)
         runtime.stop(120)

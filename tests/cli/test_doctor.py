@@ -152,11 +152,43 @@ def lengthen_chain(doctor: Doctor) -> None:
     path.write_text(json.dumps(conf))
 
 
+def host_local(doctor: Doctor, **ipam: Any) -> None:
+    """Let the network have ranges of its own."""
+    doctor.plugin("host-local")
+    said = {"type": "host-local", "dataDir": str(doctor.node.networks), "subnet": "10.1.0.0/24", **ipam}
+    doctor.node.configure({**doctor.conf, "ipam": said})
+
+
+def calico(doctor: Doctor, file: str) -> None:
+    """Let the node have another CNI."""
+    plugins = [{"type": "calico", "ipam": {"type": "calico-ipam"}}, {"type": "portmap"}]
+    doctor.write(f"net.d/{file}", json.dumps({"name": "k8s-pod-network", "cniVersion": "0.3.1", "plugins": plugins}))
+
+
 FAULTS = {
     "configuration is not JSON": Fault(
-        "cni-config", "05-x.conf is not JSON", lambda d: d.write("net.d/05-x.conf", "{"), lambda d: remove(d, "net.d/05-x.conf")
+        "cni-config", "05-x.conf: it is not JSON", lambda d: d.write("net.d/05-x.conf", "{"), lambda d: remove(d, "net.d/05-x.conf")
     ),
-    "no network": Fault("cni-config", "no network with", lambda d: remove(d, "net.d/10-k8snet.conflist"), lambda d: d.reconfigure()),
+    "no network": Fault("pod-network", "no network with", lambda d: remove(d, "net.d/10-k8snet.conflist"), lambda d: d.reconfigure()),
+    "a list in a .conf": Fault(
+        "cni-config",
+        "it has plugins, and only a .conflist may",
+        lambda d: d.write("net.d/05-x.conf", '{"name": "x", "plugins": [{"type": "bridge"}]}'),
+        lambda d: remove(d, "net.d/05-x.conf"),
+    ),
+    "a plugin in a .conflist, behind": Fault(
+        "cni-config",
+        "20-net1.conflist: it is one plugin",
+        lambda d: d.write("net.d/20-net1.conflist", json.dumps(d.node.conf("net1", annotation="example.com/net1"))),
+        lambda d: remove(d, "net.d/20-net1.conflist"),
+        "warning",
+    ),
+    "another CNI comes before": Fault(
+        "pod-network",
+        "05-calico.conflist, with addresses by calico-ipam: kube-node is not this node's pod network",
+        lambda d: calico(d, "05-calico.conflist"),
+        lambda d: remove(d, "net.d/05-calico.conflist"),
+    ),
     "plugin missing": Fault("plugins", "no plugin bridge", lambda d: remove(d, "bin/bridge"), lambda d: d.plugin("bridge")),
     "chained plugin missing": Fault("plugins", "no plugin portmap", lengthen_chain, lambda d: d.plugin("portmap")),
     "plugin not executable": Fault("plugins", "bridge cannot be executed", lambda d: d.plugin("bridge", 0o644)),
@@ -204,6 +236,63 @@ FAULTS = {
     ),
     "configuration invalid": Fault(
         "networks", "refreshAfter", lambda d: d.reconfigure(refreshAfter="soon"), lambda d: d.reconfigure(refreshAfter=None)
+    ),
+    "version that nobody knows": Fault(
+        "networks",
+        'incompatible CNI version "1.2.0"',
+        lambda d: d.node.configure({**d.conf, "cniVersion": "1.2.0"}),
+        lambda d: d.node.configure(d.conf),
+    ),
+    "dataDir is a file": Fault(
+        "networks",
+        "is below a file",
+        steps(lambda d: d.write("file", ""), lambda d: d.reconfigure(dataDir=f"{d.node.directory}/file")),
+        lambda d: d.reconfigure(dataDir=str(d.node.networks)),
+    ),
+    "resolvConf missing": Fault(
+        "networks",
+        "resolvConf /etc/none.conf cannot be read: No such file or directory",
+        lambda d: d.reconfigure(resolvConf="/etc/none.conf"),
+        lambda d: d.reconfigure(resolvConf=None),
+    ),
+    "exclude and a delegate that does not know it": Fault(
+        "networks",
+        "exclude is not known to delegate host-local",
+        lambda d: d.reconfigure(exclude=["10.1.0.9"], delegate="host-local"),
+        lambda d: d.reconfigure(exclude=None, delegate="embedded"),
+    ),
+    "addresses for nobody": Fault(
+        "families",
+        "pods of all namespaces, by ipv4-namespaces [] and ipv6-namespaces [], get no address",
+        lambda d: d.reconfigure(**{"ipv4-namespaces": [], "ipv6-namespaces": []}),
+        lambda d: d.reconfigure(**{"ipv4-namespaces": None, "ipv6-namespaces": None}),
+    ),
+    "another has the source": Fault(
+        "sources",
+        "spec.podCIDRs serves network k8snet in dataDir",
+        lambda d: d.node.configure({**d.conf, "name": "renamed"}),
+        lambda d: d.node.configure(d.conf),
+    ),
+    "a key that is none": Fault(
+        "keys",
+        "'dataDirectory', which nobody knows",
+        lambda d: d.reconfigure(dataDirectory="/x"),
+        lambda d: d.reconfigure(dataDirectory=None),
+        "warning",
+    ),
+    "a key beside ipam": Fault(
+        "keys",
+        "annotation stands beside ipam",
+        lambda d: d.node.configure(d.conf, annotation="example.com/net1"),
+        lambda d: d.node.configure(d.conf),
+        "warning",
+    ),
+    "a key that host-local does not have": Fault(
+        "keys",
+        "'ipv4-namespaces', which kube-node knows, and host-local does not",
+        lambda d: host_local(d, **{"ipv4-namespaces": ["web"]}),
+        host_local,
+        "warning",
     ),
     "a family for nobody": Fault(
         "families",
@@ -315,6 +404,37 @@ def test_fault(doctor: Doctor, fault: Fault) -> None:
     else:
         follow(doctor, found)
     assert doctor.findings() == (0, [])
+
+
+@pytest.mark.parametrize("multus", ["none", "delegates", "clusterNetwork"])
+def test_beside_another_cni(doctor: Doctor, multus: str) -> None:
+    """A secondary network beside another CNI's pod network is well, by itself or under Multus; whose the pods' network is, is said."""
+    remove(doctor, "net.d/10-k8snet.conflist")
+    calico(doctor, "05-calico.conflist")
+    annotate(doctor, "172.20.2.0/24")
+    definition = {"kind": "NetworkAttachmentDefinition", "metadata": {"name": "net1"}}
+    config = doctor.node.conf("net1", "macvlan", annotation="example.com/net1")
+    doctor.write("net1.yaml", json.dumps({**definition, "spec": {"config": json.dumps(config)}}))
+    if multus != "none":
+        path = doctor.node.net / "05-calico.conflist"
+        more = {"delegates": [json.loads(path.read_text())]} if multus == "delegates" else {multus: f"/host/{path}"}
+        doctor.write("net.d/00-multus.conf", json.dumps({"name": "multus-cni-network", "type": "multus", **more}))
+    answer = doctor.run(f"--config={doctor.node.directory}/net1.yaml", "--json")
+    assert [one for one in answer.json["checks"] if one["state"] in {"warning", "failure"}] == []
+    (said,) = [one["what"] for one in answer.json["checks"] if one["check"] == "pod-network"]
+    assert "k8s-pod-network" in said
+    assert "kube-node is not this node's pod network" in said
+
+
+def test_pods_network_behind_multus(doctor: Doctor) -> None:
+    """A network of ours that Multus hands on to is looked at as any other, and is the pods'."""
+    path = doctor.node.net / "10-k8snet.conflist"
+    doctor.write("net.d/00-multus.conf", json.dumps({"name": "m", "type": "multus", "delegates": [json.loads(path.read_text())]}))
+    path.unlink()
+    checks = doctor.run("--json").json["checks"]
+    assert {one["state"] for one in checks} <= {"ok", "skipped"}
+    assert {one["check"]: one["what"] for one in checks}["networks"].startswith("k8snet: 10.1.0.0/24, fd01::/64")
+    assert "pods get network k8snet" in {one["check"]: one["what"] for one in checks}["pod-network"]
 
 
 def test_a_networks_own_bridge(doctor: Doctor, cni_bin: Path) -> None:

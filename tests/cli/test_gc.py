@@ -194,6 +194,7 @@ def test_runtime_that_does_not_say(seeded: SeededNode, pods: dict[str, Any], tmp
     assert len(held(seeded)) == 3
 
 
+@pytest.mark.slow
 def test_before_a_reboot_and_torn(seeded: SeededNode, pods: dict[str, Any]) -> None:
     """Torn files go, and what is of before the last reboot; then the boot is noted anew."""
     del pods

@@ -4,61 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
 from callplugin import environment, execute
-from patience import eventually
-
-from kubenode.cni.errors import CNIError
-from kubenode.inspection import cri
+from containerd import containerd
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from node import SeededNode
     from podnet import PodNet
-
-CONFIG = """version = 2
-root = "{directory}/root"
-state = "{directory}/state"
-disabled_plugins = [{disabled}]
-[grpc]
-  address = "{socket}"
-[plugins."io.containerd.grpc.v1.cri"]
-  restrict_oom_score_adj = true
-  [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "{directory}/bin"
-    conf_dir = "{directory}/net.d"
-  [plugins."io.containerd.grpc.v1.cri".containerd]
-    snapshotter = "native"
-"""
-
-
-@contextmanager
-def containerd(socket: Path, *, serves_cri: bool) -> Iterator[Path]:
-    """Run a containerd of its own with its CRI service, or without as Docker's packages configure it."""
-    directory = socket.parent
-    directory.mkdir(parents=True)
-    config = directory / "config.toml"
-    config.write_text(CONFIG.format(directory=directory, socket=socket, disabled="" if serves_cri else '"io.containerd.grpc.v1.cri"'))
-    with (directory / "log").open("wb") as log, subprocess.Popen(["containerd", "-c", config], stdout=log, stderr=log) as process:
-        try:
-            eventually(lambda: answers(socket), f"containerd does not come up: {directory}/log")
-            yield socket
-        finally:
-            process.terminate()
-
-
-def answers(socket: Path) -> bool:
-    try:
-        return bool(cri._call(str(socket), cri.METHODS[0]))
-    except CNIError:
-        return False
 
 
 def test_containers_that_are_no_pods(seeded: SeededNode, root: Path, podnet: PodNet, cni_bin: Path) -> None:

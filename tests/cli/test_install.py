@@ -257,7 +257,7 @@ def test_uninstall_takes_the_boots_away(host: Host) -> None:
         (directory / "net").mkdir(parents=True)
         (directory / "net/10.0.0.2").write_text("c1\r\neth0")
         (directory / ".net.boot").write_text("any")
-    conf = {"name": "net", "ipam": {"type": "kube-node", "dataDir": "/data/configured"}}
+    conf = {"name": "net", "type": "bridge", "ipam": {"type": "kube-node", "dataDir": "/data/configured"}}
     (host.root / "etc/cni/net.d/10-net.conf").write_text(json.dumps(conf))
     Attachments(str(host.root / "run/kube-node"), "net").write(Attachment("c1", "eth0"), {"dataDir": "/data/recorded"})
     done = host.done("uninstall")
@@ -334,14 +334,15 @@ def test_killed_in_the_middle(host: Host, after: float) -> None:
 
 
 def test_a_network_configuration_comes_last(host: Host, tmp_path: Path) -> None:
-    """The runtime finds a network only when its plugins are there; what is no JSON is refused before anything is changed."""
+    """The runtime finds a network only when its plugins are there; what it would refuse is refused before anything is changed."""
     conflist = tmp_path / "10-net.conflist"
-    conflist.write_text('{"cniVersion": "1.0.0", "name": "net", "plugins": []}')
+    conflist.write_text('{"cniVersion": "1.0.0", "name": "net", "plugins": [{"type": "bridge"}]}')
     steps = list(host.done("install", f"--conflist={conflist}"))
     assert steps[-1] == "/etc/cni/net.d/10-net.conflist"
     assert next(iter(host.done("uninstall"))) == steps[-1]
-    conflist.write_text("{")
-    assert "is not JSON" in host.refusal("install", f"--conflist={conflist}")
+    for text, why in (("{", "it is not JSON"), ('{"name": "net", "type": "bridge"}', "it is one plugin")):
+        conflist.write_text(text)
+        assert f"the runtime would refuse {conflist}: {why}" in host.refusal("install", f"--conflist={conflist}")
     assert host.tree() == {}
 
 

@@ -157,6 +157,7 @@ def test_time_goes_back(tmp_path: Path) -> None:
     assert [seen.path.partition("resourceVersion=")[2].partition("&")[0] for seen in server.requests] == ["", "102", "104", "", "60"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("silence", [stream(1.2), stream(30.0)])
 def test_a_silent_watch(tmp_path: Path, silence: Step) -> None:
     """A watch that tells nothing before it ends, or does not even end, may be from a version that is still to come: all is listed."""

@@ -97,6 +97,7 @@ def test_an_event_of_a_long_name() -> None:
     assert event["involvedObject"]["name"] == LONG
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("lost", "seconds"), [("Node", 0.9), ("SubnetPool", 4.0)])
 def test_an_event_that_breaks(lost: str, seconds: float) -> None:
     """An Event whose connection breaks is made with the next try, and only once: of a node that is in conflict, and of a pool."""

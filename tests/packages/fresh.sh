@@ -2,8 +2,12 @@
 # The README's commands on Debian systems that have nothing but their base, as root and as an ordinary user: what is missing is named and
 # installed, or named and done without. Each release has another Python.
 #
-#     tests/packages/fresh.sh [RELEASE…]     default: bookworm trixie forky; as root, with debootstrap
+#     tests/packages/fresh.sh [--whole] [RELEASE…]     default: bookworm trixie forky; as root, with debootstrap
+#
+# --whole: all tests as both users, and not the quick ones as the ordinary user.
 set -eu
+whole=
+if [ "${1:-}" = --whole ]; then whole=1 && shift; fi
 [ $# -gt 0 ] || set -- bookworm trixie forky
 project=$(cd "$(dirname "$0")/../.." && pwd)
 scratch=$(mktemp -d)
@@ -27,6 +31,13 @@ as() {
 }
 fine() { as "$@" || die "$what fails"; }
 fails() { ! as "$@" || die "$what does not fail"; }
+# tests USER [OPTION]: and show what was left out, how many passed, and how long it took.
+tests() {
+    began=$(date +%s)
+    fine "$1" "$1" "./build.sh test ${2:-}"
+    echo "fresh.sh: $release, $(chroot "$root" python3 --version), ./build.sh test ${2:-} as $1, $(($(date +%s) - began)) s:"
+    sed -n '/ were left out, /,$p' "$scratch/log"
+}
 clone() {
     mkdir -p "$root/srv/$1/kube-node"
     (cd "$project" && git ls-files -z | xargs -0 cp --parents -t "$root/srv/$1/kube-node")
@@ -55,13 +66,12 @@ for release in "$@"; do
     prints 'Only addresses, no pods: network namespaces need root'
     prints 'as root the pods are network namespaces'
     ln -sf /nowhere/python3 "$root/srv/user/kube-node/.venv/bin/python3" # as an upgrade of pyenv's leaves it
-    fine user user './build.sh test --quick'
+    tests user "$([ "$whole" ] || echo --quick)"
     prints '^build.sh: making .venv with'
-    quick=$(tail -n 1 "$scratch/log")
+    if [ "$whole" ]; then tests root; fi
 
     fine user root './build.sh try'
     fails user root './build.sh binaries'
     prints "/srv/root/kube-node/.venv has to change, and it is root's: as root, rm -r"
-    echo "fresh.sh: $release, $(chroot "$root" python3 --version): $quick"
     rm -rf "$root"
 done

@@ -47,7 +47,9 @@ def test_the_runtimes_configuration_comes_first(tmp_path: Path, view: ViewWriter
         )
         return answer
 
-    (net_d / "10-cluster.conflist").write_text(json.dumps({"name": "cluster", "cniVersion": "1.0.0", "plugins": [conf("", ipam)]}))
+    (net_d / "10-cluster.conflist").write_text(
+        json.dumps({"name": "cluster", "cniVersion": "1.0.0", "plugins": [{"type": "bridge", **conf("", ipam)}]})
+    )
     refused = add("tenant", ipam)
     assert refused["code"] == 121
     assert f"is for network cluster in dataDir {tmp_path}/networks" in refused["msg"]

@@ -8,6 +8,7 @@ import random
 import time
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from callplugin import environment
 
 from kubenode.host.log import Log
@@ -58,6 +59,7 @@ def work(job: tuple[str, int]) -> tuple[float, list[str]]:
     return longest, wrong
 
 
+@pytest.mark.slow
 def test_ten_thousand_calls(tmp_path: Path, record_property: Any) -> None:
     """Nobody loses an address or gets another's, nothing is left at the end; the longest wait of any caller is reported."""
     with multiprocessing.get_context("fork").Pool(PROCESSES) as pool:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from kubenode.inspection.doctor.finding import Result
     from kubenode.inspection.place import Place
 
-COLOURS = ("green", "yellow", "red")
+COLOURS = ("dim", "green", "yellow", "red")
 
 
 @click.command("doctor", short_help="What is wrong with this node, and what to do.")
@@ -24,8 +24,8 @@ COLOURS = ("green", "yellow", "red")
 def command(place: Place, *, as_json: bool, quiet: bool) -> int:
     r"""Check this node, from the plugins to the last reservation, and say what to do.
 
-    Each check is told by name, with ✓, ! or ✗. The exit code says the worst: 0 all is well, 1 something is to be looked at, 2 pods do not
-    get addresses, or will not. Nothing is changed.
+    Each check is told by name, with ✓, ! or ✗, or with - where it was skipped, and why. The exit code says the worst: 0 all is well,
+    1 something is to be looked at, 2 pods do not get addresses, or will not. Nothing is changed.
 
     \b
     Examples:
@@ -36,14 +36,15 @@ def command(place: Place, *, as_json: bool, quiet: bool) -> int:
     """
     from kubenode.cli import screen
     from kubenode.inspection.doctor.facts import Facts
+    from kubenode.inspection.doctor.finding import State
     from kubenode.inspection.doctor.registry import examine
 
     results = list(examine(Facts(place)))
-    worst = max(one.finding.state for one in results)
+    worst = max([State.OK, *(one.finding.state for one in results)])
     if as_json:
         screen.dump({"worst": worst.name.lower(), "checks": [_json(one) for one in results]})
     else:
-        _show([one for one in results if one.finding.state or not quiet])
+        _show([one for one in results if one.finding.state > State.OK or not quiet])
     return int(worst)
 
 
@@ -59,7 +60,7 @@ def _show(results: list[Result]) -> None:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for check, finding in results:
-        sign = f"[{COLOURS[finding.state]}]{screen.legible(finding.state.sign, out)}[/]"
+        sign = f"[{COLOURS[finding.state + 1]}]{screen.legible(finding.state.sign, out)}[/]"
         lines = [escape(finding.what)]
         if finding.advice:
             lines.append(screen.legible("→ ", out) + escape(finding.advice))

@@ -105,7 +105,7 @@ def command(
         parts += payload.credentials(credentials, service_account, server)
     if node_name:
         parts.append(payload.node_name(run_dir, node_name))
-    parts += [payload.network(config_dir, file) for file in conflists]
+    parts += [payload.network(root, config_dir, file) for file in conflists]
     steps = Installation(root, bin_dir).install(_distinct(parts), force=force, dry_run=dry_run)
     _tell(steps, dry_run=dry_run, as_json=as_json)
 

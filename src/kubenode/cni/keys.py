@@ -23,7 +23,7 @@ IPAM: dict[str, Schema] = {
 }
 ATTACHMENT: Schema = {"containerID": None, "ifname": None}
 NETWORK: Schema = {
-    **dict.fromkeys(("cniVersion", "name", "type", "prevResult", "dns")),
+    **dict.fromkeys(("cniVersion", "name", "type", "prevResult", "dns", "capabilities")),
     "ipam": IPAM,
     "runtimeConfig": {"ipRanges": [[RANGE]], "ips": None},
     "args": {"cni": {"ips": None}},
@@ -51,7 +51,7 @@ def canonical(value: JSON, schema: Schema) -> JSON:
 
 def _known(key: str, schema: dict[str, Schema]) -> str:
     folded = _fold(key)
-    return next((name for name in schema if _fold(name) == folded), key)
+    return next((name for name in schema if len(name) == len(key) and _fold(name) == folded), key)  # names are ASCII
 
 
 def _fold(key: str) -> str:

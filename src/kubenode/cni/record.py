@@ -39,4 +39,7 @@ else:
             return f"{type(self).__name__}({', '.join(f'{f}={v!r}' for f, v in zip(self._fields, self, strict=True))})"
 
         def _replace(self, **changes):
-            return type(self)(**{**dict(zip(self._fields, self, strict=True)), **changes})
+            values = [changes.pop(field, value) for field, value in zip(self._fields, self, strict=True)]
+            if changes:
+                raise TypeError(f"{type(self).__name__} has no {', '.join(changes)}")
+            return tuple.__new__(type(self), values)

@@ -26,13 +26,13 @@ class Attachments:
     """The records of one network. Raises OSError where the disk does, and CNIError 7 for a record that is too long."""
 
     def __init__(self, run_dir: str, network: str) -> None:
-        self._directory = os.path.join(run_dir, "attachments")
+        self._directory = f"{run_dir}/attachments"
         self._network = network
 
     def _path(self, attachment: Attachment) -> str:
         name = f"{self._network}:{attachment.container_id}:{attachment.ifname}"
         short = files.short(name)
-        return os.path.join(self._directory, name if short is name else f"{DIGEST}{short}")
+        return f"{self._directory}/{name if short is name else DIGEST + short}"
 
     def write(self, attachment: Attachment, record: dict[str, Any]) -> None:
         content = dumps({"network": self._network, "containerID": attachment.container_id, "ifname": attachment.ifname, **record})
@@ -78,7 +78,7 @@ class Attachments:
 
 def everywhere(run_dir: str) -> Iterator[tuple[str, Attachment]]:
     """Iterate over the records of all networks. Raises OSError."""
-    return _listed(os.path.join(run_dir, "attachments"))
+    return _listed(f"{run_dir}/attachments")
 
 
 def _listed(directory: str) -> Iterator[tuple[str, Attachment]]:

@@ -1,4 +1,8 @@
-"""The network configurations of this host, as the runtime reads them: files of /etc/cni/net.d, each plugin of a list by itself."""
+"""The network configurations of this host, as the runtime reads them (libcni 1.3 `conf.go`, go-cni `opts.go`, Multus `delegates`).
+
+A file's suffix says how it is read: `.conflist` is a list of plugins, `.conf` and `.json` are one. The first file by name is the pods'
+network. A file that the runtime refuses has no network.
+"""
 
 from __future__ import annotations
 
@@ -6,53 +10,252 @@ import os
 
 from kubenode.cni import keys
 from kubenode.cni.jsontext import JSONTextError, loads
+from kubenode.cni.netconf import json_type
+from kubenode.cni.record import NamedTuple
+from kubenode.cni.request import is_name
+from kubenode.cni.versions import LATEST
 from kubenode.host import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
-    from typing import Any
+    from collections.abc import Collection, Iterator, Sequence
+
+    from kubenode.cni.jsontext import JSON
+
+    Shape = type | dict[str, "Shape"] | list["Shape"]
 
 DEFAULT_CONFIG_DIR = "/etc/cni/net.d"
-SUFFIXES = (".conf", ".conflist", ".json")  # as libcni's `ConfFiles` has them
+LIST = ".conflist"
+SUFFIXES = (".conf", LIST, ".json")  # as libcni's `ConfFiles` has them
+PLUGIN_SUFFIX = ".conf"  # of a list's plugins in files of their own
+MULTUS = frozenset(["multus", "multus-shim"])
+PLUGIN: Shape = {  # as far as libcni has types for it; "": any other key
+    **dict.fromkeys(("cniVersion", "name", "type"), str),
+    "ipam": {"type": str},
+    "capabilities": {"": bool},
+    "dns": {"domain": str, **{key: [str] for key in ("nameservers", "search", "options")}},
+    "prevResult": {},
+}
+DIGITS = 10  # of a number in a version, at the most
+FLAGS = ("disableCheck", "disableGC", "loadOnlyInlinedPlugins")
 
 
-def netconfs(directory: str, ipam_types: Collection[str]) -> Iterator[dict[str, Any]]:
-    """Yield what each plugin with one of these IPAM plugins is given. What cannot be read is the runtime's to complain about."""
-    for path in paths(directory):
+class RefusedError(ValueError):
+    """Why the runtime does not take a file, and what to do."""
+
+    def __init__(self, problem: str, advice: str = "correct it, or remove it") -> None:
+        super().__init__(problem)
+        self.advice = advice
+
+
+class Network(NamedTuple):
+    """A network, and the plugins that it calls one after the other."""
+
+    name: str
+    version: str
+    plugins: tuple[dict[str, JSON], ...]
+
+    @property
+    def chain(self) -> tuple[str, ...]:
+        return tuple(plugin["type"] for plugin in self.plugins)
+
+    @property
+    def is_multus(self) -> bool:
+        return self.plugins[0]["type"] in MULTUS
+
+    def netconfs(self, ipam_types: Collection[str]) -> Iterator[dict[str, JSON]]:
+        """Yield what each plugin with one of these IPAM plugins is given."""
+        for plugin in self.plugins:
+            if (plugin.get("ipam") or {}).get("type") in ipam_types:
+                yield {**plugin, "name": self.name, "cniVersion": self.version}
+
+
+class File(NamedTuple):
+    """A file of the runtime's directory: its network, and after it those that Multus hands on to; none where it is refused."""
+
+    path: str
+    networks: tuple[Network, ...]
+    refused: RefusedError | None
+
+
+def netconfs(directory: str, ipam_types: Collection[str]) -> Iterator[dict[str, JSON]]:
+    """Yield what each plugin with one of these IPAM plugins is given, in the runtime's order."""
+    for file in read(directory):
+        for network in file.networks:
+            yield from network.netconfs(ipam_types)
+
+
+def read(directory: str) -> list[File]:
+    """Read a directory's files in the runtime's order; none where there is no directory."""
+    found = []
+    for path in _paths(directory, SUFFIXES):
         try:
-            content = loads(files.read(path))
-        except (OSError, JSONTextError):
-            continue
-        yield from plugins(content, ipam_types)
+            found.append(File(path, parse(path, files.read(path)), None))
+        except OSError as error:
+            refused = RefusedError(f"it cannot be read: {error.strerror}", "make it readable, or remove it")
+            found.append(File(path, (), refused))
+        except RefusedError as error:
+            found.append(File(path, (), error))
+    return found
 
 
-def paths(directory: str) -> list[str]:
-    """Return the configuration files of a directory in the runtime's order; none where there is no directory."""
+def parse(path: str, text: bytes) -> tuple[Network, ...]:
+    """Return the networks of a file that is to have this path. Raises RefusedError where the runtime would not take it, OSError."""
     try:
-        names = sorted(os.listdir(directory))
+        content = loads(text)
+    except JSONTextError as error:
+        raise RefusedError(f"it is not JSON: {error}") from None
+    as_list = path.endswith(LIST)
+    if isinstance(content, dict) and not as_list and "plugins" in content and not _type(content):
+        raise RefusedError("it has plugins, and only a .conflist may", f"rename it to {os.path.splitext(path)[0]}{LIST}")
+    return with_delegates(content, as_list=as_list, directory=os.path.dirname(path))
+
+
+def with_delegates(content: JSON, *, as_list: bool | None = None, directory: str = "") -> tuple[Network, ...]:
+    """Return the network of a file's content, and those that Multus hands on to. Raises RefusedError, OSError.
+
+    `as_list`: whether it is a list of plugins; None: if it has any. `directory`: where there may be files with plugins of its own.
+    """
+    if as_list is None:
+        as_list = isinstance(content, dict) and not _type(content)
+    network = _list(content, directory) if as_list else _single(content)
+    if not network.is_multus:
+        return (network,)
+    delegates = network.plugins[0].get("delegates") or []
+    if not isinstance(delegates, list):
+        raise RefusedError(f"delegates is a JSON {json_type(delegates)}, not an array")
+    try:
+        return (network, *(with_delegates(delegate)[0] for delegate in delegates))
+    except RefusedError as error:
+        raise RefusedError(f"delegates: {error}", error.advice) from None
+
+
+def of_pods(found: Sequence[File]) -> tuple[File, Network] | None:
+    """Return the network that the runtime connects every pod to, Multus looked through, and its file; None where there is none."""
+    first = next((file for file in found if file.networks), None)
+    if first is None:
+        return None
+    multus, *delegates = first.networks
+    if not multus.is_multus or delegates:
+        return first, (delegates or [multus])[0]
+    wanted = str(multus.plugins[0].get("clusterNetwork") or "")  # a network's name, or a file's path as Multus's container has it
+    for file in found:
+        for network in file.networks[:1]:
+            if wanted and (wanted == network.name or os.path.basename(wanted) == os.path.basename(file.path)) and file is not first:
+                return file, network
+    return first, multus
+
+
+def _paths(directory: str, suffixes: tuple[str, ...]) -> list[str]:
+    try:
+        with os.scandir(directory) as entries:
+            names = [entry.name for entry in entries if entry.name.endswith(suffixes) and not entry.is_dir(follow_symlinks=False)]
     except OSError:
         return []
-    return [os.path.join(directory, name) for name in names if name.endswith(SUFFIXES)]
+    return [os.path.join(directory, name) for name in sorted(names, key=os.fsencode)]
 
 
-def plugins(content: object, ipam_types: Collection[str]) -> Iterator[dict[str, Any]]:
-    """Yield the same of one file's content."""
+def _single(content: JSON) -> Network:
+    plugin = _plugin(content)
+    return Network(_name(plugin.get("name")), plugin.get("cniVersion") or "", (plugin,))
+
+
+def _list(content: JSON, directory: str) -> Network:
+    """Read a list; its keys have to be spelt as they are, unlike a plugin's."""
     if not isinstance(content, dict):
-        return
-    common = {key: content[key] for key in ("name", "cniVersion") if key in content}
-    for one in _listed(content):
-        plugin = keys.canonical(one, keys.NETWORK)
-        ipam = plugin.get("ipam")
-        if isinstance(ipam, dict) and ipam.get("type") in list(ipam_types):  # a list compares with whatever stands there
-            yield {**plugin, **common}
+        raise RefusedError(f"it is a JSON {json_type(content)}, not an object")
+    name, inlined = _name(content.get("name")), _flags(content)["loadOnlyInlinedPlugins"]
+    listed = content.get("plugins", [])
+    if not isinstance(listed, list):
+        raise RefusedError(f"plugins is a JSON {json_type(listed)}, not an array")
+    if "plugins" in content and not listed:
+        raise RefusedError("plugins is empty")
+    plugins = [_plugin(one) for one in listed]
+    if directory and not inlined:
+        plugins += [_plugin_of(path) for path in _paths(os.path.join(directory, name), (PLUGIN_SUFFIX,))]
+    if not plugins and _type(content):
+        raise RefusedError("it is one plugin, and a .conflist has plugins", 'rename it to .conf, or write {"plugins": [it]}')
+    if not plugins:
+        where = f", nor files {os.path.join(directory, name)}/*{PLUGIN_SUFFIX}" if directory and not inlined else ""
+        raise RefusedError(f"it has no plugins{where}")
+    return Network(name, _version(content), tuple(plugins))
 
 
-def chain(content: object) -> tuple[str, ...]:
-    """Return which plugins a file's network calls, one after the other."""
-    return tuple(str(plugin["type"]) for plugin in _listed(content) if plugin.get("type")) if isinstance(content, dict) else ()
+def _plugin_of(path: str) -> dict[str, JSON]:
+    try:
+        return _plugin(loads(files.read(path)))
+    except JSONTextError as error:
+        raise RefusedError(f"its plugin {path} is not JSON: {error}") from None
+    except RefusedError as error:
+        raise RefusedError(f"its plugin {path}: {error}", error.advice) from None
 
 
-def _listed(content: dict[str, Any]) -> list[dict[str, Any]]:
-    listed = content.get("plugins", [content])
-    return [plugin for plugin in listed if isinstance(plugin, dict)] if isinstance(listed, list) else []
+def _plugin(content: JSON) -> dict[str, JSON]:
+    plugin: dict[str, JSON] = keys.canonical(content, keys.NETWORK)
+    if problem := _misfit(plugin, PLUGIN, "it"):
+        raise RefusedError(problem)
+    if not plugin.get("type"):
+        raise RefusedError("a plugin has no type", "type names the plugin's executable, such as bridge")
+    return plugin
+
+
+def _misfit(value: JSON, shape: Shape, what: str) -> str:
+    """Say where a value is not what libcni's types can hold; null is for anything but the plugin itself."""
+    if isinstance(shape, type):
+        wanted = {str: "string", bool: "boolean"}[shape]
+        return "" if isinstance(value, shape) else f"{what} is a JSON {json_type(value)}, not a {wanted}"
+    if isinstance(shape, list):
+        if not isinstance(value, list):
+            return f"{what} is a JSON {json_type(value)}, not an array"
+        return next((found for one in value if one is not None and (found := _misfit(one, shape[0], f"an entry of {what}"))), "")
+    if not isinstance(value, dict):
+        return f"{what} is a JSON {json_type(value)}, not an object"
+    for key, one in value.items():
+        inner = shape.get(key, shape.get(""))
+        if inner is not None and one is not None and (found := _misfit(one, inner, key)):
+            return found
+    return ""
+
+
+def _type(content: dict[str, JSON]) -> JSON:
+    return keys.canonical(content, {"type": None}).get("type")
+
+
+def _name(name: JSON) -> str:
+    if name is None or name == "":
+        raise RefusedError("it has no name", "give the network a name")
+    if not isinstance(name, str) or not is_name(name):
+        raise RefusedError(f"its name {name!r} is none of letters, digits and _.-", "give the network another name")
+    return name
+
+
+def _flags(content: dict[str, JSON]) -> dict[str, bool]:
+    found = {}
+    for key in FLAGS:
+        value = content.get(key, False)
+        said = value.lower() if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else ""
+        if said not in {"true", "false"}:
+            raise RefusedError(f"{key} is {value!r}, neither true nor false")
+        found[key] = said == "true"
+    return found
+
+
+def _version(content: dict[str, JSON]) -> str:
+    """Return the version that libcni chooses: of `cniVersions` the highest that it knows."""
+    own = content.get("cniVersion", "")
+    offered = content.get("cniVersions", [])
+    if not isinstance(own, str):
+        raise RefusedError(f"cniVersion is a JSON {json_type(own)}, not a string")
+    if not isinstance(offered, list) or not all(isinstance(one, str) for one in offered):
+        raise RefusedError("cniVersions is not an array of strings")
+    if "cniVersions" not in content:
+        return own
+    numbers = {one: _numbers(one) for one in [*offered, *([own] if own else [])]}
+    return max((one for one in numbers if numbers[one] <= _numbers(LATEST)), key=numbers.__getitem__, default=own)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    parts = version.split(".") if version else ["0", "1", "0"]
+    if len(parts) > 3 or not all(part.isascii() and part.isdigit() and len(part) < DIGITS for part in parts):  # noqa: PLR2004 -- major, minor, micro
+        raise RefusedError(f"cniVersions has {version!r}, which is no version")
+    return tuple([int(part) for part in parts] + [0] * (3 - len(parts)))

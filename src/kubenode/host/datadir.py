@@ -67,7 +67,7 @@ class DiskStore:
 
     def require_place(self) -> None:
         """Raise CNIError 7 where the directory would be in another network's, or is something else's. One look once it has a lock."""
-        if not os.path.lexists(os.path.join(self.directory, LOCK)):
+        if not os.path.lexists(f"{self.directory}/{LOCK}"):
             from kubenode.host import storeplace  # only before a network's first ADD
 
             storeplace.require(self.directory, self._boot.run_dir)
@@ -75,7 +75,7 @@ class DiskStore:
     def if_unused(self, do: Callable[[], None]) -> bool:
         """Do something while nothing is reserved here and nobody is about to; say whether. Whoever has the lock is not waited for."""
         try:
-            fd = os.open(os.path.join(self.directory, LOCK), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            fd = os.open(f"{self.directory}/{LOCK}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
             fd = -1
         try:
@@ -118,7 +118,7 @@ class DiskStore:
         return numbers
 
     def reserve(self, address: Address, attachment: Attachment) -> bool:
-        path = os.path.join(self.directory, str(address))
+        path = f"{self.directory}/{address}"
         content = f"{attachment.container_id}\r\n{attachment.ifname}".encode()
         try:
             try:
@@ -154,31 +154,31 @@ class DiskStore:
     def release(self, reservation: Reservation) -> bool:
         if not self.has(reservation):
             return False
-        files.remove(os.path.join(self.directory, reservation.name))
+        files.remove(f"{self.directory}/{reservation.name}")
         return True
 
     def has(self, reservation: Reservation) -> bool:
         try:
-            return owner_in(files.read(os.path.join(self.directory, reservation.name))) == reservation.attachment
+            return owner_in(files.read(f"{self.directory}/{reservation.name}")) == reservation.attachment
         except FileNotFoundError:
             return False
 
     def is_abandoned(self, reservation: Reservation) -> bool:
         try:
-            return time.time() - os.lstat(os.path.join(self.directory, reservation.name)).st_mtime > ABANDONED
+            return time.time() - os.lstat(f"{self.directory}/{reservation.name}").st_mtime > ABANDONED
         except FileNotFoundError:
             return False
 
     def last_reserved(self, set_id: int) -> Address | None:
         try:
-            return parse_address(files.read(os.path.join(self.directory, f"{LAST_RESERVED}{set_id}")).decode("latin-1"))
+            return parse_address(files.read(f"{self.directory}/{LAST_RESERVED}{set_id}").decode("latin-1"))
         except FileNotFoundError:
             return None
 
     def set_last_reserved(self, set_id: int, address: Address) -> None:
         # In place, as host-local does: a temporary file could stay behind here, and a torn text only costs one turn of the round robin.
         # Not by O_TRUNC either: ext4 writes a file that was emptied to the disk when it is closed, which takes longer than all of an ADD.
-        path = os.path.join(self.directory, f"{LAST_RESERVED}{set_id}")
+        path = f"{self.directory}/{LAST_RESERVED}{set_id}"
         text = str(address).encode()
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
@@ -201,7 +201,7 @@ class DiskStore:
             if entry.address is None or (owner and (owner in recorded if owner.ifname else owner.container_id in containers)):
                 return False
             try:
-                return os.lstat(os.path.join(self.directory, entry.name)).st_ctime < began
+                return os.lstat(f"{self.directory}/{entry.name}").st_ctime < began
             except FileNotFoundError:
                 return False
 
@@ -230,7 +230,7 @@ class Lock:
         self._status: os.stat_result | None = None
 
     def __enter__(self) -> None:
-        path = os.path.join(self._directory, LOCK)
+        path = f"{self._directory}/{LOCK}"
         while not self._take(path):
             os.close(self._fd)
             self._status = None
@@ -258,7 +258,7 @@ class Lock:
         """Say whether the locked file still has its name. Others lock the next one where somebody has removed it or the directory."""
         self._status = self._status or os.fstat(self._fd)  # which file that is does not change
         try:
-            return os.path.samestat(self._status, os.lstat(os.path.join(self._directory, LOCK)))
+            return os.path.samestat(self._status, os.lstat(f"{self._directory}/{LOCK}"))
         except FileNotFoundError:
             return False
 

@@ -135,16 +135,17 @@ def data_dirs(root: HostRoot, run_dir: str, config_dir: str) -> list[str]:
     return list(dict.fromkeys([DEFAULT_DATA_DIR, *(str(found) for found in [*conf_dirs, *noted] if found)]))
 
 
-def network(config_dir: str, file: str) -> Part:
-    """Return a network configuration, which must be JSON. Raises CNIError."""
+def network(root: HostRoot, config_dir: str, file: str) -> Part:
+    """Return a network configuration, which must be one that the runtime takes. Raises CNIError."""
+    path = os.path.join(config_dir, os.path.basename(file))
     try:
         content = files.read(file)
-        json.loads(content)
+        cniconfig.parse(root.path(path), content)
     except OSError as error:
         raise CNIError(INSTALLATION, f"{file}: {error.strerror}", "--conflist=FILE names a network configuration") from None
-    except ValueError as error:
-        raise CNIError(INSTALLATION, f"{file} is not JSON: {error}", "correct it: the runtime would ignore it") from None
-    return Part(os.path.join(config_dir, os.path.basename(file)), content)
+    except cniconfig.RefusedError as error:
+        raise CNIError(INSTALLATION, f"the runtime would refuse {file}: {error}", error.advice) from None
+    return Part(path, content)
 
 
 def _runs_on(root: HostRoot, launcher: bytes) -> bool:

@@ -20,7 +20,7 @@ class Sources:
     """The sources of one node. Raises OSError where the disk does."""
 
     def __init__(self, run_dir: str) -> None:
-        self._directory = os.path.join(run_dir, "sources")
+        self._directory = f"{run_dir}/sources"
 
     def holder(self, source: str) -> str:
         """Return the directory of the network that has a source, "" where none has."""
@@ -56,7 +56,7 @@ class Sources:
 
     def _take_over(self, source: str, directory: str, if_unused: Callable[[str, Callable[[], None]], bool]) -> str:
         def replace() -> None:
-            temporary = os.path.join(self._directory, files.TEMPORARY)
+            temporary = f"{self._directory}/{files.TEMPORARY}"
             files.discard(temporary)
             os.symlink(directory, temporary)
             os.rename(temporary, self._path(source))
@@ -65,4 +65,4 @@ class Sources:
         return directory if if_unused(held, replace) else held
 
     def _path(self, source: str) -> str:
-        return os.path.join(self._directory, files.name_of(source))
+        return f"{self._directory}/{files.name_of(source)}"

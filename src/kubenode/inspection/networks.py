@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kubenode.cni import versions
-from kubenode.cni.errors import CONFIG_FILE, CNIError
-from kubenode.cni.jsontext import JSONTextError, loads
+from kubenode.cni.errors import CONFIG_FILE, IO_FAILURE, CNIError
 from kubenode.cni.netconf import json_type
 from kubenode.host import cniconfig, files
 from kubenode.host.datadir import DEFAULT_DATA_DIR
 from kubenode.inspection.place import Place, call_for
 from kubenode.ipam import allocator, config
-from kubenode.plugins import host_local, kube_node, node_annotation
+from kubenode.plugins import delegation, host_local, kube_node, node_annotation, options
+from kubenode.plugins.skel import NotHereError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,7 +34,7 @@ RECORDS = "attachment records"  # where a network's configuration is from if not
 
 
 class Configured(NamedTuple):
-    """What a plugin would be given, and where that stands written; `chain`: the plugins that the network calls, this one among them."""
+    """A plugin's configuration, and where that stands written; `chain`: the plugins that the network calls, this one among them."""
 
     path: str
     raw: dict[str, Any]
@@ -95,22 +96,31 @@ def find(place: Place, records: Records | None, manifest: dict[str, Any] | None 
 
 def of_runtime(place: Place) -> Iterator[Configured]:
     """Yield what stands in the runtime's directory; a file that cannot be read is `doctor`'s business."""
+    for file in runtime_files(place):
+        for network in file.networks:
+            yield from _configured(file.path, network)
+
+
+def runtime_files(place: Place) -> list[cniconfig.File]:
+    """Return the files of the runtime's directory, by their paths on the host."""
     here = place.root.path(place.config_dir)
-    for path in cniconfig.paths(here):
-        try:
-            content = loads(files.read(path))
-        except (OSError, JSONTextError):
-            continue
-        for raw in cniconfig.plugins(content, RESOLVE):
-            yield Configured(place.config_dir + path.removeprefix(here), raw, cniconfig.chain(content))
+    return [file._replace(path=place.config_dir + file.path.removeprefix(here)) for file in cniconfig.read(here)]
 
 
 def of_files(paths: tuple[str, ...]) -> Iterator[Configured]:
     """Yield what stands in CNI configurations and NetworkAttachmentDefinitions that a person names. Raises CNIError."""
     for path in paths:
         for content in _documents(path):
-            for raw in cniconfig.plugins(content, RESOLVE):
-                yield Configured(path, raw, cniconfig.chain(content))
+            try:
+                networks = cniconfig.with_delegates(content)
+            except cniconfig.RefusedError as error:
+                raise CNIError(CONFIG_FILE, f"{path}: {error}", error.advice) from None
+            for network in networks:
+                yield from _configured(path, network)
+
+
+def _configured(path: str, network: cniconfig.Network) -> Iterator[Configured]:
+    return (Configured(path, raw, network.chain) for raw in network.netconfs(RESOLVE))
 
 
 def look_at(place: Place, configured: Configured, manifest: dict[str, Any] | None = None) -> Network:
@@ -128,6 +138,25 @@ def look_at(place: Place, configured: Configured, manifest: dict[str, Any] | Non
     except OSError as error:
         problem = CNIError(CONFIG_FILE, f"{error.filename}: {error.strerror}", "run it as root")
         return Network(configured, data_dir, place.store(data_dir, configured.name), (), (), problem)
+
+
+def rehearse(place: Place, configured: Configured, manifest: dict[str, Any] | None = None) -> None:
+    """Go through what an ADD would, all but the reservation. Raises CNIError where it would fail."""
+    call = call_for(place, configured.raw, manifest)
+    versions.require(call.netconf.cni_version, "ADD")
+    call = RESOLVE[str(configured.ipam["type"])](call)
+    ipam = options.permit_resolv_conf(call, call.netconf.ipam)
+    call = call._replace(netconf=call.netconf._replace(ipam=ipam))
+    try:
+        delegation.choose(call, str(configured.ipam.get("delegate") or ""), ipam)
+    except NotHereError:  # another plugin's: `delegates` looks whether it is there
+        pass
+    try:
+        host_local.ready(call)
+        if os.geteuid() == 0:  # what an ordinary user may write says nothing of the runtime
+            host_local.require_writable(call)
+    except OSError as error:
+        raise CNIError(IO_FAILURE, f"{error.filename}: {error.strerror}", "run it as root") from None
 
 
 def _documents(path: str) -> Iterator[Any]:

@@ -39,9 +39,7 @@ if TYPE_CHECKING:
 
 def cmd_add(call: Call, first: Callable[[], None] = lambda: None) -> bytes:
     """Reserve one address of each range set. `first` is called before, once nobody else can change what is reserved."""
-    store = require_place(call)
-    conf = config.load(call.netconf, call.request.pod_args)
-    dns = _dns(call, conf.resolv_conf)
+    store, conf, dns = ready(call)
     try:
         added = allocator.allocate(store, conf.sets, owner(call.request), conf.requested, conf.exclude, first)
     except CNIError as error:
@@ -54,6 +52,13 @@ def cmd_add(call: Call, first: Callable[[], None] = lambda: None) -> bytes:
     ips = tuple(IPConfig(a.address.version, f"{a.address}/{a.range.subnet.prefix}", str(a.range.gateway)) for a in added.given)
     call.log.info("addresses given", ips=[ip.address for ip in ips])
     return answer(Result(ips, conf.routes, dns).render(call.netconf.cni_version))
+
+
+def ready(call: Call) -> tuple[Store, config.IPAMConfig, dict[str, object]]:
+    """Return all that an ADD goes by: reservations, configuration, dns. Makes nothing. Raises CNIError where there is none."""
+    store = require_place(call)
+    conf = config.load(call.netconf, call.request.pod_args)
+    return store, conf, _dns(call, conf.resolv_conf)
 
 
 def release(places: Sequence[Call]) -> None:
@@ -131,7 +136,7 @@ def cmd_status(call: Call, families: Collection[int] = BOTH) -> bytes:
     A runtime makes the node NotReady for a 50, and Kubernetes then evicts the pods that run there, whose addresses are all right.
     """
     conf = config.load(call.netconf, {})
-    _require_writable(call)
+    require_writable(call)
     require_place(call)
     for one in _usage(call, conf):
         if one.range_set.version in families and one.used >= one.total:
@@ -213,14 +218,17 @@ def after_boot(call: Call) -> None:
     _log_released(call, "of an earlier boot", allocator.release_dead(_store(call)))
 
 
-def _require_writable(call: Call) -> None:
+def require_writable(call: Call) -> None:
     """Raise CNIError 50 where no file can be made in this network's directory, nor the directory where there is none yet. Makes nothing."""
     call.host.store(data_dir(call.netconf), call.netconf.name)  # which has to be within reach
     path = os.path.abspath(call.host.path(directory(call)))
     while not os.path.lexists(path):
         path = os.path.dirname(path)
+    shown = data_dir(call.netconf) or DEFAULT_DATA_DIR
+    if not os.path.isdir(path):
+        advice = "remove that file, or set dataDir to another directory"
+        raise CNIError(NOT_AVAILABLE, f"dataDir {shown} of network {call.netconf.name} is below a file, {path}", advice)
     if not os.access(path, os.W_OK | os.X_OK):
-        shown = data_dir(call.netconf) or DEFAULT_DATA_DIR
         advice = "is its file system read-only? Make it writable, or set dataDir to another directory"
         raise OutOfReachError(NOT_AVAILABLE, f"dataDir {shown} of network {call.netconf.name} cannot be written", advice)
 

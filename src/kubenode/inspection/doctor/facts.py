@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from kubenode.cni.errors import CNIError
-from kubenode.host import identity
+from kubenode.host import cniconfig, identity
 from kubenode.inspection import agentprobe, networks
 from kubenode.inspection.doctor.executables import Executable, executables
 from kubenode.inspection.place import Looking
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import TypeVar
 
+    from kubenode.host.cniconfig import File
+    from kubenode.host.cniconfig import Network as RuntimeNetwork
     from kubenode.host.readonly import Held
     from kubenode.inspection.agentprobe import Agent, Credentials
     from kubenode.inspection.networks import Configured, Network
@@ -39,6 +41,16 @@ class Facts:
 
     def __init__(self, place: Place) -> None:
         self.place = place
+
+    @cached_property
+    def runtime_files(self) -> list[File]:
+        """The runtime's own configuration, in its order."""
+        return networks.runtime_files(self.place)
+
+    @cached_property
+    def pods_network(self) -> tuple[File, RuntimeNetwork] | None:
+        """The network that the runtime connects every pod to, and its file."""
+        return cniconfig.of_pods(self.runtime_files)
 
     @cached_property
     def configured(self) -> list[Configured]:
@@ -180,9 +192,9 @@ class Facts:
         return node.parse(self.fresh, "the API server's answer") if self.fresh else self.seen.node
 
     def is_secondary(self, configured: Configured) -> bool:
-        """Say whether a network is not the one that the runtime connects every pod to: the first of its directory."""
-        first = next((one.path for one in networks.of_runtime(self.place)), None)
-        return configured.path != first
+        """Say whether a network is not the one that the runtime connects every pod to."""
+        found = self.pods_network
+        return found is None or (configured.path, configured.name) != (found[0].path, found[1].name)
 
     def bin_dir(self) -> str:
         return self.place.bin_dirs[0]

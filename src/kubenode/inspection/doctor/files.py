@@ -1,4 +1,4 @@
-"""Checks of what is installed: configurations, executables, the agent, kubeconfigs."""
+"""Checks of what is installed: executables, the agent, kubeconfigs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from kubenode.cni.errors import CNIError
-from kubenode.cni.jsontext import JSONTextError, loads
-from kubenode.host import cniconfig, delegate, installed
-from kubenode.host import files as host_files
+from kubenode.host import delegate, installed
 from kubenode.inspection.doctor.executables import STANDALONE
 from kubenode.inspection.doctor.finding import Finding, failure, of_error, ok, warning
 from kubenode.kube.sources import connection
@@ -24,24 +22,6 @@ if TYPE_CHECKING:
 OTHERS = 0o077  # what group and others may
 INSTALL = "kube-node install"
 BUILT_IN = frozenset(["", "embedded", "host-local"])  # delegates that are not needed as an executable
-
-
-def cni_config(facts: Facts) -> Iterator[Finding]:
-    """Each file of the runtime's directory can be read, and one has a network of ours."""
-    here = facts.place.root.path(facts.place.config_dir)
-    for path in cniconfig.paths(here):
-        try:
-            content = loads(host_files.read(path))
-        except OSError as error:
-            yield failure(f"{path} cannot be read: {error.strerror}", "make it readable", f"chmod 600 {quote(path)}")
-        except JSONTextError as error:
-            yield failure(f"{path} is not JSON: {error}", "correct it, or remove it: runtimes pass it over")
-        else:
-            if not isinstance(content, dict):
-                yield failure(f"{path} is no network configuration", "it must be one JSON object; correct it, or remove it")
-    if not facts.configured:
-        advice = f"write one, such as examples/10-k8snet.conflist, to {facts.place.config_dir}; or name secondary networks' by --config"
-        yield failure(f"no network with kube-node, node-annotation or host-local in {facts.place.config_dir}", advice)
 
 
 def plugins(facts: Facts) -> Iterator[Finding]:

@@ -13,15 +13,16 @@ if TYPE_CHECKING:
 
 
 class State(IntEnum):
-    """How bad; the worst is the exit code."""
+    """How bad; the worst is the exit code. `SKIPPED` is neither well nor bad: nobody has looked."""
 
+    SKIPPED = -1
     OK = 0
     WARNING = 1
     FAILURE = 2
 
     @property
     def sign(self) -> str:
-        return "✓!✗"[self]
+        return "-✓!✗"[self - State.SKIPPED]
 
 
 class Finding(NamedTuple):
@@ -48,6 +49,11 @@ class Result(NamedTuple):
 
 def ok(what: str) -> Finding:
     return Finding(State.OK, what)
+
+
+def skipped(why: str, advice: str = "") -> Finding:
+    """Return that something was not looked at, and why."""
+    return Finding(State.SKIPPED, why, advice)
 
 
 def warning(what: str, advice: str, run: str = "") -> Finding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -9,9 +10,10 @@ from urllib.parse import urlsplit
 from kubenode.cni import keys
 from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
 from kubenode.host.datadir import DEFAULT_DATA_DIR
+from kubenode.host.sources import Sources
 from kubenode.inspection.doctor import hostnet
-from kubenode.inspection.doctor.finding import Finding, State, failure, of_error, ok, warning
-from kubenode.inspection.networks import RECORDS
+from kubenode.inspection.doctor.finding import Finding, failure, ok, skipped, warning
+from kubenode.inspection.networks import RECORDS, rehearse
 from kubenode.ipam.address import parse_address
 from kubenode.kube.sources import connection
 
@@ -22,39 +24,49 @@ if TYPE_CHECKING:
     from kubenode.inspection.networks import Configured, Network
     from kubenode.ipam.ranges import Range
 
+WITHIN_IPAM = ("annotation", "ipv4-namespaces", "ipv6-namespaces", "nodeFile", "refreshAfter")  # keys that no other plugin has
 NEAR_KEY = 0.7  # from which likeness on a key is taken for another one misspelt
 NEAR = 80  # percent in use from which on exhaustion is near
 ADVICE_FULL = "delete pods of this node or move them to others; or give it another subnet"
 
 
 def valid(facts: Facts) -> Iterator[Finding]:
-    """Each network's configuration and what it takes from the Node are as an ADD needs them."""
+    """Each network's configuration, and what it takes from the Node and the host, are as an ADD needs them: it would find an address."""
+    for one in facts.configured:
+        try:
+            rehearse(facts.place, one, facts.fresh)
+        except CNIError as error:
+            told = f"network {one.name} in {one.path}: {error.msg}"
+            yield skipped(told, error.details) if error.code == TRY_AGAIN_LATER else failure(told, error.details or f"correct {one.path}")
     for network in facts.networks:
         if network.problem is None:
             yield ok(f"{network.name}: {', '.join(str(one.subnet) for one in _ranges(network))} by {network.source}")
-        elif network.problem.code != TRY_AGAIN_LATER:
-            yield Finding(
-                State.FAILURE, f"network {network.name}: {network.problem.msg}", network.problem.details or network.configured.path
-            )
 
 
 def families(facts: Facts) -> Iterator[Finding]:
     """Who is kept from one family gets an address of the other."""
     for network in facts.networks:
-        have = {usage.range_set.version for usage in network.usages}
-        for family, other in ((4, 6), (6, 4)):
-            key = f"ipv{family}-namespaces"
-            limit = network.configured.ipam.get(key)
-            if limit is None or not have or network.plugin != "kube-node":
-                continue
-            if family not in have:
-                advice = f"give the Node an IPv{family} subnet, or remove {key} from {network.configured.path}"
-                yield warning(f"network {network.name} has {key} and no IPv{family} subnet", advice)
-            elif other not in have:
-                yield failure(
-                    f"network {network.name}: pods of namespaces other than {key} {limit} get no address: none is IPv{other}",
-                    f"give the Node one (--cluster-cidr with both families), or remove {key} from {network.configured.path}",
-                )
+        have = sorted({usage.range_set.version for usage in network.usages})
+        limits = {family: network.configured.ipam.get(_limit(family)) for family in (4, 6)}
+        path = network.configured.path
+        if not have or network.plugin != "kube-node":
+            continue
+        for family in limits.keys() - set(have):
+            if limits[family] is not None:
+                advice = f"give the Node an IPv{family} subnet, or remove {_limit(family)} from {path}"
+                yield warning(f"network {network.name} has {_limit(family)} and no IPv{family} subnet", advice)
+        if any(limits[family] is None for family in have):
+            continue
+        told = " and ".join(f"{_limit(family)} {limits[family]}" for family in have)
+        who = "pods of namespaces other than" if any(limits[family] for family in have) else "pods of all namespaces, by"
+        advice = f"add the namespaces, or remove {_limit(have[0])} from {path}"
+        if len(have) == 1:
+            advice = f"give the Node an IPv{10 - have[0]} subnet, too (--cluster-cidr with both families), or {advice}"
+        yield failure(f"network {network.name}: {who} {told}, get no address", advice)
+
+
+def _limit(family: int) -> str:
+    return f"ipv{family}-namespaces"
 
 
 def overlap(facts: Facts) -> Iterator[Finding]:
@@ -85,6 +97,14 @@ def sources(facts: Facts) -> Iterator[Finding]:
                 f"their addresses from {source}",
                 "give both the same name and dataDir, or each an annotation of its own",
             )
+        holder = Sources(facts.place.run).holder(source)
+        data_dir, _, network = holder.rpartition("/")
+        held = facts.place.store(data_dir, network).since() if holder and holder != os.path.normpath("/".join(reversed(place))) else []
+        if held and one.ipam["type"] == "kube-node":  # an annotation of the other may name a dataDir
+            yield failure(
+                f"{source} serves network {network} in dataDir {data_dir} already, which has {len(held)} reservations, and not {one.name}",
+                f"give both the same name and dataDir, or {one.name} another annotation; it takes over once {network} has no reservation",
+            )
 
 
 def _source(one: Configured) -> str:
@@ -97,16 +117,19 @@ def _source(one: Configured) -> str:
 
 
 def unknown_keys(facts: Facts) -> Iterator[Finding]:
-    """See that no key of `ipam` is nearly one that we know; a delegate that is named may have keys of its own."""
-    known = {name.lower(): name for name in keys.IPAM}
+    """See that no key is one that nobody knows, or stands where nobody looks; a delegate that is named may have keys of its own."""
     for one in facts.configured:
-        if one.ipam.get("delegate") in {None, "", "embedded", "host-local"}:
-            for key in one.ipam.keys() - keys.IPAM.keys():
-                near = get_close_matches(key.lower().replace("_", "-"), known, 1, NEAR_KEY)
-                if near:
-                    yield warning(
-                        f"network {one.name} in {one.path} has a key {key!r} that nobody knows", f"write {known[near[0]]}, if that is meant"
-                    )
+        ours = one.ipam["type"] != "host-local"
+        names = keys.IPAM.keys() - (set() if ours else set(keys.OWN))
+        known = {name.lower(): name for name in names}
+        others = one.ipam.get("delegate") not in (None, "", "embedded", "host-local")
+        for key in sorted(one.ipam.keys() - names if not others else ()):
+            near = get_close_matches(key.lower().replace("_", "-"), known, 1, NEAR_KEY)
+            advice = f"write {known[near[0]]} if that is meant, else remove it" if near else "remove it: it has no effect"
+            who = "nobody knows" if key not in keys.IPAM else "kube-node knows, and host-local does not"
+            yield warning(f"network {one.name} in {one.path}: ipam has a key {key!r}, which {who}", advice)
+        for key in sorted(one.raw.keys() & set(WITHIN_IPAM) if ours else ()):
+            yield warning(f"network {one.name} in {one.path}: {key} stands beside ipam, where nobody looks for it", f"move {key} into ipam")
 
 
 def host_routes(facts: Facts) -> Iterator[Finding]:
@@ -173,17 +196,3 @@ def _api_ipv4(facts: Facts, kubeconfig: str) -> str:
             return ""
     address = parse_address(host)
     return str(address) if address and address.version == 4 else ""  # noqa: PLR2004 -- the IP version
-
-
-__all__ = [
-    "default_gateway",
-    "exhaustion",
-    "families",
-    "host_routes",
-    "ipv4_limit",
-    "of_error",
-    "overlap",
-    "sources",
-    "unknown_keys",
-    "valid",
-]

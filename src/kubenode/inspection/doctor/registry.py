@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kubenode.cni.errors import CNIError
-from kubenode.inspection.doctor import api, files, networks, pools, store
+from kubenode.inspection.doctor import api, files, networks, pools, runtime, store
 from kubenode.inspection.doctor.finding import Check, Finding, Result, State, failure, of_error, ok
 
 if TYPE_CHECKING:
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from kubenode.inspection.doctor.facts import Facts
 
 CHECKS = (
-    Check("cni-config", "the runtime's configurations can be read", files.cni_config),
+    Check("cni-config", "no configuration", runtime.cni_config),
+    Check("pod-network", "", runtime.pod_network),
     Check("plugins", "nothing is called", files.plugins),
     Check("one-version", "nothing of ours to compare: run from a Python environment", files.one_version),
     Check("fallback", "every relay has its launcher, or there is no relay", files.fallback),
@@ -47,11 +48,13 @@ CHECKS = (
 
 
 def examine(facts: Facts) -> Iterator[Result]:
-    """Make all checks. What is wrong stands alone; what is well is told only of a check that found nothing else."""
+    """Make all checks. What is well is told in one line, and only of a check that found nothing wrong."""
     for check in CHECKS:
         found = _look(check, facts)
-        wrong = [one for one in found if one.state is not State.OK]
-        for one in wrong or [_fine(check, found)]:
+        wrong = [one for one in found if one.state > State.OK]
+        not_looked = [one for one in found if one.state is State.SKIPPED]
+        well = [one for one in found if one.state is State.OK]
+        for one in [*(wrong or ([_fine(check, well)] if well or not not_looked else [])), *not_looked]:
             yield Result(check.name, one)
 
 

@@ -1,0 +1,60 @@
+"""Checks of the runtime's configuration: what of it the runtime takes, and whose network pods get."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kubenode.inspection.doctor.finding import Finding, failure, ok, skipped, warning
+from kubenode.inspection.networks import RESOLVE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kubenode.host.cniconfig import Network
+    from kubenode.inspection.doctor.facts import Facts
+
+STOPS = "the node has no pod network while it is the first: containerd refuses all, CRI-O takes the next one; "
+
+
+def cni_config(facts: Facts) -> Iterator[Finding]:
+    """See that the runtime takes each file of its directory."""
+    decides = facts.pods_network
+    for file in facts.runtime_files:
+        if file.refused and (decides is None or file.path < decides[0].path):
+            yield failure(f"the runtime refuses {file.path}: {file.refused}", STOPS + file.refused.advice)
+        elif file.refused and decides:
+            told = f"the runtime would refuse {file.path}: {file.refused}; {decides[0].path} comes before it"
+            yield warning(told, file.refused.advice)
+    if taken := [file.path for file in facts.runtime_files if not file.refused]:
+        yield ok(f"the runtime takes {', '.join(taken)}")
+
+
+def pod_network(facts: Facts) -> Iterator[Finding]:
+    """See whose network the runtime connects every pod to, and that none of ours is meant for that and passed over."""
+    directory, found = facts.place.config_dir, facts.pods_network
+    if not facts.configured:
+        advice = f"write one, such as examples/10-k8snet.conflist, to {directory}; or name secondary networks' by --config"
+        yield failure(f"no network with {', '.join(RESOLVE)} in {directory}", advice)
+    if found is None:
+        if facts.configured:
+            yield skipped(f"there is no network configuration in {directory}, so this runtime connects no pod")
+        return
+    file, network = found
+    told = f"pods get network {network.name} of {file.path}"
+    ours = [one for one in facts.runtime_files if any(list(each.netconfs(RESOLVE)) for each in one.networks)]
+    if any(network.netconfs(RESOLVE)):
+        yield ok(f"{told}, with addresses by {' and '.join(_givers(network))}")
+    elif file.networks[0].is_multus or not ours:
+        yield ok(f"{told}, with addresses by {' and '.join(_givers(network))}: kube-node is not this node's pod network")
+    else:
+        behind = ours[0].path
+        yield failure(
+            f"{told}, with addresses by {' and '.join(_givers(network))}: kube-node is not this node's pod network; {behind} comes after",
+            f"remove the other CNI, and then {file.path}; or, to live beside it, have {behind}'s network in a NetworkAttachmentDefinition: "
+            "docs/how-to/another-cni.md",
+        )
+
+
+def _givers(network: Network) -> list[str]:
+    """Return who gives a network's addresses: its IPAM plugins, or where it names none the plugin that connects pods."""
+    return [str(plugin["ipam"]["type"]) for plugin in network.plugins if (plugin.get("ipam") or {}).get("type")] or [network.chain[0]]
