@@ -135,7 +135,9 @@ def templated(documents: list[dict[str, Any]], reclaim: list[dict[str, Any]], co
         container["resources"] = "@@toYaml resources@@"
         valued(container, more)
     install = containers[0]
-    install["args"] = optional(install["args"], "network.enabled", lambda item: item.startswith("--conflist="))
+    install["args"] = optional(install["args"], "network.enabled", lambda item: item.startswith("--conflist=") or item == "--hold")
+    (config,) = (mount for mount in containers[1]["volumeMounts"] if mount["mountPath"] == "/host/etc/cni/net.d")
+    config["readOnly"] = "@@not network.enabled@@"
     install["volumeMounts"] = optional(install["volumeMounts"], "network.enabled", lambda item: item["name"] == "network")
     pod["volumes"] = optional(pod["volumes"], "network.enabled", lambda item: item["name"] == "network")
     volumes["network"]["configMap"]["name"] = network["metadata"]["name"] = "kube-node-network"  # without the hash of its content
@@ -182,6 +184,7 @@ def template(document: dict[str, Any]) -> str:
     )
     text = re.sub(r"^( *)(\w+): '@@toYaml ([\w.]+)@@'\n", _block, text, flags=re.MULTILINE)
     text = re.sub(r"'@@plain ([\w.]+)@@'", r"{{ .Values.\1 }}", text)
+    text = re.sub(r"'@@not ([\w.]+)@@'", r"{{ not .Values.\1 }}", text)
     text = re.sub(r"'@@conflist@@'", "{{ .Values.network.conflist | toJson }}", text)
     text = re.sub(
         r"^( *)annotations:\n( *checksum/network): '@@checksum@@'\n",

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from wanting import want
 
 from kubenode.cli.install import command, uninstall
+from kubenode.host import held
 from kubenode.host.attachments import Attachments
 from kubenode.ipam.store import Attachment
 from kubenode.kube import credentials, sources
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 
 BIN, CREDENTIALS = "opt/cni/bin", "etc/cni/net.d/kube-node.d"
 RELAYS = {"kube-node", "node-annotation"}
+CONFIG = "etc/cni/net.d"
+WATCHED = {"etc", "etc/cni", CONFIG}  # by the runtime, so that they stay
+NETWORK = {"cniVersion": "1.0.0", "name": "net", "plugins": [{"type": "bridge", "ipam": {"type": "kube-node"}}]}
 FOREIGN = b"#!/bin/sh\necho somebody else\n"
 
 
@@ -35,13 +40,13 @@ class Host:
     def __init__(self, root: Path, build: Path, account: Path) -> None:
         self.root = root
         self.build = build
-        self.account = account
+        self.account: Path | None = account
         self.bin = root / BIN
         self.environment = {"PATH": os.defpath, "KUBERNETES_SERVICE_HOST": "fd00::1", "KUBERNETES_SERVICE_PORT": "443", "NODE_NAME": "n1"}
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         command = [str(self.build / "kube-node.standalone"), *words, f"--host-root={self.root}"]
-        if words[0] == "install":
+        if words[0] == "install" and self.account:
             command += [f"--service-account={self.account}"]
         return subprocess.run(command, env=self.environment, check=False, capture_output=True, text=True, timeout=120)
 
@@ -51,16 +56,22 @@ class Host:
         assert done.returncode == 0, done.stdout + done.stderr
         return {step["path"]: step["what"] for step in json.loads(done.stdout)["steps"]}
 
+    def leave_the_pod(self) -> None:
+        """Run from now on as a person does on the node."""
+        self.environment = {"PATH": os.defpath}
+        self.account = None
+
     def refusal(self, *words: str) -> str:
         done = self.run(*words)
         assert done.returncode == 1
         return done.stderr
 
     def tree(self) -> dict[str, str]:
-        """Return each path of the host, with mode and content."""
+        """Return each path of the host, with mode and content; but for the directories that stay."""
         return {
-            str(path.relative_to(self.root)): f"{path.stat().st_mode:o} {path.read_bytes()[:80]!r}" if path.is_file() else "directory"
+            name: f"{path.stat().st_mode:o} {path.read_bytes()[:80]!r}" if path.is_file() else "directory"
             for path in sorted(self.root.rglob("*"))
+            if (name := str(path.relative_to(self.root))) not in WATCHED
         }
 
     def with_python(self) -> None:
@@ -238,6 +249,33 @@ def test_a_file_changed_since_is_somebody_elses(host: Host) -> None:
     assert host.tree() == {}
 
 
+def test_what_is_left_alone(host: Host, tmp_path: Path) -> None:
+    """With --leave all is done but for what a person has changed, or what is foreign: a warning each, and it stays that person's."""
+    conflist = f"--conflist={write_conflist(tmp_path)}"
+    host.done("install", conflist, "--plugins=kube-node")
+    edited = host.root / CONFIG / "10-net.conflist"
+    edited.write_text(json.dumps(NETWORK | {"cniVersion": "0.4.0"}))
+    (host.bin / "node-annotation").write_bytes(FOREIGN)
+    before = edited.read_text()
+    host.build = other_build(host.build, tmp_path / "new", "1.2.4-test")
+    host.refusal("install", conflist, "--plugins=kube-node,node-annotation")
+    done = host.run("install", conflist, "--plugins=kube-node,node-annotation", "--leave")
+    assert done.returncode == 0
+    assert edited.read_text() == before
+    assert (host.bin / "node-annotation").read_bytes() == FOREIGN
+    assert b"1.2.4-test" in (host.bin / "kube-node").read_bytes()
+    warnings = [line for line in done.stderr.splitlines() if line.startswith("Warning: ")]
+    assert [line.split()[1] for line in warnings] == [f"/{BIN}/node-annotation", f"/{CONFIG}/10-net.conflist"]
+    assert "is not ours" in warnings[0]
+    assert "was changed since it was installed" in warnings[1]
+    assert host.run("uninstall").returncode == 1
+    assert {path for path, kind in host.tree().items() if kind != "directory"} == {
+        f"{BIN}/node-annotation",
+        f"{BIN}/kube-node.installed",
+        f"{CONFIG}/10-net.conflist",
+    }
+
+
 def test_what_the_agent_writes_anew_stays_ours(host: Host) -> None:
     """A token that the agent has renewed, or a Node's name, is no foreign file: the next install renews it, uninstall removes it."""
     host.done("install")
@@ -333,24 +371,150 @@ def test_killed_in_the_middle(host: Host, after: float) -> None:
     assert {path for path, kind in host.tree().items() if kind != "directory"} == before
 
 
+def write_conflist(directory: Path, name: str = "10-net.conflist", **more: Any) -> Path:
+    path = directory / name
+    path.write_text(json.dumps(NETWORK | more))
+    return path
+
+
 def test_a_network_configuration_comes_last(host: Host, tmp_path: Path) -> None:
-    """The runtime finds a network only when its plugins are there; what it would refuse is refused before anything is changed."""
-    conflist = tmp_path / "10-net.conflist"
-    conflist.write_text('{"cniVersion": "1.0.0", "name": "net", "plugins": [{"type": "bridge"}]}')
-    steps = list(host.done("install", f"--conflist={conflist}"))
-    assert steps[-1] == "/etc/cni/net.d/10-net.conflist"
-    assert next(iter(host.done("uninstall"))) == steps[-1]
-    for text, why in (("{", "it is not JSON"), ('{"name": "net", "type": "bridge"}', "it is one plugin")):
-        conflist.write_text(text)
-        assert f"the runtime would refuse {conflist}: {why}" in host.refusal("install", f"--conflist={conflist}")
+    """The runtime finds a network only when its plugins are there, and loses it first, also where another run brought the rest."""
+    conflist = f"--conflist={write_conflist(tmp_path)}"
+    assert list(host.done("install", conflist))[-1] == f"/{CONFIG}/10-net.conflist"
+    host.done("install")
+    assert next(iter(host.done("uninstall"))) == f"/{CONFIG}/10-net.conflist"
+
+
+def test_a_network_configuration_that_waits_for_the_agent(host: Host, tmp_path: Path) -> None:
+    """With --hold the runtime does not see a new network before the agent lets it go; then, and without it, install is as ever."""
+    conflist, path, waiting = f"--conflist={write_conflist(tmp_path)}", f"/{CONFIG}/10-net.conflist", f"/{CONFIG}/10-net.conflist.held"
+    assert host.done("install", conflist, "--hold", "--dry-run")[path] == "hold"
+    for _ in range(2):
+        assert host.done("install", conflist, "--hold")[path] == "hold"
+        assert not (host.root / path[1:]).exists()
+        assert json.loads((host.root / waiting[1:]).read_text()) == NETWORK
+    assert host.done("uninstall")[path] == "remove"
+    assert host.tree() == {}
+    host.done("install", conflist, "--hold")
+    assert held.let_go(str(host.root / waiting[1:]))
+    assert host.done("install", conflist, "--hold")[path] == "keep"
+    conflist = f"--conflist={write_conflist(tmp_path, cniVersion='0.4.0')}"
+    assert host.done("install", conflist, "--hold")[path] == "replace"
+    host.done("uninstall")
+    host.done("install", conflist, "--hold")
+    assert host.done("install", conflist)[path] == "write"
+    assert not (host.root / waiting[1:]).exists()
+    host.done("uninstall")
     assert host.tree() == {}
 
 
-def test_it_installs_from_where_it_was_installed(host: Host, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "text", "problem"),
+    [
+        ("10-net.conflist", "{", "it is not JSON"),
+        ("10-net.conflist", "[]", "it is a JSON array"),
+        ("10-net.conflist", '{"name": "a b", "plugins": [{"type": "bridge"}]}', "none of letters, digits"),
+        ("10-net.conflist", '{"name": "net", "type": "bridge"}', "it is one plugin"),
+        ("10-net.conflist", '{"name": "net", "plugins": []}', "plugins is empty"),
+        ("10-net.conflist", '{"name": "net", "plugins": [{}]}', "a plugin has no type"),
+        ("10-net.conf", json.dumps(NETWORK), "only a .conflist may"),
+        ("10-net.yaml", json.dumps(NETWORK), "its name ends in none of .conf, .conflist, .json"),
+    ],
+)
+def test_a_configuration_that_the_runtime_refuses(host: Host, tmp_path: Path, name: str, text: str, problem: str) -> None:
+    """What the runtime would pass over, or stop at, is refused with the reason, before anything is changed."""
+    (tmp_path / name).write_text(text)
+    assert problem in host.refusal("install", f"--conflist={tmp_path / name}")
+    assert host.tree() == {}
+
+
+def test_what_an_option_brought_stays(host: Host, tmp_path: Path) -> None:
+    """An upgrade that is not told them keeps network, node name, credentials, host-local and the standalone plugins: pods go on."""
+    (host.bin).mkdir(parents=True)
+    (host.bin / "host-local").write_bytes(FOREIGN)
+    plugins = "--plugins=kube-node,node-annotation,host-local"
+    own = "--credentials=/etc/kubernetes/cni"
+    given = [plugins, "--standalone=yes", own, "--api-server=https://192.0.2.1:6443", f"--conflist={write_conflist(tmp_path)}"]
+    host.done("install", *given, "--force")
+    before = host.tree()
+    host.build = other_build(host.build, tmp_path / "new", "1.2.4-test")
+    (tmp_path / "10-net.conflist").unlink()
+    changed = {path for path, what in host.done("install").items() if what == "replace"}
+    assert changed == {f"/{BIN}/{name}{end}" for name in RELAYS | {"host-local"} for end in ("", ".standalone")}
+    host.leave_the_pod()
+    assert set(host.done("install").values()) == {"keep"}
+    after = host.tree()
+    assert before.keys() - after.keys() == set()
+    for path in (f"{CONFIG}/10-net.conflist", "run/kube-node/nodename", "etc/kubernetes/cni/kubeconfig", "etc/kubernetes/cni/token"):
+        assert after[path] == before[path]
+    assert (host.root / "etc/kubernetes/cni/kubeconfig").read_text().count("https://192.0.2.1:6443") == 1
+    host.done("uninstall")
+    assert {path for path, kind in host.tree().items() if kind != "directory"} == {f"{BIN}/host-local"}
+
+
+def test_an_option_takes_back_what_it_brought(host: Host, tmp_path: Path) -> None:
+    """Another file in a network's place, or none; no credentials, also the next time; no node name: each by its option and no other."""
+    host.done("install", f"--conflist={write_conflist(tmp_path)}")
+    assert host.done("install", f"--conflist={write_conflist(tmp_path, '20-net.conflist')}")[f"/{CONFIG}/10-net.conflist"] == "remove"
+    assert host.done("install", "--conflist=none")[f"/{CONFIG}/20-net.conflist"] == "remove"
+    assert (host.root / CREDENTIALS / "kubeconfig").exists()
+    assert host.done("install", "--credentials=none")[f"/{CREDENTIALS}/token"] == "remove"
+    host.done("install")
+    assert not (host.root / CREDENTIALS).exists() or not list((host.root / CREDENTIALS).iterdir())
+    assert (host.root / "run/kube-node/nodename").exists()
+    assert host.done("install", "--node-name=")["/run/kube-node/nodename"] == "remove"
+    host.done("uninstall")
+    assert host.tree() == {}
+
+
+def test_a_record_of_an_earlier_version(host: Host, tmp_path: Path) -> None:
+    """What was installed before options were remembered stays, too: the network, the node name, host-local."""
+    host.done("install", "--plugins=kube-node,node-annotation,host-local", f"--conflist={write_conflist(tmp_path)}")
+    path = host.bin / "kube-node.installed"
+    record = json.loads(path.read_text())
+    del record["options"]
+    for entry in record["files"].values():
+        entry.pop("option", None)
+    path.write_text(json.dumps(record))
+    host.leave_the_pod()
+    assert set(host.done("install").values()) == {"keep"}
+    assert (host.root / CONFIG / "10-net.conflist").exists()
+    assert (host.bin / "host-local").exists()
+    host.done("uninstall")
+    assert host.tree() == {}
+
+
+def test_the_runtimes_directory_stays(host: Host, tmp_path: Path) -> None:
+    """uninstall leaves the directory of configurations, also where install made it: a runtime that watches it would be blind."""
+    elsewhere = "--cni-config=/etc/other/net.d"
+    host.done("install", f"--conflist={write_conflist(tmp_path)}", elsewhere, "--credentials=/etc/other/net.d/own")
+    before = (host.root / "etc/other/net.d").stat().st_ino
+    host.done("uninstall")
+    assert (host.root / "etc/other/net.d").stat().st_ino == before
+    host.done("install")
+    before = (host.root / CONFIG).stat().st_ino
+    host.done("uninstall")
+    assert (host.root / CONFIG).stat().st_ino == before
+
+
+def test_where_nothing_may_be_started(host: Host) -> None:
+    """Plugins on a file system that is mounted noexec would never start: install says so, and changes nothing."""
+    want("the right to mount")
+    host.bin.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "noexec", "none", host.bin], check=True)
+    try:
+        for words in (["install"], ["install", "--dry-run"]):
+            assert "noexec" in host.refusal(*words)
+        assert not list(host.bin.iterdir())
+    finally:
+        subprocess.run(["umount", host.bin], check=True)
+
+
+def test_it_installs_from_where_it_was_installed(host: Host, tmp_path: Path, account: Path) -> None:
     """What was put into one place can be put into another from there."""
     host.with_python()
     host.done("install")
-    second = Host(tmp_path / "second", host.bin, host.account)
+    second = Host(tmp_path / "second", host.bin, account)
     second.root.mkdir()
     second.with_python()
     second.done("install")

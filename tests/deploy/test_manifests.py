@@ -18,6 +18,8 @@ from apiserver import api_server
 from patience import eventually
 from wanting import want
 
+from kubenode.cli import agent, install
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["api_server"]
 ROOT = Path(__file__).resolve().parent.parent.parent
 DEPLOY = ROOT / "deploy"
+COMMANDS = {"install": install.command, "uninstall": install.uninstall, "agent": agent.command}
 COMPONENTS = [[], ["bridge"], ["scrape"], ["reclaim"], ["bridge", "scrape", "reclaim"]]
 
 
@@ -227,6 +230,16 @@ def test_the_api_server_takes_it(api_server: RealApiServer, overlay: Path, tmp_p
     assert "daemonset.apps/kube-node created (server dry run)" in told
 
 
+def test_the_commands_know_their_options(overlay: Path) -> None:
+    """What the containers are given the commands take; a file in install's way is a warning, so that the node has its agent."""
+    for text in (kustomized(overlay, ["bridge", "scrape"]), run("kubectl", "kustomize", DEPLOY / "uninstall")):
+        pod = pod_of(text)
+        for container in (*pod["initContainers"], *pod["containers"]):
+            name, *options = container.get("args") or ["agent"]
+            found = COMMANDS[name].make_context(name, [option.replace("$(HOST_IP)", "192.0.2.1") for option in options])
+            assert name != "install" or found.params["leave"]
+
+
 @pytest.mark.parametrize("components", COMPONENTS, ids="+".join)
 def test_no_container_may_more_than_it_needs(overlay: Path, components: list[str]) -> None:
     """No privilege, no capability, a read-only root, limits; nothing of the host but the directories that are written down."""
@@ -257,6 +270,7 @@ def test_no_container_may_more_than_it_needs(overlay: Path, components: list[str
         "/host/var/lib/cni/networks",
         "/host/run/container-ipam-state",
         "/host/etc/cni/net.d/kube-node.d",
+        *(["/host/etc/cni/net.d"] if "bridge" in components else []),  # a network that waits for the agent gets its name there
     }
 
 

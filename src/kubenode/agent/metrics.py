@@ -53,6 +53,11 @@ class Metrics:
         age = Gauge("kube_node_node_view_age_seconds", "Time since the Node was last known to be right.", registry=self.registry)
         age.set_function(lambda: time.time() - seen() if seen() else float("inf"))
 
+    def show_ready(self, unready: Callable[[], str]) -> None:
+        """Show whether pods can get addresses; `unready` says why not."""
+        ready = Gauge("kube_node_ready", "Whether pods can get addresses, as /readyz has it.", registry=self.registry)
+        ready.set_function(lambda: float(not unready()))
+
     def show_log(self, dropped: Callable[[], int]) -> None:
         """Show how many log lines could not be written."""
         self.registry.register(Counted("kube_node_log_lines_dropped", "Log lines that could not be written.", dropped))

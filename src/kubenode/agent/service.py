@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kubenode.agent import ownnode
 from kubenode.agent.claim import Claim
+from kubenode.agent.configuration import Configuration
 from kubenode.agent.credentials import keep_credentials
 from kubenode.agent.housekeeping import EVERY, Housekeeping
 from kubenode.agent.metrics import Metrics
@@ -83,6 +84,7 @@ class Agent:
         self._permitted = Permitted(self._root, environ)
         self._workers = Workers()
         self._networks = Networks()
+        self._configuration = Configuration(self._root.path(options.config_dir), log)
         self._notifier = Notifier(environ)
         self._turn = time.monotonic()
         self._http: HTTPServer | None = None
@@ -99,8 +101,10 @@ class Agent:
         if directory := self._options.credentials:
             jobs.append(keep_credentials(self._root.seen(directory, "credentials"), SERVICE_ACCOUNT, self._log))
         server = Server(self._claim.listen(self._environ), self._host, self._networks, self._environ, self._log, self._metrics)
+        self._configuration.look()
         server.start()
         self._phase = ""
+        self._configuration.start(self._unready)
         tasks = [asyncio.create_task(job) for job in (self._beat(server), self._stay_reachable(server), *jobs)]
         self._housekeeping().start()
         stopped = asyncio.create_task(stop.wait())
@@ -173,6 +177,7 @@ class Agent:
         self._metrics.show_node(lambda: self._own.seen)
         looking = LookingHost(self._root, self._permitted, self._run_dir, self._stores, self._own)
         self._metrics.show_usage(lambda: self._networks.usages(ask, self._environ, looking))
+        self._metrics.show_ready(self._unready)
         self._metrics.show_log(lambda: self._log.dropped)
         self._http = HTTPServer(self._options.listen, self._metrics.registry, {"/healthz": self._ill, "/readyz": self._unready}, self._log)
         self._http.start()
@@ -209,7 +214,7 @@ class Agent:
             return self._phase
         if self._own.node is None:
             return str(self._own.why() or "the Node is not known yet")
-        return self._ill()
+        return self._configuration.lacks(self._own.node) or self._ill()
 
     def _status(self) -> str:
         own = self._own.node

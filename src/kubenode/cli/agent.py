@@ -37,7 +37,10 @@ class Address(click.ParamType):  # type: ignore[type-arg] # generic only to type
 @click.option("--node-file", metavar="FILE", default="", help="Serve this Node manifest, YAML or JSON, instead of asking the API server.")
 @click.option("--kubeconfig", metavar="FILE", default="", help="How to reach the API server. [default: as the plugins]")
 @click.option(
-    "--credentials", metavar="DIR", default="", help="Keep the copy of the service account fresh that `kube-node install` has put there."
+    "--credentials",
+    metavar="DIR",
+    default="",
+    help="Keep the copy of the service account fresh that `kube-node install` has put there; none for nowhere.",
 )
 @click.option("--host-root", metavar="DIR", default="", help="Where the host's directories are mounted, for an agent in a container.")
 @click.option(
@@ -95,7 +98,7 @@ def command(
         listen=listen,
         reclaim=Mode(reclaim),
         grace=grace,
-        credentials=credentials,
+        credentials="" if credentials == "none" else credentials,
         every=every,
     )
     level = {name: number for number, name in log.NAMES.items()}[loglevel]

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
+from click.core import ParameterSource
 
+from kubenode.cli.output import with_output
 from kubenode.cni.errors import INSTALLATION, CNIError
-from kubenode.host import payload
+from kubenode.host import installed, payload
 from kubenode.host.cniconfig import DEFAULT_CONFIG_DIR
-from kubenode.host.installation import Installation, Part, Step
+from kubenode.host.installation import FORCE, Installation, Part, Step
+from kubenode.host.installed import CONFLIST, CREDENTIALS, NODE_NAME
 from kubenode.host.nodeview import DEFAULT_RUN_DIR
 from kubenode.host.root import HostRoot
 from kubenode.kube.sources import SERVICE_ACCOUNT
@@ -20,16 +22,29 @@ from kubenode.plugins.nodes import run_dir
 from kubenode.version import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+    from kubenode.cli.output import Output
+    from kubenode.host.installed import Installed
 
 DEFAULT_BIN_DIR = "/opt/cni/bin"
+DEFAULT_PLUGINS = "kube-node,node-annotation"
 DEFAULT_CREDENTIALS = "/etc/cni/net.d/kube-node.d"
-PAST = {"write": "written", "replace": "replaced", "keep": "as they were", "remove": "removed", "restore": "restored", "leave": "left"}
+GIVEN = frozenset([ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT])
+PAST = {
+    "write": "written",
+    "hold": "held",
+    "replace": "replaced",
+    "keep": "as they were",
+    "remove": "removed",
+    "restore": "restored",
+    "leave": "left",
+}
 
 
 def _common(function: Callable[..., None]) -> Callable[..., None]:
     for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
+        with_output,
         click.option("--dry-run", is_flag=True, help="Only say what would be done."),
         click.option("--force", is_flag=True, help="Also where a file is not ours, or was changed since."),
         click.option("--bin-dir", metavar="DIR", default=DEFAULT_BIN_DIR, show_default=True, help="The runtime's CNI plugins."),
@@ -39,13 +54,33 @@ def _common(function: Callable[..., None]) -> Callable[..., None]:
     return function
 
 
+class Wanted(NamedTuple):
+    """What is to be installed: the options as given, or as they were the last time."""
+
+    source: str
+    plugins: str
+    standalone: str
+    credentials: str
+    service_account: str
+    api_server: str
+    node_name: str
+    run_dir: str
+    conflists: tuple[str, ...]
+    config_dir: str
+
+
+REMEMBERED = frozenset(["plugins", "standalone", "credentials", "api_server", "run_dir", "config_dir"])
+
+
 @click.command("install")
 @_common
+@click.option("--hold", is_flag=True, help="Let the agent put a new network configuration in place, once it is ready for the first pods.")
+@click.option("--leave", is_flag=True, help="Go on where a file is not ours, or was changed since: it stays as it is, with a warning.")
 @click.option(
     "--from", "source", metavar="DIR", default="", help="A directory with kube-node's plugins. [default: where this program runs from]"
 )
 @click.option(
-    "--plugins", metavar="NAMES", default="kube-node,node-annotation", show_default=True,
+    "--plugins", metavar="NAMES", default=DEFAULT_PLUGINS, show_default=True,
     help=f"Some of {', '.join(payload.PLUGINS)}. host-local takes the place of the reference plugin.",
 )  # fmt: skip
 @click.option(
@@ -67,29 +102,29 @@ def _common(function: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--run-dir", metavar="DIR", envvar="KUBE_NODE_RUN_DIR", default=DEFAULT_RUN_DIR, show_default=True, help="[$KUBE_NODE_RUN_DIR]"
 )
-@click.option("--conflist", "conflists", metavar="FILE", multiple=True, help="A network configuration to install, after all that it needs.")
+@click.option(
+    "--conflist", "conflists", metavar="FILE", multiple=True,
+    help="A network configuration to install, after all that it needs; none to take away what there is of it.",
+)  # fmt: skip
 @click.option("--cni-config", "config_dir", metavar="DIR", default=DEFAULT_CONFIG_DIR, show_default=True, help="Where --conflist goes.")
+@click.pass_context
 def command(
+    context: click.Context,
+    /,
     host_root: str,
     bin_dir: str,
-    source: str,
-    plugins: str,
-    standalone: str,
-    credentials: str,
-    service_account: str,
-    api_server: str,
-    node_name: str,
-    run_dir: str,
-    conflists: tuple[str, ...],
-    config_dir: str,
     *,
     force: bool,
+    leave: bool,
+    hold: bool,
     dry_run: bool,
-    as_json: bool,
+    output: Output,
+    **options: Any,
 ) -> None:
     r"""Install the plugins on this node, or bring them up to date.
 
-    Each file appears by renaming, so that pods may start meanwhile. What is there and is not ours is an error, before anything is changed.
+    Each file appears by renaming, so that pods may start meanwhile. What is there and is not ours is an error, before anything is changed,
+    or with --leave a warning. What an option has brought stays, in later runs without it, until that option says otherwise.
 
     \b
     Examples:
@@ -98,22 +133,49 @@ def command(
       kube-node install --host-root=/host --conflist=10-k8snet.conflist
     """
     root = HostRoot(host_root)
-    parts = payload.plugins(
-        _source(source), _names(plugins), bin_dir, root, standalone={"auto": None, "yes": True, "no": False}[standalone]
-    )
-    if credentials != "none" and (server := _server(api_server)) and _is_there(service_account, asked=bool(api_server)):
-        parts += payload.credentials(credentials, service_account, server)
-    if node_name:
-        parts.append(payload.node_name(run_dir, node_name))
-    parts += [payload.network(root, config_dir, file) for file in conflists]
-    steps = Installation(root, bin_dir).install(_distinct(parts), force=force, dry_run=dry_run)
-    _tell(steps, dry_run=dry_run, as_json=as_json)
+    given = {name: value for name, value in options.items() if context.get_parameter_source(name) in GIVEN}
+    known = _known(installed.before(root.path(bin_dir)), bin_dir)
+    parts, brought = _parts(Wanted(**{**options, **known, **given}), given, root, bin_dir)
+    remembered = {name: value for name, value in given.items() if name in REMEMBERED}
+    installation = Installation(root, bin_dir)
+    steps = installation.install(_distinct(parts), brought, remembered, force=force, leave=leave, hold=hold, dry_run=dry_run)
+    _tell(steps, output, dry_run=dry_run)
+    for step in steps:
+        if step.what == "leave":
+            click.echo(f"Warning: {step.path} {step.why}, and was left as it is; {FORCE}", err=True)
+
+
+def _known(before: Installed, bin_dir: str) -> dict[str, str]:
+    """Return the options of the last time. A record of before they were remembered has the plugins that were installed."""
+    had = [name for name in payload.PLUGINS if os.path.join(bin_dir, name) in before.entries]
+    plugins = ",".join(dict.fromkeys([*DEFAULT_PLUGINS.split(","), *had]))
+    return {"plugins": plugins, **{name: value for name, value in before.options.items() if name in REMEMBERED}}
+
+
+def _parts(wanted: Wanted, given: Mapping[str, Any], root: HostRoot, bin_dir: str) -> tuple[list[Part], set[str]]:
+    """Return what is to be there, and which options have their say in this."""
+    standalone = {"auto": None, "yes": True, "no": False}[wanted.standalone]
+    parts = payload.plugins(_source(wanted.source), _names(wanted.plugins), bin_dir, root, standalone=standalone)
+    brought = set()
+    server = _server(wanted.api_server)
+    if wanted.credentials == "none":
+        brought.add(CREDENTIALS)
+    elif server and _is_there(wanted.service_account, asked=bool(given.get("api_server"))):
+        brought.add(CREDENTIALS)
+        parts += payload.credentials(wanted.credentials, wanted.service_account, server)
+    if "node_name" in given:
+        brought.add(NODE_NAME)
+        parts += [payload.node_name(wanted.run_dir, wanted.node_name)] if wanted.node_name else []
+    if "conflists" in given:
+        brought.add(CONFLIST)
+        parts += [payload.network(root, wanted.config_dir, file) for file in wanted.conflists if wanted.conflists != ("none",)]
+    return parts, brought
 
 
 @click.command("uninstall")
 @_common
 @click.pass_context
-def uninstall(context: click.Context, host_root: str, bin_dir: str, *, force: bool, dry_run: bool, as_json: bool) -> None:
+def uninstall(context: click.Context, /, host_root: str, bin_dir: str, *, force: bool, dry_run: bool, output: Output) -> None:
     r"""Take back what install has put here, and restore what was.
 
     Reservations, the Node view and files that were changed since stay; the notes beside the reservations, which say of which boot they
@@ -127,7 +189,7 @@ def uninstall(context: click.Context, host_root: str, bin_dir: str, *, force: bo
     root = HostRoot(host_root)
     data_dirs = payload.data_dirs(root, run_dir(os.environ), DEFAULT_CONFIG_DIR)
     steps = Installation(root, bin_dir).uninstall(data_dirs, force=force, dry_run=dry_run)
-    _tell(steps, dry_run=dry_run, as_json=as_json)
+    _tell(steps, output, dry_run=dry_run)
     if any(step.what == "leave" for step in steps):
         context.exit(1)
 
@@ -159,7 +221,7 @@ def _server(url: str) -> str:
 
 
 def _is_there(service_account: str, *, asked: bool) -> bool:
-    # Outside of a pod there is none, and none is meant; unless somebody has said where the API server is.
+    # Outside of a pod there is none, and none is meant; unless somebody says now where the API server is.
     return asked or service_account != SERVICE_ACCOUNT or os.path.isdir(service_account)
 
 
@@ -167,11 +229,11 @@ def _distinct(parts: Sequence[Part]) -> list[Part]:
     return list({part.path: part for part in parts}.values())
 
 
-def _tell(steps: Sequence[Step], *, dry_run: bool, as_json: bool) -> None:
-    if as_json:
+def _tell(steps: Sequence[Step], output: Output, *, dry_run: bool) -> None:
+    if output.is_object:
         changed = any(step.what not in ("keep", "leave") for step in steps)
         told = [{"what": step.what, "path": step.path, **({"why": step.why} if step.why else {})} for step in steps]
-        click.echo(json.dumps({"version": VERSION, "dryRun": dry_run, "changed": changed, "steps": told}))
+        output.dump({"version": VERSION, "dryRun": dry_run, "changed": changed, "steps": told})
         return
     for step in steps:
         click.echo(f"{step.what:8} {step.path}" + (f"  ({step.why})" if step.why else ""))

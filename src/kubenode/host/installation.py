@@ -14,21 +14,23 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from kubenode.cni.errors import INSTALLATION, IO_FAILURE, CNIError
-from kubenode.host import boot, delegate, files, installed
-from kubenode.host.installed import Entry, Installed
+from kubenode.host import boot, delegate, files, held, installed
+from kubenode.host.cniconfig import DEFAULT_CONFIG_DIR
+from kubenode.host.installed import CONFLIST, NEEDS, Entry, Installed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from kubenode.host.root import HostRoot
 
 SET_ASIDE = ".before-kube-node"  # how the name of a foreign file ends that ours has taken the place of
+FORCE = f"--force sets what is there aside (*{SET_ASIDE}), and uninstall brings it back"
 
 
 class Part(NamedTuple):
     """One file as it is to be, at a path of the host; or a directory, copied from `tree`.
 
-    `living`: it is written anew by the agent, too, so that whatever it holds is ours.
+    `living`: it is written anew by the agent, too, so that whatever it holds is ours. `option`: which option brought it, "" for plugins.
     """
 
     path: str
@@ -36,13 +38,14 @@ class Part(NamedTuple):
     mode: int = 0o644
     tree: str = ""
     living: bool = False
+    option: str = ""
 
     def digest(self) -> str:
         return installed.tree_digest(self.tree) if self.tree else installed.digest(self.content)
 
 
 class Step(NamedTuple):
-    """What is done to one path: write, replace, keep, remove, restore or leave."""
+    """What is done to one path: write, hold, replace, keep, remove, restore or leave."""
 
     what: str
     path: str
@@ -54,24 +57,41 @@ class Installation:
 
     def __init__(self, root: HostRoot, bin_dir: str) -> None:
         self._root = root
+        self._plugins = os.path.dirname(os.path.join(bin_dir, ""))
         self._bin_dir = root.path(bin_dir)
         self._installed = Installed(self._bin_dir)
 
-    def install(self, parts: Sequence[Part], *, force: bool = False, dry_run: bool = False) -> list[Step]:
-        """Put these parts in place, in this order, and remove what an earlier installation had besides."""
+    def install(
+        self,
+        parts: Sequence[Part],
+        given: Collection[str] = (),
+        options: Mapping[str, str] | None = None,
+        *,
+        force: bool = False,
+        leave: bool = False,
+        hold: bool = False,
+        dry_run: bool = False,
+    ) -> list[Step]:
+        """Put these parts in place, in this order, and remove what an earlier installation had besides.
+
+        What an option brought that is not among `given` stays. `options` are those to be remembered. `leave`: pass over what is foreign.
+        `hold`: a network configuration that is new waits for the agent.
+        """
         with self._held(dry_run=dry_run):
-            steps = [self._step(part, force=force) for part in parts]
-            obsolete = self._obsolete({part.path for part in parts})
+            self._require_exec()
+            self._installed.options |= options or {}
+            steps = [self._step(part, force=force, hold=hold) for part in parts]
+            obsolete = self._obsolete({part.path for part in parts}, given)
             foreign = [step for step in steps if step.what == "leave"]
-            if foreign:
+            if foreign and not leave:
                 raise CNIError(
                     INSTALLATION,
                     "; ".join(f"{step.path} {step.why}" for step in foreign),
-                    f"nothing was changed; --force sets what is there aside (*{SET_ASIDE}), and uninstall brings it back",
+                    f"nothing was changed; {FORCE}",
                 )
-            steps += [Step("remove", path, "this version has no such file") for path in obsolete]
+            steps += [Step("remove", path, "is not meant any more") for path in obsolete]
             if not dry_run:
-                self._carry_out(parts, steps, obsolete)
+                self._carry_out([(part, step) for part, step in zip(parts, steps, strict=False) if step.what != "leave"], obsolete)
             return steps
 
     def uninstall(self, data_dirs: Iterable[str], *, force: bool = False, dry_run: bool = False) -> list[Step]:
@@ -95,11 +115,12 @@ class Installation:
         """Return where a path of the host is found. What it names may be a link: that is the foreign file, and not what it leads to."""
         return os.path.join(self._root.path(os.path.dirname(path)), os.path.basename(path))
 
-    def _step(self, part: Part, *, force: bool) -> Step:
+    def _step(self, part: Part, *, force: bool, hold: bool) -> Step:
         path = self._path(part.path)
         there, wanted, entry = installed.digest_of(path), part.digest(), self._installed.entries.get(part.path)
         if not there:
-            return Step("write", part.path)
+            waits = hold and part.option == CONFLIST
+            return Step("hold", part.path, "the agent puts it there once it is ready") if waits else Step("write", part.path)
         if there == wanted and (part.tree or os.stat(path).st_mode & 0o7777 == part.mode):
             return Step("keep", part.path)
         if part.living or part.tree or there == wanted or (entry and entry.has(there)):
@@ -110,22 +131,31 @@ class Installation:
             return Step("replace", part.path, f"what was there is now {part.path}{SET_ASIDE}")
         return Step("leave", part.path, "was changed since it was installed" if entry else "is not ours")
 
-    def _obsolete(self, wanted: set[str]) -> list[str]:
-        """Return what the record has and this installation has not; but for the last tree: calls under way import from it."""
-        obsolete = [path for path in self._installed.entries if path not in wanted]
+    def _obsolete(self, wanted: set[str], given: Collection[str]) -> list[str]:
+        """Return what the record has and this installation has not; but for the last tree: calls under way import from it.
+
+        A plugin's file is another version's; anything else is a `given` option's, or it stays.
+        """
+        entries = self._installed.entries.items()
+        meant = {path for path, entry in entries if (entry.option not in given if entry.option else os.path.dirname(path) != self._plugins)}
+        obsolete = [path for path in self._installed.entries if path not in wanted | meant]
         trees = [path for path in obsolete if self._installed.entries[path].tree]
         unchanged = [path for path in obsolete if path in trees or self._installed.entries[path].has(installed.digest_of(self._path(path)))]
         return [path for path in unchanged if path not in trees[-1:]]
 
-    def _carry_out(self, parts: Sequence[Part], steps: Sequence[Step], obsolete: Sequence[str]) -> None:
+    def _carry_out(self, work: Sequence[tuple[Part, Step]], obsolete: Sequence[str]) -> None:
         try:
-            self._announce(parts, steps)
-            for part, step in zip(parts, steps, strict=False):
+            self._announce(work)
+            for part, step in work:
+                if step.what == "hold":
+                    files.replace(f"{self._path(part.path)}{held.SUFFIX}", part.content, durable=True, mode=part.mode)
+                    continue
                 if step.what != "keep":
                     self._place(part, set_aside=SET_ASIDE in step.why)
+                files.remove(f"{self._path(part.path)}{held.SUFFIX}")
             for path in obsolete:
                 self._take_back(self._step_back(path, force=False))
-            for part in parts:
+            for part, _ in work:
                 self._installed.entries[part.path] = self._installed.entries[part.path]._replace(digests=(part.digest(),))
             self._installed.write()
         except OSError as error:
@@ -134,13 +164,18 @@ class Installation:
             problem = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror
             raise CNIError(IO_FAILURE, f"{error.filename or self._installed.path}: {problem}", advice) from None
 
-    def _announce(self, parts: Sequence[Part], steps: Sequence[Step]) -> None:
+    def _announce(self, work: Sequence[tuple[Part, Step]]) -> None:
         """Write down what is about to be there: whenever we are killed, the record knows all that is ours."""
-        for part, step in zip(parts, steps, strict=False):
+        for part, step in work:
             before = self._installed.entries.pop(part.path, Entry(()))  # anew at the end: the record has the order of the parts
             digests = tuple(dict.fromkeys([*before.digests, part.digest()]))
-            self._installed.entries[part.path] = Entry(digests, part.living, before.set_aside or SET_ASIDE in step.why)
-            self._make_directory(os.path.dirname(part.path), 0o700 if part.mode == 0o600 else 0o755)  # noqa: PLR2004 -- a file of root's own
+            self._installed.entries[part.path] = Entry(digests, part.living, before.set_aside or SET_ASIDE in step.why, part.option)
+            directory = os.path.dirname(part.path)
+            self._make_directory(directory, 0o700 if part.mode == 0o600 else 0o755)  # noqa: PLR2004 -- a file of root's own
+            if part.option == CONFLIST:
+                self._installed.directories = [path for path in self._installed.directories if path != directory]  # the runtime watches it
+        by_need = sorted(self._installed.entries.items(), key=lambda item: NEEDS.index(item[1].option))
+        self._installed.entries = dict(by_need)
         self._installed.write()
 
     def _place(self, part: Part, *, set_aside: bool) -> None:
@@ -173,7 +208,9 @@ class Installation:
             return Step("leave", path, "was changed since it was installed")
         if aside or is_back:
             return Step("restore", path, "what was there before")
-        return Step("remove", path) if there else Step("keep", path, "is gone already")
+        if there or os.path.lexists(f"{self._path(path)}{held.SUFFIX}"):
+            return Step("remove", path)
+        return Step("keep", path, "is gone already")
 
     def _take_back(self, step: Step) -> None:
         path = self._path(step.path)
@@ -188,6 +225,7 @@ class Installation:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 files.remove(path)
+            files.remove(f"{path}{held.SUFFIX}")
         except OSError as error:
             raise CNIError(IO_FAILURE, f"{path}: {error.strerror}", "remove it by hand, or run uninstall again") from None
         del self._installed.entries[step.path]
@@ -208,11 +246,19 @@ class Installation:
             shutil.rmtree(f"{there}{files.TEMPORARY}", ignore_errors=True)
 
     def _remove_empty(self, directories: Iterable[str]) -> None:
-        for path in sorted(directories, reverse=True):
+        for path in sorted({*directories} - {DEFAULT_CONFIG_DIR}, reverse=True):  # a runtime does not see it come back
             try:
                 os.rmdir(self._root.path(path))
             except OSError:  # somebody else's files are in it, or it is gone
                 continue
+
+    def _require_exec(self) -> None:
+        there = self._bin_dir
+        while not os.path.isdir(there):
+            there = os.path.dirname(there)
+        if os.statvfs(there).f_flag & os.ST_NOEXEC:
+            problem = f"{self._plugins} is on a file system that is mounted noexec: no plugin could be started"
+            raise CNIError(INSTALLATION, problem, "mount it with exec, or give the runtime another directory and --bin-dir its name")
 
     def _make_directory(self, path: str, mode: int) -> None:
         there = self._root.path(path)

@@ -7,20 +7,23 @@ import json
 import os
 from typing import Any, NamedTuple
 
-from kubenode.cni.errors import INSTALLATION, CNIError
+from kubenode.cni.errors import INSTALLATION, IO_FAILURE, CNIError
 from kubenode.host import files
 from kubenode.version import VERSION
 
 NAME = "kube-node.installed"  # in the CNI bin directory: whoever wipes that wipes this, too
 TREE = "tree:"  # how a directory's digest begins
+CREDENTIALS, NODE_NAME, CONFLIST = "credentials", "node-name", "conflist"
+NEEDS = ("", CREDENTIALS, NODE_NAME, CONFLIST)  # what options bring, each after what it needs; "": the plugins
 
 
 class Entry(NamedTuple):
-    """What the record says of a path. There are two digests while an installation is under way."""
+    """What the record says of a path. There are two digests while an installation is under way. `option`: which one has brought it."""
 
     digests: tuple[str, ...]
     living: bool = False
     set_aside: bool = False
+    option: str = ""
 
     @property
     def tree(self) -> bool:
@@ -31,22 +34,21 @@ class Entry(NamedTuple):
 
 
 class Installed:
-    """The record: `entries` by their paths on the host, in the order in which they came, and `directories`."""
+    """The record: `entries` by their paths on the host, each after what it needs; `directories`; and `options` as they were last given."""
 
     def __init__(self, bin_dir: str) -> None:
         self.path = os.path.join(bin_dir, NAME)
         self.entries: dict[str, Entry] = {}
         self.directories: list[str] = []
+        self.options: dict[str, str] = {}
 
     def read(self) -> None:
         """Take up what is written; directories known besides stay. Raises CNIError for what is no record, OSError."""
         try:
             record: dict[str, Any] = json.loads(files.read(self.path))
             self.directories = list(dict.fromkeys([*record["directories"], *self.directories]))
-            self.entries = {
-                path: Entry((entry["digests"][0], *entry["digests"][1:]), bool(entry.get("living")), bool(entry.get("set_aside")))
-                for path, entry in record["files"].items()
-            }
+            self.options = dict(record.get("options") or {})
+            self.entries = {path: _entry(entry) for path, entry in record["files"].items()}
         except FileNotFoundError:
             return
         except (ValueError, LookupError, TypeError, AttributeError):
@@ -55,16 +57,25 @@ class Installed:
 
     def write(self) -> None:
         """Put the record in place of the last one. Raises OSError."""
-        told = {
-            path: {
-                "digests": list(entry.digests),
-                **({"living": True} if entry.living else {}),
-                **({"set_aside": True} if entry.set_aside else {}),
-            }
-            for path, entry in self.entries.items()
-        }
-        record = {"version": VERSION, "files": told, "directories": self.directories}
+        told = {path: {key: value for key, value in entry._asdict().items() if value} for path, entry in self.entries.items()}
+        record = {"version": VERSION, "options": self.options, "files": told, "directories": self.directories}
         files.replace(self.path, json.dumps(record, indent=1).encode() + b"\n", durable=True, mode=0o644)
+
+
+def _entry(told: dict[str, Any]) -> Entry:
+    first, *more = told["digests"]
+    option = told.get("option", "")
+    return Entry((first, *more), bool(told.get("living")), bool(told.get("set_aside")), option if option in NEEDS else "")
+
+
+def before(bin_dir: str) -> Installed:
+    """Return what the record says of the last installation. Raises CNIError."""
+    found = Installed(bin_dir)
+    try:
+        found.read()
+    except OSError as error:
+        raise CNIError(IO_FAILURE, f"{found.path}: {error.strerror}", "only root may do this") from None
+    return found
 
 
 def recorded(bin_dir: str) -> frozenset[str]:

@@ -14,7 +14,7 @@ from kubenode.host.attachments import Attachments, everywhere
 from kubenode.host.datadir import DEFAULT_DATA_DIR
 from kubenode.host.delegate import OUR_LIBRARY
 from kubenode.host.installation import Part
-from kubenode.host.installed import TREE, tree_digest
+from kubenode.host.installed import CONFLIST, CREDENTIALS, NODE_NAME, TREE, tree_digest
 
 if TYPE_CHECKING:
     from kubenode.host.root import HostRoot
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 PLUGINS = ("kube-node", "node-annotation", "host-local")
 LIBRARY = OUR_LIBRARY.decode()
 COPIED = ("token", "ca.crt")  # of a service account
+KUBECONFIG = "kubeconfig"  # beside them
 _LIBRARY_IN_LAUNCHER = re.compile(rb"/(" + re.escape(OUR_LIBRARY) + rb"(?:\.[0-9a-f]+)?)\"")
 
 
@@ -90,10 +91,10 @@ def credentials(directory: str, service_account: str, server: str) -> list[Part]
         "users": [{"name": "kube-node", "user": {"tokenFile": "token"}}],
         "contexts": [{"name": "kube-node", "context": {"cluster": "kube-node", "user": "kube-node"}}],
     }
-    parts = [
-        Part(os.path.join(directory, name), content, 0o600, living=True) for name, content in service_account_files(service_account).items()
-    ]
-    return [*parts, Part(os.path.join(directory, "kubeconfig"), json.dumps(kubeconfig, indent=1).encode() + b"\n", 0o600)]
+    copies = service_account_files(service_account).items()
+    parts = [Part(os.path.join(directory, name), content, 0o600, living=True, option=CREDENTIALS) for name, content in copies]
+    text = json.dumps(kubeconfig, indent=1).encode() + b"\n"
+    return [*parts, Part(os.path.join(directory, KUBECONFIG), text, 0o600, option=CREDENTIALS)]
 
 
 def service_account_files(service_account: str) -> dict[str, bytes]:
@@ -106,8 +107,10 @@ def service_account_files(service_account: str) -> dict[str, bytes]:
 
 
 def refresh(directory: str, service_account: str) -> bool:
-    """Bring the copies in `directory` up to date, and return whether anything was new. Raises CNIError, OSError."""
+    """Bring the copies beside a kubeconfig in `directory` up to date, and return whether anything was new. Raises CNIError, OSError."""
     new = False
+    if not os.path.exists(os.path.join(directory, KUBECONFIG)):  # install has put none there: nobody would use them
+        return new
     for name, content in service_account_files(service_account).items():
         path = os.path.join(directory, name)
         try:
@@ -121,7 +124,7 @@ def refresh(directory: str, service_account: str) -> bool:
 
 
 def node_name(run_dir: str, name: str) -> Part:
-    return Part(os.path.join(run_dir, "nodename"), f"{name}\n".encode(), living=True)
+    return Part(os.path.join(run_dir, "nodename"), f"{name}\n".encode(), living=True, option=NODE_NAME)
 
 
 def data_dirs(root: HostRoot, run_dir: str, config_dir: str) -> list[str]:
@@ -145,7 +148,7 @@ def network(root: HostRoot, config_dir: str, file: str) -> Part:
         raise CNIError(INSTALLATION, f"{file}: {error.strerror}", "--conflist=FILE names a network configuration") from None
     except cniconfig.RefusedError as error:
         raise CNIError(INSTALLATION, f"the runtime would refuse {file}: {error}", error.advice) from None
-    return Part(path, content)
+    return Part(path, content, option=CONFLIST)
 
 
 def _runs_on(root: HostRoot, launcher: bytes) -> bool:

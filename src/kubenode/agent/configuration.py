@@ -1,0 +1,92 @@
+"""The runtime's network configurations as they concern the agent: those that wait for it, and what they need of the Node."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from kubenode.cni.errors import CNIError
+from kubenode.host import cniconfig, files, held
+from kubenode.kube import node
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from kubenode.host.log import Log
+    from kubenode.kube.node import Node
+
+TYPES = ("kube-node",)
+LOOK, FIRST_LOOK = 2.0, 0.25  # seconds; a new node's first pods wait for the second
+PATIENCE = 5.0  # seconds of not being ready, as each agent is not at first, that are worth a log line
+
+
+class Configuration:
+    """One directory of them. `problem` says why one that waits cannot be put in its place, "" where none is left."""
+
+    def __init__(self, directory: str, log: Log) -> None:
+        self.problem = ""
+        self._directory = directory
+        self._log = log
+        self._takes_pod_cidrs = False
+
+    def start(self, unready: Callable[[], str]) -> None:
+        """Look now and then until the process ends, and put what waits in place while nothing keeps the agent from being ready."""
+        threading.Thread(target=self._work, args=(unready,), daemon=True, name="configuration").start()
+
+    def _work(self, unready: Callable[[], str]) -> None:
+        why, since = "", 0.0
+        while True:
+            before = why
+            try:
+                self.look()
+                why = unready()
+                if not why:
+                    self.let_go()
+            except Exception as error:  # noqa: BLE001 -- calls are served all the same
+                self._log.error("internal error around network configurations", error=repr(error))
+            if why != before:
+                since = time.monotonic()
+            elif why and time.monotonic() - since > PATIENCE:
+                self._log.warning("not ready: pods get no addresses", why=why)
+                since = float("inf")
+            time.sleep(FIRST_LOOK if why else LOOK)
+
+    def look(self) -> None:
+        """See whether a network takes its subnets from the Node's podCIDRs."""
+        self._takes_pod_cidrs = any(not conf["ipam"].get("annotation") and not conf["ipam"].get("nodeFile") for conf in self._confs())
+
+    def lacks(self, own: Node) -> str:
+        """Say what the Node lacks without which every ADD of a network would fail; "" where it lacks nothing."""
+        try:
+            if self._takes_pod_cidrs:
+                node.pod_subnets(own)
+        except CNIError as error:
+            return str(error)
+        return ""
+
+    def let_go(self) -> None:
+        """Let the runtime have what waits."""
+        before, self.problem = self.problem, ""
+        for path in held.waiting(self._directory):
+            place = path.removesuffix(held.SUFFIX)
+            try:
+                if held.let_go(path):
+                    self._log.info("network configuration put in place", path=place)
+                else:
+                    self._log.warning("a network configuration was there already: left as it is", path=place)
+            except OSError as error:
+                self.problem = f"the network configuration {place} cannot be put in place: {error.strerror}"
+                if self.problem != before:
+                    self._log.error(self.problem, details="mount its directory writable for the agent, as deploy/components/bridge does")
+
+    def _confs(self) -> Iterator[dict[str, Any]]:
+        yield from cniconfig.netconfs(self._directory, TYPES)
+        for path in held.waiting(self._directory):
+            try:
+                networks = cniconfig.parse(path.removesuffix(held.SUFFIX), files.read(path))
+            except (OSError, cniconfig.RefusedError):
+                continue
+            for network in networks:
+                yield from network.netconfs(TYPES)
