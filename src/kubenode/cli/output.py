@@ -49,12 +49,10 @@ def with_output(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options, and hand them on as `output`."""
 
     @functools.wraps(function)
-    def command(*args: Any, output: str, as_json: bool, **others: Any) -> Any:
-        if as_json and output not in {"", JSON}:
+    def command(*args: Any, output: str | None, as_json: bool, **others: Any) -> Any:
+        if as_json and output not in {None, JSON}:
             raise click.UsageError(f"--json is -o json, and not -o {output} at once")
-        return function(*args, output=Output(JSON if as_json else output), **others)
+        return function(*args, output=Output(JSON if as_json else output or ""), **others)
 
     command = click.option("--json", "as_json", is_flag=True, help="The same as -o json.")(command)
-    return click.option(
-        "--output", "-o", type=click.Choice([WIDE, JSON, YAML]), default="", help="More text; or one object, for a program."
-    )(command)
+    return click.option("--output", "-o", type=click.Choice([WIDE, JSON, YAML]), help="More text; or one object, for a program.")(command)
