@@ -65,8 +65,9 @@ class AgentProcess(OurProcess):
     def ask(self, plugin: str, command: str, netconf: Mapping[str, Any] | bytes, **how: Any) -> Answer:
         """Make a call as a relay does; return status and standard output."""
         with self.connect() as sock:
-            sock.sendall(request(plugin, command, netconf, **how))
-            sock.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(BrokenPipeError):  # it may have answered already
+                sock.sendall(request(plugin, command, netconf, **how))
+                sock.shutdown(socket.SHUT_WR)
             return answer(sock)
 
     def call(self, command: str, netconf: Mapping[str, Any], container_id: str = "c1", **how: Any) -> Answer:

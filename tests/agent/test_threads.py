@@ -31,6 +31,7 @@ def test_what_the_agent_keeps_is_kept_afterwards(tmp_path: Path, run_dir: Path, 
         directory.mkdir()
     for name in ("token", "ca.crt"):
         (account / name).write_text("x")
+    (copy / "kubeconfig").touch()  # without it nobody wants the copies
 
     async def kept(jobs: list[Coroutine[Any, Any, None]]) -> None:
         tasks = [asyncio.create_task(job) for job in jobs]
