@@ -68,7 +68,7 @@ class Doctor:
     def findings(self) -> tuple[int, list[dict[str, str]]]:
         """Return the exit code, and all that is not well."""
         answer = self.run("--json")
-        return answer.code, [one for one in answer.json["checks"] if one["state"] != "ok"]
+        return answer.code, [one for one in answer.json["checks"] if one["state"] not in {"ok", "skipped"}]
 
 
 def follow(doctor: Doctor, findings: list[dict[str, str]]) -> None:

@@ -361,12 +361,81 @@ def doctor(seeded: SeededNode, built: Path) -> Iterator[Doctor]:
 
 
 def test_healthy_node(doctor: Doctor) -> None:
-    """Where all is well there is no ! and no ✗, and the exit code is 0."""
+    """Where all is well there is no ! and no ✗, and the exit code is 0; ✓ is only before what was looked at, and a fact has no "or"."""
     answer = doctor.run()
     assert answer.code == 0, answer.stdout
-    signs = [line[0] for line in answer.stdout.splitlines() if line[0] != " "]
-    assert set(signs) == {"✓"}
-    assert len(signs) > 20
+    told = {line[3:].split()[0]: (line[0], line) for line in answer.stdout.splitlines() if line[0] != " "}
+    assert {sign for sign, _ in told.values()} == {"✓", "-"}
+    # Nobody asks the API server here, there is no relay, no delegate, no pool, and no limit.
+    skipped = {name for name, (sign, _) in told.items() if sign == "-"}
+    assert skipped == {
+        "one-version", "fallback", "delegates", "kubeconfig", "api-server", "rights", "agent-rights", "machine-id", "node-view", "pools",
+        "ipv4-limit",
+    } - ({"one-version"} if told["one-version"][0] == "✓" else set())  # fmt: skip
+    assert [line for _, line in told.values() if " or " in line] == []
+    assert "skipped" in {one["state"] for one in doctor.run("--json").json["checks"]}
+    assert doctor.run("--quiet").stdout == ""
+
+
+def test_healthy_node_whose_agent_has_a_node_file(doctor: Doctor) -> None:
+    """An agent that serves a manifest asks nobody, and each check that would ask says just that."""
+    doctor.relays()
+    manifest = doctor.node.directory / "node.json"
+    shutil.move(doctor.node.run / "node.json", manifest)
+    with AgentProcess(doctor.node.run, f"--node-file={manifest}"):
+        checks = {one["check"]: one for one in doctor.run("--json").json["checks"]}
+    why = f"the agent serves the Node manifest {manifest}: the API server is not asked"
+    for name in ("kubeconfig", "api-server", "rights", "agent-rights", "machine-id"):
+        assert (checks[name]["state"], checks[name]["what"]) == ("skipped", why)
+
+
+def test_no_network_at_all(doctor: Doctor) -> None:
+    """Where there is nothing to look at nothing is well: each check of networks is skipped."""
+    remove(doctor, "net.d/10-k8snet.conflist")
+    shutil.rmtree(doctor.node.run / "attachments")
+    answer = doctor.run("--json")
+    states = {one["check"]: one["state"] for one in answer.json["checks"]}
+    about = list(states)[list(states).index("networks") :]
+    assert {states[name] for name in about} == {"skipped"}
+    assert (answer.code, states["cni-config"], states["pod-network"]) == (2, "skipped", "failure")
+
+
+def test_subnets_that_are_not_known(doctor: Doctor) -> None:
+    """Without a Node view no ADD has been: that its pools are not full is not said of a network."""
+    (doctor.node.run / "node.json").unlink()
+    shutil.rmtree(doctor.node.run / "attachments")
+    doctor.node.configure({**doctor.conf, "ipam": {**doctor.conf["ipam"], "kubeconfig": "/etc/none"}})
+    states = {one["check"]: one["state"] for one in doctor.run("--json").json["checks"]}
+    assert {states[name] for name in ("networks", "families", "overlap", "host-routes", "exhaustion", "pod-cidrs")} == {"skipped"}
+
+
+@pytest.mark.parametrize("wrong", ["--typo", "--config", "word"])
+def test_called_wrongly(doctor: Doctor, wrong: str) -> None:
+    """A mistake of who calls it is no fault of the node: the exit code is another."""
+    answer = doctor.run(wrong)
+    assert (answer.code, answer.stdout) == (64, "")
+    assert "Error: " in answer.stderr
+
+
+@pytest.mark.parametrize("closed", ["net.d", "run", "agent.sock"])
+def test_an_ordinary_user(doctor: Doctor, tmp_path_factory: pytest.TempPathFactory, closed: str) -> None:
+    """Who may not look is told once to be root, and nothing else: least of all that the agent is down."""
+    want("root")
+    doctor.agent()
+    for directory in (doctor.node.run, doctor.node.net, *doctor.node.run.parents):
+        if str(directory).startswith(str(tmp_path_factory.getbasetemp())) or directory == doctor.node.run:
+            directory.chmod(0o755)
+    for directory in doctor.node.directory.parents:
+        if str(directory).startswith(str(tmp_path_factory.getbasetemp())):
+            directory.chmod(0o755)
+    (doctor.node.run / "node.json").chmod(0o644)
+    if closed != "agent.sock":
+        {"net.d": doctor.node.net, "run": doctor.node.run}[closed].chmod(0o700)
+    doctor.wrap = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    answer = doctor.run()
+    assert (answer.code, answer.stdout) == (1, "")
+    assert "Permission denied" in answer.stderr
+    assert answer.stderr.count("run it as root") == 1
 
 
 def test_healthy_node_with_agent(doctor: Doctor) -> None:

@@ -18,8 +18,11 @@ from ourprocess import KUBE_NODE
 from patience import eventually
 from rich.console import Console
 
-from kubenode.cli import statusview, where
+from kubenode.cli import statusview
+from kubenode.host.root import HostRoot
+from kubenode.inspection import named
 from kubenode.inspection.holders import Wanted
+from kubenode.inspection.place import Place
 from kubenode.inspection.report import look
 
 if TYPE_CHECKING:
@@ -32,7 +35,8 @@ NEWEST = 10
 def fitting(node: SeededNode, lines: int = LINES, most: int = NEWEST, *, wide: bool = False) -> str:
     """Return what stands on a terminal of so many lines, which has to hold it."""
     out = Console(file=io.StringIO(), width=COLUMNS, height=lines, force_terminal=True, color_system=None, highlight=False, emoji=False)
-    found = look(where.make((), str(node.net), str(node.run), ""), (), Wanted("", most))
+    place = Place(HostRoot(""), str(node.run), str(node.net), f"{node.run}/agent.sock", (), (), "", os.environ, named.read(()))
+    found = look(place, (), Wanted("", most))
     assert isinstance(out.file, io.StringIO)
     out.print(statusview.fitting(found, out, wide=wide))
     shown = out.file.getvalue()

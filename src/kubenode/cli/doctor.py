@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,6 +11,8 @@ from kubenode.cli import where
 from kubenode.cli.output import with_output
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from kubenode.cli.output import Output
     from kubenode.inspection.doctor.finding import Result
     from kubenode.inspection.place import Place
@@ -17,17 +20,39 @@ if TYPE_CHECKING:
 COLOURS = ("dim", "green", "yellow", "red")
 
 
-@click.command("doctor", short_help="What is wrong with this node, and what to do.")
+class MisusedError(click.UsageError):
+    exit_code = 64  # EX_USAGE: click's 2 would say that pods get no addresses
+
+
+class Doctor(click.Command):
+    def make_context(self, *args: Any, **options: Any) -> click.Context:
+        with _misuse():
+            return super().make_context(*args, **options)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _misuse():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _misuse() -> Iterator[None]:
+    try:
+        yield
+    except click.UsageError as error:
+        raise MisusedError(error.format_message(), error.ctx) from None
+
+
+@click.command("doctor", cls=Doctor, short_help="What is wrong with this node, and what to do.")
 @with_output
 @click.option("--quiet", "-q", is_flag=True, help="Only what is wrong.")
 @where.BIN_DIR
 @where.KUBECONFIG
-@where.place
+@where.place_alone
 def command(place: Place, output: Output, *, quiet: bool) -> int:
     r"""Check this node, from the plugins to the last reservation, and say what to do.
 
     Each check is told by name, with ✓, ! or ✗, or with - where it was skipped, and why. The exit code says the worst: 0 all is well,
-    1 something is to be looked at, 2 pods do not get addresses, or will not. Nothing is changed.
+    1 something is to be looked at, 2 pods do not get addresses, or will not; 64 the command itself was wrong. Nothing is changed.
 
     \b
     Examples:

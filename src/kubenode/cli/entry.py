@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import os
+import sys
 from typing import TYPE_CHECKING
 
 import click
 
-from kubenode.cni.errors import CNIError
+from kubenode.cni.errors import IO_FAILURE, CNIError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,10 +31,22 @@ def printable(text: str) -> str:
     return text.translate(CONTROL)
 
 
+def _open_streams() -> None:
+    """Have three streams that take any text: who starts us may have closed them, and what is shown may hold half a character."""
+    for stream, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, stream) is None:  # before any other file gets its number
+            setattr(sys, stream, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 -- for as long as the process runs
+    for out in (sys.stdout, sys.stderr):
+        if isinstance(out, io.TextIOWrapper):
+            out.reconfigure(errors="backslashreplace")
+
+
 def run(group: click.Group, name: str, tell: Callable[[CNIError], None], obj: object = None) -> int:
     """Run a command line and return its exit code; `tell` shows an error of ours."""
+    _open_streams()
     try:
         result = group.main(prog_name=name, standalone_mode=False, obj=obj)
+        sys.stdout.flush()
     except click.Abort:
         click.echo("interrupted", err=True)
         return INTERRUPTED
@@ -40,5 +55,10 @@ def run(group: click.Group, name: str, tell: Callable[[CNIError], None], obj: ob
         return error.exit_code
     except CNIError as error:
         tell(error)
+        return 1
+    except OSError as error:
+        what = error.filename or "standard output"
+        tell(CNIError(IO_FAILURE, f"{what}: {error.strerror or error}", "see what is there, and who may write"))
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter would try again at its end
         return 1
     return result if isinstance(result, int) else 0

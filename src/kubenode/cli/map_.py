@@ -60,8 +60,7 @@ def command(target: str, svg_file: str, html_file: str, place: Place, output: Ou
     pool = target.removeprefix(POOL) if target.startswith(POOL) else ""
     drawn = _draw_pool(pool, place, most) if pool else _draw_networks(target, place, most)
     for name, write in files.items():
-        with click.open_file(name, "w", encoding="utf-8", atomic=name != "-") as file:
-            file.write(write(drawn))
+        _write(name, write(drawn))
     if files:
         return 0
     if output.is_object:
@@ -69,6 +68,21 @@ def command(target: str, svg_file: str, html_file: str, place: Place, output: Ou
     else:
         mapview.show(drawn, wide=output.wide)
     return 0
+
+
+def _write(name: str, text: str) -> None:
+    """Write a picture. Raises CNIError where that cannot be."""
+    from kubenode.cni.errors import IO_FAILURE, CNIError
+
+    try:
+        with click.open_file(name, "w", encoding="utf-8", errors="backslashreplace", atomic=name != "-") as file:
+            file.write(text)
+    except OSError as error:
+        if name == "-":
+            raise
+        raise CNIError(
+            IO_FAILURE, f"{name}: {error.strerror}", "name another file, or - for standard output, such as in a container"
+        ) from None
 
 
 def _draw_networks(target: str, place: Place, most: int) -> list[Drawn]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 FULL, EMPTY = "█", "░"
-ASCII = str.maketrans({FULL: "#", EMPTY: ".", "✓": "+", "✗": "x", "→": ">", "·": "-"})
+ASCII = str.maketrans({FULL: "#", "▓": "+", "▒": ":", EMPTY: ".", "✓": "+", "✗": "x", "→": ">", "·": "-"})
 NEAR, SHORT = 0.8, 0.95  # from which part in use on a pool is worth a look, or a hurry
 MANY = 10**9  # from here on a number's digits say less than its size
 PIPE_WIDTH = 200  # columns where nobody looks: what is read by a program is not to be cut

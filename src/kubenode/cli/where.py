@@ -7,7 +7,9 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
+from kubenode.cli.entry import printable
 from kubenode.host import cniconfig
 from kubenode.host.nodeview import DEFAULT_RUN_DIR
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from kubenode.host.root import HostRoot
     from kubenode.inspection.place import Place
 
+DIRECTORIES = {"host_root": "--host-root", "config_dir": "--cni-config", "run_dir": "--run-dir", "bin_dirs": "--bin-dir"}
 BIN_DIRS = ("/opt/cni/bin", "/usr/lib/cni")  # the second is where Debian's packages have them
 
 OPTIONS = (
@@ -62,7 +65,19 @@ class NetworkName(click.ParamType):  # type: ignore[type-arg] # generic only to 
 
 
 def place(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options, and hand them on as `place`."""
+    """Give a command the options, and hand them on as `place`. What is broken of --config is told on stderr; the exit code is 1 then."""
+
+    @functools.wraps(function)
+    def command(*args: Any, place: Place, **options: Any) -> int:
+        for error in place.named.broken:
+            click.echo(printable(f"Error: {error.msg}\n{error.details}"), err=True)
+        return function(*args, place=place, **options) or int(bool(place.named.broken))
+
+    return place_alone(command)
+
+
+def place_alone(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Do so for a command that itself tells what is broken."""
 
     @functools.wraps(function)
     def command(
@@ -87,11 +102,25 @@ def make(
     configs: tuple[str, ...], config_dir: str, run_dir: str, host_root: str, bin_dirs: tuple[str, ...] = (), kubeconfig: str = ""
 ) -> Place:
     from kubenode.host.root import HostRoot
+    from kubenode.inspection import named
     from kubenode.inspection.place import Place
 
     socket = os.environ.get("KUBE_NODE_SOCKET") or os.path.join(run_dir, "agent.sock")
     root = HostRoot(host_root)
-    return Place(root, run_dir, config_dir, socket, bin_dirs or (_bin_dir(root),), configs, kubeconfig, dict(os.environ))
+    _require_directories(root)
+    found = bin_dirs or (_bin_dir(root),)
+    return Place(root, run_dir, config_dir, socket, found, configs, kubeconfig, dict(os.environ), named.read(configs))
+
+
+def _require_directories(root: HostRoot) -> None:
+    """Raise UsageError for a directory that somebody has named and that is not there."""
+    context = click.get_current_context()
+    for name, option in DIRECTORIES.items():
+        value = context.params.get(name) or ()
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE or name == "host_root":
+            for path in filter(None, (value,) if isinstance(value, str) else value):
+                if not os.path.isdir(path if name == "host_root" else root.path(path)):
+                    raise click.UsageError(f"{option} {path}: there is no such directory", context)
 
 
 def _bin_dir(root: HostRoot) -> str:

@@ -10,7 +10,7 @@ import os
 
 from kubenode.cni import keys
 from kubenode.cni.jsontext import JSONTextError, loads
-from kubenode.cni.netconf import json_type
+from kubenode.cni.netconf import is_path, json_type
 from kubenode.cni.record import NamedTuple
 from kubenode.cni.request import is_name
 from kubenode.cni.versions import LATEST
@@ -37,6 +37,7 @@ PLUGIN: Shape = {  # as far as libcni has types for it; "": any other key
     "prevResult": {},
 }
 DIGITS = 10  # of a number in a version, at the most
+NAMES = "type names the plugin's executable, such as bridge"
 FLAGS = ("disableCheck", "disableGC", "loadOnlyInlinedPlugins")
 
 
@@ -88,7 +89,11 @@ def netconfs(directory: str, ipam_types: Collection[str]) -> Iterator[dict[str, 
 def read(directory: str) -> list[File]:
     """Read a directory's files in the runtime's order; none where there is no directory."""
     found = []
-    for path in _paths(directory, SUFFIXES):
+    try:
+        paths = _paths(directory, SUFFIXES)
+    except OSError as error:
+        return [File(directory, (), RefusedError(f"it cannot be read: {error.strerror}", "make it readable"))]
+    for path in paths:
         try:
             found.append(File(path, parse(path, files.read(path)), None))
         except OSError as error:
@@ -102,7 +107,7 @@ def read(directory: str) -> list[File]:
 def parse(path: str, text: bytes) -> tuple[Network, ...]:
     """Return the networks of a file that is to have this path. Raises RefusedError where the runtime would not take it, OSError."""
     if not path.endswith(SUFFIXES):
-        raise RefusedError(f"its name ends in none of {', '.join(SUFFIXES)}", "rename it")
+        raise RefusedError(f"its name ends in none of {', '.join(SUFFIXES)}", "give it such a name")
     try:
         content = loads(text)
     except JSONTextError as error:
@@ -152,7 +157,9 @@ def _paths(directory: str, suffixes: tuple[str, ...]) -> list[str]:
     try:
         with os.scandir(directory) as entries:
             names = [entry.name for entry in entries if entry.name.endswith(suffixes) and not entry.is_dir(follow_symlinks=False)]
-    except OSError:
+    except OSError as error:
+        if not files.is_nowhere(error):
+            raise
         return []
     return [os.path.join(directory, name) for name in sorted(names, key=os.fsencode)]
 
@@ -197,7 +204,9 @@ def _plugin(content: JSON) -> dict[str, JSON]:
     if problem := _misfit(plugin, PLUGIN, "it"):
         raise RefusedError(problem)
     if not plugin.get("type"):
-        raise RefusedError("a plugin has no type", "type names the plugin's executable, such as bridge")
+        raise RefusedError("a plugin has no type", NAMES)
+    if "/" in plugin["type"] or not is_path(plugin["type"]):
+        raise RefusedError(f"the type {plugin['type']!r} is no plugin's name", NAMES)
     return plugin
 
 

@@ -41,18 +41,18 @@ class Credentials(NamedTuple):
     service_account: str
 
 
-def credentials(agent: Agent) -> Credentials | None:
-    """Look at a running agent's command line, environment and root directory; None where it asks nobody, or that cannot be seen."""
+def credentials(agent: Agent) -> Credentials | str:
+    """Look at a running agent's command line, environment and root directory; a text says why it asks nobody, or cannot be looked at."""
     process = f"/proc/{agent.pid}"
     try:
         words = [os.fsdecode(word) for word in _read(f"{process}/cmdline").split(b"\0")]
         variables = [os.fsdecode(line).partition("=") for line in _read(f"{process}/environ").split(b"\0") if line]
         root = os.readlink(f"{process}/root")
     except OSError:
-        return None
+        return "the agent's process is not to be seen from here"
     options = {name: value for name, _, value in (word.partition("=") for word in words)}
-    if "--node-file" in options or not agent.pid:
-        return None
+    if "--node-file" in options:
+        return f"the agent serves the Node manifest {options['--node-file']}: the API server is not asked"
     inside = "" if root == "/" else f"{process}/root"
     environ = {name: value for name, _, value in variables}
     if inside and "KUBECONFIG" in environ:
@@ -67,7 +67,7 @@ def _read(path: str) -> bytes:
 
 
 def ask(place: Place) -> Agent:
-    """Ask the agent at the socket's path."""
+    """Ask the agent at the socket's path. Raises PermissionError to who may not."""
     path = place.root.path(place.socket)
     if not os.path.lexists(path):
         return Agent(place.socket, installed=False, problem="not running")
@@ -82,6 +82,9 @@ def ask(place: Place) -> Agent:
             answer = b""
             while chunk := sock.recv(65536):
                 answer += chunk
+    except PermissionError as error:
+        error.filename = place.socket
+        raise
     except TimeoutError:
         return Agent(place.socket, installed=True, problem=f"it does not answer within {PATIENCE:g} s")
     except OSError as error:

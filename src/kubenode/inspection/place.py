@@ -27,13 +27,14 @@ if TYPE_CHECKING:
 
     from kubenode.host.nodeview import View
     from kubenode.host.root import HostRoot
+    from kubenode.inspection.named import Named
     from kubenode.kube.node import Node
 
 T = TypeVar("T")
 
 
 class Place(NamedTuple):
-    """Where things are. Paths are the host's; `configs` are files of this process's own."""
+    """Where things are. Paths are the host's; `configs` are files of this process's own, and `named` is what they have."""
 
     root: HostRoot
     run_dir: str
@@ -43,6 +44,7 @@ class Place(NamedTuple):
     configs: tuple[str, ...]
     kubeconfig: str
     environ: Mapping[str, str]
+    named: Named
 
     @property
     def run(self) -> str:

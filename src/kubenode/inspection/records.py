@@ -9,7 +9,8 @@ from kubenode.cni import versions
 from kubenode.host.attachments import Attachments, everywhere
 from kubenode.host.datadir import DEFAULT_DATA_DIR
 from kubenode.host.namespaces import Namespaces
-from kubenode.inspection.networks import RECORDS, Configured
+from kubenode.inspection.named import Configured
+from kubenode.inspection.networks import RECORDS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator

@@ -87,9 +87,10 @@ def look(place: Place, names: Collection[str], wanted: Wanted) -> Report:
         found = find(place, records)
         chosen = require_known(found, names)
         reports = [NetworkReport(network, *holders(network, records, wanted)) for network in chosen]
+        agent = agentprobe.ask(place)
     except OSError as error:
         raise unreadable(error) from None
-    return Report(see_node(place), agentprobe.ask(place), reports, wanted)
+    return Report(see_node(place), agent, reports, wanted)
 
 
 def require_known(networks: list[Network], names: Collection[str]) -> list[Network]:

@@ -7,7 +7,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from kubenode.cni.errors import FORBIDDEN, MACHINE_ID_AMBIGUOUS, NODE_NOT_FOUND, UNAUTHORIZED, CNIError
-from kubenode.inspection.doctor.finding import Finding, State, failure, of_error, ok, warning
+from kubenode.inspection.doctor.finding import Finding, State, failure, of_error, ok, skipped, warning
 from kubenode.kube import identity, node
 from kubenode.plugins.nodes import REFRESH_AFTER
 
@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from kubenode.kube.client import ApiServer
 
 ABOUT_NODE = frozenset([NODE_NOT_FOUND, MACHINE_ID_AMBIGUOUS])  # errors that are `own-node`'s and `machine-id`'s to tell
+NO_ANSWER = "the API server has not answered, see api-server"
 REFUSALS = frozenset([FORBIDDEN, UNAUTHORIZED])
 
 
 def reachable(facts: Facts) -> Iterator[Finding]:
     """See that the API server answers, and takes the kubeconfig's credentials."""
     if facts.why_no_api:
-        yield ok(facts.why_no_api)
+        yield skipped(facts.why_no_api)
     for kubeconfig, answer in facts.asked.items():
         if not isinstance(answer, CNIError) or answer.code in ABOUT_NODE | {FORBIDDEN}:
             yield ok(f"it answers{_by(kubeconfig)}")
@@ -37,10 +38,11 @@ def reachable(facts: Facts) -> Iterator[Finding]:
 def rights(facts: Facts) -> Iterator[Finding]:
     """Plugins may get their Node; without its name known they have to list all."""
     if facts.why_no_api:
-        yield ok(facts.why_no_api)
+        yield skipped(facts.why_no_api)
     for kubeconfig, answer in facts.asked.items():
         if isinstance(answer, CNIError) and answer.code not in ABOUT_NODE | {FORBIDDEN}:
-            continue  # the API server cannot say
+            yield skipped(NO_ANSWER)
+            continue
         name = facts.identity.name or (str(answer["metadata"]["name"]) if isinstance(answer, dict) else "")
         needed = [("get", name)] if name else [("get", ""), ("list", "")]
 
@@ -65,7 +67,9 @@ def rights(facts: Facts) -> Iterator[Finding]:
 
 def agent_rights(facts: Facts) -> Iterator[Finding]:
     """See that an agent may get and watch its Node, and say whether it may get pods, without which it takes no leak back."""
-    if not (found := facts.agent_credentials):
+    found = facts.agent_credentials
+    if isinstance(found, str):
+        yield skipped(found)
         return
     name = facts.identity.name or (facts.seen.node.name if facts.seen.node else "")
     needed = [("get", "nodes", name), ("watch", "nodes", name), ("get", "pods", "")]
@@ -96,8 +100,7 @@ def own_node(facts: Facts) -> Iterator[Finding]:
     myself = facts.identity
     for answer in facts.asked.values():
         if isinstance(answer, CNIError):
-            if answer.code == NODE_NOT_FOUND:
-                yield of_error(answer)
+            yield of_error(answer) if answer.code == NODE_NOT_FOUND else skipped(NO_ANSWER)
             continue
         if problem := identity.other_machine(answer, myself):
             advice = "two nodes with one name give the same pod addresses: correct the name, or unset it where this node was renamed"
@@ -106,38 +109,41 @@ def own_node(facts: Facts) -> Iterator[Finding]:
         name = answer["metadata"]["name"]
         how = f"by {myself.name_source}" if myself.name else f"by its machine-id {myself.machine_id}"
         yield ok(f"Node {name}, {how}")
-    if facts.why_no_api and facts.seen.node:
-        yield ok(f"Node {facts.seen.node.name}, by {facts.seen.path}")
+    if facts.why_no_api:
+        yield ok(f"Node {facts.seen.node.name}, by {facts.seen.path}") if facts.seen.node else skipped(facts.why_no_api)
 
 
 def machine_id(facts: Facts) -> Iterator[Finding]:
     """No other Node has our machine-id, as far as we may look."""
     myself = facts.identity
     if facts.why_no_api:
-        yield ok(f"not compared: {facts.why_no_api}")
+        yield skipped(facts.why_no_api)
     for kubeconfig, answer in facts.asked.items():
         if isinstance(answer, CNIError):
-            if answer.code == MACHINE_ID_AMBIGUOUS:
-                yield of_error(answer)
+            yield of_error(answer) if answer.code == MACHINE_ID_AMBIGUOUS else skipped(NO_ANSWER)
             continue
         own = str(answer["status"]["nodeInfo"]["machineID"])
+        if not own:
+            yield skipped(f"Node {_name(answer)} has no machineID")
+            continue
 
         def same(server: ApiServer, machine: str = own) -> list[str] | None:
             return [_name(one) for one in server.nodes() if _machine_id(one) == machine] if server.may("list", "nodes") else None
 
         try:
-            found = facts.ask(kubeconfig, same) if own else []
+            found = facts.ask(kubeconfig, same)
         except CNIError as error:
-            if error.code not in REFUSALS:
-                yield of_error(error, State.WARNING)
+            yield skipped(error.msg) if error.code in REFUSALS else of_error(error, State.WARNING)
             continue
         if found is None:
-            yield ok(f"not compared: no right to list nodes, and none needed as {myself.name_source or 'the host name'} names the Node")
+            yield skipped(f"no right to list nodes, and none needed as {myself.name_source or 'the host name'} names the Node")
         elif len(found) > 1:
             yield warning(
                 f"the Nodes {', '.join(sorted(found))} have the same machineID {own}",
                 "cloned machines: give each its own (systemd-machine-id-setup) and restart its kubelet; else only a name tells them apart",
             )
+        else:
+            yield ok(f"no other Node has the machineID {own}")
 
 
 def pod_cidrs(facts: Facts) -> Iterator[Finding]:
@@ -146,8 +152,10 @@ def pod_cidrs(facts: Facts) -> Iterator[Finding]:
         one.name for one in facts.configured if facts.asks(one) and one.ipam.get("type") == "kube-node" and not one.ipam.get("annotation")
     ]
     if not takers:
-        yield ok("no network takes its subnets from them")
-    elif facts.node:
+        yield skipped("no network takes its subnets from them")
+    elif not facts.node:
+        yield skipped("the Node is not known")
+    else:
         try:
             yield ok(", ".join(map(str, node.pod_subnets(facts.node))))
         except CNIError as error:
@@ -161,12 +169,14 @@ def node_view(facts: Facts) -> Iterator[Finding]:
     if seen.problem:
         yield Finding(State.FAILURE, seen.problem.msg, f"{seen.problem.details}; or remove it: the next ADD makes it anew", forget)
     elif seen.view is None:
-        yield ok("none yet: the first ADD makes it")
+        yield skipped("there is none yet: the first ADD makes it")
     elif not facts.fresh and not facts.agent.up:
-        yield ok(f"not compared: {facts.why_no_api or 'the API server does not say'}")
+        yield skipped(facts.why_no_api or NO_ANSWER)
     elif facts.fresh and (differs := _difference(node.reduce(seen.view.manifest), facts.fresh)):
         if facts.agent.up or seen.view.age() > REFRESH_AFTER:
             yield warning(f"{seen.path} is not what the API server says: {differs}", "remove it: the next ADD makes it anew", forget)
+        else:
+            yield ok(f"{seen.path} is {seen.view.age():.0f} s old, and is renewed: {differs}")
     elif facts.agent.up and seen.view.fetched is not None and seen.view.age() > REFRESH_AFTER:
         yield warning(
             f"the agent is up, and {seen.path} is {seen.view.age():.0f} s old",
@@ -175,6 +185,14 @@ def node_view(facts: Facts) -> Iterator[Finding]:
     elif facts.identity.name and seen.node and seen.node.name != facts.identity.name and not facts.why_no_api:
         problem = f"{seen.path} is of Node {seen.node.name}, and {facts.identity.name_source} says {facts.identity.name}"
         yield warning(problem, "remove it: the next ADD makes it anew", forget)
+    elif facts.fresh:
+        yield ok(f"{seen.path} is what the API server says")
+    else:
+        yield ok(
+            f"{seen.path} is what the agent has seen {seen.view.age():.0f} s ago"
+            if seen.view.fetched
+            else f"{seen.path} is written by hand"
+        )
 
 
 def _difference(seen: dict[str, Any], fresh: dict[str, Any]) -> str:

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from kubenode.host.cniconfig import Network as RuntimeNetwork
     from kubenode.host.readonly import Held
     from kubenode.inspection.agentprobe import Agent, Credentials
-    from kubenode.inspection.networks import Configured, Network
+    from kubenode.inspection.named import Configured
+    from kubenode.inspection.networks import Network
     from kubenode.inspection.place import Place
     from kubenode.kube.client import ApiServer
     from kubenode.kube.node import Node
@@ -55,7 +56,7 @@ class Facts:
     @cached_property
     def configured(self) -> list[Configured]:
         """Every network configuration with one of our plugins, also where two are of one network."""
-        return [*networks.of_runtime(self.place), *networks.of_files(self.place.configs)]
+        return [*networks.of_runtime(self.place), *self.place.named.configured]
 
     @cached_property
     def networks(self) -> list[Network]:
@@ -102,9 +103,10 @@ class Facts:
         if not any(self.asks(one) for one in self.configured):
             return "no network of this node takes anything from the API server"
         if self.seen.view and self.seen.view.fetched is None:
-            return f"{self.seen.path} was written by hand: the API server is not asked"
+            return f"{self.seen.path} is written by hand: the API server is not asked"
         if self.agent.up and not self.place.kubeconfig and not any(self._kubeconfig_of(one) for one in self.configured):
-            return "the agent asks the API server, with credentials of its own"
+            found = self.agent_credentials
+            return found if isinstance(found, str) else "the agent asks the API server, with credentials of its own: see agent-rights"
         return ""
 
     @staticmethod
@@ -144,10 +146,13 @@ class Facts:
         return within(PATIENCE, call)
 
     @cached_property
-    def agent_credentials(self) -> Credentials | None:
-        """What a running agent asks the API server with; None where it asks nobody, or that is not to be seen from here."""
-        by_hand = self.seen.view is not None and self.seen.view.fetched is None
-        return agentprobe.credentials(self.agent) if self.agent.up and not by_hand else None
+    def agent_credentials(self) -> Credentials | str:
+        """What a running agent asks the API server with; a text says why that is not known."""
+        if not self.agent.up:
+            return "no agent answers"
+        if self.seen.view is not None and self.seen.view.fetched is None:
+            return f"{self.seen.path} is written by hand: the agent asks nobody"
+        return agentprobe.credentials(self.agent)
 
     def ask_as(self, found: Credentials, question: Callable[[ApiServer], T]) -> T:
         """Ask the API server with the agent's own credentials. Raises CNIError."""

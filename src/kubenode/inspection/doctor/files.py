@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from kubenode.cni.errors import CNIError
 from kubenode.host import delegate, installed
 from kubenode.inspection.doctor.executables import STANDALONE
-from kubenode.inspection.doctor.finding import Finding, failure, of_error, ok, warning
+from kubenode.inspection.doctor.finding import Finding, failure, of_error, ok, skipped, warning
 from kubenode.kube.sources import connection
 
 if TYPE_CHECKING:
@@ -41,8 +41,7 @@ def plugins(facts: Facts) -> Iterator[Finding]:
                 yield failure(f"{path} cannot be executed", "give it the right", f"chmod 755 {quote(path)}")
             else:
                 yield failure(f"{path} is a link to {os.readlink(path)}, which is not there", INSTALL)
-    if wanted:
-        yield ok(f"{', '.join(wanted)} in {where}")
+    yield ok(f"{', '.join(wanted)} in {where}") if wanted else skipped("no network of ours calls any")
 
 
 def one_version(facts: Facts) -> Iterator[Finding]:
@@ -56,14 +55,22 @@ def one_version(facts: Facts) -> Iterator[Finding]:
         yield failure(f"executables of several versions in {facts.bin_dir()}: {told}", f"install all of one: {INSTALL}")
     for version in versions:
         yield ok(f"all are {version}")
+    for one in facts.executables:
+        if not one.version:
+            yield skipped(f"{one.path} does not tell its version")
+    if not facts.executables:
+        yield skipped(f"there is no relay and no launcher in {', '.join(facts.place.bin_dirs)}")
 
 
 def fallback(facts: Facts) -> Iterator[Finding]:
     """Beside each relay stands the launcher that it starts without an agent; unless it was installed without, for an agent that answers."""
     launchers = {one.path: one for one in facts.executables if not one.is_relay}
+    relays = [one for one in facts.executables if one.is_relay]
+    if not relays:
+        yield skipped(f"there is no relay in {', '.join(facts.place.bin_dirs)}")
     say = warning if facts.agent.up else failure
     alone = []
-    for relay in (one for one in facts.executables if one.is_relay):
+    for relay in relays:
         launcher = launchers.get(relay.fallback)
         if launcher is None and facts.agent.up and _installed_alone(relay):
             alone.append(os.path.basename(relay.path))
@@ -72,6 +79,8 @@ def fallback(facts: Facts) -> Iterator[Finding]:
             yield say(f"{relay.path} has no {os.path.basename(relay.fallback)} beside it", advice)
         elif not os.access(launcher.path, os.X_OK):
             yield say(f"{launcher.path} cannot be executed", "give it the right", f"chmod 755 {quote(launcher.path)}")
+        else:
+            yield ok(f"{os.path.basename(relay.path)} has its launcher beside it")
     for launcher in launchers.values():
         if launcher.broken:
             yield say(f"{launcher.path} cannot start: {launcher.broken}", f"install what was built for this node's Python: {INSTALL}")
@@ -105,7 +114,7 @@ def agent(facts: Facts) -> Iterator[Finding]:
 def kubeconfig(facts: Facts) -> Iterator[Finding]:
     """Each kubeconfig that plugins use can be read, by root only, and says what is needed."""
     if facts.why_no_api:
-        yield ok(facts.why_no_api)
+        yield skipped(facts.why_no_api)
     for path in facts.kubeconfigs:
         here = facts.place.root.path(path) if path and path != facts.place.kubeconfig else path
         try:
@@ -144,15 +153,20 @@ def allowed(facts: Facts) -> Iterator[Finding]:
     permitted = facts.place.permitted
     directories = permitted.allowed()
     where = permitted.path if os.path.exists(facts.place.root.path(permitted.path)) else f"by default: there is no {permitted.path}"
-    yield ok("; ".join(f"{key} below {' or '.join(below) or 'nothing'}" for key, below in directories.items()) + f" ({where})")
+    yield ok("; ".join(f"{key} below {', '.join(below) or 'nothing'}" for key, below in directories.items()) + f" ({where})")
 
 
 def delegates(facts: Facts) -> Iterator[Finding]:
     """See that the IPAM plugin that a configuration hands on to is there."""
     directories = [facts.place.root.path(directory) for directory in facts.place.bin_dirs]
-    for one in facts.configured:
-        name = str(one.ipam.get("delegate") or "")
-        if name in BUILT_IN - {"host-local"} or delegate.find(name, directories):
+    named = [(one, str(one.ipam.get("delegate") or "")) for one in facts.configured]
+    if all(name in BUILT_IN - {"host-local"} for _, name in named):
+        yield skipped("no network hands on to another plugin")
+    for one, name in named:
+        if name in BUILT_IN - {"host-local"}:
+            continue
+        if delegate.find(name, directories):
+            yield ok(f"network {one.name} hands on to {name}")
             continue
         advice = f'install it in {facts.bin_dir()}, or say "delegate": "embedded" in {one.path}'
         yield failure(f"network {one.name} hands on to {name}, which is not in {', '.join(facts.place.bin_dirs)}", advice)

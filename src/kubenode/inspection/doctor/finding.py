@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
+from enum import Enum, IntEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -34,12 +34,21 @@ class Finding(NamedTuple):
     run: str = ""
 
 
+class Of(Enum):
+    """What a check is about."""
+
+    NETWORKS = "there is no network of ours"
+    SUBNETS = "there is no network of ours whose subnets are known"
+    STORES = "there are no reservations yet"
+
+
 class Check(NamedTuple):
-    """`look` yields findings; none at all: `fine` is true."""
+    """`look` yields findings; none at all: `fine` is true. `of`: what there has to be for it to look at."""
 
     name: str
     fine: str
     look: Callable[[Facts], Iterable[Finding]]
+    of: Of | None = None
 
 
 class Result(NamedTuple):

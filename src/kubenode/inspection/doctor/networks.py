@@ -12,7 +12,7 @@ from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
 from kubenode.host.datadir import DEFAULT_DATA_DIR
 from kubenode.host.sources import Sources
 from kubenode.inspection.doctor import hostnet
-from kubenode.inspection.doctor.finding import Finding, failure, ok, skipped, warning
+from kubenode.inspection.doctor.finding import Finding, failure, of_error, ok, skipped, warning
 from kubenode.inspection.networks import RECORDS, rehearse
 from kubenode.ipam.address import parse_address
 from kubenode.kube.sources import connection
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kubenode.inspection.doctor.facts import Facts
-    from kubenode.inspection.networks import Configured, Network
+    from kubenode.inspection.named import Configured
+    from kubenode.inspection.networks import Network
+    from kubenode.ipam.address import Address
     from kubenode.ipam.ranges import Range
 
 WITHIN_IPAM = ("annotation", "ipv4-namespaces", "ipv6-namespaces", "nodeFile", "refreshAfter")  # keys that no other plugin has
@@ -32,6 +34,8 @@ ADVICE_FULL = "delete pods of this node or move them to others; or give it anoth
 
 def valid(facts: Facts) -> Iterator[Finding]:
     """Each network's configuration, and what it takes from the Node and the host, are as an ADD needs them: it would find an address."""
+    for broken in facts.place.named.broken:
+        yield of_error(broken)
     for one in facts.configured:
         try:
             rehearse(facts.place, one, facts.fresh)
@@ -155,11 +159,18 @@ def exhaustion(facts: Facts) -> Iterator[Finding]:
 
 def ipv4_limit(facts: Facts) -> Iterator[Finding]:
     """Pods without IPv4 can reach the API server: its address is not IPv4."""
-    for network in facts.networks:
-        limit = network.configured.ipam.get("ipv4-namespaces")
-        if network.plugin != "kube-node" or limit is None or facts.is_secondary(network.configured) or network.configured.path == RECORDS:
-            continue
-        if address := _api_ipv4(facts, str(network.configured.ipam.get("kubeconfig") or "")):
+    limited = [one for one in facts.networks if one.plugin == "kube-node" and one.configured.ipam.get("ipv4-namespaces") is not None]
+    limited = [one for one in limited if one.configured.path != RECORDS and not facts.is_secondary(one.configured)]
+    if not limited:
+        yield skipped("the pods' network has no ipv4-namespaces")
+    for network in limited:
+        limit = network.configured.ipam["ipv4-namespaces"]
+        address = _api_address(facts, str(network.configured.ipam.get("kubeconfig") or ""))
+        if address is None:
+            yield skipped("the API server's address is not known here")
+        elif address.version != 4:  # noqa: PLR2004 -- the IP version
+            yield ok(f"the API server is at {address}")
+        else:
             yield warning(
                 f"network {network.name} keeps IPv4 for namespaces {limit}, and the API server is at {address}: other pods cannot reach it",
                 "let the cluster's first --service-cluster-ip-range be IPv6, add the namespaces whose pods need the API server, "
@@ -181,8 +192,8 @@ def _ranges(network: Network) -> list[Range]:
     return [one for usage in network.usages for one in usage.range_set.ranges]
 
 
-def _api_ipv4(facts: Facts, kubeconfig: str) -> str:
-    """Return the API server's address where it is IPv4, as far as anything here tells it."""
+def _api_address(facts: Facts, kubeconfig: str) -> Address | None:
+    """Return the API server's address, as far as anything here tells it."""
     host = facts.place.environ.get("KUBERNETES_SERVICE_HOST", "")
     if not host:
         try:
@@ -193,6 +204,5 @@ def _api_ipv4(facts: Facts, kubeconfig: str) -> str:
                 or ""
             )
         except CNIError:
-            return ""
-    address = parse_address(host)
-    return str(address) if address and address.version == 4 else ""  # noqa: PLR2004 -- the IP version
+            return None
+    return parse_address(host)

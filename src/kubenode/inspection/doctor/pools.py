@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kubenode.cni.errors import FORBIDDEN, CNIError
 from kubenode.controller.records import Node, NodeSubnet, RecordError, SubnetPool, noted, object_name, parse_claim, parse_pool
-from kubenode.inspection.doctor.finding import State, failure, of_error, ok, warning
+from kubenode.inspection.doctor.finding import State, failure, of_error, ok, skipped, warning
 from kubenode.ipam.ranges import RangeError
 
 if TYPE_CHECKING:
@@ -36,19 +36,25 @@ class _Told(NamedTuple):
 def pools(facts: Facts) -> Iterator[Finding]:
     """See that what networks take from annotations is what the pools give."""
     keys = sorted({str(one.ipam["annotation"]) for one in facts.configured if facts.asks(one) and one.ipam.get("annotation")})
+    if not keys or facts.why_no_api:
+        yield skipped(facts.why_no_api or "no network takes its subnets from an annotation")
+        return
     for kubeconfig, answer in facts.asked.items():
-        if not keys or isinstance(answer, CNIError):
-            continue  # that is told by others
+        if isinstance(answer, CNIError):
+            yield skipped("the API server has not answered, see api-server")
+            continue
         name = str(answer["metadata"]["name"])
         try:
             told = facts.ask(kubeconfig, lambda server, name=name: _ask(server, name, keys))  # type: ignore[misc] # a default
         except CNIError as error:
-            yield ok("no right to list subnetpools") if error.code == FORBIDDEN else of_error(error, State.WARNING)
+            yield skipped("no right to list subnetpools") if error.code == FORBIDDEN else of_error(error, State.WARNING)
             continue
-        if told.pools:
-            for key in keys:
-                yield from _annotation(told, key)
-            yield from _controller(told)
+        if not told.pools:
+            yield ok("there is no SubnetPool")
+            continue
+        for key in keys:
+            yield from _annotation(told, key)
+        yield from _controller(told)
 
 
 def _ask(server: ApiServer, name: str, keys: list[str]) -> _Told:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from kubenode.cni.errors import CNIError
+from kubenode.host import files as files_of_host
 from kubenode.inspection.doctor import api, files, networks, pools, runtime, store
-from kubenode.inspection.doctor.finding import Check, Finding, Result, State, failure, of_error, ok
+from kubenode.inspection.doctor.finding import Check, Finding, Of, Result, State, failure, of_error, ok, skipped
+from kubenode.inspection.report import unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,43 +17,46 @@ if TYPE_CHECKING:
     from kubenode.inspection.doctor.facts import Facts
 
 CHECKS = (
-    Check("cni-config", "no configuration", runtime.cni_config),
+    Check("cni-config", "", runtime.cni_config),
     Check("pod-network", "", runtime.pod_network),
-    Check("plugins", "nothing is called", files.plugins),
-    Check("one-version", "nothing of ours to compare: run from a Python environment", files.one_version),
-    Check("fallback", "every relay has its launcher, or there is no relay", files.fallback),
+    Check("plugins", "", files.plugins),
+    Check("one-version", "", files.one_version),
+    Check("fallback", "", files.fallback),
     Check("allowed", "", files.allowed),
-    Check("delegates", "every delegate is there, or built in", files.delegates),
+    Check("delegates", "", files.delegates),
     Check("agent", "", files.agent),
     Check("kubeconfig", "", files.kubeconfig),
     Check("api-server", "", api.reachable),
-    Check("rights", "not asked", api.rights),
-    Check("agent-rights", "no agent asks the API server, or not to be seen from here", api.agent_rights),
-    Check("own-node", "not asked", api.own_node),
-    Check("machine-id", "no other Node has it", api.machine_id),
-    Check("pod-cidrs", "the Node is not known", api.pod_cidrs),
-    Check("node-view", "it is what the API server says, or newer than five minutes", api.node_view),
-    Check("networks", "none is known", networks.valid),
-    Check("keys", "every key is known, or like none that is", networks.unknown_keys),
-    Check("sources", "no two networks take their addresses from one source", networks.sources),
-    Check("pools", "no SubnetPool is for a network of this node", pools.pools),
-    Check("families", "every pod gets an address", networks.families),
-    Check("overlap", "no two networks give the same addresses", networks.overlap),
-    Check("host-routes", "no subnet is in the way of the host's addresses and routes", networks.host_routes),
-    Check("exhaustion", "no pool is over 80 % full", networks.exhaustion),
-    Check("ipv4-limit", "every pod can reach the API server's address", networks.ipv4_limit),
-    Check("default-gateway", "no secondary network takes the default route", networks.default_gateway),
-    Check("access", "nobody but root changes reservations", store.access),
-    Check("reboot", "no reservations yet", store.reboot),
-    Check("torn", "every reservation says whose it is", store.torn),
-    Check("leaks", "whoever holds an address has a network namespace", store.leaks),
+    Check("rights", "", api.rights),
+    Check("agent-rights", "", api.agent_rights),
+    Check("own-node", "", api.own_node),
+    Check("machine-id", "", api.machine_id),
+    Check("pod-cidrs", "", api.pod_cidrs),
+    Check("node-view", "", api.node_view),
+    Check("networks", "each network has what an ADD needs", networks.valid, Of.NETWORKS),
+    Check("keys", "every key of ipam is known", networks.unknown_keys, Of.NETWORKS),
+    Check("sources", "no two networks take their addresses from one source", networks.sources, Of.NETWORKS),
+    Check("pools", "annotations are what SubnetPools give", pools.pools),
+    Check("families", "no limit leaves a pod without address", networks.families, Of.SUBNETS),
+    Check("overlap", "no two networks give the same addresses", networks.overlap, Of.SUBNETS),
+    Check("host-routes", "no subnet is in the way of the host's addresses and routes", networks.host_routes, Of.SUBNETS),
+    Check("exhaustion", "no pool is over 80 % full", networks.exhaustion, Of.SUBNETS),
+    Check("ipv4-limit", "", networks.ipv4_limit, Of.NETWORKS),
+    Check("default-gateway", "no secondary network takes the default route", networks.default_gateway, Of.NETWORKS),
+    Check("access", "only their owners change reservations", store.access, Of.STORES),
+    Check("reboot", "", store.reboot, Of.STORES),
+    Check("torn", "every reservation says whose it is", store.torn, Of.STORES),
+    Check("leaks", "no record is of a network namespace that is gone", store.leaks, Of.STORES),
 )
 
 
 def examine(facts: Facts) -> Iterator[Result]:
     """Make all checks. What is well is told in one line, and only of a check that found nothing wrong."""
+    if os.geteuid() != 0:
+        _require_access(facts)
     for check in CHECKS:
         found = _look(check, facts)
+        found += _passed_over(check, facts) if not found or found[0].state is not State.SKIPPED else ()
         wrong = [one for one in found if one.state > State.OK]
         not_looked = [one for one in found if one.state is State.SKIPPED]
         well = [one for one in found if one.state is State.OK]
@@ -60,11 +66,49 @@ def examine(facts: Facts) -> Iterator[Result]:
 
 def _look(check: Check, facts: Facts) -> list[Finding]:
     try:
-        return list(check.look(facts))
+        return [*_not_there(check, facts)] or list(check.look(facts))
     except CNIError as error:
         return [of_error(error)]
+    except PermissionError as error:
+        if os.geteuid() != 0:  # the same would come of all that follow
+            raise unreadable(error) from None
+        return [failure(f"{error.filename}: {error.strerror}", "root may not: is a security module in the way?")]
     except OSError as error:
-        return [failure(f"{error.filename}: {error.strerror}", "run it as root")]
+        return [failure(f"{error.filename}: {error.strerror}", "see what is there: ls -ld, dmesg")]
+
+
+def _require_access(facts: Facts) -> None:
+    """Raise CNIError where an ordinary user may not look: of what is not seen nothing can be said."""
+    root, place = facts.place.root, facts.place
+    try:
+        for directory in (root.path(place.config_dir), place.run):
+            with os.scandir(directory) as entries:
+                for entry in entries:
+                    if entry.is_file():
+                        files_of_host.read(entry.path)
+    except PermissionError as error:
+        raise unreadable(error) from None
+    except OSError:  # that is for the checks to tell
+        pass
+
+
+def _not_there(check: Check, facts: Facts) -> Iterator[Finding]:
+    """Say that there is nothing for a check to look at."""
+    there = {
+        None: True,
+        Of.NETWORKS: bool(facts.configured or facts.place.named.broken),
+        Of.SUBNETS: any(network.usages for network in facts.networks),
+        Of.STORES: any(os.path.isdir(network.store.directory) for network in facts.networks),
+    }
+    if not there[check.of]:
+        yield skipped(str(check.of and check.of.value))
+
+
+def _passed_over(check: Check, facts: Facts) -> Iterator[Finding]:
+    """Say which networks a check has not looked at because their subnets are not known."""
+    unknown = [network.name for network in facts.networks if network.problem]
+    if check.of is Of.SUBNETS and unknown:
+        yield skipped(f"the subnets of network {', '.join(unknown)} are not known")
 
 
 def _fine(check: Check, found: list[Finding]) -> Finding:

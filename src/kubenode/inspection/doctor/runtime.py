@@ -25,6 +25,8 @@ def cni_config(facts: Facts) -> Iterator[Finding]:
         elif file.refused and decides:
             told = f"the runtime would refuse {file.path}: {file.refused}; {decides[0].path} comes before it"
             yield warning(told, file.refused.advice)
+    if not facts.runtime_files:
+        yield skipped(f"there is no configuration in {facts.place.config_dir}")
     if taken := [file.path for file in facts.runtime_files if not file.refused]:
         yield ok(f"the runtime takes {', '.join(taken)}")
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from kubenode.host import boot, files
 from kubenode.host.cniconfig import DEFAULT_CONFIG_DIR
 from kubenode.host.datadir import ABANDONED
-from kubenode.inspection.doctor.finding import Finding, failure, ok, warning
+from kubenode.inspection.doctor.finding import Finding, failure, ok, skipped, warning
 from kubenode.inspection.records import pod_of
 from kubenode.plugins.nodes import run_dir
 
@@ -40,13 +40,17 @@ def reboot(facts: Facts) -> Iterator[Finding]:
     """Reservations do not outlive a reboot: they are in memory, or their boot is noted."""
     for network in _there(facts):
         if _file_system(network.store.directory) in IN_MEMORY:
+            yield ok(f"reservations of {network.name} are in memory")
             continue
         path, machine = quote(network.store.boot_path), facts.place.boot.machine_id()
         machines = boot.read(network.store.boot_noted())
         note_it = f'echo "$(cat {boot.BOOT_ID}) {machine}" >{path} && chmod 600 {path}'
-        if not machine:  # nothing is noted then, and nothing released
+        if not machine or not facts.place.boot.id():
+            yield skipped(f"this host has no machine-id, so of {network.name} no boot is noted, and nothing is released after a reboot")
             continue
-        if not machines and _is_ours(facts, network):
+        if not machines and not _is_ours(facts, network):
+            yield skipped(f"{network.name} is another plugin's network: no boot is noted there")
+        elif not machines:
             yield warning(
                 f"{network.store.directory} is on a disk, and nobody has noted of which boot its reservations are",
                 "kube-node's next ADD notes it; if the node has not been rebooted since, note it now",
@@ -64,8 +68,8 @@ def reboot(facts: Facts) -> Iterator[Finding]:
                 "the next ADD releases them; now:",
                 _gc(facts, network),
             )
-    if facts.networks and facts.place.boot.id():
-        yield ok("reservations are in memory or of this boot")
+        else:
+            yield ok(f"reservations of {network.name} are of this boot")
 
 
 def torn(facts: Facts) -> Iterator[Finding]:
@@ -85,9 +89,14 @@ def torn(facts: Facts) -> Iterator[Finding]:
 def leaks(facts: Facts) -> Iterator[Finding]:
     """Who holds an address has a network namespace."""
     for network in _there(facts):
+        unknown = [
+            one.address
+            for one in facts.held[network.store.directory]
+            if one.attachment and not facts.records.of(network.name, one.attachment)
+        ]
+        if unknown:
+            yield skipped(f"network {network.name}: of {len(unknown)} addresses no record says whose they are")
         gone = {attachment for name, attachment in facts.records.without_namespace if name == network.name}
-        if not gone:
-            continue
         held = [one for one in facts.held[network.store.directory] if one.attachment in gone]
         if held:
             told = _some([f"{one.address} ({pod_of(facts.records.of(network.name, one.attachment)) or one.attachment.container_id[:12]})"

@@ -1,0 +1,143 @@
+"""Networks that a person names by --config: CNI configurations and NetworkAttachmentDefinitions, YAML or JSON, each for itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from kubenode.cni import versions
+from kubenode.cni.errors import CONFIG_FILE, CNIError
+from kubenode.cni.jsontext import JSONTextError, loads
+from kubenode.cni.netconf import json_type
+from kubenode.host import cniconfig, files
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PLUGINS = ("kube-node", "node-annotation", "host-local")  # whose networks are ours
+DEFINITION = "NetworkAttachmentDefinition"
+WANTED = f"name a CNI configuration or a {DEFINITION}"
+MOST = 100_000  # values in a document, however they came to be
+
+
+class Configured(NamedTuple):
+    """A plugin's configuration, and where that stands written; `chain`: the plugins that the network calls, this one among them."""
+
+    path: str
+    raw: dict[str, Any]
+    chain: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return str(self.raw.get("name") or "")
+
+    @property
+    def ipam(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.raw["ipam"]
+        return found
+
+
+class Named(NamedTuple):
+    """What files have; `broken`: what is wrong with some of it, one for each document."""
+
+    configured: tuple[Configured, ...]
+    broken: tuple[CNIError, ...]
+
+
+def read(paths: tuple[str, ...]) -> Named:
+    """Read files. Raises CNIError where one cannot be read, or has nothing that could be a network of ours."""
+    configured: list[Configured] = []
+    broken: list[CNIError] = []
+    for path in paths:
+        before = len(configured) + len(broken)
+        for document in _documents(path):
+            try:
+                if isinstance(document, CNIError):
+                    raise document
+                configured += _networks(path, document)
+            except CNIError as error:
+                broken.append(error)
+        if len(configured) + len(broken) == before:
+            raise CNIError(CONFIG_FILE, f"{path} has no network with {', '.join(PLUGINS)}", WANTED)
+    return Named(tuple(configured), tuple(broken))
+
+
+def of(path: str, network: cniconfig.Network) -> Iterator[Configured]:
+    """Yield the configurations of a network that are ours."""
+    return (Configured(path, raw, network.chain) for raw in network.netconfs(PLUGINS))
+
+
+def _documents(path: str) -> Iterator[Any]:
+    """Yield each document, of lists each item, and an error where the text goes on as none."""
+    try:
+        text = files.read(path)
+    except OSError as error:
+        raise CNIError(CONFIG_FILE, f"{path}: {error.strerror}", WANTED) from None
+    try:
+        documents = iter([loads(text)])
+    except JSONTextError:
+        import yaml  # what a person names is mostly YAML
+
+        documents = yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    try:
+        for document in documents:
+            items = document.get("items") if isinstance(document, dict) else None
+            yield from items if isinstance(items, list) else [document] if document is not None else []
+    except Exception as error:  # noqa: BLE001 -- PyYAML lets through whatever int(), date() and dicts raise on a scalar
+        yield CNIError(CONFIG_FILE, f"{path} is neither JSON nor YAML: {' '.join(str(error).split())}", "correct it")
+
+
+def _networks(path: str, document: Any) -> list[Configured]:
+    """Return what a document has of ours. Raises CNIError."""
+    if not isinstance(document, dict):
+        kind = json_type(document) if isinstance(document, (str, int, float, list)) else type(document).__name__
+        raise CNIError(CONFIG_FILE, f"{path} holds a {kind}", WANTED)
+    where = path
+    try:
+        _require_json(document)
+        content: Any = document
+        if document.get("kind") == DEFINITION:
+            name = _object(document, "metadata").get("name")
+            where = f"{path}: {DEFINITION} {name}"
+            if not (text := _object(document, "spec").get("config")):
+                return []  # Multus looks for a file of that name
+            content = _config(text, name)
+        return [one for network in cniconfig.with_delegates(content) for one in of(path, network)]
+    except (cniconfig.RefusedError, OSError) as error:
+        advice = error.advice if isinstance(error, cniconfig.RefusedError) else "correct it"
+        raise CNIError(CONFIG_FILE, f"{where}: {error}", advice) from None
+
+
+def _config(text: Any, name: Any) -> Any:
+    """Return the configuration within a definition, which may take its name from that, as Multus does. Raises RefusedError."""
+    if not isinstance(text, str):
+        raise cniconfig.RefusedError(f"spec.config is a JSON {json_type(text)}, not a string")
+    try:
+        content = loads(text)
+    except (JSONTextError, UnicodeError) as error:
+        raise cniconfig.RefusedError(f"spec.config is not JSON: {error}") from None
+    return {"name": name, "cniVersion": versions.LATEST, **content} if isinstance(content, dict) else content
+
+
+def _object(document: dict[str, Any], key: str) -> dict[str, Any]:
+    value = document.get(key) or {}
+    if not isinstance(value, dict):
+        raise cniconfig.RefusedError(f"{key} is a JSON {json_type(value)}, not an object")
+    return value
+
+
+def _require_json(document: Any) -> None:
+    """Raise RefusedError for what JSON cannot have: YAML has dates, keys that are numbers, and anchors by which few lines become many."""
+    left, count = [document], 0
+    while left:
+        one = left.pop()
+        count += 1
+        if count > MOST:
+            raise cniconfig.RefusedError(f"it has more than {MOST} values")
+        if isinstance(one, dict):
+            if odd := [key for key in one if not isinstance(key, str)]:
+                raise cniconfig.RefusedError(f"its key {odd[0]!r} is no text")
+            left.extend(one.values())
+        elif isinstance(one, list):
+            left.extend(one)
+        elif one is not None and not isinstance(one, (str, int, float)):
+            raise cniconfig.RefusedError(f"it has a {type(one).__name__}, which is nothing in JSON")
