@@ -21,7 +21,7 @@ from kubenode.version import VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import NoReturn
 
     from kubenode.plugins.skel import Command
@@ -50,7 +50,7 @@ def host_local() -> NoReturn:
         sys.exit(0)
     from kubenode.plugins import drop_in as plugin
 
-    _run("host-local", plugin.COMMANDS, os.environ)
+    _run("host-local", plugin.COMMANDS, os.environ, plugin.wording)
 
 
 def node_annotation() -> NoReturn:
@@ -70,7 +70,9 @@ def _ipam() -> NoReturn:
     _run("node-annotation", plugin.DRY_RUN, {**os.environ, **plugin.NO_CONTAINER})
 
 
-def _run(name: str, commands: Mapping[str, Command], environ: Mapping[str, str]) -> NoReturn:
+def _run(
+    name: str, commands: Mapping[str, Command], environ: Mapping[str, str], wording: Callable[[CNIError], CNIError] = skel.as_it_is
+) -> NoReturn:
     gc.disable()  # the process ends before there is garbage worth collecting
     log = Log(name)
     log.begin(environ)
@@ -78,7 +80,7 @@ def _run(name: str, commands: Mapping[str, Command], environ: Mapping[str, str])
         signal(SIGALRM, _end)
         if name != "host-local":  # the reference has no deadline, and there is nothing but the lock to wait for
             setitimer(ITIMER_REAL, DEADLINE, LAST_WORDS)
-        exit_code, stdout = skel.run(commands, environ, _stdin(), log, Standalone(environ, _wait_for))
+        exit_code, stdout = skel.run(commands, environ, _stdin(), log, Standalone(environ, _wait_for), wording)
         setitimer(ITIMER_REAL, 0)
     except CNIError as error:  # of stdin; or the deadline again, while something was being answered
         setitimer(ITIMER_REAL, 0)

@@ -189,6 +189,12 @@ FAULTS = {
         lambda d: calico(d, "05-calico.conflist"),
         lambda d: remove(d, "net.d/05-calico.conflist"),
     ),
+    "a network that waits for the agent": Fault(
+        "pod-network",
+        "10-k8snet.conflist.held in",
+        lambda d: (d.node.net / "10-k8snet.conflist").rename(d.node.net / "10-k8snet.conflist.held"),
+        lambda d: (d.node.net / "10-k8snet.conflist.held").rename(d.node.net / "10-k8snet.conflist"),
+    ),
     "plugin missing": Fault("plugins", "no plugin bridge", lambda d: remove(d, "bin/bridge"), lambda d: d.plugin("bridge")),
     "chained plugin missing": Fault("plugins", "no plugin portmap", lengthen_chain, lambda d: d.plugin("portmap")),
     "plugin not executable": Fault("plugins", "bridge cannot be executed", lambda d: d.plugin("bridge", 0o644)),
@@ -366,11 +372,11 @@ def test_healthy_node(doctor: Doctor) -> None:
     assert answer.code == 0, answer.stdout
     told = {line[3:].split()[0]: (line[0], line) for line in answer.stdout.splitlines() if line[0] != " "}
     assert {sign for sign, _ in told.values()} == {"✓", "-"}
-    # Nobody asks the API server here, there is no relay, no delegate, no pool, and no limit.
+    # Nobody asks the API server here, there is no relay, no delegate, no pool, no limit, and no definition for Multus.
     skipped = {name for name, (sign, _) in told.items() if sign == "-"}
     assert skipped == {
         "one-version", "fallback", "delegates", "kubeconfig", "api-server", "rights", "agent-rights", "machine-id", "node-view", "pools",
-        "ipv4-limit",
+        "ipv4-limit", "static-ips",
     } - ({"one-version"} if told["one-version"][0] == "✓" else set())  # fmt: skip
     assert [line for _, line in told.values() if " or " in line] == []
     assert "skipped" in {one["state"] for one in doctor.run("--json").json["checks"]}
@@ -482,7 +488,7 @@ def test_beside_another_cni(doctor: Doctor, multus: str) -> None:
     calico(doctor, "05-calico.conflist")
     annotate(doctor, "172.20.2.0/24")
     definition = {"kind": "NetworkAttachmentDefinition", "metadata": {"name": "net1"}}
-    config = doctor.node.conf("net1", "macvlan", annotation="example.com/net1")
+    config = {**doctor.node.conf("net1", "macvlan", annotation="example.com/net1"), "capabilities": {"ips": True}}
     doctor.write("net1.yaml", json.dumps({**definition, "spec": {"config": json.dumps(config)}}))
     if multus != "none":
         path = doctor.node.net / "05-calico.conflist"
@@ -493,6 +499,23 @@ def test_beside_another_cni(doctor: Doctor, multus: str) -> None:
     (said,) = [one["what"] for one in answer.json["checks"] if one["check"] == "pod-network"]
     assert "k8s-pod-network" in said
     assert "kube-node is not this node's pod network" in said
+
+
+def test_a_definition_without_the_capability(doctor: Doctor) -> None:
+    """A NetworkAttachmentDefinition without the capability `ips` costs pods their second address: it is told of; with it all is well."""
+    annotate(doctor, "172.20.2.0/24")
+    config = doctor.node.conf("net1", "macvlan", annotation="example.com/net1")
+    found = {}
+    for capabilities in (None, {}, {"mac": True}, {"ips": False}, {"ips": True}):
+        spec = {"config": json.dumps({**config, "capabilities": capabilities})}
+        doctor.write("net1.yaml", json.dumps({"kind": "NetworkAttachmentDefinition", "metadata": {"name": "net1"}, "spec": spec}))
+        answer = doctor.run(f"--config={doctor.node.directory}/net1.yaml", "--json").json["checks"]
+        found[json.dumps(capabilities)] = [
+            (one["check"], one["state"], one["advice"]) for one in answer if one["state"] in {"warning", "failure"}
+        ]
+    assert found.pop('{"ips": true}') == []
+    advice = f'add "capabilities": {{"ips": true}} beside "type": "macvlan" in {doctor.node.directory}/net1.yaml'
+    assert all(one == [("static-ips", "warning", advice)] for one in found.values())
 
 
 def test_pods_network_behind_multus(doctor: Doctor) -> None:

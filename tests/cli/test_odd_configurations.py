@@ -202,6 +202,7 @@ def test_a_terminal_of_another_encoding(seeded: SeededNode, encoding: str) -> No
     seeded.view(["10.1.0.0/16"])
     seeded.configure(seeded.conf())
     seeded.hold("k8snet", 100)
+    seeded.hold("k8snet", 40, since=51_200)  # far off, so that a cell is a block
     for command in ("map", "status", "doctor"):
         done = shell(seeded, f"kube-node {command} --cni-config={seeded.net}", PYTHONIOENCODING=encoding)
         assert done.returncode in {0, 1, 2}

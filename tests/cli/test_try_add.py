@@ -72,6 +72,7 @@ def test_old_versions(seeded: SeededNode, version: str) -> None:
 
 def test_no_pod_from_a_container(seeded: SeededNode) -> None:
     """Where only the host's directories are seen, an interface of the host cannot be made; the error says where to go."""
+    (seeded.directory / str(seeded.net)[1:]).mkdir(parents=True)
     answer = seeded.run_command("try-add", "k8snet", "--pod", f"--host-root={seeded.directory}")
     assert answer.code == 2
     assert "run it on the node itself" in answer.stderr

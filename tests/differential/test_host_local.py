@@ -29,12 +29,11 @@ V6 = ["fd00::/125", "fd00::8/126", "fd00:1::/124", "fd00::/64"]
 BAD = ["10.0.0.1/29", "10.0.0.0/31", "fd00::1/64", "fd00::/127", "::ffff:10.0.0.0/120"]
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs/reference/host-local.md"
 LISTED = set(re.findall(r"^\| `([a-z-]+)` \|", DOCUMENT.read_text(), re.MULTILINE))
-OWN = 999  # the reference's code for errors of its own
 IDS = ["c0", "c1", "c2", "c3"]
 
 
 class Said(NamedTuple):
-    """What a plugin answered: exit code, and standard output without what differs by `error-object`, `format` and `front-end`."""
+    """What a plugin answered: exit code, and standard output without what differs by `error-object` and `format`."""
 
     code: int
     answer: dict[str, Any] | None
@@ -45,8 +44,7 @@ def reduced(code: int, stdout: bytes) -> Said:
     if answer and answer.get("dns") == {}:  # 1.1.1 shows it in 1.0.0, too
         del answer["dns"]
     if code and answer:
-        text = answer["msg"].partition(": ::ffff:")[0]  # mapped
-        answer = {"code": answer["code"], "msg": text if answer["code"] == OWN else ""}
+        answer = {"code": answer["code"], "msg": answer["msg"]}
     return Said(code, answer)
 
 
@@ -69,7 +67,8 @@ class Ours:
         self.data_dir = data_dir
 
     def call(self, call: Call) -> Said:
-        return reduced(*skel.run(drop_in.COMMANDS, call.environ, call.stdin(self.data_dir), Log("host-local"), Standalone(call.environ)))
+        host, stdin = Standalone(call.environ), call.stdin(self.data_dir)
+        return reduced(*skel.run(drop_in.COMMANDS, call.environ, stdin, Log("host-local"), host, drop_in.wording))
 
 
 class Call(NamedTuple):

@@ -43,11 +43,11 @@ def test_the_order_of_range_sets() -> None:
         ({"ranges": [[5]]}, "invalid range set 0: a range is a JSON number, not an object"),
         ({"ranges": [[{}]]}, "invalid range set 0: a range without subnet"),
         ({"ranges": [[{**V4, "gateway": "x"}]]}, "invalid range set 0: gateway: invalid IP address x"),
-        ({"ranges": [[{**V4, "gateway": []}]]}, "invalid range set 0: gateway: invalid IP address array"),
+        ({"ranges": [[{**V4, "gateway": []}]]}, "invalid range set 0: gateway is a JSON array, not an address"),
         ({"ranges": [[V4]], "routes": [{}]}, "a route is an object with dst"),
         ({"ranges": [[V4]], "routes": [{"dst": "10.0.0.0/99"}]}, "route: invalid CIDR address: 10.0.0.0/99"),
         ({"ranges": [[V4]], "routes": [{"dst": "10.0.0.0/" + "0" * 5000}]}, "route: invalid CIDR address: 10.0.0.0/000"),
-        ({"ranges": [[V4]], "routes": [{"dst": "0.0.0.0/0", "gw": {}}]}, "gw: invalid IP address object"),
+        ({"ranges": [[V4]], "routes": [{"dst": "0.0.0.0/0", "gw": {}}]}, "gw is a JSON object, not an address"),
         ({"ranges": [[V4]], "routes": [{"dst": "10.0.0.0/8", "mtu": "x"}]}, "route 10.0.0.0/8: mtu is a JSON string, not a whole number"),
         ({"ranges": [[V4]], "routes": [{"dst": "10.0.0.0/8", "mtu": 1.0}]}, "route 10.0.0.0/8: mtu is 1.0, not a whole number of 64 bits"),
         (

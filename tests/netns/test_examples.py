@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 import yaml
 
+from kubenode.cli.install import DEFAULT_CREDENTIALS
+
 if TYPE_CHECKING:
     from podnet import PodNet
     from ways import ActivatedAgent
@@ -42,6 +44,15 @@ def of_multus(path: Path) -> list[Example]:
         Example(document["metadata"]["name"], json.loads(document["spec"]["config"])["name"], document["spec"]["config"])
         for document in documents
     ]
+
+
+def test_definitions_are_as_the_daemonset_leaves_the_node() -> None:
+    """A definition names the kubeconfig that `install` leaves, and passes on every address that a pod asks for."""
+    for path in sorted(EXAMPLES.glob("nad-*.yaml")):
+        for example in of_multus(path):
+            conf = json.loads(example.config)
+            assert conf["ipam"].get("kubeconfig", f"{DEFAULT_CREDENTIALS}/kubeconfig") == f"{DEFAULT_CREDENTIALS}/kubeconfig"
+            assert conf["capabilities"] == {"ips": True}
 
 
 FOUND = [

@@ -94,7 +94,9 @@ def test_errors_before_the_work(embedded: NetworkMaker, view: ViewWriter, lines:
     """An error names pod and network however early it comes, of the drop-in, too."""
     view("10.0.0.0/24")
     answer, (failed,) = lines.of(embedded(plugin), "ADD", **BROKEN[how])
-    assert (answer.code, failed["msg"], failed["details"]) == (1, answer.json["msg"], answer.json["details"])
+    assert (answer.code, failed["code"]) == (1, answer.json["code"])
+    if plugin == "kube-node":  # the drop-in answers in the reference's words
+        assert (failed["msg"], failed["details"]) == (answer.json["msg"], answer.json["details"])
     assert named(failed) == one("ADD")
 
 

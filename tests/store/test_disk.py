@@ -70,9 +70,13 @@ def test_resolv_conf_that_cannot_be_read(binaries: Path, tmp_path: Path, kind: s
 
     error = net.error()
 
-    said = {"missing": "No such file or directory", "directory": "not a regular file"}[kind]
-    assert (error["code"], error["msg"]) == (5, f"resolvConf {path} cannot be read: {said}")
-    assert error["details"] == "name a file such as /etc/resolv.conf as resolvConf, or leave it out"
+    advice = "name a file such as /etc/resolv.conf as resolvConf, or leave it out"
+    missing = f"resolvConf {path} cannot be read: No such file or directory; {advice}"
+    msg, details = {
+        "missing": (f"open {path}: no such file or directory", missing),
+        "directory": (f"resolvConf {path} cannot be read: not a regular file", advice),
+    }[kind]
+    assert (error["code"], error["msg"], error["details"]) == (5, msg, details)
 
 
 def test_another_full_disk(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from kubenode.cni.jsontext import JSONTextError, dumps, loads
 from kubenode.host import cniconfig
 from kubenode.host.datadir import DEFAULT_DATA_DIR
 from kubenode.host.log import ERROR, Log
-from kubenode.plugins import drop_in, host_local, kube_node, node_annotation
+from kubenode.plugins import drop_in, host_local, kube_node, node_annotation, skel
 from kubenode.plugins.skel import Call
 
 if TYPE_CHECKING:
@@ -30,12 +30,13 @@ class Plugin(NamedTuple):
 
     commands: Mapping[str, Command]
     resolve: Callable[[Call], Call]  # to host-local's configuration; raises CNIError
+    wording: Callable[[CNIError], CNIError] = skel.as_it_is
 
 
 PLUGINS = {
     "kube-node": Plugin(kube_node.COMMANDS, kube_node.resolve),
     "node-annotation": Plugin(node_annotation.COMMANDS, node_annotation.resolve),
-    "host-local": Plugin(drop_in.COMMANDS, lambda call: call),
+    "host-local": Plugin(drop_in.COMMANDS, lambda call: call, drop_in.wording),
 }
 LONGEST = 64 << 10  # bytes of a network's configuration that are remembered
 MOST = 1000  # networks remembered; a node has a few

@@ -221,7 +221,8 @@ class Server:
 
     def _run(self, asked: protocol.Asked, host: AgentHost, log: Log) -> tuple[int, bytes]:
         log.begin(asked.environ)
-        return skel.run(PLUGINS[asked.plugin].commands, {**self._environ, **asked.environ}, asked.stdin, log, host)
+        plugin = PLUGINS[asked.plugin]
+        return skel.run(plugin.commands, {**self._environ, **asked.environ}, asked.stdin, log, host, plugin.wording)
 
 
 def _too_late() -> CNIError:

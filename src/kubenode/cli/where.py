@@ -119,8 +119,12 @@ def _require_directories(root: HostRoot) -> None:
         value = context.params.get(name) or ()
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE or name == "host_root":
             for path in filter(None, (value,) if isinstance(value, str) else value):
-                if not os.path.isdir(path if name == "host_root" else root.path(path)):
-                    raise click.UsageError(f"{option} {path}: there is no such directory", context)
+                try:
+                    os.stat((path if name == "host_root" else root.path(path)).rstrip("/") + "/.")
+                except PermissionError:  # it may be there
+                    pass
+                except OSError:
+                    raise click.UsageError(f"{option} {path}: there is no such directory", context) from None
 
 
 def _bin_dir(root: HostRoot) -> str:

@@ -42,14 +42,16 @@ SOURCE_TAKEN = 121
 class CNIError(Exception):
     """What a plugin answers instead of a result (SPEC.md, "Error").
 
-    `msg` names the thing that is wrong and its value; `details` says what to do about it.
+    `msg` names the thing that is wrong and its value; `details` says what to do about it. `reference` is how the reference plugins say it,
+    where those words are others: host-local answers in them under its own name.
     """
 
-    def __init__(self, code: int, msg: str, details: str = "") -> None:
+    def __init__(self, code: int, msg: str, details: str = "", reference: str = "") -> None:
         super().__init__(msg)
         self.code = code
         self.msg = msg
         self.details = details
+        self.reference = reference or msg
 
     def __str__(self) -> str:
         return f"{self.msg} ({self.details})" if self.details else self.msg

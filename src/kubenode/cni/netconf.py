@@ -32,12 +32,21 @@ def decode(stdin: bytes) -> dict[str, JSON]:
         raw = loads(stdin)
     except JSONTextError as error:
         raise CNIError(
-            UNDECODABLE, f"error decoding the network configuration on stdin: {error}", "stdin must be one JSON object"
+            UNDECODABLE,
+            f"error decoding the network configuration on stdin: {error}",
+            "stdin must be one JSON object",
+            f"error unmarshall network config: {error}",
         ) from None
     if not isinstance(raw, dict):
-        raise CNIError(UNDECODABLE, f"the network configuration on stdin is a JSON {json_type(raw)}", "stdin must be one JSON object")
-    found: dict[str, JSON] = keys.canonical(raw, keys.NETWORK)
-    return found
+        found = f"a JSON {json_type(raw)}"
+        raise CNIError(
+            UNDECODABLE,
+            f"the network configuration on stdin is {found}",
+            "stdin must be one JSON object",
+            f"error unmarshall network config: {found}",
+        )
+    known: dict[str, JSON] = keys.canonical(raw, keys.NETWORK)
+    return known
 
 
 def cni_version(raw: dict[str, JSON]) -> str:
@@ -50,27 +59,27 @@ def cni_version(raw: dict[str, JSON]) -> str:
 
 def parse(raw: dict[str, JSON]) -> NetConf:
     """Validate what every command needs. Raises CNIError 7 with all issues at once."""
-    issues = []
     name, ipam = raw.get("name"), raw.get("ipam")
+    issues = {}  # ours, and how the reference says it
     if not name:
-        issues.append("missing network name")
+        issues["missing network name"] = ""
     elif not isinstance(name, str) or not is_name(name):
-        issues.append(f"invalid characters found in network name {name!r}")
+        issues[f"invalid characters found in network name {name!r}"] = "invalid characters found in network name"
     if ipam is None:
-        issues.append("missing ipam")
+        issues["missing ipam"] = "IPAM config missing 'ipam' key"
     elif not isinstance(ipam, dict):
-        issues.append(f"ipam is a JSON {json_type(ipam)}")
+        issues[f"ipam is a JSON {json_type(ipam)}"] = ""
     if issues:
-        raise invalid(issues)
+        first, reference = next(iter(issues.items()))
+        raise invalid(list(issues), reference or first)
     assert isinstance(name, str) and isinstance(ipam, dict)  # noqa: S101, PT018 -- for the type checker
     return NetConf(cni_version(raw), name, ipam, raw)
 
 
-def invalid(issues: list[str]) -> CNIError:
+def invalid(issues: list[str], reference: str = "") -> CNIError:
     """Make the error for a configuration with these issues."""
-    return CNIError(
-        INVALID_NETWORK_CONFIG, "; ".join(issues), "correct the network configuration (/etc/cni/net.d or NetworkAttachmentDefinition)"
-    )
+    advice = "correct the network configuration (/etc/cni/net.d or NetworkAttachmentDefinition)"
+    return CNIError(INVALID_NETWORK_CONFIG, "; ".join(issues), advice, reference)
 
 
 def is_path(text: str) -> bool:

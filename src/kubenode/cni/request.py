@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kubenode.cni.errors import INVALID_ENVIRONMENT, CNIError
+from kubenode.cni.jsontext import dumps
 from kubenode.cni.record import NamedTuple
 
 TYPE_CHECKING = False
@@ -43,7 +44,10 @@ class Request(NamedTuple):
                 pairs[key] = value
             elif pair.strip():
                 raise CNIError(
-                    INVALID_ENVIRONMENT, f"CNI_ARGS: invalid pair {pair!r}", "CNI_ARGS is KEY=VALUE pairs with semicolons between"
+                    INVALID_ENVIRONMENT,
+                    f"CNI_ARGS: invalid pair {pair!r}",
+                    "CNI_ARGS is KEY=VALUE pairs with semicolons between",
+                    f"ARGS: invalid pair {dumps(pair)}",
                 )
         return pairs
 
@@ -79,28 +83,32 @@ def parse(environ: Mapping[str, str]) -> Request:
             f"unknown CNI_COMMAND: {command}" if command else "required env variables [CNI_COMMAND] missing",
             f"CNI_COMMAND must be one of {', '.join(REQUIRED)}",
         )
-    if missing := [name for name in REQUIRED[command] if not environ.get(name)]:
-        raise CNIError(INVALID_ENVIRONMENT, f"required env variables [{','.join(missing)}] missing", f"CNI_COMMAND is {command}")
-
     container_id, ifname = environ.get("CNI_CONTAINERID", ""), environ.get("CNI_IFNAME", "")
-    wrong = []
-    if "CNI_CONTAINERID" in REQUIRED[command] and not is_name(container_id):
-        wrong.append(f"CNI_CONTAINERID {container_id!r}: invalid characters in containerID")
-    if "CNI_IFNAME" in REQUIRED[command] and (problem := _ifname_problem(ifname)):
-        wrong.append(f"CNI_IFNAME {ifname!r}: {problem}")
+    problems = []
+    if container_id and "CNI_CONTAINERID" in REQUIRED[command] and not is_name(container_id):
+        problems.append(("CNI_CONTAINERID", "invalid characters in containerID"))
+    if ifname and "CNI_IFNAME" in REQUIRED[command] and (problem := _ifname_problem(ifname)):
+        problems.append(("CNI_IFNAME", problem))
     if command == "ADD" and has_control(ifname):  # a DEL of what older versions have given must go on
-        wrong.append(f"CNI_IFNAME {ifname!r}: interface name contains control characters")
+        problems.append(("CNI_IFNAME", "interface name contains control characters"))
     if command == "ADD" and any("\ud800" <= character <= "\udfff" for character in ifname):
-        wrong.append(f"CNI_IFNAME {ifname!r}: interface name is not UTF-8")
+        problems.append(("CNI_IFNAME", "interface name is not UTF-8"))
+    wrong = [f"{variable} {environ[variable]!r}: {problem}" for variable, problem in problems]
+    reference = [problem for _, problem in problems]
+    if missing := [name for name in REQUIRED[command] if not environ.get(name)]:
+        wrong.append(f"required env variables [{','.join(missing)}] missing")
+        needed = missing if environ.get("CNI_PATH") else [*missing, "CNI_PATH"]
+        reference.append(f"required env variables [{','.join(needed)}] missing")
     if wrong:
-        raise CNIError(INVALID_ENVIRONMENT, "; ".join(wrong), "the container runtime must send valid names")
+        advice = f"the container runtime must send these to {command}; interface names have {IFNAME_LENGTH} bytes at most"
+        raise CNIError(INVALID_ENVIRONMENT, "; ".join(wrong), advice, reference[0])
     path = tuple(directory for directory in environ.get("CNI_PATH", "").split(":") if directory)
     return Request(command, container_id, environ.get("CNI_NETNS", ""), ifname, environ.get("CNI_ARGS", ""), path)
 
 
 def _ifname_problem(ifname: str) -> str:
     if len(ifname.encode(errors="surrogatepass")) > IFNAME_LENGTH:
-        return f"interface name is too long, more than {IFNAME_LENGTH} bytes"
+        return "interface name is too long"
     if ifname in {".", ".."}:
         return "interface name is . or .."
     if any(character in "/:" or character.isspace() for character in ifname):

@@ -18,13 +18,34 @@ def at_least(version: str, other: str) -> bool:
 def require(version: str, command: str) -> None:
     """Raise CNIError 1 where this version is unknown or does not have this command."""
     if version not in SUPPORTED:
-        raise CNIError(INCOMPATIBLE_VERSION, f'incompatible CNI version "{version}"', f"cniVersion must be one of {', '.join(SUPPORTED)}")
+        raise CNIError(
+            INCOMPATIBLE_VERSION,
+            f'incompatible CNI version "{version}"',
+            f"cniVersion must be one of {', '.join(SUPPORTED)}",
+            _as_libcni_says(version, command),
+        )
     if command in SINCE and not at_least(version, SINCE[command]):
         raise CNIError(
             INCOMPATIBLE_VERSION,
             f"config version {version} does not allow {command}",
             f"{command} needs cniVersion {SINCE[command]} or newer",
+            _as_libcni_says(version, command),
         )
+
+
+def _as_libcni_says(version: str, command: str) -> str:
+    """Return how libcni refuses a version (its `skel.go`): message, semicolon, details."""
+    if command in SINCE and version.replace(".", "").isdecimal():
+        if _order(version) < _order(SINCE[command]):
+            return f"config version does not allow {command}"
+        if _order(version) > _order(LATEST):
+            return f"plugin version does not allow {command}"
+    supported = '" "'.join(SUPPORTED)
+    return f'incompatible CNI versions; config is "{version}", plugin supports ["{supported}"]'
+
+
+def _order(version: str) -> list[int]:
+    return [*[int(part) if part.isdecimal() else -1 for part in version.split(".")], 0, 0][:3]
 
 
 def answer(asked: str) -> dict[str, str | list[str]]:

@@ -107,7 +107,7 @@ def read(directory: str) -> list[File]:
 def parse(path: str, text: bytes) -> tuple[Network, ...]:
     """Return the networks of a file that is to have this path. Raises RefusedError where the runtime would not take it, OSError."""
     if not path.endswith(SUFFIXES):
-        raise RefusedError(f"its name ends in none of {', '.join(SUFFIXES)}", "give it such a name")
+        raise RefusedError(f"its name ends in none of {', '.join(SUFFIXES)}", "rename it")
     try:
         content = loads(text)
     except JSONTextError as error:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from kubenode.cni.errors import INVALID_ENVIRONMENT, CNIError
+from kubenode.cni.jsontext import dumps
 from kubenode.cni.netconf import invalid, is_path, json_type
 from kubenode.cni.record import NamedTuple
 from kubenode.cni.versions import at_least
 from kubenode.ipam.address import BITS, Address, parse_address, parse_cidr
-from kubenode.ipam.ranges import Range, RangeError, RangeSet, Subnet, check_overlap, make_range, make_set, parse_subnet
+from kubenode.ipam.ranges import Range, RangeError, RangeSet, Subnet, UnreadableError, check_overlap, make_range, make_set, parse_subnet
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 NUMBERS_OF_ROUTE = ("mtu", "advmss", "priority", "table", "scope")
 LARGEST = 1 << 63  # one more than a number of 64 bits can be
+NO_ADDRESS = "cannot understand ip: IP <nil> not v4 nor v6"  # in the reference's words
 MOST_RANGES = 256  # of all range sets together; each is compared with each
 MOST = 1000  # entries of any other list
 READY, ERROR = "ready", "error"  # what STATUS answers where all addresses are used up
@@ -43,7 +45,7 @@ def load(netconf: NetConf, args: Mapping[str, str]) -> IPAMConfig:
         routes = tuple(_route(route) for route in _array(ipam, "routes"))
         exclude = tuple(_exclusion(text) for text in _array(ipam, "exclude"))
     except RangeError as error:
-        raise invalid([str(error)]) from None
+        raise invalid([str(error)], error.reference) from None
     if not sets:
         raise invalid(["no IP ranges specified"])
     versions = [range_set.version for range_set in sets]
@@ -80,7 +82,7 @@ def _range_sets(netconf: NetConf) -> tuple[RangeSet, ...]:
         try:
             sets.append(make_set(index, [_range(value) for value in ranges]))
         except RangeError as error:
-            raise RangeError(f"invalid range set {index}: {error}") from None
+            raise error.within(f"invalid range set {index}") from None
     return tuple(sets)
 
 
@@ -88,8 +90,10 @@ def _range(value: JSON) -> Range:
     if not isinstance(value, dict):
         raise RangeError(f"a range is a JSON {json_type(value)}, not an object")
     subnet = value.get("subnet")
+    if subnet is None:
+        raise RangeError("a range without subnet", "IP <nil> not v4 nor v6")
     if not isinstance(subnet, str):
-        raise RangeError(f"subnet is a JSON {json_type(subnet)}, not a string" if subnet is not None else "a range without subnet")
+        raise RangeError(f"subnet is a JSON {json_type(subnet)}, not a string")
     return make_range(parse_subnet(subnet), *[_optional_address(value, key) for key in ("rangeStart", "rangeEnd", "gateway")])
 
 
@@ -97,26 +101,39 @@ def _optional_address(value: Mapping[str, JSON], key: str) -> Address | None:
     return None if value.get(key) in (None, "") else _address(value[key], key)
 
 
-def _address(text: JSON, where: str) -> Address:
-    address = parse_address(text) if isinstance(text, str) else None
+def _address(text: JSON, key: str) -> Address:
+    if not isinstance(text, str):
+        raise RangeError(f"{key} is a JSON {json_type(text)}, not an address")
+    address = parse_address(text)
     if address is None:
-        raise RangeError(f"{where}: invalid IP address {text if isinstance(text, str) else json_type(text)}")
+        raise UnreadableError(f"{key}: invalid IP address {text}", f"invalid IP address: {text}")
     return address
 
 
 def _requested(netconf: NetConf, args: Mapping[str, str]) -> tuple[Address, ...]:
     """Return what was asked for; a prefix length is of no meaning. Where `args` says it, CNI_ARGS is ignored (CONVENTIONS.md)."""
     texts = list(_array(_object(_object(netconf.raw, "args"), "cni"), "ips"))
-    if not texts and args.get("IP"):
-        address = parse_address(args["IP"].partition("/")[0])
-        if address is None:
-            raise CNIError(INVALID_ENVIRONMENT, f"CNI_ARGS: invalid IP address {args['IP']}", "IP is one address to give to the pod")
-        texts = [str(address)]
+    try:
+        if not texts and args.get("IP"):
+            texts = [str(_requested_address(args["IP"]))]
+    except RangeError as error:
+        reference = f"ARGS: error parsing value of pair {dumps('IP=' + args['IP'])}: {error.reference}"
+        raise CNIError(INVALID_ENVIRONMENT, f"CNI_ARGS: {error}", "IP is one address to give to the pod", reference) from None
     texts += _array(_object(netconf.raw, "runtimeConfig"), "ips")
     try:
-        return tuple(_address(text.partition("/")[0] if isinstance(text, str) else text, "requested ips") for text in texts)
+        return tuple(_requested_address(text) for text in texts)
     except RangeError as error:
-        raise invalid([str(error)]) from None
+        raise invalid([f"requested ips: {error}"], error.reference) from None
+
+
+def _requested_address(value: JSON) -> Address:
+    """Read an address, and its prefix length where it has one. Raises RangeError."""
+    if not isinstance(value, str):
+        raise RangeError(f"a JSON {json_type(value)} is no address")
+    found = (parse_cidr(value) or (None,))[0] if "/" in value else parse_address(value)
+    if found is None:
+        raise UnreadableError(f"invalid IP address {value}", f"invalid IP address {value}" if value else NO_ADDRESS)
+    return found
 
 
 def _route(value: JSON) -> dict[str, JSON]:
@@ -124,7 +141,7 @@ def _route(value: JSON) -> dict[str, JSON]:
         raise RangeError("a route is an object with dst, a string in CIDR notation")
     dst = parse_cidr(value["dst"])
     if dst is None:
-        raise RangeError(f"route: invalid CIDR address: {value['dst']}")
+        raise UnreadableError(f"route: invalid CIDR address: {value['dst']}", f"invalid CIDR address: {value['dst']}")
     route: dict[str, JSON] = {"dst": f"{dst[0]}/{dst[1]}"}
     if gateway := _optional_address(value, "gw"):
         route["gw"] = str(gateway)

@@ -14,7 +14,25 @@ MINIMUM_HOST_BITS = 2  # network, gateway, broadcast and one to give
 
 
 class RangeError(ValueError):
-    """A subnet, range or range set that cannot be used; the message is for the operator."""
+    """A subnet, range or range set that cannot be used; the message is for the operator.
+
+    `reference` is how host-local says it, where those words are others.
+    """
+
+    def __init__(self, text: str, reference: str = "") -> None:
+        super().__init__(text)
+        self.reference = reference or text
+
+    def within(self, where: str) -> RangeError:
+        """Return the same with the place where it is."""
+        return RangeError(f"{where}: {self}", f"{where}: {self.reference}")
+
+
+class UnreadableError(RangeError):
+    """A text that is no address or network. Host-local decodes all of its configuration at once, and does not say where one was."""
+
+    def within(self, where: str) -> RangeError:
+        return UnreadableError(f"{where}: {self}", self.reference)
 
 
 class Subnet(NamedTuple):
@@ -78,11 +96,12 @@ def parse_subnet(text: str) -> Subnet:
     """Read CIDR notation of a network to allocate from. Raises RangeError."""
     found = parse_cidr(text)
     if found is None:
-        raise RangeError(f"invalid CIDR address: {text}")
+        raise UnreadableError(f"invalid CIDR address: {text}")
     address, prefix = found
     if ":" in text and address.version == 4:  # noqa: PLR2004 -- the IP version
         raise RangeError(
-            f"IPNet IP and Mask version mismatch: {text} is an IPv4-mapped IPv6 network ({Address(6, MAPPED)}/96); write it as IPv4"
+            f"IPNet IP and Mask version mismatch: {text} is an IPv4-mapped IPv6 network ({Address(6, MAPPED)}/96); write it as IPv4",
+            "IPNet IP and Mask version mismatch",
         )
     host_bits = BITS[address.version] - prefix
     network = address.number >> host_bits << host_bits

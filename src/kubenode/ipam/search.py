@@ -44,7 +44,8 @@ class Search:
             turn, last = self._last_reserved(range_set)
             allocation = self._next(range_set, last) if request is None else self._requested(range_set, request)
         except CNIError as error:
-            raise CNIError(error.code, f"failed to allocate for range {range_set.id}: {error.msg}", error.details) from None
+            where = f"failed to allocate for range {range_set.id}"
+            raise CNIError(error.code, f"{where}: {error.msg}", error.details, f"{where}: {error.reference}") from None
         self._turns[turn] = allocation.address
         return allocation
 

@@ -5,7 +5,7 @@ docs/reference/host-local.md lists what is different, and the differential tests
 
 from __future__ import annotations
 
-from kubenode.cni.errors import IO_FAILURE, NOT_AVAILABLE, TRY_AGAIN_LATER, UNKNOWN_CONTAINER, CNIError
+from kubenode.cni.errors import INCOMPATIBLE_VERSION, IO_FAILURE, NOT_AVAILABLE, TRY_AGAIN_LATER, CNIError
 from kubenode.cni.netconf import is_path
 from kubenode.plugins import delegation, host_local
 
@@ -16,6 +16,19 @@ if TYPE_CHECKING:
 ANY = 999  # the one code that the reference has for errors of its own
 
 
+def wording(error: CNIError) -> CNIError:
+    """Return an error in the reference's words, ours in `details`; programs and test suites compare those.
+
+    A version is refused as libcni does it, details included: the suites of the CNI project's plugins compare all of that.
+    """
+    if error.code == INCOMPATIBLE_VERSION:
+        msg, _, details = error.reference.partition("; ")
+        return CNIError(error.code, msg, details)
+    if error.reference == error.msg:
+        return error
+    return CNIError(error.code, error.reference, f"{error.msg}; {error.details}")
+
+
 def _as_reference(command: Command) -> Command:
     def run(call: Call) -> bytes:
         try:
@@ -23,8 +36,7 @@ def _as_reference(command: Command) -> Command:
         except CNIError as error:
             if error.code in {NOT_AVAILABLE, IO_FAILURE, TRY_AGAIN_LATER}:  # the reference waits for ever
                 raise
-            prefix = "host-local: " if error.code == UNKNOWN_CONTAINER else ""
-            raise CNIError(ANY, prefix + error.msg, error.details) from None
+            raise CNIError(ANY, error.msg, error.details, error.reference) from None
 
     return run
 

@@ -109,6 +109,7 @@ def cmd_check(call: Call) -> bytes:
             UNKNOWN_CONTAINER,
             f"Failed to find address added by container {attachment.container_id}",
             f"nothing is reserved for its interface {attachment.ifname}: the pod must be created anew",
+            f"host-local: Failed to find address added by container {attachment.container_id}",
         )
     if missing := [
         text for text in _previous_addresses(call.netconf, attachment.ifname) if parse_address(text.partition("/")[0]) not in mine
@@ -254,7 +255,10 @@ def _dns(call: Call, resolv_conf: str) -> dict[str, object]:
         text = files.read_exactly(call.host.permitted.here(resolv_conf), resolvconf.LARGEST)
     except OSError as error:
         problem = f"resolvConf {resolv_conf} cannot be read: {error.strerror}"
-        raise OutOfReachError(IO_FAILURE, problem, "name a file such as /etc/resolv.conf as resolvConf, or leave it out") from None
+        advice = "name a file such as /etc/resolv.conf as resolvConf, or leave it out"
+        said = os.strerror(error.errno or 0)
+        reference = f"open {resolv_conf}: {said.lower()}" if said == error.strerror else ""  # else it is ours, of what we do not read
+        raise OutOfReachError(IO_FAILURE, problem, advice, reference) from None
     return resolvconf.parse(text.decode(errors="replace"))
 
 

@@ -76,8 +76,23 @@ class Call(NamedTuple):
     host: Host
 
 
-def run(commands: Mapping[str, Command], environ: Mapping[str, str], stdin: bytes, log: Log, host: Host) -> tuple[int, bytes]:
-    """Carry out one call: return its exit code and what belongs on stdout. Raises nothing but what ends a process."""
+def as_it_is(error: CNIError) -> CNIError:
+    """Return an error as it was raised, which is how most plugins answer."""
+    return error
+
+
+def run(
+    commands: Mapping[str, Command],
+    environ: Mapping[str, str],
+    stdin: bytes,
+    log: Log,
+    host: Host,
+    wording: Callable[[CNIError], CNIError] = as_it_is,
+) -> tuple[int, bytes]:
+    """Carry out one call: return its exit code and what belongs on stdout. Raises nothing but what ends a process.
+
+    `wording` makes of an error what the plugin answers; the log has it as it is.
+    """
     cni_version = versions.LATEST
     data_dir = ""
     try:
@@ -103,14 +118,14 @@ def run(commands: Mapping[str, Command], environ: Mapping[str, str], stdin: byte
         return NOT_HERE, b""
     except CNIError as error:
         log.error(error.msg, code=error.code, details=error.details)
-        return _failed(host, error, cni_version)
+        return _failed(host, error, wording(error).as_object(cni_version))
     except OSError as error:
         # A system that is read-only to an agent, or closed, or that gives it no more files, need not be so to the runtime's plugin. What an
         # ADD has reserved is released by now, or it is an ADD twice to whoever comes next, which gives nothing.
         text = f"{error.strerror or error}: {error.filename}" if error.filename else str(error)
         failure = OutOfReachError(IO_FAILURE, text, _advice(error, host, data_dir))
         log.error(failure.msg, code=failure.code, details=failure.details)
-        return _failed(host, failure, cni_version)
+        return _failed(host, failure, failure.as_object(cni_version))
     except Exception as error:  # noqa: BLE001 -- the runtime needs an error object, also for our own faults
         import traceback  # only ever needed here
 
@@ -133,10 +148,10 @@ def _require_bounds(stdin: bytes) -> None:
         raise netconf.invalid([f"the network configuration has {len(stdin)} bytes, more than {LONGEST}"])
 
 
-def _failed(host: Host, error: CNIError, cni_version: str) -> tuple[int, bytes]:
+def _failed(host: Host, error: CNIError, shown: Mapping[str, object]) -> tuple[int, bytes]:
     """Return a failed call's exit code and stdout. An agent leaves to others what it cannot reach."""
     here = host.execs or not isinstance(error, OutOfReachError)
-    return 1 if here else NOT_HERE, answer(error.as_object(cni_version))
+    return 1 if here else NOT_HERE, answer(shown)
 
 
 def answer(value: Mapping[str, object]) -> bytes:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from kubenode.cni import keys
-from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
+from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError, OutOfReachError
 from kubenode.host.datadir import DEFAULT_DATA_DIR
 from kubenode.host.sources import Sources
 from kubenode.inspection.doctor import hostnet
@@ -41,10 +42,19 @@ def valid(facts: Facts) -> Iterator[Finding]:
             rehearse(facts.place, one, facts.fresh)
         except CNIError as error:
             told = f"network {one.name} in {one.path}: {error.msg}"
-            yield skipped(told, error.details) if error.code == TRY_AGAIN_LATER else failure(told, error.details or f"correct {one.path}")
+            if error.code == TRY_AGAIN_LATER or (isinstance(error, OutOfReachError) and not _is_mounted(facts, one)):
+                yield skipped(told, error.details)
+            else:
+                yield failure(told, error.details or f"correct {one.path}")
     for network in facts.networks:
         if network.problem is None:
             yield ok(f"{network.name}: {', '.join(str(one.subnet) for one in _ranges(network))} by {network.source}")
+
+
+def _is_mounted(facts: Facts, one: Configured) -> bool:
+    """Say whether what a configuration names on the host is what is seen from here, which in a container it need not be."""
+    named = [one.ipam.get("dataDir") or DEFAULT_DATA_DIR, one.ipam.get("resolvConf") or DEFAULT_DATA_DIR]
+    return all(facts.place.root.is_mounted(str(path)) for path in named)
 
 
 def families(facts: Facts) -> Iterator[Finding]:
@@ -185,6 +195,19 @@ def default_gateway(facts: Facts) -> Iterator[Finding]:
             yield warning(
                 f"network {one.name} in {one.path} is a secondary one and has isDefaultGateway true: it takes the default route of pods",
                 "remove isDefaultGateway there (isGateway gives the bridge its address all the same); routes to it belong into ipam.routes",
+            )
+
+
+def static_ips(facts: Facts) -> Iterator[Finding]:
+    """See that a definition for Multus passes on all addresses that a pod asks for."""
+    definitions = [one for one in facts.configured if one.path in facts.place.configs and facts.is_secondary(one)]
+    if not definitions:
+        yield skipped("no definition for Multus is given: --config=FILE names one")
+    for one in definitions:
+        if (one.raw.get("capabilities") or {}).get("ips") is not True:
+            yield warning(
+                f"network {one.name} in {one.path} has no capability ips: of addresses a pod asks for Multus passes on the first alone",
+                f'add "capabilities": {{"ips": true}} beside "type": {json.dumps(one.raw.get("type"))} in {one.path}',
             )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
+from kubenode.host import held
 from kubenode.inspection.doctor.finding import Finding, failure, ok, skipped, warning
 from kubenode.inspection.networks import RESOLVE
 
@@ -34,11 +36,17 @@ def cni_config(facts: Facts) -> Iterator[Finding]:
 def pod_network(facts: Facts) -> Iterator[Finding]:
     """See whose network the runtime connects every pod to, and that none of ours is meant for that and passed over."""
     directory, found = facts.place.config_dir, facts.pods_network
-    if not facts.configured:
+    waiting = ", ".join(os.path.basename(path) for path in held.waiting(facts.place.root.path(directory)))
+    if not facts.configured and not waiting:
         advice = f"write one, such as examples/10-k8snet.conflist, to {directory}; or name secondary networks' by --config"
         yield failure(f"no network with {', '.join(RESOLVE)} in {directory}", advice)
     if found is None:
-        if facts.configured:
+        if waiting:
+            yield failure(
+                f"{waiting} in {directory} waits for the agent: the runtime has no network until then",
+                "see why the agent is not ready: kubectl -n kube-system logs daemonset/kube-node -c agent",
+            )
+        elif facts.configured:
             yield skipped(f"there is no network configuration in {directory}, so this runtime connects no pod")
         return
     file, network = found
