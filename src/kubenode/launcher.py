@@ -75,6 +75,7 @@ def _run(
 ) -> NoReturn:
     gc.disable()  # the process ends before there is garbage worth collecting
     log = Log(name)
+    log.begin(environ)
     try:
         signal(SIGALRM, _end)
         if name != "host-local":  # the reference has no deadline, and there is nothing but the lock to wait for
@@ -83,6 +84,7 @@ def _run(
         setitimer(ITIMER_REAL, 0)
     except CNIError as error:  # of stdin; or the deadline again, while something was being answered
         setitimer(ITIMER_REAL, 0)
+        log.error(error.msg, code=error.code, details=error.details)
         exit_code, stdout = 1, skel.answer(error.as_object(versions.LATEST))
     try:
         files.write_all(1, stdout)

@@ -56,11 +56,9 @@ def dropped(agent: AgentProcess) -> float:
 
 
 def serves(agent: AgentProcess, netconf: NetConfMaker, data_dir: Path) -> None:
-    """See that a pod's life takes no longer than ever, and that others can have the lock."""
+    """See that a pod's life goes on within a call's deadline, and that others can have the lock."""
     for command in ("ADD", "DEL"):
-        begin = time.monotonic()
         assert agent.ask("kube-node", command, netconf()).code == 0
-        assert time.monotonic() - begin < SOON
         with (data_dir / "net/lock").open() as lock:
             eventually(partial(has, lock.fileno()), "the lock is held", SOON)
 
@@ -134,13 +132,11 @@ def test_without_an_agent(tmp_path: Path, run_dir: Path, node_file: Path, netcon
         done = subprocess.run(shell, input=stdin, env=environment(command), stdout=subprocess.PIPE, stderr=writer, check=False, timeout=60)
         return done.returncode, json.loads(done.stdout or b"{}")
 
-    begin = time.monotonic()
     exit_code, result = call("ADD")
     assert (exit_code, len(result.get("ips", ()))) == (0, 2)  # type: ignore[arg-type]
     exit_code, error = call("ADD", annotation="none")
     assert (exit_code, error["code"]) == (1, 107)
     assert call("DEL") == (0, {})
-    assert time.monotonic() - begin < 3 * SOON
     assert [path.name for path in (data_dir / "net").iterdir() if path.name[0].isdigit()] == []
     os.close(writer)
     if how != "gone":

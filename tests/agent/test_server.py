@@ -6,7 +6,6 @@ import fcntl
 import json
 import os
 import socket
-import statistics
 import subprocess
 import sys
 import threading
@@ -179,17 +178,16 @@ def test_a_locked_store_stalls_its_network_alone(agent: AgentProcess, netconf: N
     with locked(data_dir / "net"):
         threads = [threading.Thread(target=add, args=(f"c{number}",)) for number in range(3)]
         begin = time.monotonic()
-        waits: list[float] = []
+        answered = 0
         for thread in threads:
             thread.start()
         while any(thread.is_alive() for thread in threads):
-            asked = time.monotonic()
             assert agent.ask("kube-node", "STATUS", netconf(name="other")).code == 0
-            waits.append(time.monotonic() - asked)
+            answered += 1
             time.sleep(0.2)
         took = time.monotonic() - begin
     assert 11 < took < PATIENCE
-    assert statistics.median(waits) < 2
+    assert answered > 3  # one would be, where it waited with them
     assert [(told.code, told.json["code"], told.json["msg"]) for _, told in answers] == [(1, 11, "not done within 12 s")] * 3
     assert agent.ask("kube-node", "ADD", netconf(), container_id="after").addresses == ["10.1.0.3", "fd01::3"]
     assert reserved(data_dir / "net") == ["10.1.0.2", "10.1.0.3", "fd01::2", "fd01::3"]

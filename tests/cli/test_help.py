@@ -40,6 +40,34 @@ def test_examples(name: str) -> None:
         command.make_context(name, arguments, parent=CONTEXT, resilient_parsing=False)
 
 
+def said(*words: str) -> tuple[int, str]:
+    """Return a command line's exit code and all that it says."""
+    done = subprocess.run([KUBE_NODE, *words], capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", ["", *COMMANDS])
+def test_help_as_a_command(name: str) -> None:
+    """`help` and `help COMMAND` say what --help says."""
+    assert said("help", *name.split()) == said(*name.split(), "--help")
+    assert said("help", *name.split())[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [
+        ("statsu", "'status'"), ("doctr --quiet", "'doctor'"), ("help tryadd", "'try-add'"), ("status --netwrk=x", "'--network'"),
+        ("gc --dryrun", "'--dry-run'"),
+    ],
+)  # fmt: skip
+def test_did_you_mean(line: str, meant: str) -> None:
+    """Of a command or an option that is mistyped the error says what may have been meant."""
+    code, text = said(*line.split())
+    assert code == 2
+    assert f"Did you mean {meant}?" in text
+    assert "Did you mean" not in said("zzz")[1]
+
+
 def test_commands_fit_on_a_line() -> None:
     """The list of commands says of each what it is for, uncut at 80 columns."""
     shown = subprocess.run([KUBE_NODE, "--help"], capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "80"}).stdout

@@ -77,6 +77,21 @@ def test_pictures(seeded: SeededNode, tmp_path: Path) -> None:
     assert "10.1.0.0/24" in wrong.stderr
 
 
+def test_the_node_is_named(seeded: SeededNode, tmp_path: Path) -> None:
+    """A picture says of which Node it is, in each form: it is sent to others. Where that is unknown nothing is said."""
+    conf = seeded.conf()
+    seeded.configure(conf)
+    assert "k8snet  10.1.0.0/24 on worker-1" in seeded.run_command("map").stdout
+    assert {one["node"] for one in json.loads(seeded.run_command("map", "-o", "json").stdout)} == {"worker-1"}
+    for option in ("svg", "html"):
+        seeded.run_command("map", f"--{option}={tmp_path}/map")
+        assert "on worker-1" in (tmp_path / "map").read_text()
+    conf["ipam"] = {"type": "host-local", "dataDir": str(seeded.networks), "subnet": "10.1.0.0/24"}
+    seeded.configure(conf)
+    (seeded.run / "node.json").unlink()
+    assert "k8snet  10.1.0.0/24\n" in seeded.run_command("map").stdout
+
+
 class Page(HTMLParser):
     """What a page says: its elements, the titles of its cells, what it would load from elsewhere, what is not closed."""
 

@@ -83,12 +83,14 @@ def test_one_family(network: NetworkMaker, kubeconfig: str, addresses: list[str]
 
 
 @pytest.mark.usefixtures("node")
-def test_no_kubeconfig(network: NetworkMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without any kubeconfig the error says where one was looked for."""
+def test_no_kubeconfig(network: NetworkMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    """Without any kubeconfig the error says where one was looked for, and by what to name one: an agent reads no ipam for that."""
     monkeypatch.setenv("HOME", str(tmp_path))
     error = network().error()
     assert (error["code"], error["msg"]) == (101, "no kubeconfig found")
-    for place in ("ipam.kubeconfig", "$KUBECONFIG", "service account", f"{tmp_path}/.kube/config"):
+    option = "the agent's --kubeconfig" if way == "relay" else "ipam.kubeconfig"
+    assert error["details"].endswith(f"name one by {option}")
+    for place in (option, "$KUBECONFIG", "service account", f"{tmp_path}/.kube/config"):
         assert place in error["details"]
 
 

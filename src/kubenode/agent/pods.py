@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from kubenode.cni.errors import FORBIDDEN, CNIError
 from kubenode.kube.client import ApiServer, within
 from kubenode.kube.refusal import RefusedError
+from kubenode.kube.sources import AGENTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,7 +33,7 @@ class ApiPods:
     def __init__(self, kubeconfig: str, environ: Mapping[str, str], node: Callable[[], str], observer: Observer) -> None:
         self._node = node
         self._observer = observer
-        self._server = self._counted("get", lambda: ApiServer(kubeconfig or None, environ, TIMEOUT * SINGLE_WAIT))
+        self._server = self._counted("get", lambda: ApiServer(kubeconfig or None, environ, TIMEOUT * SINGLE_WAIT, option=AGENTS))
 
     def pod(self, namespace: str, name: str) -> dict[str, Any] | None:
         """Return a pod; None where the API server says that there is none. Raises CNIError where it does not say."""

@@ -91,7 +91,8 @@ class Attached(NamedTuple):
     def told(self) -> dict[str, Any]:
         """Return it as a log line has it."""
         ids = {"network": self.network, "containerID": self.attachment.container_id, "ifname": self.attachment.ifname}
-        return {**ids, "pod": "/".join(self.pod), "netns": self.netns}
+        pod = {"pod": "/".join(self.pod)} if all(self.pod) else {}
+        return {**ids, **pod, "netns": self.netns}
 
 
 class Reclaimer:

@@ -213,22 +213,20 @@ class Server:
                 raise _too_late()
 
         command = asked.environ.get("CNI_COMMAND", "")
+        log = self._log.of(asked.plugin)
         with self._host(before, keep=command in {"ADD", "DEL"}) as host:
-            status, stdout = self._run(asked, host)
+            status, stdout = self._run(asked, host, log)
             if not connection.answer(status, stdout) and status == 0 and command == "ADD":
-                self._take_back(asked, host)
+                log.warning("nobody waits for an ADD's addresses any more: releasing them")
+                self._run(asked._replace(environ={**asked.environ, "CNI_COMMAND": "DEL"}), host, log)
         self._observer.called(asked.plugin, command, status, stdout, connection.age())
         if status == 0 and command in {"ADD", "STATUS"}:
             self._networks.met(asked.plugin, asked.stdin)
 
-    def _run(self, asked: protocol.Asked, host: AgentHost) -> tuple[int, bytes]:
-        log = self._log.of(asked.plugin)
+    def _run(self, asked: protocol.Asked, host: AgentHost, log: Log) -> tuple[int, bytes]:
+        log.begin(asked.environ)
         plugin = PLUGINS[asked.plugin]
         return skel.run(plugin.commands, {**self._environ, **asked.environ}, asked.stdin, log, host, plugin.wording)
-
-    def _take_back(self, asked: protocol.Asked, host: AgentHost) -> None:
-        self._log.warning("nobody waits for an ADD's addresses any more: releasing them", containerID=asked.environ.get("CNI_CONTAINERID"))
-        self._run(asked._replace(environ={**asked.environ, "CNI_COMMAND": "DEL"}), host)
 
 
 def _too_late() -> CNIError:

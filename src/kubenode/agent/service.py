@@ -28,7 +28,7 @@ from kubenode.host.nodeview import NodeView
 from kubenode.host.permitted import Permitted
 from kubenode.host.root import HostRoot
 from kubenode.kube import node
-from kubenode.kube.sources import SERVICE_ACCOUNT
+from kubenode.kube.sources import AGENTS, SERVICE_ACCOUNT
 from kubenode.plugins import nodes, skel
 from kubenode.version import VERSION
 
@@ -148,6 +148,7 @@ class Agent:
                 guesses=self._own.guesses(),
                 machine_id=identity.host_machine_id(self._root),
                 complain=self._log.error,
+                option=AGENTS,
             ),
             connect=lambda: AsyncNodes(kubeconfig or None, environ, API_TIMEOUT),
             publish=self._own.publish,

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kubenode.cli import where
+from kubenode.cli.output import with_output
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from kubenode.cli.output import Output
     from kubenode.inspection.doctor.finding import Result
     from kubenode.inspection.place import Place
 
@@ -41,12 +43,12 @@ def _misuse() -> Iterator[None]:
 
 
 @click.command("doctor", cls=Doctor, short_help="What is wrong with this node, and what to do.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+@with_output
 @click.option("--quiet", "-q", is_flag=True, help="Only what is wrong.")
 @where.BIN_DIR
 @where.KUBECONFIG
 @where.place_alone
-def command(place: Place, *, as_json: bool, quiet: bool) -> int:
+def command(place: Place, output: Output, *, quiet: bool) -> int:
     r"""Check this node, from the plugins to the last reservation, and say what to do.
 
     Each check is told by name, with ✓, ! or ✗, or with - where it was skipped, and why. The exit code says the worst: 0 all is well,
@@ -57,17 +59,16 @@ def command(place: Place, *, as_json: bool, quiet: bool) -> int:
       kube-node doctor
       kube-node doctor --quiet
       kube-node doctor --config=net1.yaml --config=net2.yaml
-      kube-node doctor --kubeconfig=/etc/kubernetes/kubelet.conf --json
+      kube-node doctor --kubeconfig=/etc/kubernetes/kubelet.conf -o yaml
     """
-    from kubenode.cli import screen
     from kubenode.inspection.doctor.facts import Facts
     from kubenode.inspection.doctor.finding import State
     from kubenode.inspection.doctor.registry import examine
 
     results = list(examine(Facts(place)))
     worst = max([State.OK, *(one.finding.state for one in results)])
-    if as_json:
-        screen.dump({"worst": worst.name.lower(), "checks": [_json(one) for one in results]})
+    if output.is_object:
+        output.dump({"worst": worst.name.lower(), "checks": [_object(one) for one in results]})
     else:
         _show([one for one in results if one.finding.state > State.OK or not quiet])
     return int(worst)
@@ -95,7 +96,7 @@ def _show(results: list[Result]) -> None:
     out.print(table)
 
 
-def _json(one: Result) -> dict[str, str]:
+def _object(one: Result) -> dict[str, str]:
     finding = one.finding
     told = {"check": one.check, "state": finding.state.name.lower(), "what": finding.what}
     return {**told, **({"advice": finding.advice} if finding.advice else {}), **({"run": finding.run} if finding.run else {})}

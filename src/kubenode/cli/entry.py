@@ -19,6 +19,13 @@ INTERRUPTED = 130  # 128 and SIGINT, as shells have it
 CONTROL = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160)) if chr(code) != "\n"}
 
 
+class Group(click.Group):
+    """Commands, of which `help COMMAND` tells more."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, [*args[1:], "--help"] if args[:1] == ["help"] else args)
+
+
 def printable(text: str) -> str:
     """Return a text without what would make a terminal do something: parts of it may be a tenant's."""
     return text.translate(CONTROL)

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 import click
 
 from kubenode.cli import where
+from kubenode.cli.output import with_output
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from kubenode.cli.output import Output
     from kubenode.inspection.place import Place
     from kubenode.inspection.stale import Stale
 
@@ -29,11 +31,19 @@ if TYPE_CHECKING:
     help="A runtime's socket. May come several times. [default: the kubelet's, and all of those known that are there]",
 )  # fmt: skip
 @click.option("--all", "doubtful", is_flag=True, help="Also what is doubtful: it may be a container's that is no pod. Asks before.")
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table. With --all it needs --yes, or --dry-run.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask; --all with -o json or yaml needs it, or --dry-run.")
+@with_output
 @where.place
 def command(
-    names: tuple[str, ...], source: str, sockets: tuple[str, ...], place: Place, *, dry_run: bool, doubtful: bool, yes: bool, as_json: bool
+    names: tuple[str, ...],
+    source: str,
+    sockets: tuple[str, ...],
+    place: Place,
+    output: Output,
+    *,
+    dry_run: bool,
+    doubtful: bool,
+    yes: bool,
 ) -> int:
     r"""Release addresses of pods that are gone, of before a reboot, and of torn files.
 
@@ -48,16 +58,15 @@ def command(
       kube-node gc --dry-run
       kube-node gc
       kube-node gc --network=net1 --from=netns
-      kube-node gc --cri-socket=/run/crio/crio.sock --json
+      kube-node gc --cri-socket=/run/crio/crio.sock -o json
     """
-    from kubenode.cli import screen
     from kubenode.inspection import cri, stale
     from kubenode.inspection.networks import find
     from kubenode.inspection.records import Records
     from kubenode.inspection.report import require_known, unreadable
 
-    if doubtful and as_json and not (yes or dry_run):
-        raise click.UsageError("--all with --json needs --yes: there is nobody to ask")
+    if doubtful and output.is_object and not (yes or dry_run):
+        raise click.UsageError(f"--all with -o {output.form} needs --yes: there is nobody to ask")
     asked_at = list(sockets) or (cri.find_sockets(place.root) if source != "netns" else [])
     if source == "cri" and not asked_at:
         raise click.UsageError(f"no runtime's socket is there: looked for {', '.join(cri.SOCKETS)}; name one by --cri-socket")
@@ -73,62 +82,63 @@ def command(
         chosen = [one for one in found if doubtful or not one.doubtful]
         left = [one for one in found if one not in chosen]
         if doubtful and not (dry_run or yes) and any(one.doubtful for one in chosen):
-            _show(chosen, asked, dry_run=True)
+            _show(chosen, asked, dry_run=True, wide=output.wide)
             if not click.confirm("Release them all?"):
                 return 1
         done, failures = ([], []) if dry_run or not chosen else stale.release(place, chosen)
     except OSError as error:
         raise unreadable(error) from None
     listed = chosen if dry_run else done
-    if as_json:
-        result = {"would release" if dry_run else "released": [*map(_json, listed)], "doubtful": [*map(_json, left)]}
-        screen.dump({"dryRun": dry_run, "by": asked, **result})
+    if output.is_object:
+        result = {"would release" if dry_run else "released": [*map(_object, listed)], "doubtful": [*map(_object, left)]}
+        output.dump({"dryRun": dry_run, "by": asked, **result})
     else:
-        _show(listed, asked, dry_run=dry_run)
-        _show_doubtful(left)
+        _show(listed, asked, dry_run=dry_run, wide=output.wide)
+        _show_doubtful(left, wide=output.wide)
     if failures:
         raise unreadable(failures[0])
     return 0
 
 
-def _show(listed: list[Stale], asked: str, *, dry_run: bool) -> None:
+def _show(listed: list[Stale], asked: str, *, dry_run: bool, wide: bool) -> None:
     from kubenode.cli import screen
 
     out = screen.console()
     if not listed:
         out.print(f"Nothing is stale, by {asked}.")
         return
-    out.print(_table(listed))
+    out.print(_table(listed, wide=wide))
     count = screen.counted(len(listed), "address")
     out.print(f"{count} would be released, by {asked}." if dry_run else f"{count} released, by {asked}.")
 
 
-def _show_doubtful(left: list[Stale]) -> None:
+def _show_doubtful(left: list[Stale], *, wide: bool) -> None:
     from kubenode.cli import screen
 
     if left:
         out = screen.console()
-        out.print(_table(left))
+        out.print(_table(left, wide=wide))
         out.print(
             f"[yellow]![/] {screen.counted(len(left), 'address')} may be of containers that are no pods: kept. --all releases them, too."
         )
 
 
-def _table(listed: list[Stale]) -> Table:
+def _table(listed: list[Stale], *, wide: bool) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
     table.add_column("ADDRESS", no_wrap=True)
-    for heading in ("NETWORK", "POD, OR CONTAINER", "WHY"):
+    for heading in ("NETWORK", "POD, OR CONTAINER", *(("CONTAINER", "IF") if wide else ()), "WHY"):
         table.add_column(heading, overflow="fold")
     for one in listed:
-        who = one.pod or (one.held.attachment.container_id[:12] if one.held.attachment else "-")
-        table.add_row(str(one.held.address), escape(one.network.name), escape(who), one.why)
+        container_id, ifname = one.held.attachment or ("-", "")
+        more = [container_id, ifname] if wide else []
+        table.add_row(str(one.held.address), escape(one.network.name), escape(one.pod or container_id[:12]), *map(escape, more), one.why)
     return table
 
 
-def _json(one: Stale) -> dict[str, str | None]:
+def _object(one: Stale) -> dict[str, str | None]:
     attachment = one.held.attachment
     ids = {"containerID": attachment.container_id if attachment else None, "ifname": attachment.ifname if attachment else None}
     return {"address": str(one.held.address), "network": one.network.name, **ids, "pod": one.pod or None, "why": one.why}

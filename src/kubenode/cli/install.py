@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 from click.core import ParameterSource
 
+from kubenode.cli.output import with_output
 from kubenode.cni.errors import INSTALLATION, CNIError
 from kubenode.host import installed, payload
 from kubenode.host.cniconfig import DEFAULT_CONFIG_DIR
@@ -24,6 +24,7 @@ from kubenode.version import VERSION
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from kubenode.cli.output import Output
     from kubenode.host.installed import Installed
 
 DEFAULT_BIN_DIR = "/opt/cni/bin"
@@ -43,7 +44,7 @@ PAST = {
 
 def _common(function: Callable[..., None]) -> Callable[..., None]:
     for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
+        with_output,
         click.option("--dry-run", is_flag=True, help="Only say what would be done."),
         click.option("--force", is_flag=True, help="Also where a file is not ours, or was changed since."),
         click.option("--bin-dir", metavar="DIR", default=DEFAULT_BIN_DIR, show_default=True, help="The runtime's CNI plugins."),
@@ -75,7 +76,9 @@ REMEMBERED = frozenset(["plugins", "standalone", "credentials", "api_server", "r
 @_common
 @click.option("--hold", is_flag=True, help="Let the agent put a new network configuration in place, once it is ready for the first pods.")
 @click.option("--leave", is_flag=True, help="Go on where a file is not ours, or was changed since: it stays as it is, with a warning.")
-@click.option("--from", "source", metavar="DIR", default="", help="What ./build.sh binaries made. [default: where this program runs from]")
+@click.option(
+    "--from", "source", metavar="DIR", default="", help="A directory with kube-node's plugins. [default: where this program runs from]"
+)
 @click.option(
     "--plugins", metavar="NAMES", default=DEFAULT_PLUGINS, show_default=True,
     help=f"Some of {', '.join(payload.PLUGINS)}. host-local takes the place of the reference plugin.",
@@ -115,7 +118,7 @@ def command(
     leave: bool,
     hold: bool,
     dry_run: bool,
-    as_json: bool,
+    output: Output,
     **options: Any,
 ) -> None:
     r"""Install the plugins on this node, or bring them up to date.
@@ -136,7 +139,7 @@ def command(
     remembered = {name: value for name, value in given.items() if name in REMEMBERED}
     installation = Installation(root, bin_dir)
     steps = installation.install(_distinct(parts), brought, remembered, force=force, leave=leave, hold=hold, dry_run=dry_run)
-    _tell(steps, dry_run=dry_run, as_json=as_json)
+    _tell(steps, output, dry_run=dry_run)
     for step in steps:
         if step.what == "leave":
             click.echo(f"Warning: {step.path} {step.why}, and was left as it is; {FORCE}", err=True)
@@ -172,7 +175,7 @@ def _parts(wanted: Wanted, given: Mapping[str, Any], root: HostRoot, bin_dir: st
 @click.command("uninstall")
 @_common
 @click.pass_context
-def uninstall(context: click.Context, /, host_root: str, bin_dir: str, *, force: bool, dry_run: bool, as_json: bool) -> None:
+def uninstall(context: click.Context, /, host_root: str, bin_dir: str, *, force: bool, dry_run: bool, output: Output) -> None:
     r"""Take back what install has put here, and restore what was.
 
     Reservations, the Node view and files that were changed since stay; the notes beside the reservations, which say of which boot they
@@ -186,7 +189,7 @@ def uninstall(context: click.Context, /, host_root: str, bin_dir: str, *, force:
     root = HostRoot(host_root)
     data_dirs = payload.data_dirs(root, run_dir(os.environ), DEFAULT_CONFIG_DIR)
     steps = Installation(root, bin_dir).uninstall(data_dirs, force=force, dry_run=dry_run)
-    _tell(steps, dry_run=dry_run, as_json=as_json)
+    _tell(steps, output, dry_run=dry_run)
     if any(step.what == "leave" for step in steps):
         context.exit(1)
 
@@ -197,7 +200,7 @@ def _source(directory: str) -> payload.Source:
         raise CNIError(
             INSTALLATION,
             f"{sys.argv[0]} does not run from a directory that can be installed",
-            "--from=DIR names what ./build.sh binaries made",
+            "--from=DIR names a directory with kube-node's plugins",
         )
     return payload.Source(os.path.abspath(found))
 
@@ -226,11 +229,11 @@ def _distinct(parts: Sequence[Part]) -> list[Part]:
     return list({part.path: part for part in parts}.values())
 
 
-def _tell(steps: Sequence[Step], *, dry_run: bool, as_json: bool) -> None:
-    if as_json:
+def _tell(steps: Sequence[Step], output: Output, *, dry_run: bool) -> None:
+    if output.is_object:
         changed = any(step.what not in ("keep", "leave") for step in steps)
         told = [{"what": step.what, "path": step.path, **({"why": step.why} if step.why else {})} for step in steps]
-        click.echo(json.dumps({"version": VERSION, "dryRun": dry_run, "changed": changed, "steps": told}))
+        output.dump({"version": VERSION, "dryRun": dry_run, "changed": changed, "steps": told})
         return
     for step in steps:
         click.echo(f"{step.what:8} {step.path}" + (f"  ({step.why})" if step.why else ""))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from importlib import import_module
 from inspect import cleandoc
 from typing import TYPE_CHECKING
@@ -37,7 +38,9 @@ def unraw(text: str | None) -> str:
     return cleandoc(text or "").replace("\\b\n", "\b\n")
 
 
-class Commands(click.Group):
+class Commands(entry.Group):
+    """All commands, of which only the one that is called is imported."""
+
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 -- click's signature
         return list(COMMANDS)
 
@@ -48,6 +51,13 @@ class Commands(click.Group):
         command: click.Command = getattr(import_module(f"kubenode.cli.{module}"), function or "command")
         command.help = unraw(command.help)
         return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
+            # click's own advice knows no names that are imported on demand.
+            near = "".join(f" Did you mean {name!r}?" for name in get_close_matches(args[0], COMMANDS, n=1))
+            raise click.UsageError(f"No such command {args[0]!r}.{near}", ctx)
+        return super().resolve_command(ctx, args)
 
 
 @click.group(cls=Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -63,7 +73,7 @@ def kube_node(context: click.Context) -> None:
       kube-node doctor
       kube-node status
       kube-node status 10.1.2.3
-      kube-node COMMAND --help
+      kube-node help COMMAND
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from kubenode.cli import where
+from kubenode.cli.output import with_output
 
 if TYPE_CHECKING:
+    from kubenode.cli.output import Output
     from kubenode.inspection.mapping import Picture
     from kubenode.inspection.networks import Network
     from kubenode.inspection.place import Place
@@ -21,9 +23,10 @@ NAMED = 5000  # addresses up to which a picture says whose each is
 
 
 class Drawn(NamedTuple):
-    """A picture of one of a network's subnets, and whose an address is."""
+    """A picture of one of a network's subnets on a Node, "" for a pool's or where that is unknown, and whose an address is."""
 
     network: str
+    node: str
     picture: Picture
     names: dict[Address, str]
 
@@ -32,10 +35,10 @@ class Drawn(NamedTuple):
 @click.argument("target", type=where.NetworkName(), required=False, default="", metavar="[NETWORK|SUBNET|pool/POOL]")
 @click.option("--svg", "svg_file", default="", metavar="FILE", help="Write an SVG picture instead; - is standard output.")
 @click.option("--html", "html_file", default="", metavar="FILE", help="Write a page with the picture; - is standard output.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a picture.")
+@with_output
 @where.KUBECONFIG
 @where.place
-def command(target: str, svg_file: str, html_file: str, place: Place, *, as_json: bool) -> int:
+def command(target: str, svg_file: str, html_file: str, place: Place, output: Output) -> int:
     r"""Draw what is in use of each subnet: a cell is an address, or in larger subnets a block of them.
 
     Of a subnet much larger than what is in use, the beginning is drawn. In a file the pointer on a cell tells whose it is, and since when.
@@ -50,7 +53,7 @@ def command(target: str, svg_file: str, html_file: str, place: Place, *, as_json
       kube-node map --html=map.html
       kube-node map pool/net1 --kubeconfig=admin.conf
     """
-    from kubenode.cli import mapview, screen
+    from kubenode.cli import mapview
 
     files = {name: write for name, write in ((svg_file, mapview.svg), (html_file, mapview.html)) if name}
     most = IN_FILE if files else IN_TERMINAL
@@ -60,10 +63,10 @@ def command(target: str, svg_file: str, html_file: str, place: Place, *, as_json
         _write(name, write(drawn))
     if files:
         return 0
-    if as_json:
-        screen.dump([mapview.as_json(one) for one in drawn])
+    if output.is_object:
+        output.dump([mapview.as_object(one) for one in drawn])
     else:
-        mapview.show(drawn)
+        mapview.show(drawn, wide=output.wide)
     return 0
 
 
@@ -87,13 +90,18 @@ def _draw_networks(target: str, place: Place, most: int) -> list[Drawn]:
     from kubenode.cni.errors import CONFIG_FILE, CNIError
     from kubenode.inspection.networks import find
     from kubenode.inspection.records import Records
-    from kubenode.inspection.report import unreadable
+    from kubenode.inspection.report import see_node, unreadable
 
     records = Records(place)
+    own = see_node(place).node
+    node = own.name if own else ""
     try:
         networks = find(place, records)
         drawn = [
-            one for network in networks for one in _draw(network, records, most) if target in {"", one.network, str(one.picture.subnet)}
+            one
+            for network in networks
+            for one in _draw(network, node, records, most)
+            if target in {"", one.network, str(one.picture.subnet)}
         ]
     except OSError as error:
         raise unreadable(error) from None
@@ -118,10 +126,10 @@ def _draw_pool(name: str, place: Place, most: int) -> list[Drawn]:
     if name not in ledger.pools:
         raise CNIError(NODE_NOT_FOUND, f"there is no SubnetPool {name}", f"there are: {', '.join(sorted(ledger.pools)) or 'none'}")
     pool = ledger.pools[name]
-    return [Drawn(f"{POOL}{name}", *draw(ledger, pool, block, most)) for block in pool.blocks]
+    return [Drawn(f"{POOL}{name}", "", *draw(ledger, pool, block, most)) for block in pool.blocks]
 
 
-def _draw(network: Network, records: Records, most: int) -> list[Drawn]:
+def _draw(network: Network, node: str, records: Records, most: int) -> list[Drawn]:
     from kubenode.cli.screen import stamp
     from kubenode.inspection.holders import Wanted, holders
     from kubenode.inspection.mapping import draw
@@ -138,5 +146,5 @@ def _draw(network: Network, records: Records, most: int) -> list[Drawn]:
     drawn = []
     for usage in network.usages:
         by_subnet = {r.subnet: [s for s in usage.range_set.ranges if s.subnet == r.subnet] for r in usage.range_set.ranges}
-        drawn += [Drawn(network.name, draw(ranges, network.exclude, held, leaked, most), names) for ranges in by_subnet.values()]
+        drawn += [Drawn(network.name, node, draw(ranges, network.exclude, held, leaked, most), names) for ranges in by_subnet.values()]
     return drawn

@@ -60,13 +60,13 @@ PAGE = """
 """
 
 
-def show(drawn: Sequence[Drawn]) -> None:
+def show(drawn: Sequence[Drawn], *, wide: bool) -> None:
     """Print pictures for a terminal."""
     out = screen.console()
-    row = BROAD if out.width >= BROAD_FROM else NARROW
+    row = BROAD if wide or out.width >= BROAD_FROM else NARROW
     for one in drawn:
         picture = one.picture
-        out.print(f"[bold]{escape(one.network)}[/]  {picture.subnet}", soft_wrap=True)
+        out.print(f"[bold]{escape(one.network)}[/]  {picture.subnet}{escape(_where([one]))}", soft_wrap=True)
         out.print(Padding(f"[dim]{_told(picture)}[/]", (0, 0, 0, 2), expand=False))
         width = max(len(str(cell.first)) for cell in picture.cells[::row])
         for start in range(0, len(picture.cells), row):
@@ -84,7 +84,7 @@ def svg(drawn: Sequence[Drawn]) -> str:
     y, widest = MARGIN, 0
     for one in drawn:
         cells, width, height = _grid(one)
-        parts.append(f'<text x="{MARGIN}" y="{y + 12}">{xml(one.network)} {one.picture.subnet}</text>')
+        parts.append(f'<text x="{MARGIN}" y="{y + 12}">{xml(one.network)} {one.picture.subnet}{xml(_where([one]))}</text>')
         parts.append(f'<text class="small" x="{MARGIN}" y="{y + 28}">{xml(_told(one.picture))}</text>')
         parts += [f'<g transform="translate({MARGIN} {y + TITLE})">', *cells, "</g>"]
         y += TITLE + height + MARGIN
@@ -101,7 +101,7 @@ def svg(drawn: Sequence[Drawn]) -> str:
 
 def html(drawn: Sequence[Drawn]) -> str:
     """Return a page with a picture of each, which needs nothing beside itself."""
-    title = xml("kube-node map: " + (", ".join(dict.fromkeys(one.network for one in drawn)) or "no subnets are known"))
+    title = xml("kube-node map: " + (", ".join(dict.fromkeys(one.network for one in drawn)) or "no subnets are known") + _where(drawn))
     parts = ["<!DOCTYPE html>", '<html lang="en">', '<meta charset="utf-8">', '<meta name="viewport" content="width=device-width">']
     parts += [f"<title>{title}</title>", f"<style>{STYLE}{PAGE}</style>", f"<h1>{title}</h1>"]
     parts.append(f"<p>As of {screen.stamp(time.time())}. The pointer on a cell tells whose it is.</p>")
@@ -137,6 +137,11 @@ def _size(width: int, height: int) -> str:
     return f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
 
 
+def _where(drawn: Sequence[Drawn]) -> str:
+    """Name the Node that pictures are of."""
+    return f" on {drawn[0].node}" if drawn and drawn[0].node else ""
+
+
 def _kinds(drawn: Iterable[Drawn]) -> list[Kind]:
     """Return the kinds of cells that a picture shows, in their order."""
     seen = {cell.kind for one in drawn for cell in one.picture.cells}
@@ -150,7 +155,7 @@ def _numbers(picture: Picture) -> dict[str, str]:
     return numbers | ({Kind.LEAKED.value: str(leaked)} if leaked else {})
 
 
-def as_json(one: Drawn) -> dict[str, Any]:
+def as_object(one: Drawn) -> dict[str, Any]:
     """Return a picture for a program; cells that are just free are left out."""
     picture = one.picture
     cells = [
@@ -158,7 +163,14 @@ def as_json(one: Drawn) -> dict[str, Any]:
         for cell in picture.cells
         if cell.kind is not Kind.FREE
     ]
-    return {"network": one.network, "subnet": str(picture.subnet), "shown": str(picture.shown), "block": picture.block, "cells": cells}
+    return {
+        "node": one.node or None,
+        "network": one.network,
+        "subnet": str(picture.subnet),
+        "shown": str(picture.shown),
+        "block": picture.block,
+        "cells": cells,
+    }
 
 
 def _mark(cell: Cell, picture: Picture) -> str:

@@ -13,7 +13,7 @@ from kubenode.cni import versions
 from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
 from kubenode.kube import node
 from kubenode.plugins import nodes
-from kubenode.plugins.node_annotation import config_file
+from kubenode.plugins.node_annotation import CONFIG_PATH, config_file
 from kubenode.plugins.standalone import Standalone
 from kubenode.version import VERSION
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=entry.Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(VERSION, "--version", message="%(version)s")
 def node_annotation() -> None:
     """Give pods addresses by a host-local configuration that an annotation on the Node holds: a CNI IPAM plugin.
@@ -69,4 +69,5 @@ def _tell(error: CNIError) -> None:
 
 
 def _node(name: str) -> dict[str, Any]:
-    return nodes.fetch(config_file(os.environ, Standalone(os.environ)).get("kubeconfig", ""), os.environ, name)
+    kubeconfig = config_file(os.environ, Standalone(os.environ)).get("kubeconfig", "")
+    return nodes.fetch(kubeconfig, os.environ, name, option=f"kubeconfig in {CONFIG_PATH}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kubenode.cli import screen
+from kubenode.cli.output import with_output
 from kubenode.cni.errors import NODE_NOT_FOUND, CNIError
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from kubenode.cli.output import Output
     from kubenode.controller.mirror import Sink
     from kubenode.controller.pools import Ledger
     from kubenode.controller.records import SubnetPool
@@ -30,18 +32,18 @@ WIDE = 120  # columns from which on there is room for annotations
 
 @click.command("pools")
 @click.argument("name", required=False)
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@with_output
 @click.option("--purge", is_flag=True, help="Take the annotations and NodeSubnets away that a deleted pool NAME has left.")
 @click.option("--yes", is_flag=True, help="Do not ask before.")
 @click.option("--kubeconfig", metavar="FILE", default="", help="How to reach the API server. [default: as the plugins]")
-def command(name: str | None, kubeconfig: str, *, as_json: bool, purge: bool, yes: bool) -> None:
+def command(name: str | None, kubeconfig: str, output: Output, *, purge: bool, yes: bool) -> None:
     """SubnetPools and how full they are; with NAME its nodes.
 
     \b
     Examples:
       kube-node pools
       kube-node pools net1
-      kube-node pools net1 --json
+      kube-node pools net1 -o json
       kubectl delete subnetpool net1 && kube-node pools net1 --purge
     """  # noqa: D301 -- a backspace is how click is told to leave lines as they are
     if purge:
@@ -52,9 +54,9 @@ def command(name: str | None, kubeconfig: str, *, as_json: bool, purge: bool, ye
     ledger = asyncio.run(read(kubeconfig))
     if name is not None and name not in ledger.pools and not any(claim.pool == name for _, claim in ledger.claims):
         raise CNIError(NODE_NOT_FOUND, f"there is no SubnetPool {name}", f"there are: {', '.join(sorted(ledger.pools)) or 'none'}")
-    if as_json:
+    if output.is_object:
         found = [_pool_object(pool) for pool in sorted(ledger.pools.values()) if name in (None, pool.name)]
-        screen.dump({"pools": found} if name is None else {**(found[0] if found else {"name": name}), "nodes": _nodes(ledger, name)})
+        output.dump({"pools": found} if name is None else {**(found[0] if found else {"name": name}), "nodes": _nodes(ledger, name)})
         return
     from rich.markup import escape
 
@@ -63,7 +65,7 @@ def command(name: str | None, kubeconfig: str, *, as_json: bool, purge: bool, ye
     if name is None and not shown:
         out.print("There are no SubnetPools.")
     if shown:
-        out.print(_networks(shown, out))
+        out.print(_networks(shown, out, wide=output.wide or out.width >= WIDE))
     if name is not None:
         out.print()
         out.print(_nodes_table(ledger, name))
@@ -88,12 +90,12 @@ def _nodes(ledger: Ledger, pool: str) -> list[dict[str, Any]]:
         if claim.pool == pool:
             entry: dict[str, Any] = {"cidr": str(subnet), "adopted": claim.adopted}
             if claim.released is not None:
-                entry["released"] = claim.released
+                entry["released"] = screen.stamp(claim.released)
             found.setdefault(claim.node, []).append(entry)
     return [{"node": node, "subnets": subnets} for node, subnets in sorted(found.items())]
 
 
-def _networks(pools: list[SubnetPool], out: Console) -> Table:
+def _networks(pools: list[SubnetPool], out: Console, *, wide: bool) -> Table:
     """Return each pool with its networks and how full they are, in subnets."""
     from rich.markup import escape
     from rich.table import Table
@@ -103,14 +105,14 @@ def _networks(pools: list[SubnetPool], out: Console) -> Table:
         table.add_column(heading, no_wrap=True)
     for heading in ("", "GIVEN", "FREE"):
         table.add_column(heading, no_wrap=True, justify="right")
-    if out.width >= WIDE:
+    if wide:
         table.add_column("ANNOTATION", no_wrap=True)
     for pool in pools:
         numbers = {network["cidr"]: network for network in pool.status.get("cidrs") or ()}
         name, annotation = f"[bold]{escape(pool.name)}[/]", f"[dim]{escape(pool.annotation)}[/]"
         rows = [[str(block.cidr), f"/{block.node_prefix}", *_used(numbers.get(str(block.cidr)), out)] for block in pool.blocks]
         for row in rows or [[""] * 6]:
-            table.add_row(name, *row, *([annotation] if out.width >= WIDE else []))
+            table.add_row(name, *row, *([annotation] if wide else []))
             name = annotation = ""
     return table
 

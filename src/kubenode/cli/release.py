@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from kubenode.cli import where
+from kubenode.cli.output import with_output
 
 if TYPE_CHECKING:
+    from kubenode.cli.output import Output
     from kubenode.inspection.holders import Holder
     from kubenode.inspection.networks import Network
     from kubenode.inspection.place import Place
@@ -19,10 +21,10 @@ if TYPE_CHECKING:
 @click.command("release", short_help="Release one address by hand.")
 @click.argument("address")
 @click.option("--network", "-n", default="", metavar="NAME", type=where.NetworkName(), help="In this network, where several have it.")
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON; needs --yes.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask; -o json and yaml need it.")
+@with_output
 @where.place
-def command(address: str, network: str, place: Place, *, yes: bool, as_json: bool) -> int:
+def command(address: str, network: str, place: Place, output: Output, *, yes: bool) -> int:
     r"""Release an address, whoever holds it. It asks before.
 
     The pod, if there still is one, keeps the address on its interface, while another pod may get it too: kube-node gc is the safer way.
@@ -38,18 +40,18 @@ def command(address: str, network: str, place: Place, *, yes: bool, as_json: boo
 
     found = look_for(place, address)
     holders = [(of, one) for of, one in found.holders if network in {"", of.name}]
-    if as_json and not yes:
-        raise click.UsageError("--json needs --yes: there is nobody to ask")
+    if output.is_object and not yes:
+        raise click.UsageError(f"-o {output.form} needs --yes: there is nobody to ask")
     if len(holders) > 1:
         raise click.UsageError(f"{address} is held in {', '.join(of.name for of, _ in holders)}: say which by --network")
     if not holders:
-        if as_json:
-            screen.dump({"address": str(found.address), "released": False})
+        if output.is_object:
+            output.dump({"address": str(found.address), "released": False})
         else:
             whoseview.show(found._replace(holders=[]))
         return 1
     ((of, holder),) = holders
-    if not as_json:
+    if not output.is_object:
         whoseview.show(found._replace(holders=holders))
         netns = str(holder.record.get("netns") or "")
         if netns and os.path.lexists(place.root.path(netns)):
@@ -59,8 +61,8 @@ def command(address: str, network: str, place: Place, *, yes: bool, as_json: boo
     if not yes and not click.confirm(f"Release {found.address}?"):
         return 1
     done = _release(place, of, found.address, holder)
-    if as_json:
-        screen.dump({"address": str(found.address), "network": of.name, "released": done})
+    if output.is_object:
+        output.dump({"address": str(found.address), "network": of.name, "released": done})
     else:
         click.echo(f"{found.address} released." if done else f"{found.address} has got another holder meanwhile: nothing was released.")
     return 0 if done else 1

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
 import time
 from typing import IO, TYPE_CHECKING, Any, cast
 
-import click
 from rich.console import Console
 
 from kubenode.cli.entry import printable
@@ -54,11 +52,6 @@ class _Trimmed:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
-
-
-def dump(value: object) -> None:
-    """Print JSON; on a terminal so that a person can read it, else as quickly as may be."""
-    click.echo(json.dumps(value, indent=2 if sys.stdout.isatty() else None))
 
 
 def legible(text: str, out: Console) -> str:

@@ -1,4 +1,4 @@
-"""What `kube-node status --json` prints, for a program."""
+"""What `kube-node status` prints for a program, `-o json` and `-o yaml`."""
 
 from __future__ import annotations
 

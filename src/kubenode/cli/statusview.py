@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 from rich.console import Group
@@ -43,26 +44,54 @@ def show(look: Callable[[], Report], interval: float, *, wide: bool) -> None:
         while True:
             out.print(page(look(), out, wide=wide))
             time.sleep(interval)
-    with Live(page(look(), out, wide=wide), console=out, screen=True, auto_refresh=False, vertical_overflow="ellipsis") as live:
+    with Live(fitting(look(), out, wide=wide), console=out, screen=True, auto_refresh=False) as live:
         while True:
             time.sleep(interval)
-            live.update(page(look(), out, wide=wide), refresh=True)
+            live.update(fitting(look(), out, wide=wide), refresh=True)
 
 
-def page(report: Report, out: Console, *, wide: bool) -> Group:
-    """Return all of it."""
+def fitting(report: Report, out: Console, *, wide: bool) -> Group:
+    """Return what fits on the terminal: leaks and networks with a problem first. Holders are cut off, and then networks; it says so."""
+    first = sorted(report.networks, key=lambda one: not (one.suspects or one.network.problem))
+
+    def cut(networks: int, holders: int) -> Group:
+        shown = report._replace(networks=[one.first(holders) for one in first[:networks]])
+        return page(shown, out, wide=wide, whole=report)
+
+    def lines(networks: int, holders: int) -> int:
+        return len(out.render_lines(cut(networks, holders), pad=False))
+
+    height, networks = out.height, len(first)
+    holders = bisect_right(range(1, height), height, key=lambda count: lines(networks, count))
+    if not holders and lines(networks, 0) > height:
+        networks = bisect_right(range(1, networks), height, key=lambda count: lines(count, 0))
+    return cut(networks, holders)
+
+
+def page(report: Report, out: Console, *, wide: bool, whole: Report | None = None) -> Group:
+    """Return all of a report; `whole`: what it is a part of, where there is no room for all."""
     parts: list[RenderableType] = [_head(report)]
+    if whole:
+        parts += _suspects(whole)
     subnets = [len(str(r.subnet)) for one in report.networks for usage in one.network.usages for r in usage.range_set.ranges]
     for one in report.networks:
-        parts += ["", *_network(one, report, out, max(subnets, default=0), wide=wide)]
-    if not report.networks:
+        parts += ["", *_network(one, report, out, max(subnets, default=0), wide=wide, all_of_it="" if whole else ": --all")]
+    if whole and (left := len(whole.networks) - len(report.networks)):
+        parts += ["", f"[dim]and {screen.counted(left, 'more network')}: --network shows one[/]"]
+    elif not report.networks:
         parts += ["", "No networks: nothing in the CNI configuration is kube-node's, node-annotation's or host-local's.",
                   "[dim]Name a NetworkAttachmentDefinition with --config, or see kube-node doctor.[/]"]  # fmt: skip
-    if suspects := sum(len(one.suspects) for one in report.networks):
-        what = screen.counted(suspects, "pod has", {"pod has": "pods have"})
-        advice = "The agent releases them once their pod is gone, too; kube-node gc does it now."
-        parts += ["", f"[yellow]![/] {what} addresses and no network namespace: leaked? {advice}"]
+    if not whole:
+        parts += _suspects(report)
     return Group(*parts)
+
+
+def _suspects(report: Report) -> list[RenderableType]:
+    if not report.suspects:
+        return []
+    what = screen.counted(len(report.suspects), "pod has", {"pod has": "pods have"})
+    advice = "The agent releases them once their pod is gone, too; kube-node gc does it now."
+    return ["", f"[yellow]![/] {what} addresses and no network namespace: leaked? {advice}"]
 
 
 def _head(report: Report) -> Table:
@@ -85,8 +114,8 @@ def _head(report: Report) -> Table:
     return table
 
 
-def _network(one: NetworkReport, report: Report, out: Console, subnet: int, *, wide: bool) -> list[RenderableType]:
-    """Return what is told of a network; `subnet`: how wide the widest subnet of all is."""
+def _network(one: NetworkReport, report: Report, out: Console, subnet: int, *, wide: bool, all_of_it: str) -> list[RenderableType]:
+    """Return what is told of a network; `subnet`: how wide the widest subnet of all is; `all_of_it`: how to see what was left out."""
     network = one.network
     parts: list[RenderableType] = [_title(network, out)]
     if network.problem:
@@ -97,10 +126,10 @@ def _network(one: NetworkReport, report: Report, out: Console, subnet: int, *, w
         parts.append(_indented(Text(f"reservations in {network.store.directory}", "dim")))
     if one.holders:
         parts.append(_indented(_holders(one.holders, out, wide=wide)))
-    elif report.wanted.namespace:
+    elif report.wanted.namespace and not one.left_out:
         parts.append(_indented(Text(f"no pods of namespace {report.wanted.namespace}", "dim")))
     if one.left_out:
-        parts.append(_indented(Text(f"and {screen.counted(one.left_out, 'address')} of older pods: --all", "dim")))
+        parts.append(_indented(Text(f"and {screen.counted(one.left_out, 'more address')}{all_of_it}", "dim")))
     return parts
 
 
@@ -167,7 +196,8 @@ def _holder_table(found: list[Holder], between: str, *, wide: bool, stacked: boo
             whose = "\n".join([whose, *(f"[dim]{text}[/]" for text in more if text)])
             more = []
         ifname = one.attachment.ifname if one.attachment else ""
-        table.add_row(between.join(map(str, one.addresses)), whose, ifname, screen.ago(one.since), *more)
+        since = screen.stamp(one.since) if wide else screen.ago(one.since)
+        table.add_row(between.join(map(str, one.addresses)), whose, ifname, since, *more)
     return table
 
 

@@ -18,6 +18,7 @@ import click
 from rich.table import Table
 
 from kubenode.cli import pods, screen
+from kubenode.cli.output import Output, with_output
 from kubenode.cni.errors import DELEGATE_MISSING, NODE_INVALID, CNIError
 from kubenode.host import files
 from kubenode.kube import node
@@ -105,8 +106,8 @@ class Trial:
 @click.option(
     "--node", "node_file", type=click.Path(dir_okay=False), help="A Node manifest, YAML or JSON, instead of the built-in example."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def command(node_file: str | None, *, as_json: bool) -> int:
+@with_output
+def command(node_file: str | None, output: Output) -> int:
     r"""Give two pods addresses from a Node manifest, here and now; no cluster is needed.
 
     As root, with the reference bridge plugin on this machine, the pods are network namespaces that ping each other. Else only the addresses
@@ -115,7 +116,7 @@ def command(node_file: str | None, *, as_json: bool) -> int:
     \b
     Examples:
       kube-node try
-      kube-node try --node=node.yaml --json
+      kube-node try --node=node.yaml -o json
     """
     console = screen.console(stderr=True)
     manifest = os.path.abspath(node_file or str(resources.files("kubenode.cli").joinpath("node.yaml")))
@@ -126,9 +127,8 @@ def command(node_file: str | None, *, as_json: bool) -> int:
         with console.status("making pods and letting them ping each other"):
             found = trial.alone() if reason else trial.with_bridge()
         left = trial.left()
-    if as_json:
-        shown = {"pods": [pod._asdict() for pod in found], "stillReserved": left, "onlyAddresses": reason}
-        click.echo(json.dumps(shown, indent=2))
+    if output.is_object:
+        output.dump({"pods": [pod._asdict() for pod in found], "stillReserved": left, "onlyAddresses": reason})
     else:
         screen.console().print(_table(found, reason))
     if reason:

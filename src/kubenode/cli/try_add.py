@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from kubenode.cli import where
+from kubenode.cli.output import with_output
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from kubenode.cli.output import Output
     from kubenode.cli.pods import Plugin
     from kubenode.inspection.networks import Network
     from kubenode.inspection.place import Place
@@ -58,10 +60,10 @@ class Trial:
 @click.argument("network", type=where.NetworkName(), metavar="NETWORK")
 @click.option("--namespace", default="default", show_default=True, metavar="NAMESPACE", help="As if the pod were of this namespace.")
 @click.option("--pod", "with_pod", is_flag=True, help="Also make a network namespace and connect it by the network's plugin. Needs root.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@with_output
 @where.BIN_DIR
 @where.place
-def command(network: str, namespace: str, place: Place, *, with_pod: bool, as_json: bool) -> int:
+def command(network: str, namespace: str, place: Place, output: Output, *, with_pod: bool) -> int:
     r"""Ask for an address and give it back, with the time that each step takes.
 
     The plugins are run as the container runtime runs them. Without --pod only the IPAM plugin is, and no interface is made. Afterwards
@@ -71,9 +73,8 @@ def command(network: str, namespace: str, place: Place, *, with_pod: bool, as_js
     Examples:
       kube-node try-add k8snet
       kube-node try-add k8snet --pod
-      kube-node try-add net1 --config=net1.yaml --namespace=web --json
+      kube-node try-add net1 --config=net1.yaml --namespace=web -o json
     """
-    from kubenode.cli import screen
     from kubenode.inspection.networks import find
     from kubenode.inspection.records import Records
     from kubenode.inspection.report import require_known, unreadable
@@ -88,8 +89,8 @@ def command(network: str, namespace: str, place: Place, *, with_pod: bool, as_js
         _run(trial, place, found, namespace, with_pod=with_pod)
     except OSError as error:
         raise unreadable(error) from None
-    if as_json:
-        screen.dump({"network": network, "failed": trial.failed, "steps": [step._asdict() for step in trial.steps]})
+    if output.is_object:
+        output.dump({"network": network, "failed": trial.failed, "steps": [step._asdict() for step in trial.steps]})
     else:
         _show(trial)
     return int(trial.failed)
@@ -97,6 +98,7 @@ def command(network: str, namespace: str, place: Place, *, with_pod: bool, as_js
 
 def _run(trial: Trial, place: Place, network: Network, namespace: str, *, with_pod: bool) -> None:
     from kubenode.cni.errors import NOT_RESERVED, CNIError
+    from kubenode.cni.result import addresses_in
     from kubenode.cni.versions import SINCE, at_least
     from kubenode.ipam.store import Attachment
 
@@ -109,7 +111,7 @@ def _run(trial: Trial, place: Place, network: Network, namespace: str, *, with_p
 
     def add() -> str:
         added.update(plugin.call("ADD", container_id, netns))
-        return ", ".join(_addresses(added)) or "no address"
+        return ", ".join(addresses_in(added)) or "no address"
 
     def quietly(name: str, previous: dict[str, Any] | None = None) -> str:
         plugin.call(name, container_id, netns, previous)
@@ -164,11 +166,6 @@ def _subnets(network: Network) -> str:
     if network.problem:
         raise network.problem
     return ", ".join(str(r.subnet) for usage in network.usages for r in usage.range_set.ranges) + f" {network.by_source}"
-
-
-def _addresses(result: dict[str, Any]) -> list[str]:
-    old = [result[key].get("ip") for key in ("ip4", "ip6") if isinstance(result.get(key), dict)]
-    return [str(text) for text in [*(ip.get("address") for ip in result.get("ips") or []), *old]]
 
 
 def _show(trial: Trial) -> None:

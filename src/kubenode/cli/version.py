@@ -8,33 +8,34 @@ from typing import TYPE_CHECKING
 import click
 
 from kubenode.cli import where
+from kubenode.cli.output import with_output
 from kubenode.version import VERSION
 
 if TYPE_CHECKING:
+    from kubenode.cli.output import Output
     from kubenode.inspection.place import Place
 
 
 @click.command("version", short_help="Versions of this program and of what is installed.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@with_output
 @where.BIN_DIR
 @where.place
-def command(place: Place, *, as_json: bool) -> None:
+def command(place: Place, output: Output) -> None:
     r"""Show versions: of this program, of the executables in the CNI bin directory, of the specification.
 
     \b
     Examples:
       kube-node version
-      kube-node version --json
+      kube-node version -o yaml
     """
-    from kubenode.cli import screen
     from kubenode.cni import versions
     from kubenode.inspection.doctor.executables import executables
 
     found = executables([place.root.path(directory) for directory in place.bin_dirs])
     python = ".".join(map(str, sys.version_info[:3]))
-    if as_json:
+    if output.is_object:
         installed = [{"path": one.path, "kind": "relay" if one.is_relay else "launcher", "version": one.version or None} for one in found]
-        screen.dump({"version": VERSION, "python": python, "cniVersions": list(versions.SUPPORTED), "installed": installed})
+        output.dump({"version": VERSION, "python": python, "cniVersions": list(versions.SUPPORTED), "installed": installed})
         return
     click.echo(f"kube-node {VERSION}, Python {python}\nCNI {', '.join(versions.SUPPORTED)}")
     width = max((len(one.path) for one in found), default=0)

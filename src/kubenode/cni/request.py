@@ -52,6 +52,13 @@ class Request(NamedTuple):
         return pairs
 
 
+def pod_of(args: str) -> str:
+    """Return the pod that CNI_ARGS name, as NAMESPACE/NAME; "" where they name none. What is wrong with them is `pod_args`' business."""
+    pairs = dict(pair.partition("=")[::2] for pair in args.split(";"))
+    name = pairs.get("K8S_POD_NAME")
+    return f"{pairs.get('K8S_POD_NAMESPACE') or 'default'}/{name}" if name else ""
+
+
 def is_name(text: str) -> bool:
     """Say whether a text may be a container ID or a network name, and so a file name: [A-Za-z0-9][A-Za-z0-9_.-]*."""
     return bool(text) and text[0] in ALPHANUMERIC and NAME_CHARACTERS.issuperset(text)

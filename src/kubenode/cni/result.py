@@ -65,5 +65,15 @@ class Result(NamedTuple):
         return result
 
 
+def addresses_in(result: JSON) -> list[str]:
+    """Return the addresses of a result, in any version's shape; none of what is no result."""
+    if not isinstance(result, dict):
+        return []
+    ips = result.get("ips")
+    new = [ip.get("address") for ip in (ips if isinstance(ips, list) else ()) if isinstance(ip, dict)]
+    old = [ip.get("ip") for ip in (result.get("ip4"), result.get("ip6")) if isinstance(ip, dict)]
+    return [text for text in new + old if isinstance(text, str)]
+
+
 def _without_empty(result: dict[str, JSON]) -> dict[str, JSON]:
     return {key: value for key, value in result.items() if key != "dns" or value}

@@ -10,10 +10,12 @@ import sys
 import time
 
 from kubenode.cni.jsontext import dumps
+from kubenode.cni.request import pod_of
 from kubenode.host import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from select import poll
     from typing import Protocol
 
@@ -43,6 +45,7 @@ class Log:
         self._common: dict[str, JSON] = {"plugin": plugin}
         self._path = ""
         self._level = level
+        self._began: float | None = None
 
     def of(self, plugin: str) -> Log:
         """Return the log of one call that an agent makes, as detailed as its own."""
@@ -52,6 +55,16 @@ class Log:
     def dropped(self) -> int:
         """Lines that could not be written so far."""
         return self._sink.dropped
+
+    def begin(self, environ: Mapping[str, str]) -> None:
+        """Begin a call: put on every line from now on which one it is, by its environment, and the milliseconds since now."""
+        self._began = time.monotonic()
+        self.bind(
+            command=environ.get("CNI_COMMAND"),
+            containerID=environ.get("CNI_CONTAINERID"),
+            ifname=environ.get("CNI_IFNAME"),
+            pod=pod_of(environ.get("CNI_ARGS", "")),
+        )
 
     def bind(self, **fields: JSON) -> None:
         """Put these fields on every line from now on."""
@@ -88,6 +101,8 @@ class Log:
         now = time.time()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03}Z"
         line = {"ts": stamp, "level": NAMES.get(level, "trace"), "msg": message, **self._common, **fields}
+        if self._began is not None:
+            line["milliseconds"] = round((time.monotonic() - self._began) * 1000, 1)
         try:
             text = dumps(line)
         except RecursionError:  # a configuration that is nested as deeply as can just be read

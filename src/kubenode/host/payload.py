@@ -46,7 +46,7 @@ class Source(NamedTuple):
             return files.read(os.path.join(self.directory, name))
         except OSError as error:
             problem = f"{os.path.join(self.directory, name)}: {error.strerror}"
-            raise CNIError(INSTALLATION, problem, "--from=DIR names what ./build.sh binaries made") from None
+            raise CNIError(INSTALLATION, problem, "--from=DIR names a directory with kube-node's plugins") from None
 
 
 def own_source() -> str:

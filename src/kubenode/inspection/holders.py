@@ -35,9 +35,9 @@ class Wanted(NamedTuple):
 
 
 def holders(network: Network, records: Records, wanted: Wanted) -> tuple[list[Holder], int]:
-    """Return the holders of a network's addresses, the newest first, and how many addresses were left out.
+    """Return the holders of a network's addresses, and how many addresses were left out.
 
-    Suspected leaks are never left out. Files are read only where they have to be.
+    Suspected leaks come first and are never left out, then the newest. Files are read only where they have to be.
     """
     suspects = any(name == network.name for name, _ in records.without_namespace)
     since = sorted(network.store.since(), key=lambda pair: pair[1], reverse=True)
@@ -48,9 +48,10 @@ def holders(network: Network, records: Records, wanted: Wanted) -> tuple[list[Ho
             found = [one for one in found if one.record and (one.record.get("podNamespace") or "default") == wanted.namespace]
     else:
         found = _grouped(network.name, network.store.held(since[:enough]), records)
+    shown = [one for index, one in enumerate(found) if not wanted.most or index < wanted.most or one.suspected]
+    shown.sort(key=lambda one: not one.suspected)
     if not wanted.most:
-        return found, 0
-    shown = [one for index, one in enumerate(found) if index < wanted.most or one.suspected]
+        return shown, 0
     known = len(since) if not wanted.namespace else sum(len(one.addresses) for one in found)
     return shown, known - sum(len(one.addresses) for one in shown)
 

@@ -8,7 +8,7 @@ from kubenode.cni.errors import CONFIG_FILE, IO_FAILURE, CNIError
 from kubenode.inspection import agentprobe
 from kubenode.inspection.holders import Holder, Wanted, holder_of, holders
 from kubenode.inspection.networks import Network, find
-from kubenode.inspection.records import Records
+from kubenode.inspection.records import Records, pod_of
 from kubenode.ipam.address import parse_address
 from kubenode.kube import node
 
@@ -41,12 +41,23 @@ class NetworkReport(NamedTuple):
     def suspects(self) -> list[Holder]:
         return [one for one in self.holders if one.suspected]
 
+    def first(self, count: int) -> NetworkReport:
+        """Return it with so many holders."""
+        rest = sum(len(one.addresses) for one in self.holders[count:])
+        return self._replace(holders=self.holders[:count], left_out=self.left_out + rest)
+
 
 class Report(NamedTuple):
     node: NodeSeen
     agent: Agent
     networks: list[NetworkReport]
     wanted: Wanted
+
+    @property
+    def suspects(self) -> set[str]:
+        """The pods that may have leaked addresses, each once: their names, or where an ADD did not say, their containers."""
+        found = [one for network in self.networks for one in network.suspects]
+        return {pod_of(one.record) or (one.attachment.container_id if one.attachment else "") for one in found}
 
 
 class Other(NamedTuple):

@@ -21,7 +21,7 @@ from lightkube.generic_resource import create_global_resource, create_namespaced
 from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
 from kubenode.kube import whose
 from kubenode.kube.refusal import RefusedError
-from kubenode.kube.sources import SERVICE_ACCOUNT, connection
+from kubenode.kube.sources import IN_CONFIGURATION, SERVICE_ACCOUNT, connection
 from kubenode.kube.transport import ALL_METADATA, METADATA, Transport
 
 if TYPE_CHECKING:
@@ -43,8 +43,15 @@ WhoAmI = create_global_resource("authentication.k8s.io", "v1", "SelfSubjectRevie
 class ApiServer:
     """The API server that a kubeconfig names. Each single wait ends after `timeout` seconds; `within` bounds the whole."""
 
-    def __init__(self, kubeconfig: str | None, environ: Mapping[str, str], timeout: float, service_account: str = SERVICE_ACCOUNT) -> None:
-        found = connection(kubeconfig, environ, service_account)
+    def __init__(
+        self,
+        kubeconfig: str | None,
+        environ: Mapping[str, str],
+        timeout: float,
+        service_account: str = SERVICE_ACCOUNT,
+        option: str = IN_CONFIGURATION,
+    ) -> None:
+        found = connection(kubeconfig, environ, service_account, option)
         self._server = found.cluster.server
         self._transport = Transport(found, environ, timeout)
         self._client = Client(

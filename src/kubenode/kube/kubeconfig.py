@@ -63,7 +63,7 @@ class Connection(NamedTuple):
     user: User
 
 
-def broken(file: str, problem: str, details: str = "correct the file, or name another one as ipam.kubeconfig") -> CNIError:
+def broken(file: str, problem: str, details: str = "correct the file, or name another kubeconfig") -> CNIError:
     return CNIError(KUBECONFIG, f"kubeconfig {file}: {problem}", details)
 
 

@@ -82,7 +82,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _refused_certificate(cause: ssl.SSLCertVerificationError, server: str, origin: str) -> CNIError:
-    clock = f"this node's clock says {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+    clock = f"this node's clock says {datetime.now(UTC):%Y-%m-%dT%H:%MZ}"
     verb, advice = "is not accepted", f"correct certificate-authority ({origin}): it has to hold who signed the server's certificate"
     if cause.verify_code == NOT_YET_VALID:
         advice = f"{clock}: correct it, or wait until the certificate is valid"

@@ -14,12 +14,18 @@ from kubenode.kube.kubeconfig import Cluster, Connection, Entry, Pem, User, brok
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+IN_CONFIGURATION, AGENTS, COMMANDS = "ipam.kubeconfig", "the agent's --kubeconfig", "--kubeconfig"  # what names a kubeconfig, and where
 SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 LARGEST = 8 << 20  # bytes; a kubeconfig of this size is a mistake, such as a device
 
 
-def connection(kubeconfig: str | None, environ: Mapping[str, str], service_account: str = SERVICE_ACCOUNT) -> Connection:
-    """Return the connection from the first place that has one: `kubeconfig`, $KUBECONFIG, the service account, ~/.kube/config."""
+def connection(
+    kubeconfig: str | None, environ: Mapping[str, str], service_account: str = SERVICE_ACCOUNT, option: str = IN_CONFIGURATION
+) -> Connection:
+    """Return the connection from the first place that has one: `kubeconfig`, $KUBECONFIG, the service account, ~/.kube/config.
+
+    `option`: by what a person names a kubeconfig, for the error's advice.
+    """
     if kubeconfig:
         return _selected([_load(_without_tilde(kubeconfig, environ))])
     if paths := list(dict.fromkeys(filter(None, environ.get("KUBECONFIG", "").split(os.pathsep)))):
@@ -35,9 +41,9 @@ def connection(kubeconfig: str | None, environ: Mapping[str, str], service_accou
     raise CNIError(
         KUBECONFIG,
         "no kubeconfig found",
-        "looked at ipam.kubeconfig (not set), $KUBECONFIG (not set), the service account "
+        f"looked at {option} (not set), $KUBECONFIG (not set), the service account "
         f"(KUBERNETES_SERVICE_HOST, KUBERNETES_SERVICE_PORT and {service_account}/token: not all there), "
-        f"{default or '~/.kube/config'} ({'not there' if default else 'no home directory'}): name one as ipam.kubeconfig",
+        f"{default or '~/.kube/config'} ({'not there' if default else 'no home directory'}): name one by {option}",
     )
 
 

@@ -6,8 +6,10 @@ ADD asks it with the ranges that were found. DEL, CHECK and GC ask it with those
 from __future__ import annotations
 
 from kubenode.cni.errors import DELEGATE_MISSING, DUPLICATE_ALLOCATION, INVALID_NETWORK_CONFIG, NOT_AVAILABLE, CNIError
+from kubenode.cni.jsontext import JSONTextError, loads
 from kubenode.cni.netconf import invalid
 from kubenode.cni.record import NamedTuple
+from kubenode.cni.result import addresses_in
 from kubenode.ipam.families import BOTH
 from kubenode.plugins import attached, host_local
 from kubenode.plugins.skel import NotHereError
@@ -102,6 +104,7 @@ def add(call: Call, to: Delegate, ipam: Mapping[str, JSON], source: str = "") ->
         if noted and (to.executable or not isinstance(error, CNIError) or error.code != DUPLICATE_ALLOCATION):
             attached.forget(call)
         raise
+    call.log.info("addresses given", ips=_given(result), delegate=to.executable)
     return result
 
 
@@ -120,6 +123,8 @@ def delete(call: Call, name: str, ipam: Mapping[str, JSON]) -> bytes:
             if not to.keeps_our_files:
                 raise
             call.log.warning("the delegate's DEL failed; releasing without it", delegate=to.executable, error=str(error))
+        else:
+            call.log.info("addresses released", delegate=to.executable)
     places = [given_on] if to.keeps_our_files else []
     if known is not configured:
         places.append(_with_ipam(call, to, configured))
@@ -219,6 +224,14 @@ def _given_by(
         return _choose_for_release(call, executable or kind), ipam
     except CNIError:  # it may have moved
         return _choose_for_release(call, kind), ipam
+
+
+def _given(stdout: bytes) -> list[str]:
+    """Return the addresses of a delegate's result."""
+    try:
+        return addresses_in(loads(stdout))
+    except JSONTextError:
+        return []
 
 
 def _undo(call: Call, to: Delegate) -> None:

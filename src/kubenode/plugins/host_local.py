@@ -9,12 +9,13 @@ from kubenode.cni.errors import (
     IO_FAILURE,
     NOT_AVAILABLE,
     NOT_RESERVED,
+    RANGE_FULL,
     UNKNOWN_CONTAINER,
     CNIError,
     OutOfReachError,
 )
 from kubenode.cni.netconf import NetConf, invalid, is_path
-from kubenode.cni.result import IPConfig, Result
+from kubenode.cni.result import IPConfig, Result, addresses_in
 from kubenode.host import files
 from kubenode.host.datadir import DEFAULT_DATA_DIR, LAST_RESERVED, LOCK
 from kubenode.ipam import allocator, config
@@ -39,7 +40,13 @@ if TYPE_CHECKING:
 def cmd_add(call: Call, first: Callable[[], None] = lambda: None) -> bytes:
     """Reserve one address of each range set. `first` is called before, once nobody else can change what is reserved."""
     store, conf, dns = ready(call)
-    added = allocator.allocate(store, conf.sets, owner(call.request), conf.requested, conf.exclude, first)
+    try:
+        added = allocator.allocate(store, conf.sets, owner(call.request), conf.requested, conf.exclude, first)
+    except CNIError as error:
+        if error.code != RANGE_FULL:
+            raise
+        # `msg` stays as the reference has it.
+        raise CNIError(error.code, error.msg, f"network {call.netconf.name} is full on this node: {error.details}") from None
     _log_released(call, "of an earlier boot", added.dead)
     _log_released(call, "without an owner: its file is empty, torn or not host-local's", added.nobodys)
     ips = tuple(IPConfig(a.address.version, f"{a.address}/{a.range.subnet.prefix}", str(a.range.gateway)) for a in added.given)
@@ -262,6 +269,4 @@ def _previous_addresses(netconf: NetConf, ifname: str) -> list[str]:
         return []
     interfaces, ips = (found if isinstance(found := previous.get(key), list) else [] for key in ("interfaces", "ips"))
     others = [number for number, interface in enumerate(interfaces) if isinstance(interface, dict) and interface.get("name") != ifname]
-    new = [ip.get("address") for ip in ips if isinstance(ip, dict) and ip.get("interface") not in others]
-    old = [previous[key].get("ip") for key in ("ip4", "ip6") if isinstance(previous.get(key), dict)]
-    return [text for text in new + old if isinstance(text, str)]
+    return addresses_in({**previous, "ips": [ip for ip in ips if isinstance(ip, dict) and ip.get("interface") not in others]})

@@ -65,10 +65,12 @@ def fetch(
     timeout: float = API_TIMEOUT,
     machine_id: str | None = None,
     complain: Callable[[str], None] = lambda _: None,
+    option: str = "ipam.kubeconfig",
 ) -> dict[str, Any]:
     """Return our own Node, or the one of this name, as the API server has it now. Raises CNIError; ends within `timeout` seconds.
 
-    `machine_id` is the host's where that is not the one seen from here. `complain` is called where the Node is another machine's.
+    `machine_id` is the host's where that is not the one seen from here. `complain` is called where the Node is another machine's. `option`
+    is what names a kubeconfig where an error is shown.
     """
     from kubenode.kube.identity import Identity, other_machine, own_node
 
@@ -78,7 +80,7 @@ def fetch(
         raise CNIError(
             INSTALLATION,
             f"{sys.executable} cannot load the API client: {error}",
-            "./build.sh binaries with the Python that the node has, and install all of what it makes",
+            "install all of a kube-node that was built for this version of Python; or run the agent, which brings its own",
         ) from None
 
     directory = run_dir(environ)
@@ -88,7 +90,7 @@ def fetch(
     myself = Identity(given, source, tuple(known), machine, identity.name_file(directory))
 
     def ask() -> dict[str, Any]:
-        server = client.ApiServer(kubeconfig or None, environ, timeout * SINGLE_WAIT)
+        server = client.ApiServer(kubeconfig or None, environ, timeout * SINGLE_WAIT, option=option)
         try:
             return own_node(server, myself)
         finally:

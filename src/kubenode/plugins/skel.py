@@ -106,13 +106,13 @@ def run(
             raw = netconf.decode(stdin) if stdin.strip() else {}
             return 0, answer(versions.answer(netconf.cni_version(raw) if raw.get("cniVersion") else versions.LATEST))
         raw = netconf.decode(stdin)
+        log.bind(network=name if isinstance(name := raw.get("name"), str) else "")
         cni_version = netconf.cni_version(raw)
         if asked.command == "ADD":  # GC lists all attachments, and a DEL is never refused
             _require_bounds(stdin)
         conf = netconf.parse(raw)
         data_dir = str(conf.ipam.get("dataDir") or "")
         versions.require(cni_version, asked.command)
-        log.bind(command=asked.command, network=conf.name, containerID=asked.container_id, ifname=asked.ifname)
         return 0, commands[asked.command](Call(asked, conf, environ, log, host))
     except NotHereError:
         return NOT_HERE, b""
@@ -124,7 +124,7 @@ def run(
         # ADD has reserved is released by now, or it is an ADD twice to whoever comes next, which gives nothing.
         text = f"{error.strerror or error}: {error.filename}" if error.filename else str(error)
         failure = OutOfReachError(IO_FAILURE, text, _advice(error, host, data_dir))
-        log.error(failure.msg, code=failure.code)
+        log.error(failure.msg, code=failure.code, details=failure.details)
         return _failed(host, failure, failure.as_object(cni_version))
     except Exception as error:  # noqa: BLE001 -- the runtime needs an error object, also for our own faults
         import traceback  # only ever needed here

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kubenode.inspection.doctor.facts import Facts
 
 OTHERS = 0o077  # what group and others may
-INSTALL = "./build.sh binaries, and copy all of _output/bin there; or kube-node install"
+INSTALL = "kube-node install"
 BUILT_IN = frozenset(["", "embedded", "host-local"])  # delegates that are not needed as an executable
 
 
@@ -83,7 +83,7 @@ def fallback(facts: Facts) -> Iterator[Finding]:
             yield ok(f"{os.path.basename(relay.path)} has its launcher beside it")
     for launcher in launchers.values():
         if launcher.broken:
-            yield say(f"{launcher.path} cannot start: {launcher.broken}", f"build with the node's own Python: {INSTALL}")
+            yield say(f"{launcher.path} cannot start: {launcher.broken}", f"install what was built for this node's Python: {INSTALL}")
     if alone:
         yield ok(f"{', '.join(alone)} installed without: the agent does their work")
 
