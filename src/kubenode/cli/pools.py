@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from kubenode.cli.output import Output
     from kubenode.controller.mirror import Sink
     from kubenode.controller.pools import Ledger
-    from kubenode.controller.records import SubnetPool
+    from kubenode.controller.records import NodeSubnet, SubnetPool
 
 TIMEOUT = 30.0  # seconds for one request
 BAR = 16  # characters
@@ -85,14 +85,21 @@ def _pool_object(pool: SubnetPool) -> dict[str, Any]:
 
 
 def _nodes(ledger: Ledger, pool: str) -> list[dict[str, Any]]:
-    found: dict[str, list[dict[str, Any]]] = {}
-    for subnet, claim in sorted(ledger.claims):
+    return [{"node": node, "subnets": [*map(_subnet, claims)]} for node, claims in _by_node(ledger, pool)]
+
+
+def _subnet(claim: NodeSubnet) -> dict[str, Any]:
+    released = {} if claim.released is None else {"released": screen.stamp(claim.released)}
+    return {"cidr": str(claim.subnet), "adopted": claim.adopted, **released}
+
+
+def _by_node(ledger: Ledger, pool: str) -> list[tuple[str, list[NodeSubnet]]]:
+    """Return each node with what it has of a pool, in order."""
+    found: dict[str, list[NodeSubnet]] = {}
+    for _, claim in sorted(ledger.claims):
         if claim.pool == pool:
-            entry: dict[str, Any] = {"cidr": str(subnet), "adopted": claim.adopted}
-            if claim.released is not None:
-                entry["released"] = screen.stamp(claim.released)
-            found.setdefault(claim.node, []).append(entry)
-    return [{"node": node, "subnets": subnets} for node, subnets in sorted(found.items())]
+            found.setdefault(claim.node, []).append(claim)
+    return sorted(found.items())
 
 
 def _networks(pools: list[SubnetPool], out: Console, *, wide: bool) -> Table:
@@ -135,13 +142,13 @@ def _nodes_table(ledger: Ledger, name: str) -> Table:
     table.add_column("NODE", overflow="fold")
     table.add_column("SUBNETS")
     table.add_column("")
-    for entry in _nodes(ledger, name):
-        notes = ["taken over"] if any(subnet["adopted"] for subnet in entry["subnets"]) else []
-        released = [subnet["released"] for subnet in entry["subnets"] if "released" in subnet]
+    for node, claims in _by_node(ledger, name):
+        notes = ["taken over"] if any(claim.adopted for claim in claims) else []
+        released = [claim.released for claim in claims if claim.released is not None]
         if released:
             left = max(0.0, min(released) + ledger.reclaim_after(name) - time.time())
             notes.append(f"the node is without it, free in {screen.age(left)}")
-        table.add_row(escape(entry["node"]), ", ".join(subnet["cidr"] for subnet in entry["subnets"]), f"[dim]{'; '.join(notes)}[/]")
+        table.add_row(escape(node), ", ".join(str(claim.subnet) for claim in claims), f"[dim]{'; '.join(notes)}[/]")
     return table
 
 
