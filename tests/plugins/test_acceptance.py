@@ -146,9 +146,9 @@ def test_limited_to_namespaces(network: NetworkMaker, kubeconfig: str, limits: d
 
 
 @pytest.mark.usefixtures("node")
-def test_ipv6_alone_does_not_disturb_ipv4s_turns(network: NetworkMaker, kubeconfig: str) -> None:
+def test_ipv6_alone_does_not_disturb_ipv4s_turns(embedded: NetworkMaker, kubeconfig: str) -> None:
     """Between pods with both families one with IPv6 alone costs IPv4 no turn: a released address comes last."""
-    net = network(kubeconfig=kubeconfig, **{"ipv4-namespaces": ["prod"]})
+    net = embedded(kubeconfig=kubeconfig, **{"ipv4-namespaces": ["prod"]})
     got = []
     for number, namespace in enumerate(["prod", "test", "prod", "test", "prod"]):
         got.append(net.add(f"c{number}", namespace=namespace))

@@ -360,7 +360,7 @@ def test_status_where_nothing_can_be_written(embedded: NetworkMaker, view: ViewW
     (tmp_path / "file").write_text("")
     net.ipam["dataDir"] = f"{tmp_path}/file/networks"
     error = net.error("STATUS")
-    assert (error["code"], error["msg"]) == (50, f"dataDir {tmp_path}/file/networks of network net cannot be written")
+    assert (error["code"], error["msg"]) == (50, f"dataDir {tmp_path}/file/networks of network net is below a file, {tmp_path}/file")
 
 
 def test_status_without_what_an_add_needs(binaries: Path, tmp_path: Path, view: ViewWriter) -> None:

@@ -91,7 +91,7 @@ def test_a_failing_delegate_does_not_drop_the_view(
     failing.parent.mkdir()
     failing.write_text('#!/bin/sh\necho \'{"code": 777, "msg": "no luck"}\'\nexit 1\n')
     failing.chmod(0o755)
-    net = Network(binaries / "kube-node", tmp_path / "networks", {"kubeconfig": kubeconfig}, [failing.parent])
+    net = Network(binaries / "kube-node", tmp_path / "networks", {"kubeconfig": kubeconfig, "delegate": "host-local"}, [failing.parent])
     assert net.error()["code"] == 777
     view = (run_dir / "node.json").read_bytes()
     before = len(api_server.asked())

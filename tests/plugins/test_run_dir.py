@@ -78,5 +78,5 @@ def test_a_directory_called_nodename(embedded: NetworkMaker, run_dir: Path) -> N
 
     error = embedded().error(env={"NODE_NAME": ""})
 
-    assert (error["code"], error["msg"]) == (5, f"Is a directory: {run_dir}/nodename")
-    assert error["details"] == "there is a directory where a file should be: remove it"
+    assert (error["code"], error["msg"]) == (5, f"{run_dir}/nodename is a directory, and has to be a file")
+    assert error["details"].endswith(f"rmdir {run_dir}/nodename")
