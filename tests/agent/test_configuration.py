@@ -92,6 +92,33 @@ def test_pod_cidrs_that_nobody_needs(place: Place, run_dir: Path) -> None:
         eventually(lambda: agent.get("/readyz") == (200, "ok\n"), "it does not get ready")
 
 
+def test_each_network_waits_for_what_it_needs(place: Place, run_dir: Path) -> None:
+    """A network with an annotation does not wait for podCIDRs that another one lacks."""
+    place.hold({**COMMON, "plugins": [{"type": "bridge", "ipam": {"type": "kube-node", "annotation": "example.com/net"}}]})
+    (place.directory / "99-old.conflist").write_text(json.dumps(CONFLIST))
+    write_node(place.node, example_com="10.1.0.0/24")
+    with place.agent(run_dir) as agent:
+        eventually(place.conflist.exists, "the network does not come")
+        assert agent.get("/readyz")[0] == 503
+
+
+def test_what_is_not_ours_stays(place: Place, run_dir: Path) -> None:
+    """Another's file under a like name, a link and a named pipe stay as they are, and keep the agent from nothing."""
+    place.hold()
+    others = ["05-other.conflist.held", "06.conflist~", held.SUFFIX]
+    for name in others:
+        (place.directory / name).write_text(json.dumps(CONFLIST))
+    (place.directory / f"07-link.conflist{held.SUFFIX}").symlink_to("05-other.conflist.held")
+    for name in ("08-pipe.conflist", f"09-pipe.conflist{held.SUFFIX}"):
+        os.mkfifo(place.directory / name)
+    before = place.names()
+    write_node(place.node, "10.0.0.0/24")
+    with place.agent(run_dir) as agent:
+        eventually(place.conflist.exists, "the network does not come")
+        eventually(lambda: agent.get("/readyz") == (200, "ok\n"), "it does not get ready")
+    assert place.names() == sorted({*before, place.conflist.name} - {place.waiting.name})
+
+
 def test_a_network_that_is_there_already(place: Place, run_dir: Path) -> None:
     """A configuration that somebody else has put there meanwhile is not overwritten."""
     place.hold()
@@ -115,6 +142,7 @@ def test_a_directory_that_cannot_be_written(place: Place, run_dir: Path) -> None
             told = agent.said("cannot be put in place")
             assert str(place.conflist) in told["msg"]
             assert "Read-only file system" in told["msg"]
+            assert agent.get("/readyz") == (503, f"{told['msg']}\n")
             subprocess.run(["umount", place.directory], check=True)
             eventually(place.conflist.exists, "the network does not come")
             assert len(agent.lines("cannot be put in place")) == 1

@@ -183,6 +183,7 @@ def test_four_programs(
     seed: int, binaries: Path, cni_bin: Path, tmp_path: Path, run_dir: Path, preload: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No address is given twice, none is lost, no DEL is refused, and at the end nothing is left."""
+    (tmp_path / "net.d").mkdir()
     relays = tmp_path / "relays"
     relays.mkdir()
     shutil.copy(binaries / "kube-node", relays / "kube-node")

@@ -204,9 +204,9 @@ FAULTS = {
     ),
     "a network that waits for the agent": Fault(
         "pod-network",
-        "10-k8snet.conflist.held in",
-        lambda d: (d.node.net / "10-k8snet.conflist").rename(d.node.net / "10-k8snet.conflist.held"),
-        lambda d: (d.node.net / "10-k8snet.conflist.held").rename(d.node.net / "10-k8snet.conflist"),
+        "10-k8snet.conflist.held-by-kube-node in",
+        lambda d: (d.node.net / "10-k8snet.conflist").rename(d.node.net / "10-k8snet.conflist.held-by-kube-node"),
+        lambda d: (d.node.net / "10-k8snet.conflist.held-by-kube-node").rename(d.node.net / "10-k8snet.conflist"),
     ),
     "plugin missing": Fault("plugins", "no plugin bridge", lambda d: remove(d, "bin/bridge"), lambda d: d.plugin("bridge")),
     "chained plugin missing": Fault("plugins", "no plugin portmap", lengthen_chain, lambda d: d.plugin("portmap")),

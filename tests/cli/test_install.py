@@ -387,7 +387,8 @@ def test_a_network_configuration_comes_last(host: Host, tmp_path: Path) -> None:
 
 def test_a_network_configuration_that_waits_for_the_agent(host: Host, tmp_path: Path) -> None:
     """With --hold the runtime does not see a new network before the agent lets it go; then, and without it, install is as ever."""
-    conflist, path, waiting = f"--conflist={write_conflist(tmp_path)}", f"/{CONFIG}/10-net.conflist", f"/{CONFIG}/10-net.conflist.held"
+    conflist, path = f"--conflist={write_conflist(tmp_path)}", f"/{CONFIG}/10-net.conflist"
+    waiting = f"{path}{held.SUFFIX}"
     assert host.done("install", conflist, "--hold", "--dry-run")[path] == "hold"
     for _ in range(2):
         assert host.done("install", conflist, "--hold")[path] == "hold"
@@ -395,6 +396,9 @@ def test_a_network_configuration_that_waits_for_the_agent(host: Host, tmp_path: 
         assert json.loads((host.root / waiting[1:]).read_text()) == NETWORK
     assert host.done("uninstall")[path] == "remove"
     assert host.tree() == {}
+    host.done("install", conflist, "--hold")
+    assert host.done("install", "--conflist=none")[path] == "remove"
+    assert not (host.root / waiting[1:]).exists()
     host.done("install", conflist, "--hold")
     assert held.let_go(str(host.root / waiting[1:]))
     assert host.done("install", conflist, "--hold")[path] == "keep"

@@ -75,11 +75,12 @@ def test_a_command_that_is_not_in_a_version(embedded: NetworkMaker, view: ViewWr
         assert (error["code"], error["msg"]) == (1, f"config version {version} does not allow {command}")
 
 
-@pytest.mark.parametrize("version", ["0.9.9", "2.0.0", "1", "x"])
+@pytest.mark.parametrize("version", ["0.9.9", "2.0.0", "1", "x", f"1.{'9' * 5000}"], ids=range(5))
 def test_an_unknown_version(embedded: NetworkMaker, version: str) -> None:
     """A version that nobody knows is error 1, which names it."""
     error = embedded(version=version).error()
     assert (error["code"], error["msg"]) == (1, f'incompatible CNI version "{version}"')
+    assert embedded(version=version).error("CHECK")["code"] == 1
 
 
 @pytest.mark.parametrize("name", ["kube-node", "node-annotation"])

@@ -29,21 +29,21 @@ class Configuration:
         self.problem = ""
         self._directory = directory
         self._log = log
-        self._takes_pod_cidrs = False
+        self._takes_pod_cidrs: bool | None = None  # nobody has looked yet
 
-    def start(self, unready: Callable[[], str]) -> None:
-        """Look now and then until the process ends, and put what waits in place while nothing keeps the agent from being ready."""
-        threading.Thread(target=self._work, args=(unready,), daemon=True, name="configuration").start()
+    def start(self, served: Callable[[], Node | None], unready: Callable[[], str]) -> None:
+        """Look now and then until the process ends, and put what waits in place. `served`: the Node, while calls are served."""
+        threading.Thread(target=self._work, args=(served, unready), daemon=True, name="configuration").start()
 
-    def _work(self, unready: Callable[[], str]) -> None:
+    def _work(self, served: Callable[[], Node | None], unready: Callable[[], str]) -> None:
         why, since = "", 0.0
         while True:
             before = why
             try:
                 self.look()
+                if own := served():
+                    self.let_go(own)
                 why = unready()
-                if not why:
-                    self.let_go()
             except Exception as error:  # noqa: BLE001 -- calls are served all the same
                 self._log.error("internal error around network configurations", error=repr(error))
             if why != before:
@@ -55,22 +55,22 @@ class Configuration:
 
     def look(self) -> None:
         """See whether a network takes its subnets from the Node's podCIDRs."""
-        self._takes_pod_cidrs = any(not conf["ipam"].get("annotation") and not conf["ipam"].get("nodeFile") for conf in self._confs())
+        waiting = (conf for path in held.waiting(self._directory) for conf in _held(path))
+        self._takes_pod_cidrs = any(map(_takes_pod_cidrs, [*cniconfig.netconfs(self._directory, TYPES), *waiting]))
 
     def lacks(self, own: Node) -> str:
         """Say what the Node lacks without which every ADD of a network would fail; "" where it lacks nothing."""
-        try:
-            if self._takes_pod_cidrs:
-                node.pod_subnets(own)
-        except CNIError as error:
-            return str(error)
-        return ""
+        if self._takes_pod_cidrs is None:
+            return "the network configurations are not read yet"
+        return _without_pod_cidrs(own) if self._takes_pod_cidrs else ""
 
-    def let_go(self) -> None:
-        """Let the runtime have what waits."""
+    def let_go(self, own: Node) -> None:
+        """Let the runtime have what waits, but for a network whose pods would get no address."""
         before, self.problem = self.problem, ""
         for path in held.waiting(self._directory):
             place = path.removesuffix(held.SUFFIX)
+            if any(map(_takes_pod_cidrs, _held(path))) and _without_pod_cidrs(own):
+                continue
             try:
                 if held.let_go(path):
                     self._log.info("network configuration put in place", path=place)
@@ -79,14 +79,29 @@ class Configuration:
             except OSError as error:
                 self.problem = f"the network configuration {place} cannot be put in place: {error.strerror}"
                 if self.problem != before:
-                    self._log.error(self.problem, details="mount its directory writable for the agent, as deploy/components/bridge does")
+                    self._log.error(
+                        self.problem,
+                        details="mount it writable for the agent, as deploy/components/bridge does; in a unit, ReadWritePaths=",
+                    )
 
-    def _confs(self) -> Iterator[dict[str, Any]]:
-        yield from cniconfig.netconfs(self._directory, TYPES)
-        for path in held.waiting(self._directory):
-            try:
-                networks = cniconfig.parse(path.removesuffix(held.SUFFIX), files.read(path))
-            except (OSError, cniconfig.RefusedError):
-                continue
-            for network in networks:
-                yield from network.netconfs(TYPES)
+
+def _held(path: str) -> Iterator[dict[str, Any]]:
+    """Yield what each plugin of ours is given by a configuration that waits."""
+    try:
+        networks = cniconfig.parse(path.removesuffix(held.SUFFIX), files.read_regular(path))
+    except (OSError, cniconfig.RefusedError):
+        return
+    for network in networks:
+        yield from network.netconfs(TYPES)
+
+
+def _takes_pod_cidrs(conf: dict[str, Any]) -> bool:
+    return not conf["ipam"].get("annotation") and not conf["ipam"].get("nodeFile")
+
+
+def _without_pod_cidrs(own: Node) -> str:
+    try:
+        node.pod_subnets(own)
+    except CNIError as error:
+        return str(error)
+    return ""

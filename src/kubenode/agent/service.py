@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from kubenode.agent.pods import ApiPods
     from kubenode.agent.watch import NodeWatch
     from kubenode.host.log import Log
+    from kubenode.kube.node import Node
 
 DRAIN = 13.0  # seconds for calls under way once the agent is to end; each has 12
 SWEEP = 0.25  # seconds between looks for calls whose time is over
@@ -102,10 +103,9 @@ class Agent:
         if directory := self._options.credentials:
             jobs.append(keep_credentials(self._root.seen(directory, "credentials"), SERVICE_ACCOUNT, self._log))
         server = Server(listener, self._host, self._networks, self._environ, self._log, self._metrics, self._questions())
-        self._configuration.look()
         server.start()
         self._phase = ""
-        self._configuration.start(self._unready)
+        self._configuration.start(self._served, self._unready)
         tasks = [asyncio.create_task(job) for job in (self._beat(server), self._stay_reachable(server), *jobs)]
         self._housekeeping().start()
         stopped = asyncio.create_task(stop.wait())
@@ -215,7 +215,11 @@ class Agent:
             return self._phase
         if self._own.node is None:
             return str(self._own.why() or "the Node is not known yet")
-        return self._lacking() or self._ill()
+        return self._lacking() or self._ill() or self._configuration.problem
+
+    def _served(self) -> Node | None:
+        """Return our Node while calls are served, None where they are not."""
+        return None if self._phase or self._ill() else self._own.node
 
     def _lacking(self) -> str:
         return self._configuration.lacks(self._own.node) if self._own.node else ""

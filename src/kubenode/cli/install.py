@@ -134,6 +134,7 @@ def command(
     """
     root = HostRoot(host_root)
     given = {name: value for name, value in options.items() if context.get_parameter_source(name) in GIVEN}
+    bin_dir = os.path.abspath(bin_dir)
     known = _known(installed.before(root.path(bin_dir)), bin_dir)
     parts, brought = _parts(Wanted(**{**options, **known, **given}), given, root, bin_dir)
     remembered = {name: value for name, value in given.items() if name in REMEMBERED}
@@ -188,7 +189,7 @@ def uninstall(context: click.Context, /, host_root: str, bin_dir: str, *, force:
     """
     root = HostRoot(host_root)
     data_dirs = payload.data_dirs(root, run_dir(os.environ), DEFAULT_CONFIG_DIR)
-    steps = Installation(root, bin_dir).uninstall(data_dirs, force=force, dry_run=dry_run)
+    steps = Installation(root, os.path.abspath(bin_dir)).uninstall(data_dirs, force=force, dry_run=dry_run)
     _tell(steps, output, dry_run=dry_run)
     if any(step.what == "leave" for step in steps):
         context.exit(1)

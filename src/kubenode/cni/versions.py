@@ -7,6 +7,7 @@ from kubenode.cni.errors import INCOMPATIBLE_VERSION, CNIError
 SUPPORTED = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 OLDEST, LATEST = SUPPORTED[0], SUPPORTED[-1]
 
+DIGITS = 9  # of a part of a version that are looked at
 SINCE = {"CHECK": "0.4.0", "STATUS": "1.1.0", "GC": "1.1.0"}  # the commands that are not in every version
 
 
@@ -45,7 +46,8 @@ def _as_libcni_says(version: str, command: str) -> str:
 
 
 def _order(version: str) -> list[int]:
-    return [*[int(part) if part.isdecimal() else -1 for part in version.split(".")], 0, 0][:3]
+    parts = [int(part[:DIGITS]) if part.isdecimal() else -1 for part in version.split(".")]
+    return [*parts, 0, 0][:3]
 
 
 def answer(asked: str) -> dict[str, str | list[str]]:

@@ -95,7 +95,7 @@ def read(directory: str) -> list[File]:
         return [File(directory, (), RefusedError(f"it cannot be read: {error.strerror}", "make it readable"))]
     for path in paths:
         try:
-            found.append(File(path, parse(path, files.read(path)), None))
+            found.append(File(path, parse(path, files.read_regular(path)), None))
         except OSError as error:
             refused = RefusedError(f"it cannot be read: {error.strerror}", "make it readable, or remove it")
             found.append(File(path, (), refused))
@@ -192,7 +192,7 @@ def _list(content: JSON, directory: str) -> Network:
 
 def _plugin_of(path: str) -> dict[str, JSON]:
     try:
-        return _plugin(loads(files.read(path)))
+        return _plugin(loads(files.read_regular(path)))
     except JSONTextError as error:
         raise RefusedError(f"its plugin {path} is not JSON: {error}") from None
     except RefusedError as error:

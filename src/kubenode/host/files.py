@@ -32,6 +32,17 @@ def read(path: str) -> bytes:
         os.close(fd)
 
 
+def read_regular(path: str) -> bytes:
+    """Return the content of a regular file; a named pipe would keep the caller waiting for ever. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", path)
+        return read_all(fd)
+    finally:
+        os.close(fd)
+
+
 def open_exactly(path: str, flags: int, mode: int = 0o600) -> int:
     """Open a path that leads through no link; who puts one there after it was resolved gets nowhere. Raises OSError."""
     directory, name = os.path.split(path)

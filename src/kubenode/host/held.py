@@ -9,16 +9,20 @@ from __future__ import annotations
 import os
 
 from kubenode.host import files
+from kubenode.host.cniconfig import SUFFIXES
 
-SUFFIX = ".held"
+SUFFIX = ".held-by-kube-node"  # nobody else's
+ENDS = tuple(f"{suffix}{SUFFIX}" for suffix in SUFFIXES)
 
 
 def waiting(directory: str) -> list[str]:
     """Return the paths of those that wait in a directory of network configurations; none where there is no directory."""
     try:
-        return [os.path.join(directory, name) for name in sorted(os.listdir(directory)) if name.endswith(SUFFIX)]
+        with os.scandir(directory) as entries:
+            names = [entry.name for entry in entries if entry.name.endswith(ENDS) and entry.is_file(follow_symlinks=False)]
     except OSError:
         return []
+    return [os.path.join(directory, name) for name in sorted(names)]
 
 
 def let_go(path: str) -> bool:

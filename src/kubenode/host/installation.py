@@ -140,8 +140,12 @@ class Installation:
         meant = {path for path, entry in entries if (entry.option not in given if entry.option else os.path.dirname(path) != self._plugins)}
         obsolete = [path for path in self._installed.entries if path not in wanted | meant]
         trees = [path for path in obsolete if self._installed.entries[path].tree]
-        unchanged = [path for path in obsolete if path in trees or self._installed.entries[path].has(installed.digest_of(self._path(path)))]
+        unchanged = [path for path in obsolete if path in trees or self._is_unchanged(path)]
         return [path for path in unchanged if path not in trees[-1:]]
+
+    def _is_unchanged(self, path: str) -> bool:
+        there = installed.digest_of(self._path(path))
+        return self._installed.entries[path].has(there) if there else os.path.lexists(f"{self._path(path)}{held.SUFFIX}")
 
     def _carry_out(self, work: Sequence[tuple[Part, Step]], obsolete: Sequence[str]) -> None:
         try:

@@ -89,11 +89,7 @@ class Search:
         """Raise CNIError for a second ADD without a DEL between, which the specification forbids (SPEC.md, "ADD")."""
         for entry in self._mine:
             if entry.address and range_set.range_of(entry.address):
-                raise CNIError(
-                    DUPLICATE_ALLOCATION,
-                    f"{entry.address} has been allocated to {self._attachment.container_id}, duplicate allocation is not allowed",
-                    f"interface {self._attachment.ifname} has its address already; the runtime must call DEL before another ADD",
-                )
+                raise duplicate(entry.address, self._attachment)
 
     def _requested(self, range_set: RangeSet, address: Address) -> Allocation:
         range_ = range_set.range_of(address)
@@ -112,6 +108,15 @@ class Search:
                 else "another container has it; request another, or wait for that one's DEL",
             )
         return Allocation(range_set, range_, address)
+
+
+def duplicate(address: Address, attachment: Attachment) -> CNIError:
+    """Return the error of a second ADD for an attachment that has an address."""
+    return CNIError(
+        DUPLICATE_ALLOCATION,
+        f"{address} has been allocated to {attachment.container_id}, duplicate allocation is not allowed",
+        f"interface {attachment.ifname} has its address already; the runtime must call DEL before another ADD",
+    )
 
 
 def _first_free(taken: Sequence[int], number: int) -> int:

@@ -78,6 +78,9 @@ def add(call: Call, to: Delegate, ipam: Mapping[str, JSON], source: str = "") ->
     given_on = _with_ipam(call, to, ipam)
     if to.executable and to.keeps_our_files:
         host_local.require_place(given_on)
+        host_local.after_boot(given_on)  # before a record of this boot says that the container's earlier reservation is of now
+        if attached.handed_on(call):
+            host_local.require_none(given_on)
     noted = False
 
     def note() -> None:
@@ -91,8 +94,6 @@ def add(call: Call, to: Delegate, ipam: Mapping[str, JSON], source: str = "") ->
         if not to.executable:
             # With the lock held: in an agent that was stopped, the pod's DEL may have passed before this is carried out, or refused.
             return host_local.cmd_add(given_on, note)
-        if to.keeps_our_files:
-            host_local.after_boot(given_on)  # before a record of this boot says that the container's earlier reservation is of now
         note()
         result = _run(given_on, to)
         if source and to.keeps_our_files:

@@ -21,6 +21,7 @@ from kubenode.host.datadir import DEFAULT_DATA_DIR, LAST_RESERVED, LOCK
 from kubenode.ipam import allocator, config
 from kubenode.ipam.address import parse_address
 from kubenode.ipam.families import BOTH
+from kubenode.ipam.search import duplicate
 from kubenode.ipam.store import Attachment
 from kubenode.plugins.skel import answer
 
@@ -59,6 +60,14 @@ def ready(call: Call) -> tuple[Store, config.IPAMConfig, dict[str, object]]:
     store = require_place(call)
     conf = config.load(call.netconf, call.request.pod_args)
     return store, conf, _dns(call, conf.resolv_conf)
+
+
+def require_none(call: Call) -> None:
+    """Raise CNIError for a second ADD without a DEL between (SPEC.md, "ADD"). A delegate's DEL after it would free what the pod has."""
+    attachment = owner(call.request)
+    for entry in allocator.find(_store(call), attachment):
+        if entry.address:
+            raise duplicate(entry.address, attachment)
 
 
 def release(places: Sequence[Call]) -> None:
