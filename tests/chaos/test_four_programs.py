@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 SECONDS = float(os.environ.get("KUBE_NODE_CHAOS_SECONDS") or 8)
 FIRST = int(os.environ.get("KUBE_NODE_CHAOS_SEED") or random.randrange(1 << 32))
-SEEDS = range(FIRST, FIRST + int(os.environ.get("KUBE_NODE_CHAOS_SEEDS") or 1))
+SEEDS = int(os.environ.get("KUBE_NODE_CHAOS_SEEDS") or 1)
 WORKERS = int(os.environ.get("KUBE_NODE_CHAOS_WORKERS") or 24)
 FAULTS = (
     "agent", "client", "clock_set", "kept_mtime", "marker", "gc_by_namespaces", "gc_by_runtime", "administrator",
@@ -178,12 +178,13 @@ def left(node: Node) -> list[tuple[str, str]]:
 
 
 @pytest.mark.timeout(300 + 3 * SECONDS)
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("number", range(SEEDS))  # a seed would give the test another name on each worker
 def test_four_programs(
-    seed: int, binaries: Path, cni_bin: Path, tmp_path: Path, run_dir: Path, preload: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    number: int, binaries: Path, cni_bin: Path, tmp_path: Path, run_dir: Path, preload: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No address is given twice, none is lost, no DEL is refused, and at the end nothing is left."""
     (tmp_path / "net.d").mkdir()
+    seed = FIRST + number
     relays = tmp_path / "relays"
     relays.mkdir()
     shutil.copy(binaries / "kube-node", relays / "kube-node")
@@ -222,7 +223,7 @@ def test_four_programs(
                 log = agent.log()
                 done = [dict(sorted(node.calls.items())), faults.counts, clients.counts, trouble.counts]
                 reclaimed = log.count("leaked addresses released")
-                print(*done, f"{len(node.leaked)} leaks, {reclaimed} reclaimed", *node.wrong[:40], sep="\n")  # noqa: T201 -- what it was
+                print(f"KUBE_NODE_CHAOS_SEED={seed}", *done, f"{len(node.leaked)} leaks, {reclaimed} reclaimed", *node.wrong[:40], sep="\n")  # noqa: T201 -- what it was
                 if directory := os.environ.get("KUBE_NODE_CHAOS_LOGS"):
                     Path(directory, f"{seed}.history").write_text("\n".join(node.history))
                     Path(directory, f"{seed}.agent").write_text(log)
