@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from callplugin import OURS, environment
 from podnet import Answer
-from runtime import TRY_AGAIN_LATER, Gate
+from runtime import TRY_AGAIN_LATER, Gate, end_all
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -85,10 +85,7 @@ class Node:
     def stop(self, seconds: float) -> None:
         """Let every pod come to its end."""
         self._stop.set()
-        end = time.monotonic() + seconds
-        for thread in self._threads:
-            thread.join(max(0.0, end - time.monotonic()))
-        if any(thread.is_alive() for thread in self._threads):
+        if not end_all(self._threads, seconds):
             self.say("a pod does not come to its end")
 
     def call(self, program: Program, command: str, container: str = "", netns: str = "", **more: Any) -> Answer:

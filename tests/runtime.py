@@ -69,6 +69,14 @@ class Gate:
                 self._change.notify_all()
 
 
+def end_all(threads: list[threading.Thread], seconds: float) -> bool:
+    """Wait for threads that were told to stop; say whether all have ended in time."""
+    end = time.monotonic() + seconds
+    for thread in threads:
+        thread.join(max(0.0, end - time.monotonic()))
+    return not any(thread.is_alive() for thread in threads)
+
+
 class Runtime:
     """Runs `workers` threads over some networks until it is told to stop. `wrong` is what must not have been."""
 
@@ -95,12 +103,8 @@ class Runtime:
     def stop(self, seconds: float) -> None:
         """Let every pod come to its end."""
         self._stop.set()
-        end = time.monotonic() + seconds
-        for thread in self._threads:
-            thread.join(max(0.0, end - time.monotonic()))
-            if thread.is_alive():
-                self.wrong.append("a pod does not come to its end")
-                return
+        if not end_all(self._threads, seconds):
+            self.wrong.append("a pod does not come to its end")
 
     def forgotten(self, net: Net) -> set[str]:
         return self._forgotten[net.name]

@@ -55,7 +55,7 @@ def _common(function: Callable[..., None]) -> Callable[..., None]:
 
 
 class Wanted(NamedTuple):
-    """What is to be installed: the options as given, or as they were the last time."""
+    """The options of an installation: as given, or as they were the last time."""
 
     source: str
     plugins: str

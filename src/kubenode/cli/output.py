@@ -1,4 +1,4 @@
-"""What a command's answer looks like: text for a person, or an object for a program. All commands that show something have its options."""
+"""Output of commands: text for a person, or an object for a program. All commands that show something have these options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `kube-node status` prints for a program, `-o json` and `-o yaml`."""
+"""The object that `kube-node status` prints by `-o json` and `-o yaml`."""
 
 from __future__ import annotations
 

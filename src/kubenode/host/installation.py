@@ -45,7 +45,7 @@ class Part(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What is done to one path: write, hold, replace, keep, remove, restore or leave."""
+    """One path and what is done to it: write, hold, replace, keep, remove, restore or leave."""
 
     what: str
     path: str

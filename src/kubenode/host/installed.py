@@ -18,7 +18,7 @@ NEEDS = ("", CREDENTIALS, NODE_NAME, CONFLIST)  # what options bring, each after
 
 
 class Entry(NamedTuple):
-    """What the record says of a path. There are two digests while an installation is under way. `option`: which one has brought it."""
+    """An entry of the record, for one path. It has two digests while an installation is under way. `option`: which one has brought it."""
 
     digests: tuple[str, ...]
     living: bool = False

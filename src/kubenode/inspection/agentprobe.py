@@ -23,7 +23,7 @@ QUESTION = protocol.Asked(protocol.PROBLEMS, {}, b"")
 
 
 class Agent(NamedTuple):
-    """What became of the question; `problem` is "" where the agent is up. `installed`: something is at the socket's path.
+    """The outcome of the question; `problem` is "" where the agent is up. `installed`: something is at the socket's path.
 
     `problems` are what an agent that is up has to say of itself.
     """
