@@ -13,10 +13,11 @@ from kubenode.cli.output import with_output
 from kubenode.cni.errors import INSTALLATION, CNIError
 from kubenode.host import installed, payload
 from kubenode.host.cniconfig import DEFAULT_CONFIG_DIR
-from kubenode.host.installation import FORCE, Installation, Part, Step
+from kubenode.host.installation import Installation
 from kubenode.host.installed import CONFLIST, CREDENTIALS, NODE_NAME
 from kubenode.host.nodeview import DEFAULT_RUN_DIR
 from kubenode.host.root import HostRoot
+from kubenode.host.steps import FORCE, Part, Step
 from kubenode.kube.sources import SERVICE_ACCOUNT
 from kubenode.plugins.nodes import run_dir
 from kubenode.version import VERSION

@@ -11,45 +11,19 @@ import glob
 import os
 import shutil
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from kubenode.cni.errors import INSTALLATION, IO_FAILURE, CNIError
-from kubenode.host import boot, delegate, files, held, installed
+from kubenode.host import boot, files, held
 from kubenode.host.cniconfig import DEFAULT_CONFIG_DIR
 from kubenode.host.installed import CONFLIST, NEEDS, Entry, Installed
+from kubenode.host.steps import FORCE, SET_ASIDE, Step, Steps
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from kubenode.host.root import HostRoot
-
-SET_ASIDE = ".before-kube-node"  # how the name of a foreign file ends that ours has taken the place of
-FORCE = f"--force sets what is there aside (*{SET_ASIDE}), and uninstall brings it back"
-
-
-class Part(NamedTuple):
-    """One file as it is to be, at a path of the host; or a directory, copied from `tree`.
-
-    `living`: it is written anew by the agent, too, so that whatever it holds is ours. `option`: which option brought it, "" for plugins.
-    """
-
-    path: str
-    content: bytes = b""
-    mode: int = 0o644
-    tree: str = ""
-    living: bool = False
-    option: str = ""
-
-    def digest(self) -> str:
-        return installed.tree_digest(self.tree) if self.tree else installed.digest(self.content)
-
-
-class Step(NamedTuple):
-    """One path and what is done to it: write, hold, replace, keep, remove, restore or leave."""
-
-    what: str
-    path: str
-    why: str = ""
+    from kubenode.host.steps import Part
 
 
 class Installation:
@@ -60,6 +34,7 @@ class Installation:
         self._plugins = os.path.dirname(os.path.join(bin_dir, ""))
         self._bin_dir = root.path(bin_dir)
         self._installed = Installed(self._bin_dir)
+        self._steps = Steps(root, self._plugins, self._installed)
 
     def install(
         self,
@@ -80,8 +55,8 @@ class Installation:
         with self._held(dry_run=dry_run):
             self._require_exec()
             self._installed.options |= options or {}
-            steps = [self._step(part, force=force, hold=hold) for part in parts]
-            obsolete = self._obsolete({part.path for part in parts}, given)
+            steps = [self._steps.forward(part, force=force, hold=hold) for part in parts]
+            obsolete = self._steps.obsolete({part.path for part in parts}, given)
             foreign = [step for step in steps if step.what == "leave"]
             if foreign and not leave:
                 raise CNIError(
@@ -101,7 +76,7 @@ class Installation:
         """
         with self._held(dry_run=dry_run):
             # The network configuration goes first, and what it needs after it.
-            steps = [self._step_back(path, force=force) for path in reversed(self._installed.entries)]
+            steps = [self._steps.back(path, force=force) for path in reversed(self._installed.entries)]
             notes = [path for directory in data_dirs for path in boot.notes(self._root.path(directory))]
             if not dry_run:
                 for step in steps:
@@ -111,54 +86,18 @@ class Installation:
                     files.remove(path)
             return steps + [Step("remove", path.removeprefix(self._root.directory), "the boot that reservations are of") for path in notes]
 
-    def _path(self, path: str) -> str:
-        """Return where a path of the host is found. What it names may be a link: that is the foreign file, and not what it leads to."""
-        return os.path.join(self._root.path(os.path.dirname(path)), os.path.basename(path))
-
-    def _step(self, part: Part, *, force: bool, hold: bool) -> Step:
-        path = self._path(part.path)
-        there, wanted, entry = installed.digest_of(path), part.digest(), self._installed.entries.get(part.path)
-        if not there:
-            waits = hold and part.option == CONFLIST
-            return Step("hold", part.path, "the agent puts it there once it is ready") if waits else Step("write", part.path)
-        if there == wanted and (part.tree or os.stat(path).st_mode & 0o7777 == part.mode):
-            return Step("keep", part.path)
-        if part.living or part.tree or there == wanted or (entry and entry.has(there)):
-            return Step("replace", part.path, "is damaged" if part.tree else "")
-        if delegate.is_ours(path):
-            return Step("replace", part.path, "copied there by hand")
-        if force:
-            return Step("replace", part.path, f"what was there is now {part.path}{SET_ASIDE}")
-        return Step("leave", part.path, "was changed since it was installed" if entry else "is not ours")
-
-    def _obsolete(self, wanted: set[str], given: Collection[str]) -> list[str]:
-        """Return what the record has and this installation has not; but for the last tree: calls under way import from it.
-
-        A plugin's file is another version's; anything else is a `given` option's, or it stays.
-        """
-        entries = self._installed.entries.items()
-        meant = {path for path, entry in entries if (entry.option not in given if entry.option else os.path.dirname(path) != self._plugins)}
-        obsolete = [path for path in self._installed.entries if path not in wanted | meant]
-        trees = [path for path in obsolete if self._installed.entries[path].tree]
-        unchanged = [path for path in obsolete if path in trees or self._is_unchanged(path)]
-        return [path for path in unchanged if path not in trees[-1:]]
-
-    def _is_unchanged(self, path: str) -> bool:
-        there = installed.digest_of(self._path(path))
-        return self._installed.entries[path].has(there) if there else os.path.lexists(f"{self._path(path)}{held.SUFFIX}")
-
     def _carry_out(self, work: Sequence[tuple[Part, Step]], obsolete: Sequence[str]) -> None:
         try:
             self._announce(work)
             for part, step in work:
                 if step.what == "hold":
-                    files.replace(f"{self._path(part.path)}{held.SUFFIX}", part.content, durable=True, mode=part.mode)
+                    files.replace(f"{self._steps.path(part.path)}{held.SUFFIX}", part.content, durable=True, mode=part.mode)
                     continue
                 if step.what != "keep":
                     self._place(part, set_aside=SET_ASIDE in step.why)
-                files.remove(f"{self._path(part.path)}{held.SUFFIX}")
+                files.remove(f"{self._steps.path(part.path)}{held.SUFFIX}")
             for path in obsolete:
-                self._take_back(self._step_back(path, force=False))
+                self._take_back(self._steps.back(path, force=False))
             for part, _ in work:
                 self._installed.entries[part.path] = self._installed.entries[part.path]._replace(digests=(part.digest(),))
             self._installed.write()
@@ -183,7 +122,7 @@ class Installation:
         self._installed.write()
 
     def _place(self, part: Part, *, set_aside: bool) -> None:
-        path = self._path(part.path)
+        path = self._steps.path(part.path)
         if part.tree:
             # Not synced: that takes seconds on a busy disk. What a power failure has torn has another digest at the next installation.
             temporary = f"{path}{files.TEMPORARY}"
@@ -202,22 +141,8 @@ class Installation:
             os.link(path, f"{path}{SET_ASIDE}", follow_symlinks=False)
         files.replace(path, part.content, durable=True, mode=part.mode)
 
-    def _step_back(self, path: str, *, force: bool) -> Step:
-        there, entry = installed.digest_of(self._path(path)), self._installed.entries[path]
-        aside = installed.digest_of(f"{self._path(path)}{SET_ASIDE}") if entry.set_aside else ""
-        is_ours = entry.has(there)
-        # Who is killed in between has not taken a foreign file's place yet, or has given it back.
-        is_back = entry.set_aside and bool(there) and not is_ours and aside in ("", there)
-        if there and not is_ours and not is_back and not force:
-            return Step("leave", path, "was changed since it was installed")
-        if aside or is_back:
-            return Step("restore", path, "what was there before")
-        if there or os.path.lexists(f"{self._path(path)}{held.SUFFIX}"):
-            return Step("remove", path)
-        return Step("keep", path, "is gone already")
-
     def _take_back(self, step: Step) -> None:
-        path = self._path(step.path)
+        path = self._steps.path(step.path)
         if step.what == "leave":
             return
         try:
@@ -244,7 +169,7 @@ class Installation:
 
     def _sweep(self) -> None:
         """Remove what an installation that was killed had under temporary names."""
-        for there in [self._installed.path, *map(self._path, self._installed.entries)]:
+        for there in [self._installed.path, *map(self._steps.path, self._installed.entries)]:
             for left in glob.glob(f"{glob.escape(there)}.*{files.TEMPORARY}"):
                 files.remove(left)
             shutil.rmtree(f"{there}{files.TEMPORARY}", ignore_errors=True)

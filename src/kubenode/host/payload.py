@@ -13,8 +13,8 @@ from kubenode.host import cniconfig, files
 from kubenode.host.attachments import Attachments, everywhere
 from kubenode.host.datadir import DEFAULT_DATA_DIR
 from kubenode.host.delegate import OUR_LIBRARY
-from kubenode.host.installation import Part
 from kubenode.host.installed import CONFLIST, CREDENTIALS, NODE_NAME, TREE, tree_digest
+from kubenode.host.steps import Part
 
 if TYPE_CHECKING:
     from kubenode.host.root import HostRoot
