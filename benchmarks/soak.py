@@ -45,7 +45,7 @@ POOL = "10.0.0.0/8"
 # What an agent with an API server imports beyond one with a manifest, also where this one has none.
 PROGRAM = """
 import importlib, sys
-names = "ssl httpx2 lightkube prometheus_client kubenode.kube.client kubenode.kube.asyncclient kubenode.agent.watch"
+names = "ssl httpx2 prometheus_client kubenode.kube.client kubenode.kube.asyncclient kubenode.agent.watch"
 for name in names.split():
     importlib.import_module(name)
 from kubenode.cli.main import main

@@ -32,7 +32,7 @@ from apiserver import RealApiServer  # noqa: E402 (after the path)
 
 from kubenode.agent.watch import NodeWatch  # noqa: E402
 from kubenode.host.log import Log  # noqa: E402
-from kubenode.kube.asyncclient import AsyncNodes  # noqa: E402
+from kubenode.kube import asyncclient  # noqa: E402
 from kubenode.kube.client import ApiServer  # noqa: E402
 
 if TYPE_CHECKING:
@@ -123,9 +123,9 @@ class Agents:
             assert manifest is not None
             return manifest
 
-        def connect() -> AsyncNodes:
+        def connect() -> asyncclient.Cluster:
             with self._turn:
-                return AsyncNodes(self._kubeconfig, {}, TIMEOUT)
+                return asyncclient.Cluster(self._kubeconfig, {}, TIMEOUT, lambda *_: None)
 
         log = Log("benchmark")
         log.configure(os.devnull, "info")  # the API server's end is wanted here

@@ -72,7 +72,7 @@ def test_holds_what_it_needs_and_no_more(binaries: Path) -> None:
     """Run-time packages with their licences; no tools, no tests."""
     library = binaries / "kube-node.lib"
     there = {path.name for path in library.iterdir()}
-    assert {"kubenode", "lightkube", "yaml"} <= there
+    assert {"kubenode", "httpx2", "yaml"} <= there
     assert not there & {"pytest", "mypy", "pip", "hypothesis"}
     assert not list(library.rglob("tests"))
     assert all(any("LICEN" in file.name for file in files(metadata)) for metadata in library.glob("*.dist-info"))

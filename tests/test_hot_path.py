@@ -38,7 +38,7 @@ FREE = {
 }
 FORBIDDEN = {
     "argparse", "asyncio", "collections", "contextlib", "dataclasses", "enum", "fnmatch", "functools", "http", "httpx2", "ipaddress",
-    "json", "lightkube", "logging", "msgspec", "pathlib", "re", "signal", "socket", "ssl", "subprocess", "tempfile", "typing", "yaml",
+    "json", "logging", "msgspec", "pathlib", "re", "signal", "socket", "ssl", "subprocess", "tempfile", "typing", "yaml",
 }  # fmt: skip
 
 

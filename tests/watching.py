@@ -12,7 +12,7 @@ from patience import PATIENCE
 from kubenode.agent.watch import PACE, NodeWatch, Pace
 from kubenode.cni.errors import NODE_NOT_FOUND, CNIError
 from kubenode.host.log import Log
-from kubenode.kube.asyncclient import AsyncNodes
+from kubenode.kube.asyncclient import Cluster
 from kubenode.kube.client import ApiServer, within
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class RunningWatch:
         log.configure(str(log_path or kubeconfig.with_suffix(".log")), "debug")
         self.watch = NodeWatch(
             find or finder(kubeconfig, name, timeout),
-            lambda: AsyncNodes(str(kubeconfig), {}, timeout),
+            lambda: Cluster(str(kubeconfig), {}, timeout, lambda verb, _, result: self.counts.requested(verb, result)),
             lambda manifest: self.published.append(Published(time.monotonic(), manifest)),
             log,
             self.counts,

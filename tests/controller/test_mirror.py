@@ -17,7 +17,7 @@ from kubenode.controller.pools import Ledger
 from kubenode.controller.records import noted
 from kubenode.host.log import Log
 from kubenode.ipam.ranges import RangeError
-from kubenode.kube.collection import Cluster, Collection
+from kubenode.kube.asyncclient import Cluster, Collection
 from kubenode.kube.node import LAST_APPLIED
 
 if TYPE_CHECKING:
@@ -54,8 +54,6 @@ class Counts:
     def __init__(self) -> None:
         self.reasons: list[str] = []
 
-    def requested(self, verb: str, resource: str, result: str) -> None: ...
-
     def restarted(self, resource: str, reason: str) -> None:
         self.reasons.append(reason)
 
@@ -85,7 +83,7 @@ def mirrored_into(
         kubeconfig = write_kubeconfig(tmp_path / "kubeconfig", cluster, {"token": "t"})
 
         async def run() -> None:
-            api = Cluster(str(kubeconfig), {}, 3, counts)
+            api = Cluster(str(kubeconfig), {}, 3, lambda *_: None)
             log = Log("test")
             log.configure(str(tmp_path / "log"), "debug")
             mirror = Mirror(api, Collection("/api/v1/nodes", metadata=True), sink, log, counts, pace)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from kubenode.kube.asyncclient import AsyncNodes
+from kubenode.kube.asyncclient import Cluster, Collection
 from kubenode.kube.client import ApiServer
 
 if TYPE_CHECKING:
@@ -49,13 +50,13 @@ def _plugin(kubeconfig: Path, environ: Mapping[str, str] | None = None) -> str:
 
 def _agent(kubeconfig: Path, environ: Mapping[str, str] | None = None) -> str:
     async def first() -> str:
-        nodes = AsyncNodes(str(kubeconfig), environ or {}, TIMEOUT)
+        cluster = Cluster(str(kubeconfig), environ or {}, TIMEOUT, lambda *_: None)
         try:
-            async for event in await nodes.watch("n1", "0", 60):
-                return str(event.manifest["metadata"]["name"])
+            async for event in await cluster.watch(Collection("/api/v1/nodes", name="n1"), "0", 60):
+                return str(json.loads(bytes(event.object))["metadata"]["name"])
             return "no event"
         finally:
-            await nodes.aclose()
+            await cluster.aclose()
 
     return asyncio.run(first())
 

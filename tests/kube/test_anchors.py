@@ -12,9 +12,8 @@ from authority import Authority, KeyPair
 from standin import StandInApiServer, answer, node, serve
 
 from kubenode.cni.errors import KUBECONFIG, CNIError
-from kubenode.kube.asyncclient import AsyncTransport
+from kubenode.kube.asynctransport import AsyncTransport
 from kubenode.kube.client import ApiServer
-from kubenode.kube.signon import SignOn
 from kubenode.kube.sources import connection
 
 if TYPE_CHECKING:
@@ -158,9 +157,9 @@ def test_many_at_once(tmp_path: Path) -> None:
         kubeconfig = write_kubeconfig(tmp_path / "kube.conf", cluster, {"token": "t"})
 
         async def ask_all() -> list[int]:
-            transport = AsyncTransport(SignOn(connection(str(kubeconfig), {}), {}, 10))
+            transport = AsyncTransport(connection(str(kubeconfig), {}), {}, 10)
             requests = [httpx2.Request("GET", f"{server.url}/api/v1/nodes/n{number}") for number in range(8)]
-            answers = await asyncio.gather(*map(transport.handle_async_request, requests))
+            answers = await asyncio.gather(*map(transport.send, requests))
             await transport.aclose()
             return [one.status_code for one in answers]
 

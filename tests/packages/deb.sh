@@ -29,7 +29,7 @@ for release in "$@"; do
 
     version=$(chroot "$root" kube-node --version)
     # What is compiled for this Python is there: the API client cannot be imported without.
-    chroot "$root" python3 -IS -c "import sys; sys.path.insert(0, '/usr/lib/kube-node/kube-node.lib'); import msgspec, yaml, lightkube; assert yaml.__with_libyaml__"
+    chroot "$root" python3 -IS -c "import sys; sys.path.insert(0, '/usr/lib/kube-node/kube-node.lib'); import msgspec, yaml, httpx2; assert yaml.__with_libyaml__"
 
     # A pod's address, by the plugin in Debian's CNI directory: without agent, then through one.
     mkdir -p "$root/tmp/kn/run"

@@ -137,8 +137,11 @@ class Agent:
         return [watch.run(), self._own.keep_view()]
 
     def _watch(self) -> NodeWatch:
-        from kubenode.agent.watch import NodeWatch  # brings lightkube, of no use to an agent with --node-file
-        from kubenode.kube.asyncclient import AsyncNodes
+        from kubenode.agent.watch import NodeWatch  # brings HTTP and TLS, of no use to an agent with --node-file
+        from kubenode.kube.asyncclient import Cluster
+
+        def count(verb: str, _: str, result: str) -> None:
+            self._metrics.requested(verb, result)
 
         kubeconfig, environ = self._options.kubeconfig, {**self._environ, "KUBE_NODE_RUN_DIR": self._run_dir}
         return NodeWatch(
@@ -150,7 +153,7 @@ class Agent:
                 complain=self._log.error,
                 option=AGENTS,
             ),
-            connect=lambda: AsyncNodes(kubeconfig or None, environ, API_TIMEOUT),
+            connect=lambda: Cluster(kubeconfig or None, environ, API_TIMEOUT, count, option=AGENTS),
             publish=self._own.publish,
             log=self._log,
             observer=self._metrics,
@@ -166,7 +169,7 @@ class Agent:
         return Housekeeping(self._networks, self._stores, ask, reclaimer, self._run_dir, config_dir, self._log, options.every)
 
     def _connect(self) -> ApiPods:
-        from kubenode.agent.pods import ApiPods  # brings lightkube, of no use to an agent with --node-file
+        from kubenode.agent.pods import ApiPods  # brings HTTP and TLS, of no use to an agent with --node-file
 
         return ApiPods(self._options.kubeconfig, self._environ, lambda: self._own.node.name if self._own.node else "", self._metrics)
 

@@ -14,18 +14,21 @@ from http import HTTPStatus
 from random import SystemRandom
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+import msgspec
+
 from kubenode.agent.published import Published
 from kubenode.cni.errors import INTERNAL, KUBECONFIG, NODE_NOT_FOUND, TRY_AGAIN_LATER, UNAUTHORIZED, CNIError
+from kubenode.kube.asyncclient import Collection
+from kubenode.kube.client import UNDECODABLE
 from kubenode.kube.offloop import off_loop
-from kubenode.kube.refusal import RefusedError
+from kubenode.kube.refusal import GarbledError, RefusedError
 from kubenode.kube.resourceversion import before
-from kubenode.kube.stream import GarbledError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
     from kubenode.host.log import Log
-    from kubenode.kube.asyncclient import AsyncNodes, Event
+    from kubenode.kube.asyncclient import Cluster, Event
 
     Manifest = dict[str, Any]
 
@@ -82,7 +85,7 @@ class NodeWatch:
     def __init__(
         self,
         find: Callable[[], Manifest],
-        connect: Callable[[], AsyncNodes],
+        connect: Callable[[], Cluster],
         publish: Callable[[Manifest | None], None],
         log: Log,
         observer: Observer,
@@ -140,15 +143,11 @@ class NodeWatch:
         version = manifest["metadata"]["resourceVersion"]
         return Place(manifest["metadata"]["name"], version, expired=version == self._expired or before(version, self._expired))
 
-    async def _follow(self, nodes: AsyncNodes, place: Place) -> None:
+    async def _follow(self, nodes: Cluster, place: Place) -> None:
         """Publish what a watch says, until it ends. Raises CNIError where that is not in order."""
         seconds = max(1, round(self._pace.lifetime * self._random.uniform(0.8, 1.2)))  # 0 would be the server's default
-        try:
-            events = await nodes.watch(place.name, "0" if place.expired else place.version, seconds)
-        except CNIError as error:
-            self._observer.requested("watch", _result(error))
-            raise
-        self._observer.requested("watch", OK)
+        own = Collection("/api/v1/nodes", name=place.name)
+        events = await nodes.watch(own, "0" if place.expired else place.version, seconds)
         self.failure = None
         self._accepted = time.monotonic()
         settling = asyncio.get_running_loop().call_later(self._pace.settled, self._settled)
@@ -189,11 +188,12 @@ class NodeWatch:
                 self._published.gone()
                 return "deleted"
             if event.kind in ("ADDED", "MODIFIED"):
-                if (name := event.manifest["metadata"].get("name")) != place.name:
+                manifest = _manifest(event)
+                if (name := manifest["metadata"].get("name")) != place.name:
                     # A proxy that drops the query would have us give out another Node's addresses.
                     problem = f"the watch of Node {place.name} tells of {name!r}"
-                    raise GarbledError(TRY_AGAIN_LATER, problem, "does something between answer in its place?")
-                self._published.show(event.manifest)
+                    raise GarbledError(problem)
+                self._published.show(manifest)
             place = self._place = Place(place.name, event.version, expired=place.expired and event.version == place.version)
 
     def _failed(self, error: CNIError, began: float) -> float:
@@ -224,6 +224,13 @@ class NodeWatch:
         if self._trouble is not None:
             self._log.info("the own Node is watched again", after_seconds=round(time.monotonic() - self._trouble, 1))
         self._trouble, self._logged = None, ""
+
+
+def _manifest(event: Event) -> Manifest:
+    try:
+        return msgspec.json.decode(event.object, type=dict[str, Any])
+    except UNDECODABLE as error:
+        raise GarbledError(f"the watch of the own Node tells something that is no object: {error}") from error
 
 
 def _resumable(error: CNIError, *, accepted: bool) -> bool:

@@ -161,21 +161,16 @@ def _troubles(pool: SubnetPool) -> list[tuple[str, str]]:
     return found
 
 
-class _Uncounted:
-    def requested(self, verb: str, resource: str, result: str) -> None:
-        """Nobody reads metrics of a command."""
-
-
 async def read(kubeconfig: str, *, nodes: bool = False) -> Ledger:
     """Return what the API server has of pools and claims, and where asked for, of nodes."""
     from kubenode.controller.feeds import Claims, Nodes, Pools
     from kubenode.controller.pools import Ledger
     from kubenode.controller.reconcile import CLAIMS, NODES, POOLS
     from kubenode.host.log import Log
-    from kubenode.kube.collection import Cluster, Collection
+    from kubenode.kube.asyncclient import Cluster, Collection
 
     ledger, log = Ledger(), Log("pools")
-    cluster = Cluster(kubeconfig or None, os.environ, TIMEOUT, _Uncounted())
+    cluster = Cluster(kubeconfig or None, os.environ, TIMEOUT, _uncounted)
     try:
         wanted: list[tuple[Collection, Sink]] = [
             (Collection(POOLS), Pools(ledger, lambda: None, log)),
@@ -195,7 +190,7 @@ async def read(kubeconfig: str, *, nodes: bool = False) -> Ledger:
 async def _purge(pool: str, kubeconfig: str, *, yes: bool) -> None:
     from kubenode.controller.purge import purge
     from kubenode.controller.reconcile import CLAIMS, NODES
-    from kubenode.kube.collection import Cluster
+    from kubenode.kube.asyncclient import Cluster
 
     ledger = await read(kubeconfig, nodes=True)
     if pool in ledger.pools:
@@ -204,7 +199,7 @@ async def _purge(pool: str, kubeconfig: str, *, yes: bool) -> None:
     if not yes:
         click.confirm(f"Take {len(delete)} subnets of {pool} away, with the annotations of {len(annotate)} nodes?", abort=True)
     subnets = nodes = 0
-    cluster = Cluster(kubeconfig or None, os.environ, TIMEOUT, _Uncounted())
+    cluster = Cluster(kubeconfig or None, os.environ, TIMEOUT, _uncounted)
     try:
         while annotate or delete:
             for write in annotate:
@@ -218,6 +213,10 @@ async def _purge(pool: str, kubeconfig: str, *, yes: bool) -> None:
     finally:
         await cluster.aclose()
     click.echo(f"took {subnets} subnets away, and changed the annotations of {nodes} nodes")
+
+
+def _uncounted(verb: str, resource: str, result: str) -> None:
+    """Count nothing: nobody reads metrics of a command."""
 
 
 async def _done(write: Awaitable[object]) -> bool:

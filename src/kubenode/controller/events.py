@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from kubenode.controller.ports import Log
     from kubenode.controller.records import SubnetPool
     from kubenode.controller.writes import Conflict
-    from kubenode.kube.collection import Cluster
+    from kubenode.kube.asyncclient import Cluster
 
 EVENTS = "/api/v1/namespaces/default/events"  # where those about objects without a namespace are
 LONGEST_NAME = 253  # characters of an object's name (RFC 1123)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from kubenode.controller.ports import Log
-    from kubenode.kube.collection import Cluster
+    from kubenode.kube.asyncclient import Cluster
 
 
 class Terms(NamedTuple):

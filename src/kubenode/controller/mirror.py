@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import msgspec
 
 from kubenode.cni.errors import INTERNAL, TRY_AGAIN_LATER, CNIError
-from kubenode.kube.refusal import RefusedError
+from kubenode.kube.refusal import GarbledError, RefusedError
 from kubenode.kube.resourceversion import before
-from kubenode.kube.stream import GarbledError
 
 if TYPE_CHECKING:
     from kubenode.controller.ports import Log
-    from kubenode.kube.collection import Cluster, Collection
+    from kubenode.kube.asyncclient import Cluster, Collection
 
 
 class Pace(NamedTuple):
@@ -47,17 +46,6 @@ class Sink(Protocol):
 
 class Restarts(Protocol):
     def restarted(self, resource: str, reason: str) -> None: ...
-
-
-class _Meta(msgspec.Struct, rename={"version": "resourceVersion"}):
-    version: str
-
-
-class _Versioned(msgspec.Struct):
-    metadata: _Meta
-
-
-_VERSION: msgspec.json.Decoder[_Versioned] = msgspec.json.Decoder(_Versioned)
 
 
 class Mirror:
@@ -128,7 +116,7 @@ class Mirror:
                             self._sink.drop(event.object)
                         elif event.kind in ("ADDED", "MODIFIED"):
                             self._sink.put(event.object)
-                        self._version = self._newest = _VERSION.decode(event.object).metadata.version
+                        self._version = self._newest = event.version
                         self._well()
             except TimeoutError:
                 problem = f"the watch of {self._resource} has not ended after {seconds + self._pace.grace:g} s, as it should have"
@@ -136,7 +124,7 @@ class Mirror:
                 raise CNIError(TRY_AGAIN_LATER, problem, "does something between drop long connections?") from None
             except msgspec.MsgspecError as error:
                 problem = f"the watch of {self._resource} told something that is no object: {error}"
-                raise GarbledError(TRY_AGAIN_LATER, problem, "does something between answer in its place?") from error
+                raise GarbledError(problem) from error
         self._restarts.restarted(self._resource, "closed")
         if not told:
             self._version = ""

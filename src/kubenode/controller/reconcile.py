@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from kubenode.controller.records import Node, NodeSubnet, SubnetPool
     from kubenode.controller.status import Figures, Reserved
     from kubenode.controller.writes import Write
-    from kubenode.kube.collection import Cluster
+    from kubenode.kube.asyncclient import Cluster
 
 NODES = "/api/v1/nodes"
 POOLS = f"/apis/{GROUP}/v1alpha1/subnetpools"

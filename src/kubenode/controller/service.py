@@ -24,7 +24,7 @@ from kubenode.controller.reconcile import CLAIMS, NODES, POOLS, Feeds, Reconcile
 from kubenode.controller.status import Reserved
 from kubenode.exposition import HTTPServer
 from kubenode.ipam.ranges import RangeError, Subnet, parse_subnet
-from kubenode.kube.collection import Cluster, Collection
+from kubenode.kube.asyncclient import Cluster, Collection
 from kubenode.kube.refusal import RefusedError
 from kubenode.version import VERSION
 
@@ -82,7 +82,7 @@ class Controller:
         self._options = options
         self._log = log
         self._metrics = Metrics()
-        self._cluster = Cluster(options.kubeconfig or None, environ, TIMEOUT, self._metrics)
+        self._cluster = Cluster(options.kubeconfig or None, environ, TIMEOUT, self._metrics.requested)
         self._ledger = Ledger()
         feeds = Feeds(*(kind(self._ledger, self._heard, log) for kind in (Nodes, Claims, Pools)))  # type: ignore[arg-type] # in this order
         self._reconciler = Reconciler(self._cluster, self._ledger, feeds, log, self._metrics)

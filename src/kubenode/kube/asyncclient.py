@@ -1,191 +1,206 @@
-"""The API server as the agent needs it: the WATCH of one Node, with asyncio. What is asked once is `client`'s business."""
+"""The API server as controller and agent need it with asyncio: whole collections in pages, watches, and writes."""
 
 from __future__ import annotations
 
-import asyncio
-import socket
 from contextlib import aclosing
 from http import HTTPStatus
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlencode
 
 import httpx2
 import msgspec
-from lightkube.config.client_adapter import ConnectionParams
-from lightkube.core import decoders
-from lightkube.core.generic_client import GenericAsyncClient
 
-from kubenode.kube.client import Node, anonymous
-from kubenode.kube.offloop import off_loop
-from kubenode.kube.signon import SignOn, retry_after
-from kubenode.kube.sources import AGENTS, SERVICE_ACCOUNT, connection
-from kubenode.kube.stream import garbled, lines
+from kubenode.cni.errors import CNIError
+from kubenode.kube.asynctransport import AsyncTransport
+from kubenode.kube.client import JSON, METADATA, METADATA_LIST, PAGE, UNDECODABLE, ListMeta
+from kubenode.kube.refusal import RefusedError, garbled
+from kubenode.kube.sources import COMMANDS, SERVICE_ACCOUNT, connection
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator, Callable, Mapping
 
-CONNECT_TIMEOUT = 3.0  # seconds for TCP where no name has to be resolved: a lost SYN is sent again after 1 s, then after 3 s
-CONNECTIONS = 16  # to one API server: each request looks through all that are idle, and one beyond those that are kept begins with TLS
-# A peer that is gone without a word is noticed after 30 s, though nothing is sent to it.
-KEEPALIVE = [
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
-]
+MERGE_PATCH = "application/merge-patch+json"
+
+
+class Collection(NamedTuple):
+    """All objects of a resource, or the one of a name. `metadata`: only their metadata is asked for."""
+
+    path: str
+    metadata: bool = False
+    name: str = ""
+
+    @property
+    def resource(self) -> str:
+        return self.path.rpartition("/")[2]
 
 
 class Event(NamedTuple):
-    """One line of a watch: ADDED, MODIFIED, DELETED or BOOKMARK, and up to which version all is known with it."""
+    """One line of a watch: ADDED, MODIFIED, DELETED or BOOKMARK, whose object has nothing but a version, and the object's version."""
 
     kind: str
     version: str
-    manifest: dict[str, Any]
+    object: msgspec.Raw
 
 
-class AsyncNodes:
-    """The API server that a kubeconfig names, with the credentials of now: made anew for each watch. Making one blocks.
+class _Meta(msgspec.Struct, rename={"version": "resourceVersion"}):
+    version: str
 
-    `timeout` bounds what happens until a watch is accepted, in seconds.
+
+class _Versioned(msgspec.Struct):
+    metadata: _Meta
+
+
+class _Event(msgspec.Struct):
+    type: str
+    object: msgspec.Raw
+
+
+class _List(msgspec.Struct):
+    metadata: ListMeta
+    items: list[msgspec.Raw] | None  # null where there are none, if only metadata was asked for
+
+
+class _Details(msgspec.Struct, rename={"pause": "retryAfterSeconds"}):
+    pause: float | None = None
+
+
+class _Status(msgspec.Struct):
+    code: int = HTTPStatus.INTERNAL_SERVER_ERROR
+    details: _Details | None = None
+
+
+_EVENT: msgspec.json.Decoder[_Event] = msgspec.json.Decoder(_Event)
+_VERSION: msgspec.json.Decoder[_Versioned] = msgspec.json.Decoder(_Versioned)
+_LIST: msgspec.json.Decoder[_List] = msgspec.json.Decoder(_List)
+
+
+class Cluster:
+    """One API server. Everything here raises CNIError: RefusedError for what the API server itself says.
+
+    Making one blocks, as credentials are read. `timeout` bounds each request, and for a watch its beginning, in seconds. `count` is called
+    with verb, resource and result of each: an HTTP status, "timeout" or "error". `option` names a kubeconfig, for an error's advice.
     """
 
-    def __init__(self, kubeconfig: str | None, environ: Mapping[str, str], timeout: float, service_account: str = SERVICE_ACCOUNT) -> None:
-        found = connection(kubeconfig, environ, service_account, AGENTS)
-        self._sign_on = SignOn(found, environ, timeout)
-        self._timeout = timeout
-        # Below lightkube's AsyncClient, whose watch() starts again by itself where one ends, and splits lines where text has U+0085.
-        transport: Any = AsyncTransport(self._sign_on)  # lightkube's annotation says the blocking kind
-        params = ConnectionParams(timeout=httpx2.Timeout(None), trust_env=False, transport=transport)
-        self._client = GenericAsyncClient(params, anonymous(self._sign_on.server))
-        # Waiting for TCP longer than a SYN's second copy would only delay the next first one; resolving a name may take 5 s a name server.
-        self._connect_timeout = min(timeout, CONNECT_TIMEOUT) if _is_address(self._sign_on.host) else timeout
-
-    async def watch(self, name: str, version: str, seconds: int) -> AsyncGenerator[Event, None]:
-        """Return what happens to a Node after `version`, once the API server has accepted to say so for `seconds`.
-
-        This and the iteration raise CNIError: RefusedError for what the API server itself says, 410 where it no longer knows `version`.
-        """
-        said = self._client.prepare_request(
-            "list",
-            Node,
-            watch=True,
-            params={
-                "fieldSelector": f"metadata.name={name}",
-                "resourceVersion": version,
-                "allowWatchBookmarks": "true",
-                "timeoutSeconds": str(seconds),
-            },
-            headers={"Accept-Encoding": "identity"},
-        )
-        request = self._client.build_adapter_request(said)
-        loop = asyncio.get_running_loop()
-        end = loop.time() + self._timeout
-        try:
-            async with asyncio.timeout_at(end) as patience:
-
-                async def trace(happened: str, _: object) -> None:
-                    if happened == "connection.connect_tcp.started":
-                        patience.reschedule(min(end, loop.time() + self._connect_timeout))
-                    elif happened == "connection.connect_tcp.complete":
-                        patience.reschedule(end)
-
-                request.extensions["trace"] = trace
-                response = await self._client.send(request, stream=True)  # type: ignore[no-untyped-call]
-        except TimeoutError as error:
-            raise self._sign_on.no_answer(error) from error
-        return self._events(response)
+    def __init__(
+        self,
+        kubeconfig: str | None,
+        environ: Mapping[str, str],
+        timeout: float,
+        count: Callable[[str, str, str], None],
+        service_account: str = SERVICE_ACCOUNT,
+        option: str = COMMANDS,
+    ) -> None:
+        # Not by an AsyncClient, which takes half as long again for what is not needed here: cookies, redirects, its own authentication.
+        self._transport = AsyncTransport(connection(kubeconfig, environ, service_account, option), environ, timeout)
+        self._server = self._transport.server
+        self._count = count
 
     async def aclose(self) -> None:
-        await self._client.close()  # type: ignore[no-untyped-call]
+        await self._transport.aclose()
+
+    async def pages(self, collection: Collection) -> AsyncGenerator[tuple[list[msgspec.Raw], str], None]:
+        """Yield all objects in pages, each with the version of the whole. A page that has expired is a RefusedError with 410."""
+        more = ""
+        while True:
+            query = {"limit": str(PAGE), **({"continue": more} if more else {})}
+            body = await self._ask("list", "GET", collection.path, query, accept=METADATA_LIST if collection.metadata else JSON)
+            try:
+                page = _LIST.decode(body)
+            except UNDECODABLE as error:
+                raise garbled(self._server, "a list", error) from error
+            yield page.items or [], page.metadata.version
+            more = page.metadata.more
+            if not more:
+                return
+
+    async def watch(self, collection: Collection, version: str, seconds: int) -> AsyncGenerator[Event, None]:
+        """Return what happens after `version`, once the API server has accepted to say so for `seconds`."""
+        query = {"watch": "true", "resourceVersion": version, "allowWatchBookmarks": "true", "timeoutSeconds": str(seconds)}
+        if collection.name:
+            query["fieldSelector"] = f"metadata.name={collection.name}"
+        headers = {"Accept": METADATA if collection.metadata else JSON, "Accept-Encoding": "identity"}
+        request = httpx2.Request("GET", f"{self._url(collection.path)}?{urlencode(query)}", headers=headers)
+        return self._events(await self._send("watch", collection.path, request, stream=True))
+
+    async def get(self, path: str, *, metadata: bool = False) -> dict[str, Any]:
+        return self._object(await self._ask("get", "GET", path, accept=METADATA if metadata else JSON))
+
+    async def create(self, path: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        return self._object(await self._ask("create", "POST", path, body=manifest))
+
+    async def replace(self, path: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        return self._object(await self._ask("update", "PUT", path, body=manifest))
+
+    async def merge(self, path: str, patch: Mapping[str, Any], *, metadata: bool = False) -> dict[str, Any]:
+        """Change what `patch` says; with a resourceVersion in it, only if that is still the object's."""
+        accept = METADATA if metadata else JSON
+        return self._object(await self._ask("patch", "PATCH", path, body=patch, content_type=MERGE_PATCH, accept=accept))
+
+    async def delete(self, path: str, uid: str, version: str) -> None:
+        """Delete the object if it still is the one that is known."""
+        await self._ask("delete", "DELETE", path, body={"preconditions": {"uid": uid, "resourceVersion": version}})
+
+    async def _ask(
+        self,
+        verb: str,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        content_type: str = JSON,
+        accept: str = JSON,
+    ) -> bytes:
+        content = None if body is None else msgspec.json.encode(body)
+        headers = {"Accept": accept, "Accept-Encoding": "gzip"}
+        if content is not None:
+            headers["Content-Type"] = content_type
+        url = self._url(path) + (f"?{urlencode(query)}" if query else "")
+        response = await self._send(verb, path, httpx2.Request(method, url, content=content, headers=headers))
+        return bytes(response.content)
+
+    async def _send(self, verb: str, path: str, request: httpx2.Request, *, stream: bool = False) -> httpx2.Response:
+        try:
+            response = await self._transport.send(request, stream=stream)
+        except CNIError as error:
+            self._count(verb, _resource(path), _result(error))
+            raise
+        self._count(verb, _resource(path), str(response.status_code))
+        return response
+
+    def _url(self, path: str) -> str:
+        return self._server.rstrip("/") + path
+
+    def _object(self, body: bytes) -> dict[str, Any]:
+        try:
+            return msgspec.json.decode(body, type=dict[str, Any])
+        except UNDECODABLE as error:
+            raise garbled(self._server, "an object", error) from error
 
     async def _events(self, response: httpx2.Response) -> AsyncGenerator[Event, None]:
-        async with aclosing(lines(response, self._sign_on)) as told:
-            async for line in told:
+        async with aclosing(self._transport.lines(response)) as lines:
+            async for line in lines:
                 yield self._event(line)
 
     def _event(self, line: bytes) -> Event:
         try:
-            event = decoders.decode_watch_event(line)
+            event = _EVENT.decode(line)
             if event.type == "ERROR":
-                status = decoders.decode_status(event.object)
-                pause = status.details.retryAfterSeconds if status.details else None
-                raise self._sign_on.refused(status.code or HTTPStatus.INTERNAL_SERVER_ERROR, bytes(event.object), pause)
-            manifest = dict(decoders.decode_object(event.object, Node))
-            return Event(event.type, str(manifest["metadata"]["resourceVersion"]), manifest)
-        except (msgspec.MsgspecError, TypeError, ValueError, KeyError, RecursionError) as error:
-            raise garbled(self._sign_on, "an event of a watch", str(error) or type(error).__name__) from error
+                status = msgspec.json.decode(event.object, type=_Status)
+                raise self._transport.refused(status.code, bytes(event.object), status.details.pause if status.details else None)
+            return Event(event.type, _VERSION.decode(event.object).metadata.version, event.object)
+        except UNDECODABLE as error:
+            raise garbled(self._server, "an event of a watch", error) from error
 
 
-class AsyncTransport(httpx2.AsyncBaseTransport):
-    """Returns answers of success, whose bodies are still to come; everything else is a CNIError.
-
-    A busy server's Retry-After is left to the caller, who has other things to do meanwhile.
-    """
-
-    def __init__(self, sign_on: SignOn) -> None:
-        self._sign_on = sign_on
-        self._wire = sign_on.wire(_wire)
-        self._choosing = asyncio.Lock()
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        if self._sign_on.expired():
-            await self._renew()
-        try:
-            return await self._answer(request)
-        except httpx2.RequestError as error:
-            raise self._sign_on.no_answer(error) from error
-
-    async def aclose(self) -> None:
-        await self._wire.aclose()
-
-    async def _answer(self, request: httpx2.Request) -> httpx2.Response:
-        response = await self._ask(request)
-        if self._sign_on.renewable_after(response.status_code):
-            await response.aclose()
-            await self._renew()
-            response = await self._ask(request)
-        if not response.is_success:
-            raise self._sign_on.refused(response.status_code, await response.aread(), retry_after(response))
-        return response
-
-    async def _ask(self, request: httpx2.Request) -> httpx2.Response:
-        self._sign_on.sign(request)
-        wire = self._wire
-        try:
-            return await wire.handle_async_request(request)
-        except httpx2.RequestError as error:
-            if not self._sign_on.misled(error):
-                raise
-            failure = error
-        async with self._choosing:
-            if wire is not self._wire:  # another request has chosen
-                return await self._wire.handle_async_request(request)
-            for _ in self._sign_on.anchors():
-                await self._rewire()
-                try:
-                    return await self._wire.handle_async_request(request)
-                except httpx2.RequestError:
-                    pass
-        raise failure
-
-    async def _renew(self) -> None:
-        if await off_loop(self._sign_on.renew):
-            await self._rewire()
-
-    async def _rewire(self) -> None:
-        await self._wire.aclose()
-        self._wire = self._sign_on.wire(_wire)
+def _resource(path: str) -> str:
+    """Return what a path is about: `nodes`, `subnetpools/status`."""
+    parts = path.strip("/").split("/")[2 if path.startswith("/api/") else 3 :]
+    if parts[:1] == ["namespaces"]:
+        parts = parts[2:]
+    return "/".join([*parts[:1], *parts[2:]])
 
 
-def _wire(context: ssl.SSLContext, proxy: str | None) -> httpx2.AsyncHTTPTransport:
-    limits = httpx2.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS)
-    return httpx2.AsyncHTTPTransport(verify=context, proxy=proxy, trust_env=False, socket_options=KEEPALIVE, limits=limits)
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
+def _result(error: CNIError) -> str:
+    if isinstance(error, RefusedError):
+        return str(error.status)
+    return "timeout" if isinstance(error.__cause__, TimeoutError) else "error"

@@ -1,4 +1,4 @@
-"""The API server as plugins and agent need it: a Node or a pod by its name, or all Nodes.
+"""The API server as plugins, agent and doctor ask it: a Node or a pod by its name, or all Nodes. All of it blocks and raises CNIError.
 
 A cold path: importing this takes longer than a warm ADD.
 """
@@ -10,19 +10,16 @@ import re
 import threading
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlencode
 
 import httpx2
 import msgspec
-from lightkube.config.kubeconfig import KubeConfig
-from lightkube.config.models import Cluster, User
-from lightkube.core.client import Client
-from lightkube.generic_resource import create_global_resource, create_namespaced_resource
 
 from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
 from kubenode.kube import whose
-from kubenode.kube.refusal import RefusedError
+from kubenode.kube.refusal import RefusedError, garbled
 from kubenode.kube.sources import IN_CONFIGURATION, SERVICE_ACCOUNT, connection
-from kubenode.kube.transport import ALL_METADATA, METADATA, Transport
+from kubenode.kube.transport import Transport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -30,14 +27,27 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")  # RFC 1123, which the API server requires of a Node's name
-PAGE = 500  # Nodes in one answer to a LIST, as kubectl asks for them
-Node = create_global_resource("", "v1", "Node", "nodes")  # a dict as the API server sent it; lightkube's typed one drops unknown keys
-SubnetPool = create_global_resource("kube-node.nordix.org", "v1alpha1", "SubnetPool", "subnetpools")
-NodeSubnet = create_global_resource("kube-node.nordix.org", "v1alpha1", "NodeSubnet", "nodesubnets")
-Lease = create_namespaced_resource("coordination.k8s.io", "v1", "Lease", "leases")
-Review = create_global_resource("authorization.k8s.io", "v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews")
+PAGE = 500  # objects in one answer to a LIST, as kubectl asks for them
+JSON = "application/json"
+METADATA = f"{JSON};as=PartialObjectMetadata;g=meta.k8s.io;v=v1"  # of an object nothing but its metadata
+METADATA_LIST = METADATA.replace(";g=", "List;g=")  # the same of each
+UNDECODABLE = (ValueError, RecursionError)  # no JSON, another shape, no UTF-8; nested too deeply
 
-WhoAmI = create_global_resource("authentication.k8s.io", "v1", "SelfSubjectReview", "selfsubjectreviews")
+
+class ListMeta(msgspec.Struct, rename={"version": "resourceVersion", "more": "continue"}):
+    """Metadata of a list. `more` asks for its next page."""
+
+    version: str = ""
+    more: str = ""
+
+
+class _Page(msgspec.Struct):
+    metadata: ListMeta
+    items: list[dict[str, Any]] | None
+
+
+class _Reviewed(msgspec.Struct):
+    status: dict[str, Any] | None = None
 
 
 class ApiServer:
@@ -54,12 +64,6 @@ class ApiServer:
         found = connection(kubeconfig, environ, service_account, option)
         self._server = found.cluster.server
         self._transport = Transport(found, environ, timeout)
-        self._client = Client(
-            anonymous(self._server),
-            timeout=httpx2.Timeout(timeout),
-            trust_env=False,
-            transport=self._transport,
-        )
 
     def own_name(self) -> str:
         """Return the name of the Node that our credentials are of, "" where they are of none.
@@ -74,87 +78,34 @@ class ApiServer:
         if name is not None:
             return name
         try:
-            answer = self._client.create(WhoAmI())
-            return whose.of_review(answer.get("status") or {})
+            return whose.of_review(self._review("authentication.k8s.io", "SelfSubjectReview"))
         except RefusedError:  # before Kubernetes 1.28 there is no such review
             return ""
-        except (msgspec.MsgspecError, TypeError, ValueError, AttributeError) as error:
-            raise self._no_such("SelfSubjectReview", error) from error
+        except (AttributeError, TypeError, ValueError) as error:
+            raise self._garbled("SelfSubjectReview", error) from error
 
     def node(self, name: str) -> dict[str, Any] | None:
         """Return the Node as the API server says it, None if there is none of that name."""
         if not NAME.fullmatch(name):
-            return None  # none can be called so, and lightkube would make other requests of `../x` and `x?y`
-        return self._there("Node", lambda: dict(self._client.get(Node, name)))
+            return None  # none can be called so, and `../x` or `x?y` would be another request
+        return self._named("Node", f"/api/v1/nodes/{name}")
 
     def pod(self, namespace: str, name: str) -> dict[str, Any] | None:
         """Return a pod's metadata, None if there is none of that name. The rest, with its secrets, is nothing that we have to know."""
         if not NAME.fullmatch(namespace) or not NAME.fullmatch(name):
             return None
-        url = f"{self._server.rstrip('/')}/api/v1/namespaces/{namespace}/pods/{name}"
-        asked = httpx2.Request("GET", url, headers={"Accept": METADATA})
-        return self._there("PartialObjectMetadata", lambda: msgspec.json.decode(self._transport.handle_request(asked).content, type=dict))
+        return self._named("PartialObjectMetadata", f"/api/v1/namespaces/{namespace}/pods/{name}", METADATA)
 
     def pods_on(self, node: str) -> list[dict[str, Any]]:
         """Return the metadata of all pods of a Node, in one answer. A kubelet's credentials may ask that of its own, and of no other."""
-        if not NAME.fullmatch(node):
-            raise self._no_such("Node", f"the name {node!r}")
-        url = f"{self._server.rstrip('/')}/api/v1/pods?fieldSelector=spec.nodeName%3D{node}"
-        asked = httpx2.Request("GET", url, headers={"Accept": ALL_METADATA})
         kind = "PartialObjectMetadataList"
-        found = self._there(kind, lambda: msgspec.json.decode(self._transport.handle_request(asked).content, type=dict))
+        if not NAME.fullmatch(node):
+            raise self._garbled("Node", f"the name {node!r}")
+        found = self._named(kind, "/api/v1/pods?" + urlencode({"fieldSelector": f"spec.nodeName={node}"}), METADATA_LIST)
         # A pod that is missing here is gone: it has to be all of them.
         if found is None or not isinstance(items := found.get("items"), list) or (found.get("metadata") or {}).get("continue"):
-            raise self._no_such(kind, "a part of one")
+            raise self._garbled(kind, "a part of one")
         return items
-
-    def may(self, verb: str, resource: str, name: str = "", of_node: str = "") -> bool:
-        """Say whether we have a right to a resource of the core group, by the API server's own word. Raises CNIError.
-
-        `of_node` asks for the pods of one Node; servers before 1.31 take that for all pods.
-        """
-        only = {"requirements": [{"key": "spec.nodeName", "operator": "In", "values": [of_node]}]}
-        asked = {"verb": verb, "resource": resource, **({"name": name} if name else {}), **({"fieldSelector": only} if of_node else {})}
-        try:
-            answer = self._client.create(Review(spec={"resourceAttributes": asked}))
-            return bool((answer.get("status") or {}).get("allowed"))
-        except (msgspec.MsgspecError, TypeError, ValueError, AttributeError) as error:
-            raise self._no_such("SelfSubjectAccessReview", error) from error
-
-    def found(self, resource: Any, name: str, namespace: str | None = None) -> dict[str, Any] | None:
-        """Return an object of another resource, None if there is none of that name, or no such resource."""
-        try:
-            return dict(self._client.get(resource, name, namespace=namespace) if namespace else self._client.get(resource, name))
-        except RefusedError as refused:
-            if refused.status == HTTPStatus.NOT_FOUND:
-                return None
-            raise
-        except (msgspec.MsgspecError, TypeError, ValueError) as error:
-            raise self._no_such(resource.__name__, error) from error
-
-    def every(self, resource: Any) -> list[dict[str, Any]]:
-        """Return all objects of a resource that are few; none where the API server has no such resource."""
-        try:
-            return [dict(one) for one in self._client.list(resource)]
-        except RefusedError as refused:
-            if refused.status == HTTPStatus.NOT_FOUND:
-                return []
-            raise
-        except (msgspec.MsgspecError, TypeError, ValueError) as error:
-            raise self._no_such(resource.__name__, error) from error
-
-    def _there(self, kind: str, get: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
-        try:
-            found = get()
-        except RefusedError as refused:
-            if refused.status == HTTPStatus.NOT_FOUND and refused.reason == "NotFound":
-                return None
-            raise
-        except (msgspec.MsgspecError, TypeError, ValueError) as error:
-            raise self._no_such(kind, error) from error
-        if found.get("kind") != kind:
-            raise self._no_such(kind, f"a {found.get('kind')}")
-        return found
 
     def nodes(self) -> Iterator[dict[str, Any]]:
         """Yield every Node once, in pages, each as GET has it: a list says kind and version once for all.
@@ -164,31 +115,88 @@ class ApiServer:
         seen: set[object] = set()
         for last_try in (False, True):
             try:
-                for node in self._client.list(Node, chunk_size=PAGE):
-                    name = (node.get("metadata") or {}).get("name")
-                    if name not in seen:
+                for node in self._pages("/api/v1/nodes", "Node"):
+                    metadata = node.get("metadata")
+                    if not isinstance(metadata, dict):
+                        raise self._garbled("Node", "one without metadata")
+                    if (name := metadata.get("name")) not in seen:
                         seen.add(name)
                         yield {"kind": "Node", "apiVersion": "v1", **node}
             except RefusedError as refused:
                 if refused.status != HTTPStatus.GONE or last_try:
                     raise
-            except (msgspec.MsgspecError, TypeError, ValueError, AttributeError) as error:
-                raise self._no_such("Node", error) from error
             else:
                 return
 
+    def may(self, verb: str, resource: str, name: str = "", of_node: str = "") -> bool:
+        """Say whether we have a right to a resource of the core group, by the API server's own word.
+
+        `of_node` asks for the pods of one Node; servers before 1.31 take that for all pods.
+        """
+        only = {"requirements": [{"key": "spec.nodeName", "operator": "In", "values": [of_node]}]}
+        asked = {"verb": verb, "resource": resource, **({"name": name} if name else {}), **({"fieldSelector": only} if of_node else {})}
+        return bool(self._review("authorization.k8s.io", "SelfSubjectAccessReview", {"resourceAttributes": asked}).get("allowed"))
+
+    def found(self, path: str) -> dict[str, Any] | None:
+        """Return the object of a path, None if there is none, or no such resource."""
+        try:
+            return self._ask("GET", path, path, dict[str, Any])
+        except RefusedError as refused:
+            if refused.status == HTTPStatus.NOT_FOUND:
+                return None
+            raise
+
+    def every(self, path: str) -> list[dict[str, Any]]:
+        """Return all objects of a resource; none where the API server has no such resource."""
+        try:
+            return list(self._pages(path, path))
+        except RefusedError as refused:
+            if refused.status == HTTPStatus.NOT_FOUND:
+                return []
+            raise
+
     def close(self) -> None:
-        self._client.close()
+        self._transport.close()
 
-    def _no_such(self, kind: str, what: object) -> CNIError:
-        advice = "does something between answer in its place?"
-        return CNIError(TRY_AGAIN_LATER, f"API server {self._server} sent something other than a {kind}: {what}", advice)
+    def _named(self, kind: str, path: str, accept: str = JSON) -> dict[str, Any] | None:
+        """Return an object of a kind; None only where the API server itself says that there is none."""
+        try:
+            found = self._ask("GET", path, kind, dict[str, Any], accept=accept)
+        except RefusedError as refused:
+            if refused.status == HTTPStatus.NOT_FOUND and refused.reason == "NotFound":
+                return None
+            raise
+        if found.get("kind") != kind:
+            raise self._garbled(kind, f"a {found.get('kind')}")
+        return found
 
+    def _pages(self, path: str, kind: str) -> Iterator[dict[str, Any]]:
+        query = {"limit": str(PAGE)}
+        while True:
+            page = self._ask("GET", f"{path}?{urlencode(query)}", kind, _Page)
+            yield from page.items or ()
+            if not page.metadata.more:
+                return
+            query["continue"] = page.metadata.more
 
-def anonymous(server: str) -> KubeConfig:
-    """Return what lightkube has to know of a server: its URL. Our transports do TLS and credentials."""
-    # `insecure` keeps lightkube from loading certificates that nothing would use.
-    return KubeConfig.from_one(cluster=Cluster(server=server, insecure=True), user=User())
+    def _review(self, group: str, kind: str, spec: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return the status of a review, which the API server answers when one is created."""
+        manifest = {"apiVersion": f"{group}/v1", "kind": kind, "metadata": {}, **({"spec": spec} if spec else {})}
+        return self._ask("POST", f"/apis/{group}/v1/{kind.lower()}s", kind, _Reviewed, manifest=manifest).status or {}
+
+    def _ask(
+        self, method: str, path: str, kind: str, type_: type[T], *, accept: str = JSON, manifest: Mapping[str, Any] | None = None
+    ) -> T:
+        content = None if manifest is None else msgspec.json.encode(manifest)
+        headers = {"Accept": accept, "Accept-Encoding": "gzip", **({} if content is None else {"Content-Type": JSON})}
+        answer = self._transport.send(httpx2.Request(method, self._server.rstrip("/") + path, content=content, headers=headers))
+        try:
+            return msgspec.json.decode(answer.content, type=type_)
+        except UNDECODABLE as error:
+            raise self._garbled(kind, error) from error
+
+    def _garbled(self, kind: str, found: object) -> CNIError:
+        return garbled(self._server, f"a {kind}", found)
 
 
 def within(seconds: float, function: Callable[[], T]) -> T:

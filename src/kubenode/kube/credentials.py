@@ -1,21 +1,29 @@
-"""Who we are to the API server: a user's record turned into an Authorization header and a client certificate, read anew each time."""
+"""Who we are to the API server: a user's record turned into an Authorization header and a client certificate, read anew each time.
+
+Also by credential plugins (client.authentication.k8s.io v1 and v1beta1): a user's `exec` program is run, and what it prints is read.
+"""
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from base64 import b64encode
-from typing import TYPE_CHECKING, NamedTuple
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
-from kubenode.cni.errors import KUBECONFIG, CNIError
+from kubenode.cni import jsontext
+from kubenode.cni.errors import KUBECONFIG, TRY_AGAIN_LATER, UNAUTHORIZED, CNIError
 from kubenode.kube import tls
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from kubenode.kube.kubeconfig import Connection, User
+    from kubenode.kube.kubeconfig import Cluster, Connection, ExecPlugin, User
 
 REREAD_AFTER = 60.0  # seconds that a token file's content is taken for current, as in client-go
+STDERR_TAIL = 1000  # characters of a failed plugin's last words that go into the error
 
 
 class Identity(NamedTuple):
@@ -36,9 +44,7 @@ def identify(connection: Connection, environ: Mapping[str, str], timeout: float)
     if urlsplit(connection.cluster.server).scheme == "http":
         return Identity()
     if _uses_exec(user):
-        from kubenode.kube.execplugin import run
-
-        return run(connection, environ, timeout)
+        return _run(connection, environ, timeout)
     authorization, expires = _authorization(user, connection.origin)
     if user.certificate is None or user.key is None:
         return Identity(authorization, expires=expires)
@@ -75,3 +81,98 @@ def _authorization(user: User, origin: str) -> tuple[str | None, float]:
         pair = f"{user.username}:{user.password or ''}"
         return f"Basic {b64encode(pair.encode()).decode()}", float("inf")
     return None, float("inf")
+
+
+def _run(connection: Connection, environ: Mapping[str, str], timeout: float) -> Identity:
+    """Run the plugin of `connection` and return what it answers."""
+    plugin = connection.user.exec
+    assert plugin is not None  # noqa: S101 (`identify` has looked)
+    where = f"credential plugin {plugin.command} of {connection.origin}"
+    environment = {**environ, **dict(plugin.env), "KUBERNETES_EXEC_INFO": _info(plugin, connection.cluster, where)}
+    return _credential(_output(plugin, environment, timeout, where), plugin, where)
+
+
+def _output(plugin: ExecPlugin, environment: Mapping[str, str], timeout: float, where: str) -> bytes:
+    import subprocess
+
+    try:
+        process = subprocess.Popen(
+            [plugin.command, *plugin.args],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            process_group=0,  # so that what a shell script has started ends with it
+        )
+    except (OSError, ValueError) as error:
+        advice = plugin.install_hint or "install it on the node, or give its full path: runtimes start plugins with a short PATH"
+        raise CNIError(KUBECONFIG, f"{where} cannot be run: {error}", advice) from None
+    with process:
+        try:
+            stdout, stderr = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise CNIError(TRY_AGAIN_LATER, f"{where} has not answered within {timeout:g} s", "see why it hangs") from None
+    if process.returncode != 0:
+        said = stderr.decode(errors="replace").strip()[-STDERR_TAIL:]
+        raise CNIError(UNAUTHORIZED, f"{where} failed with exit code {process.returncode}", said or "it said nothing on stderr")
+    return stdout
+
+
+def _info(plugin: ExecPlugin, cluster: Cluster, where: str) -> str:
+    """Return the value of KUBERNETES_EXEC_INFO."""
+    spec: dict[str, Any] = {"interactive": False}
+    if plugin.provide_cluster_info:
+        authority = cluster.certificate_authority
+        said = {
+            "server": cluster.server,
+            "tls-server-name": cluster.tls_server_name,
+            "insecure-skip-tls-verify": cluster.insecure or None,
+            "certificate-authority-data": None if authority is None else b64encode(tls.read(authority)).decode(),
+            "proxy-url": cluster.proxy_url,
+            "config": cluster.exec_config,
+        }
+        spec["cluster"] = {key: value for key, value in said.items() if value is not None}
+    try:
+        return jsontext.dumps({"apiVersion": plugin.api_version, "kind": "ExecCredential", "spec": spec})
+    except (TypeError, ValueError, RecursionError) as error:  # YAML knows dates, NaN and loops
+        raise CNIError(KUBECONFIG, f"{where}: the cluster's extension cannot be said in JSON: {error}", "use JSON's types there") from None
+
+
+def _credential(output: bytes, plugin: ExecPlugin, where: str) -> Identity:
+    """Read an ExecCredential."""
+    advice = f"it must print an ExecCredential of {plugin.api_version} with status.token, or a certificate and its key"
+    try:
+        answer = jsontext.loads(output)
+    except jsontext.JSONTextError as error:
+        raise CNIError(KUBECONFIG, f"{where} printed no JSON: {error}", advice) from None
+    if not isinstance(answer, dict) or answer.get("kind") != "ExecCredential":
+        raise CNIError(KUBECONFIG, f"{where} printed no ExecCredential", advice)
+    if answer.get("apiVersion") != plugin.api_version:
+        raise CNIError(KUBECONFIG, f"{where} answered in apiVersion {answer.get('apiVersion')!r}", advice)
+    status = answer.get("status")
+    if not isinstance(status, dict):
+        raise CNIError(KUBECONFIG, f"{where} gave no status", advice)
+    token, certificate, key, expires = (
+        status.get(name) or None for name in ("token", "clientCertificateData", "clientKeyData", "expirationTimestamp")
+    )
+    if not all(value is None or isinstance(value, str) for value in (token, certificate, key, expires)):
+        raise CNIError(KUBECONFIG, f"{where} gave something that is no text", advice)
+    if (certificate is None) != (key is None) or (token is None and certificate is None):
+        raise CNIError(KUBECONFIG, f"{where} gave neither a token nor a certificate with its key", advice)
+    return Identity(
+        None if token is None else bearer(token, f"the token of {where}"),
+        None if certificate is None else certificate.encode(),
+        None if key is None else key.encode(),
+        float("inf") if expires is None else _seconds(expires, where),
+    )
+
+
+def _seconds(timestamp: str, where: str) -> float:
+    try:
+        moment = datetime.fromisoformat(timestamp)
+        if moment.tzinfo is not None:
+            return moment.timestamp()
+    except ValueError:
+        pass
+    raise CNIError(KUBECONFIG, f"{where}: expirationTimestamp {timestamp!r} is no RFC 3339 time", "for example 2030-01-31T12:00:00Z")

@@ -6,7 +6,7 @@ import os
 import ssl
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import httpx2
@@ -16,6 +16,8 @@ from kubenode.cni.errors import KUBECONFIG, TRY_AGAIN_LATER, CNIError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from kubenode.kube.proxy import Proxy
+
 # X509_V_ERR_…, of OpenSSL's x509_vfy.h
 SIGNATURE_FAILURE = 7
 NOT_YET_VALID, EXPIRED = 9, 10
@@ -23,32 +25,6 @@ ANOTHER_NAME = (62, 63, 64)
 WEAK = (66, 67, 68)
 NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")  # the answer is no TLS
 SILENT = {"ReadTimeout": "it is silent", "ConnectTimeout": "no connection", "TimeoutError": "it is silent"}
-
-
-class Proxy(NamedTuple):
-    """The proxy on the way, and what it was named by: proxy-url or the environment's HTTPS_PROXY."""
-
-    url: str
-    named_by: str
-
-    @property
-    def public(self) -> str:
-        """The URL without the user and password that may stand in it."""
-        scheme, slashes, rest = self.url.partition("//")
-        return f"{scheme}{slashes}{rest.rpartition('@')[2]}"
-
-    def without(self, server: str) -> str:
-        """Return how to do without it."""
-        return "remove proxy-url" if self.named_by == "proxy-url" else f"name {urlsplit(server).hostname} in NO_PROXY"
-
-    def refusal(self, server: str, status: int) -> str:
-        """Return what to do where it has answered in place of the server."""
-        if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
-            return f"the proxy wants a user and a password: write {self.named_by} as http://USER:PASSWORD@HOST:PORT"
-        netloc = urlsplit(server).netloc.rpartition("@")[2]
-        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            return f"is {netloc} reachable from the proxy? If only from this node, {self.without(server)}"
-        return f"allow {netloc} at the proxy, or {self.without(server)}"
 
 
 def no_answer(error: Exception, server: str, origin: str, proxy: Proxy | None) -> CNIError:

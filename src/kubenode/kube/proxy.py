@@ -1,19 +1,56 @@
-"""PURE. Which proxy a request goes through, by the environment (the rules of Go's `http.ProxyFromEnvironment`, which kubectl follows)."""
+"""PURE. The proxy on the way to an API server, by the kubeconfig or the environment, and what to do where it does not let us through."""
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from ipaddress import ip_address, ip_network
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from kubenode.kube.kubeconfig import Cluster
+
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
+class Proxy(NamedTuple):
+    """The proxy on the way, and what it was named by: proxy-url or the environment's HTTPS_PROXY."""
+
+    url: str
+    named_by: str
+
+    @property
+    def public(self) -> str:
+        """The URL without the user and password that may stand in it."""
+        scheme, slashes, rest = self.url.partition("//")
+        return f"{scheme}{slashes}{rest.rpartition('@')[2]}"
+
+    def without(self, server: str) -> str:
+        """Return how to do without it."""
+        return "remove proxy-url" if self.named_by == "proxy-url" else f"name {urlsplit(server).hostname} in NO_PROXY"
+
+    def refusal(self, server: str, status: int) -> str:
+        """Return what to do where it has answered in place of the server."""
+        if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+            return f"the proxy wants a user and a password: write {self.named_by} as http://USER:PASSWORD@HOST:PORT"
+        netloc = urlsplit(server).netloc.rpartition("@")[2]
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            return f"is {netloc} reachable from the proxy? If only from this node, {self.without(server)}"
+        return f"allow {netloc} at the proxy, or {self.without(server)}"
+
+
+def proxy(cluster: Cluster, environ: Mapping[str, str]) -> Proxy | None:
+    """Return the proxy of a cluster, None for a direct connection."""
+    if cluster.proxy_url:
+        return Proxy(cluster.proxy_url, "proxy-url")
+    url = proxy_for(cluster.server, environ)
+    return Proxy(url, f"{urlsplit(cluster.server).scheme.upper()}_PROXY") if url else None
+
+
 def proxy_for(server: str, environ: Mapping[str, str]) -> str | None:
-    """Return the proxy's URL for a server's URL, None for a direct connection."""
+    """Return the proxy's URL for a server's URL by the rules of Go's `http.ProxyFromEnvironment`, which kubectl follows."""
     parts = urlsplit(server)
     name = f"{parts.scheme}_proxy"
     proxy = environ.get(name.upper()) or environ.get(name)

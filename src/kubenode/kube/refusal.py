@@ -1,4 +1,4 @@
-"""PURE. What an API server's refusal means to an operator: an HTTP status and body turned into one CNIError."""
+"""PURE. Answers that are not what was asked for, as errors that an operator understands: an HTTP status and body, or what is no object."""
 
 from __future__ import annotations
 
@@ -25,6 +25,17 @@ class RefusedError(CNIError):
         self.reason = said.get("reason", "")
         self.by_server = bool(said)  # else a proxy or a load balancer may have answered in its place
         self.retry_after = retry_after  # seconds that the server asks to wait
+
+
+class GarbledError(CNIError):
+    """The API server, or something between, sent what is not what was asked for."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(TRY_AGAIN_LATER, problem, "does something between answer in its place?")
+
+
+def garbled(server: str, wanted: str, found: object) -> GarbledError:
+    return GarbledError(f"API server {server} sent something other than {wanted}: {found}")
 
 
 def refusal(server: str, origin: str, status: int, body: bytes, retry_after: float | None = None) -> RefusedError:

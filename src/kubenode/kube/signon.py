@@ -1,6 +1,6 @@
 """What every way to the API server needs, blocking or not: the proxy, TLS, credentials on a request, and the words for what went wrong.
 
-lightkube knows neither exec v1, tokenFile, tls-server-name nor Retry-After. The sending itself is the transports' business.
+The sending itself is the transports' business.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import httpx2
 from kubenode.cni.errors import KUBECONFIG, CNIError
 from kubenode.kube import tls
 from kubenode.kube.credentials import Identity, identify, renewable
-from kubenode.kube.noanswer import SIGNATURE_FAILURE, Proxy, no_answer, refused_certificate
-from kubenode.kube.proxy import proxy_for
+from kubenode.kube.noanswer import SIGNATURE_FAILURE, no_answer, refused_certificate
+from kubenode.kube.proxy import proxy
 from kubenode.kube.refusal import RefusedError, refusal
 from kubenode.version import VERSION
 
@@ -25,11 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from typing import TypeVar
 
-    from kubenode.kube.kubeconfig import Cluster, Connection
+    from kubenode.kube.kubeconfig import Connection
 
     Wire = TypeVar("Wire")
-
-BUSY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 class _Bracketed(httpx2.URL):
@@ -48,7 +46,7 @@ class SignOn:
         self._connection = connection
         self._environ = environ
         self._timeout = timeout
-        self._proxy = _proxy(connection.cluster, environ)
+        self._proxy = proxy(connection.cluster, environ)
         try:
             httpx2.URL(self.server)
         except httpx2.InvalidURL as error:  # it is stricter than urllib: 10.0.0.01 is no address
@@ -127,13 +125,6 @@ class SignOn:
     def no_answer(self, error: Exception) -> CNIError:
         """Return the error for an answer that did not come, or not whole."""
         return no_answer(error, self.server, self._connection.origin, self._proxy)
-
-
-def _proxy(cluster: Cluster, environ: Mapping[str, str]) -> Proxy | None:
-    if cluster.proxy_url:
-        return Proxy(cluster.proxy_url, "proxy-url")
-    url = proxy_for(cluster.server, environ)
-    return Proxy(url, f"{urlsplit(cluster.server).scheme.upper()}_PROXY") if url else None
 
 
 def retry_after(response: httpx2.Response) -> float | None:

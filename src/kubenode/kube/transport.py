@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import httpx2
 
-from kubenode.kube.signon import BUSY, SignOn, retry_after
+from kubenode.kube.signon import SignOn, retry_after
 
 if TYPE_CHECKING:
     import ssl
@@ -17,20 +17,21 @@ if TYPE_CHECKING:
     from kubenode.kube.credentials import Identity
     from kubenode.kube.kubeconfig import Connection
 
-METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"  # of an object nothing but its metadata
-ALL_METADATA = METADATA.replace(";g=", "List;g=")  # the same of each
+BUSY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 ANSWERS = (HTTPStatus.OK, HTTPStatus.CREATED)
 
 
-class Transport(httpx2.BaseTransport):
-    """Returns complete answers with status 200 or 201; everything else is a CNIError."""
+class Transport:
+    """Sends requests; each single wait ends after `timeout` seconds."""
 
     def __init__(self, connection: Connection, environ: Mapping[str, str], timeout: float) -> None:
         self._timeout = timeout
         self._sign_on = SignOn(connection, environ, timeout)
         self._wire = self._sign_on.wire(_wire)
 
-    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+    def send(self, request: httpx2.Request) -> httpx2.Response:
+        """Return a complete answer with status 200 or 201; everything else is a CNIError."""
+        request.extensions["timeout"] = httpx2.Timeout(self._timeout).as_dict()
         deadline = time.monotonic() + self._timeout
         if self._sign_on.expired():
             self._renew()
@@ -66,19 +67,19 @@ class Transport(httpx2.BaseTransport):
     def _ask(self, request: httpx2.Request) -> httpx2.Response:
         self._sign_on.sign(request)
         try:
-            return self._send(request)
+            return self._answer(request)
         except httpx2.RequestError as error:
             failure = error
         if self._sign_on.misled(failure):
             for _ in self._sign_on.anchors():
                 self._rewire()
                 try:
-                    return self._send(request)
+                    return self._answer(request)
                 except httpx2.RequestError:
                     pass
         raise self._sign_on.no_answer(failure) from failure
 
-    def _send(self, request: httpx2.Request) -> httpx2.Response:
+    def _answer(self, request: httpx2.Request) -> httpx2.Response:
         response = self._wire.handle_request(request)
         response.read()
         return response

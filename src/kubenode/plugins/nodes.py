@@ -75,7 +75,7 @@ def fetch(
     from kubenode.kube.identity import Identity, other_machine, own_node
 
     try:
-        from kubenode.kube import client  # brings lightkube and TLS: a hundred times what an ADD costs
+        from kubenode.kube import client  # brings HTTP and TLS: a hundred times what an ADD costs
     except ImportError as error:  # compiled parts work with one minor version of Python
         raise CNIError(
             INSTALLATION,

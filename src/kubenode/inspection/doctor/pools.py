@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kubenode.kube.client import ApiServer
 
 LEASE = ("kube-system", "kube-node-controller")  # the controller's, where its options are the default
+LEASE_PATH = f"/apis/coordination.k8s.io/v1/namespaces/{LEASE[0]}/leases/{LEASE[1]}"
 SILENT = 60.0  # seconds since a renewal, which comes every two; clocks may differ by some
 BAD = {"Ready": "False", "Exhausted": "True", "Conflict": "True"}
 
@@ -58,20 +59,20 @@ def pools(facts: Facts) -> Iterator[Finding]:
 
 
 def _ask(server: ApiServer, name: str, keys: list[str]) -> _Told:
-    from kubenode.kube import client
+    from kubenode.controller.reconcile import CLAIMS, POOLS
 
     manifest = server.node(name) or {}
     metadata = manifest.get("metadata") or {}
     node = Node(name, "", "", metadata.get("labels") or {}, metadata.get("annotations") or {})
-    found = [parse_pool(pool) for pool in server.every(client.SubnetPool)]
+    found = [parse_pool(pool) for pool in server.every(POOLS)]
     claims: dict[Subnet, NodeSubnet | None] = {}
     lease: dict[str, Any] = {}
     if found:
         try:
             for subnet in {subnet for key in keys for subnet in _noted(node, key)}:
-                claim = server.found(client.NodeSubnet, object_name(subnet))
+                claim = server.found(f"{CLAIMS}/{object_name(subnet)}")
                 claims[subnet] = parse_claim(claim) if claim else None
-            lease = (server.found(client.Lease, LEASE[1], LEASE[0]) or {}).get("spec") or {}
+            lease = (server.found(LEASE_PATH) or {}).get("spec") or {}
         except RecordError:
             pass  # it protects nothing, and the controller's log names it
         except CNIError as error:

@@ -1,0 +1,150 @@
+"""The way of a request to the API server with asyncio, and the stream of a watch, cut into lines.
+
+A busy server's Retry-After is left to the caller, who has other things to do meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+import httpx2
+
+from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
+from kubenode.kube.offloop import off_loop
+from kubenode.kube.refusal import RefusedError, garbled
+from kubenode.kube.signon import SignOn, retry_after
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncGenerator, Mapping
+
+    from kubenode.kube.kubeconfig import Connection
+
+LARGEST = 16 << 20  # bytes of one event; etcd holds 1.5 MiB an object
+CONNECT_TIMEOUT = 3.0  # seconds for TCP where no name has to be resolved: a lost SYN is sent again after 1 s, then after 3 s
+CONNECTIONS = 16  # to one API server: each request looks through all that are idle, and one beyond those that are kept begins with TLS
+# A peer that is gone without a word is noticed after 30 s, though nothing is sent to it.
+KEEPALIVE = [
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+]
+
+
+class AsyncTransport:
+    """Sends requests, each for at most `timeout` seconds. Making one blocks, as credentials are read. Raises CNIError."""
+
+    def __init__(self, connection: Connection, environ: Mapping[str, str], timeout: float) -> None:
+        self.server = connection.cluster.server
+        self._sign_on = SignOn(connection, environ, timeout)
+        self._timeout = timeout
+        # Waiting for TCP longer than a SYN's second copy would only delay the next first one; resolving a name may take 5 s a name server.
+        self._connect_timeout = min(timeout, CONNECT_TIMEOUT) if _is_address(self._sign_on.host) else timeout
+        self._wire = self._sign_on.wire(_wire)
+        self._choosing = asyncio.Lock()
+
+    async def send(self, request: httpx2.Request, *, stream: bool = False) -> httpx2.Response:
+        """Return the answer of success, whole; with `stream` its body is still to come. Everything else is a CNIError."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._timeout
+        try:
+            async with asyncio.timeout_at(end) as patience:
+
+                async def trace(happened: str, _: object) -> None:
+                    if happened == "connection.connect_tcp.started":
+                        patience.reschedule(min(end, loop.time() + self._connect_timeout))
+                    elif happened == "connection.connect_tcp.complete":
+                        patience.reschedule(end)
+
+                request.extensions["trace"] = trace
+                response = await self._answer(request)
+                if not stream:
+                    await response.aread()
+        except (TimeoutError, httpx2.RequestError) as error:
+            raise self._sign_on.no_answer(error) from error
+        return response
+
+    async def lines(self, response: httpx2.Response) -> AsyncGenerator[bytes, None]:
+        """Yield each line of a stream once it is whole, and close it. Raises CNIError, also where the stream ends within a line."""
+        pending = bytearray()
+        try:
+            async for chunk in response.aiter_raw():
+                searched = len(pending)
+                pending += chunk
+                while (end := pending.find(b"\n", searched)) >= 0:
+                    line, searched = bytes(pending[:end]), 0
+                    del pending[: end + 1]
+                    yield line
+                if len(pending) > LARGEST:
+                    raise garbled(self.server, "an event of a watch", f"more than {LARGEST} bytes")
+        except httpx2.RequestError as error:
+            raise self._sign_on.no_answer(error) from error
+        finally:
+            await response.aclose()
+        if pending:
+            problem = f"the watch at API server {self.server} ended in the middle of an event"
+            raise CNIError(TRY_AGAIN_LATER, problem, "does something between end long connections?")
+
+    def refused(self, status: int, body: bytes, pause: float | None) -> RefusedError:
+        """Return the error for a Status that came as an event; `pause` is the time in seconds that it asks for."""
+        return self._sign_on.refused(status, body, pause)
+
+    async def aclose(self) -> None:
+        await self._wire.aclose()
+
+    async def _answer(self, request: httpx2.Request) -> httpx2.Response:
+        if self._sign_on.expired():
+            await self._renew()
+        response = await self._ask(request)
+        if self._sign_on.renewable_after(response.status_code):
+            await response.aclose()
+            await self._renew()
+            response = await self._ask(request)
+        if not response.is_success:
+            raise self._sign_on.refused(response.status_code, await response.aread(), retry_after(response))
+        return response
+
+    async def _ask(self, request: httpx2.Request) -> httpx2.Response:
+        self._sign_on.sign(request)
+        wire = self._wire
+        try:
+            return await wire.handle_async_request(request)
+        except httpx2.RequestError as error:
+            if not self._sign_on.misled(error):
+                raise
+            failure = error
+        async with self._choosing:
+            if wire is not self._wire:  # another request has chosen
+                return await self._wire.handle_async_request(request)
+            for _ in self._sign_on.anchors():
+                await self._rewire()
+                try:
+                    return await self._wire.handle_async_request(request)
+                except httpx2.RequestError:
+                    pass
+        raise failure
+
+    async def _renew(self) -> None:
+        if await off_loop(self._sign_on.renew):
+            await self._rewire()
+
+    async def _rewire(self) -> None:
+        await self._wire.aclose()
+        self._wire = self._sign_on.wire(_wire)
+
+
+def _wire(context: ssl.SSLContext, proxy: str | None) -> httpx2.AsyncHTTPTransport:
+    limits = httpx2.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS)
+    return httpx2.AsyncHTTPTransport(verify=context, proxy=proxy, trust_env=False, socket_options=KEEPALIVE, limits=limits)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
