@@ -30,10 +30,11 @@ sys.path.insert(0, str(ROOT / "tests"))  # the real API server is the tests'
 
 from apiserver import RealApiServer  # noqa: E402 (after the path)
 
-from kubenode.agent.watch import NodeWatch  # noqa: E402
+from kubenode.agent.watch import OwnNodeSource  # noqa: E402
 from kubenode.host.log import Log  # noqa: E402
 from kubenode.kube import asyncclient  # noqa: E402
 from kubenode.kube.client import ApiServer  # noqa: E402
+from kubenode.kube.reflector import Reflector  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,16 +66,6 @@ class Row(NamedTuple):
     restart_requests: dict[str, int]  # after the API server has come back
     restart_seconds: float  # from then until all watch again
     agents_mb: float  # resident memory of their processes, an agent
-
-
-class Uncounted:
-    """Here the audit log counts."""
-
-    def requested(self, verb: str, result: str) -> None:
-        del verb, result
-
-    def restarted(self, reason: str) -> None:
-        del reason
 
 
 def work(kubeconfig: str, names: list[str], pipe: Connection) -> None:
@@ -112,7 +103,7 @@ class Agents:
         for task in tasks:
             task.cancel()
 
-    def _watch(self, name: str) -> NodeWatch:
+    def _watch(self, name: str) -> Reflector:
         def find() -> dict[str, Any]:
             with self._turn:
                 server = ApiServer(self._kubeconfig, {}, TIMEOUT)
@@ -129,7 +120,7 @@ class Agents:
 
         log = Log("benchmark")
         log.configure(os.devnull, "info")  # the API server's end is wanted here
-        return NodeWatch(find, connect, self._publish, log, Uncounted())
+        return Reflector(OwnNodeSource(find, connect, self._publish, log, lambda *_: None), log, lambda _: None)
 
     def _publish(self, manifest: dict[str, Any] | None) -> None:
         if manifest is not None and (note := manifest["metadata"]["annotations"].get(NOTE)):

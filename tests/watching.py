@@ -1,4 +1,4 @@
-"""A NodeWatch that runs in a thread of its own, and what it has published."""
+"""A watch of the own Node that runs in a thread of its own, and what it has published."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from patience import PATIENCE
 
-from kubenode.agent.watch import PACE, NodeWatch, Pace
+from kubenode.agent.watch import OwnNodeSource
 from kubenode.cni.errors import NODE_NOT_FOUND, CNIError
 from kubenode.host.log import Log
 from kubenode.kube.asyncclient import Cluster
 from kubenode.kube.client import ApiServer, within
+from kubenode.kube.reflector import PACE, Pace, Reflector
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,14 +72,14 @@ class RunningWatch:
         self.stop_seconds = 0.0
         log = Log("agent")
         log.configure(str(log_path or kubeconfig.with_suffix(".log")), "debug")
-        self.watch = NodeWatch(
+        self.source = OwnNodeSource(
             find or finder(kubeconfig, name, timeout),
             lambda: Cluster(str(kubeconfig), {}, timeout, lambda verb, _, result: self.counts.requested(verb, result)),
             lambda manifest: self.published.append(Published(time.monotonic(), manifest)),
             log,
-            self.counts,
-            pace=pace,
+            self.counts.requested,
         )
+        self.watch = Reflector(self.source, log, self.counts.restarted, pace)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._started = threading.Event()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
 import time
@@ -11,8 +12,8 @@ import pytest
 from patience import PATIENCE
 from watching import RunningWatch, finder
 
-from kubenode.agent.watch import Pace
 from kubenode.cni.errors import FORBIDDEN, NODE_NOT_FOUND
+from kubenode.kube.reflector import Pace
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -204,11 +205,17 @@ def test_letters_that_end_lines_elsewhere(api_server: RealApiServer, watcher: st
 
 
 def test_server_ends_a_watch(api_server: RealApiServer, watcher: str, tmp_path: Path) -> None:
-    """A watch whose time is over is followed by another from where it ended, without a GET."""
+    """A watch whose time is over is followed by another from where it ended, without a GET, if it has told something."""
     api_server.create_node("w-end")
-    pace = Pace(lifetime=1, settled=0.2)
+    pace = Pace(lifetime=2, settled=0.2)
     with RunningWatch(api_server.kubeconfig(tmp_path / "kube.conf", watcher), "w-end", pace=pace) as running:
-        running.until(lambda: running.counts.restarts == ["closed", "closed"])
+        numbers = itertools.count()
+
+        def ended_twice() -> bool:
+            api_server.annotate("w-end", {NOTE: str(next(numbers))})
+            return running.counts.restarts == ["closed", "closed"]
+
+        running.until(ended_twice)
         api_server.annotate("w-end", {NOTE: "seen"})
         running.until(lambda: running.annotation(NOTE) == "seen")
 

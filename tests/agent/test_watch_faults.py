@@ -15,8 +15,8 @@ from patience import PATIENCE, eventually
 from standin import StandInApiServer, StandInProxy, answer, cut, event, failure, node, refuse, reset, stall, stream, trickle
 from watching import RunningWatch
 
-from kubenode.agent.watch import Pace
 from kubenode.cni.errors import FORBIDDEN, NODE_NOT_FOUND, TRY_AGAIN_LATER, UNAUTHORIZED
+from kubenode.kube.reflector import Pace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -352,7 +352,7 @@ def test_publish_that_fails(tmp_path: Path) -> None:
     """Where what is published cannot be taken, as on a full disk, `failure` says so and it is published again."""
     with StandInApiServer(tmp_path, GET, GET, QUIET) as server:
         running = watching(server, tmp_path)
-        publish = running.watch._published._publish
+        publish = running.source._publish
         failing = [OSError(28, "No space left on device")]
 
         def full(manifest: dict[str, Any] | None) -> None:
@@ -360,7 +360,7 @@ def test_publish_that_fails(tmp_path: Path) -> None:
                 raise failing.pop()
             publish(manifest)
 
-        running.watch._published._publish = full
+        running.source._publish = full
         with running:
             running.until(lambda: running.watch.failure is not None and "No space left" in running.watch.failure.msg)
             running.until_watching()

@@ -14,7 +14,7 @@ from patience import PATIENCE
 from standin import StandInApiServer, answer, failure, half, node, refuse, reset, send_chunk
 from watching import RunningWatch
 
-from kubenode.agent.watch import Pace
+from kubenode.kube.reflector import Pace
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,13 +12,14 @@ from patience import PATIENCE
 from standin import StandInApiServer, answer, cut, failure, refuse, reset, stream
 
 from kubenode.controller.feeds import TOO_LONG, Nodes
-from kubenode.controller.mirror import Mirror, Pace
+from kubenode.controller.mirror import Mirror
 from kubenode.controller.pools import Ledger
 from kubenode.controller.records import noted
 from kubenode.host.log import Log
 from kubenode.ipam.ranges import RangeError
 from kubenode.kube.asyncclient import Cluster, Collection
 from kubenode.kube.node import LAST_APPLIED
+from kubenode.kube.reflector import Pace, Reflector
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from kubenode.controller.mirror import Sink
 
-PACE = Pace(lifetime=5, grace=1, shortest=0.01, longest=0.1)
+PACE = Pace(lifetime=5, settled=0.1, shortest=0.01, longest=0.1)
 
 
 class Names:
@@ -50,14 +51,6 @@ class Names:
         self.there &= names
 
 
-class Counts:
-    def __init__(self) -> None:
-        self.reasons: list[str] = []
-
-    def restarted(self, resource: str, reason: str) -> None:
-        self.reasons.append(reason)
-
-
 def page(version: int, names: list[str], more: str = "") -> Step:
     items = [{"metadata": {"name": name, "resourceVersion": "1"}} for name in names]
     return answer({"metadata": {"resourceVersion": str(version), "continue": more}, "items": items})
@@ -68,16 +61,16 @@ def event(kind: str, name: str, version: int) -> dict[str, Any]:
 
 
 def mirrored(
-    tmp_path: Path, script: list[Step], done: Callable[[Names, Mirror], bool], then: Step | None = None, pace: Pace = PACE
-) -> tuple[StandInApiServer, Counts]:
+    tmp_path: Path, script: list[Step], done: Callable[[Names, Reflector], bool], then: Step | None = None, pace: Pace = PACE
+) -> tuple[StandInApiServer, list[str]]:
     """Mirror until `done`, against an API server that answers by `script`."""
-    return mirrored_into(names := Names(), tmp_path, script, lambda mirror: done(names, mirror), then, pace)
+    return mirrored_into(names := Names(), tmp_path, script, lambda reflector: done(names, reflector), then, pace)
 
 
 def mirrored_into(
-    sink: Sink, tmp_path: Path, script: list[Step], done: Callable[[Mirror], bool], then: Step | None = None, pace: Pace = PACE
-) -> tuple[StandInApiServer, Counts]:
-    counts = Counts()
+    sink: Sink, tmp_path: Path, script: list[Step], done: Callable[[Reflector], bool], then: Step | None = None, pace: Pace = PACE
+) -> tuple[StandInApiServer, list[str]]:
+    reasons: list[str] = []
     with StandInApiServer(tmp_path, *script, then=then or stream(30.0)) as server:
         cluster = {"server": server.url, "certificate-authority-data": base64_text(server.authority.certificate)}
         kubeconfig = write_kubeconfig(tmp_path / "kubeconfig", cluster, {"token": "t"})
@@ -86,11 +79,12 @@ def mirrored_into(
             api = Cluster(str(kubeconfig), {}, 3, lambda *_: None)
             log = Log("test")
             log.configure(str(tmp_path / "log"), "debug")
-            mirror = Mirror(api, Collection("/api/v1/nodes", metadata=True), sink, log, counts, pace)
-            task = asyncio.create_task(mirror.run())
+            mirror = Mirror(api, Collection("/api/v1/nodes", metadata=True), sink, log)
+            reflector = Reflector(mirror, log, reasons.append, pace)
+            task = asyncio.create_task(reflector.run())
             try:
                 async with asyncio.timeout(PATIENCE):
-                    while not done(mirror):  # noqa: ASYNC110 (a sink has no event to wait for)
+                    while not done(reflector):  # noqa: ASYNC110 (a sink has no event to wait for)
                         await asyncio.sleep(0.01)
             finally:
                 task.cancel()
@@ -98,7 +92,7 @@ def mirrored_into(
                 await api.aclose()
 
         asyncio.run(run())
-    return server, counts
+    return server, reasons
 
 
 def test_a_long_annotation() -> None:
@@ -129,9 +123,9 @@ def test_a_watch_that_ends_is_resumed(tmp_path: Path) -> None:
         stream(event("BOOKMARK", "", 12), cut),
         stream(event("ADDED", "c", 13), 30.0),
     ]
-    server, counts = mirrored(tmp_path, script, lambda names, _: names.there == {"a", "b", "c"})
+    server, reasons = mirrored(tmp_path, script, lambda names, _: names.there == {"a", "b", "c"})
     assert ["resourceVersion=9" in server.requests[2].path, "resourceVersion=12" in server.requests[3].path] == [True, True]
-    assert counts.reasons == ["error", "error"]
+    assert reasons == ["error", "error"]
 
 
 def node(name: str, version: int, text: str) -> dict[str, Any]:
@@ -160,7 +154,7 @@ def test_time_goes_back(tmp_path: Path) -> None:
 def test_a_silent_watch(tmp_path: Path, silence: Step) -> None:
     """A watch that tells nothing before it ends, or does not even end, may be from a version that is still to come: all is listed."""
     script = [page(100, ["a", "b"]), silence, page(60, ["a"]), stream(event("ADDED", "c", 61), 30.0)]
-    pace = PACE._replace(lifetime=2, grace=0.2)
+    pace = PACE._replace(lifetime=2, first_silence=2.2)
     server, _ = mirrored(tmp_path, script, lambda names, _: names.there == {"a", "c"}, pace=pace)
     assert "resourceVersion=60" in server.requests[3].path
 
@@ -168,9 +162,9 @@ def test_a_silent_watch(tmp_path: Path, silence: Step) -> None:
 def test_a_watch_that_ends_within_an_event(tmp_path: Path) -> None:
     """Half an event is not taken for one; the watch goes on from the last whole one."""
     script = [page(7, ["a"]), stream(event("ADDED", "b", 9), b'{"type": "ADDED", "object"'), stream(event("ADDED", "c", 10), 30.0)]
-    server, counts = mirrored(tmp_path, script, lambda names, _: names.there == {"a", "b", "c"})
+    server, reasons = mirrored(tmp_path, script, lambda names, _: names.there == {"a", "b", "c"})
     assert "resourceVersion=9" in server.requests[2].path
-    assert counts.reasons == ["error"]
+    assert reasons == ["error"]
 
 
 def test_an_expired_version(tmp_path: Path) -> None:
@@ -179,8 +173,8 @@ def test_an_expired_version(tmp_path: Path) -> None:
         directory = tmp_path / name
         directory.mkdir()
         script = [page(7, ["a", "b"]), expired, page(20, ["b"]), stream(event("ADDED", "c", 21), 30.0)]
-        _, counts = mirrored(directory, script, lambda names, _: names.there == {"b", "c"})
-        assert counts.reasons == ["expired"]
+        _, reasons = mirrored(directory, script, lambda names, _: names.there == {"b", "c"})
+        assert reasons == ["expired"]
 
 
 def test_a_page_that_expires(tmp_path: Path) -> None:
@@ -193,10 +187,10 @@ def test_a_busy_server(tmp_path: Path) -> None:
     """An API server that is busy, resets or talks nonsense is asked again, and what failed is told until it works."""
     seen: list[str] = []
 
-    def done(names: Names, mirror: Mirror) -> bool:
-        if mirror.failure is not None:
-            seen.append(mirror.failure.msg)
-        return names.there == {"a", "b"} and mirror.failure is None
+    def done(names: Names, reflector: Reflector) -> bool:
+        if reflector.failure is not None:
+            seen.append(reflector.failure.msg)
+        return names.there == {"a", "b"} and reflector.failure is None
 
     script = [refuse(429, "busy", Retry_After="0"), answer(b"<html>"), page(7, ["a"]), stream(b"nonsense\n", 30.0), page(8, ["a"])]
     mirrored(tmp_path, [*script, stream(event("ADDED", "b", 9), 30.0)], done)

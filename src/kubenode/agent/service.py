@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from kubenode.agent.pods import ApiPods
-    from kubenode.agent.watch import NodeWatch
     from kubenode.host.log import Log
     from kubenode.kube.node import Node
+    from kubenode.kube.reflector import Reflector
 
 DRAIN = 13.0  # seconds for calls under way once the agent is to end; each has 12
 SWEEP = 0.25  # seconds between looks for calls whose time is over
@@ -136,15 +136,16 @@ class Agent:
         self._own.why = lambda: None if watch.failure is starting else watch.failure
         return [watch.run(), self._own.keep_view()]
 
-    def _watch(self) -> NodeWatch:
-        from kubenode.agent.watch import NodeWatch  # brings HTTP and TLS, of no use to an agent with --node-file
+    def _watch(self) -> Reflector:
+        from kubenode.agent.watch import OwnNodeSource  # brings HTTP and TLS, of no use to an agent with --node-file
         from kubenode.kube.asyncclient import Cluster
+        from kubenode.kube.reflector import Reflector
 
         def count(verb: str, _: str, result: str) -> None:
             self._metrics.requested(verb, result)
 
         kubeconfig, environ = self._options.kubeconfig, {**self._environ, "KUBE_NODE_RUN_DIR": self._run_dir}
-        return NodeWatch(
+        source = OwnNodeSource(
             find=lambda: nodes.fetch(
                 kubeconfig,
                 environ,
@@ -156,8 +157,9 @@ class Agent:
             connect=lambda: Cluster(kubeconfig or None, environ, API_TIMEOUT, count, option=AGENTS),
             publish=self._own.publish,
             log=self._log,
-            observer=self._metrics,
+            count=self._metrics.requested,
         )
+        return Reflector(source, self._log, self._metrics.restarted)
 
     def _housekeeping(self) -> Housekeeping:
         options = self._options

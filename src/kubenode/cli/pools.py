@@ -164,6 +164,7 @@ def _troubles(pool: SubnetPool) -> list[tuple[str, str]]:
 async def read(kubeconfig: str, *, nodes: bool = False) -> Ledger:
     """Return what the API server has of pools and claims, and where asked for, of nodes."""
     from kubenode.controller.feeds import Claims, Nodes, Pools
+    from kubenode.controller.mirror import Mirror
     from kubenode.controller.pools import Ledger
     from kubenode.controller.reconcile import CLAIMS, NODES, POOLS
     from kubenode.host.log import Log
@@ -179,9 +180,7 @@ async def read(kubeconfig: str, *, nodes: bool = False) -> Ledger:
         if nodes:
             wanted.append((Collection(NODES, metadata=True), Nodes(ledger, lambda: None, log)))
         for collection, sink in wanted:
-            async for items, _ in cluster.pages(collection):
-                for item in items:
-                    sink.put(item)
+            await Mirror(cluster, collection, sink, log).read()
     finally:
         await cluster.aclose()
     return ledger

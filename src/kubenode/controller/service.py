@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 from contextlib import aclosing
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,6 +26,7 @@ from kubenode.controller.status import Reserved
 from kubenode.exposition import HTTPServer
 from kubenode.ipam.ranges import RangeError, Subnet, parse_subnet
 from kubenode.kube.asyncclient import Cluster, Collection
+from kubenode.kube.reflector import Reflector
 from kubenode.kube.refusal import RefusedError
 from kubenode.version import VERSION
 
@@ -90,10 +92,13 @@ class Controller:
         told += [Reserved(subnet, "the pods' network") for subnet in options.pod_cidrs]
         self._reserved = {"": told}  # and what collections say, by their paths
         self._reconciler.reserved = told
-        self._mirrors = [
-            Mirror(self._cluster, Collection(POOLS), feeds.pools, log, self._metrics),
-            Mirror(self._cluster, Collection(CLAIMS), feeds.claims, log, self._metrics),
-            Mirror(self._cluster, Collection(NODES, metadata=True), feeds.nodes, log, self._metrics),
+        self._reflectors = [
+            Reflector(Mirror(self._cluster, collection, sink, log), log, partial(self._metrics.restarted, collection.resource))
+            for collection, sink in (
+                (Collection(POOLS), feeds.pools),
+                (Collection(CLAIMS), feeds.claims),
+                (Collection(NODES, metadata=True), feeds.nodes),
+            )
         ]
         identity = f"{socket.gethostname()}_{secrets.token_hex(4)}"
         self._leader = Leader(self._cluster, options.namespace, options.lease, identity, self._lead, log, options.terms)
@@ -109,7 +114,7 @@ class Controller:
         if self._options.listen:
             checks = {"/healthz": self._ill, "/readyz": self._unready}
             HTTPServer(self._options.listen, self._metrics.registry, checks, self._log).start()
-        tasks = [asyncio.create_task(job) for job in (self._beat(), self._work(), *(mirror.run() for mirror in self._mirrors))]
+        tasks = [asyncio.create_task(job) for job in (self._beat(), self._work(), *(reflector.run() for reflector in self._reflectors))]
         stopped = asyncio.create_task(stop.wait())
         self._log.info("controller started", version=VERSION, pid=os.getpid())
         try:
@@ -127,8 +132,8 @@ class Controller:
 
     async def _work(self) -> None:
         """Work once all is known, and if there is a Lease, while it is ours."""
-        for mirror in self._mirrors:
-            await mirror.synced.wait()
+        for reflector in self._reflectors:
+            await reflector.synced.wait()
         self._log.info("all is known", nodes=len(self._ledger.nodes), claims=len(self._ledger.claims), pools=len(self._ledger.pools))
         await (self._leader.run() if self._options.lease else self._lead())
 
@@ -178,9 +183,9 @@ class Controller:
 
     def _unready(self) -> str:
         """Say what is missing: a collection that cannot be followed, the Lease, or what could not be written."""
-        for mirror in self._mirrors:
-            if mirror.failure is not None and not mirror.synced.is_set():
-                return str(mirror.failure)
+        for reflector in self._reflectors:
+            if reflector.failure is not None and not reflector.synced.is_set():
+                return str(reflector.failure)
         failure = self._leader.failure or self._reconciler.failure
         return str(failure) if failure else self._ill()
 

@@ -1,1 +1,4 @@
-"""Kubernetes: what a Node says (`node`, `annotation`: PURE) and how to ask an API server for it (`kubeconfig`, `client`: EDGE)."""
+"""Kubernetes: what a Node says (`node`, `annotation`: PURE) and the API server (EDGE): the way there, two clients, `reflector`.
+
+`docs/explanation/architecture.md` says why the client is our own.
+"""
