@@ -37,7 +37,7 @@ def run(arguments: Sequence[str], env: Mapping[str, str] | None = None, stdin: s
     """Run `[WRAP…] kube-node ARGUMENTS…`, with `env` added to the environment of this process; its standard streams are no terminals."""
     env = env or {}
     if wrap or any(name.startswith(READ_AT_START) for name in env):
-        command = [*wrap, Path(sys.executable).with_name("kube-node"), *arguments]
+        command = [*wrap, str(Path(sys.executable).with_name("kube-node")), *arguments]
         whole = {**os.environ, **env}
         done = subprocess.run(command, env=whole, capture_output=True, text=True, check=False, timeout=TIMEOUT, input=stdin)
         return Done(done.returncode, done.stdout, done.stderr)
