@@ -13,7 +13,7 @@ from kubenode.host.datadir import DEFAULT_DATA_DIR
 from kubenode.inspection import named
 from kubenode.inspection.place import Place, call_for
 from kubenode.ipam import allocator, config
-from kubenode.plugins import delegation, host_local, kube_node, node_annotation, options
+from kubenode.plugins import delegation, embedded, kube_node, node_annotation, options
 from kubenode.plugins.skel import NotHereError
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def look_at(place: Place, configured: Configured, manifest: dict[str, Any] | Non
     data_dir = said if isinstance(said, str) and said and is_path(said) else DEFAULT_DATA_DIR
     try:
         call = RESOLVE[str(configured.ipam.get("type"))](call_for(place, configured.raw, manifest))
-        data_dir = host_local.data_dir(call.netconf) or DEFAULT_DATA_DIR
+        data_dir = embedded.data_dir(call.netconf) or DEFAULT_DATA_DIR
         conf = config.load(call.netconf, {})
         store = place.store(data_dir, configured.name)
         usages = tuple(allocator.usage(store, conf.sets, conf.exclude))
@@ -123,8 +123,8 @@ def rehearse(place: Place, configured: Configured, manifest: dict[str, Any] | No
     except NotHereError:  # another plugin's: `delegates` looks whether it is there
         pass
     try:
-        host_local.ready(call)
+        embedded.ready(call)
         if os.geteuid() == 0:  # what an ordinary user may write says nothing of the runtime
-            host_local.require_writable(call)
+            embedded.require_writable(call)
     except OSError as error:
         raise CNIError(IO_FAILURE, f"{error.filename}: {error.strerror}", "run it as root") from None
