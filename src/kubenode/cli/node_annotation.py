@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kubenode.base.problem import Problem
 from kubenode.cli import entry
 from kubenode.cni import versions
 from kubenode.cni.errors import IO_FAILURE, TRY_AGAIN_LATER, CNIError
@@ -20,6 +19,8 @@ from kubenode.version import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from kubenode.base.problem import Problem
 
 
 @click.group(cls=entry.Group, context_settings={"help_option_names": ["-h", "--help"]})
