@@ -31,7 +31,7 @@ sys.path.insert(0, str(ROOT / "tests"))  # the real API server is the tests'
 from apiserver import RealApiServer  # noqa: E402 (after the path)
 
 from kubenode.agent.watch import OwnNodeSource  # noqa: E402
-from kubenode.host.log import Log  # noqa: E402
+from kubenode.base.log import Log  # noqa: E402
 from kubenode.kube import asyncclient  # noqa: E402
 from kubenode.kube.client import ApiServer  # noqa: E402
 from kubenode.kube.reflector import Reflector  # noqa: E402

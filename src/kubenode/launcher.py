@@ -11,10 +11,10 @@ import os
 import sys
 from _signal import ITIMER_REAL, SIGALRM, getitimer, setitimer, signal  # type: ignore[import-not-found] # `signal` imports enum
 
-from kubenode.cni import versions
+from kubenode.base import files
+from kubenode.base.log import Log
+from kubenode.cni import request, versions
 from kubenode.cni.errors import IO_FAILURE, TRY_AGAIN_LATER, UNDECODABLE, CNIError
-from kubenode.host import files
-from kubenode.host.log import Log
 from kubenode.plugins import nodes, skel
 from kubenode.plugins.standalone import Standalone
 from kubenode.version import VERSION
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 DEADLINE = 12.0  # seconds for what an API server and delegates do in a call
 LOCK_PATIENCE = {"ADD": 60.0, "DEL": 0.0}  # seconds for a network's lock, which do not count to those; 0: as long as the runtime waits
-LAST_WORDS = 1.5  # seconds more for what follows, such as the DEL after a delegate's failed ADD
+LAST_WORDS = 1.5  # seconds more for what follows, such as the DEL after a delegate's failed ADD; a DEL has as long as the runtime waits
 STDIN_LIMIT = 4 << 20  # bytes
 
 
@@ -48,7 +48,7 @@ def host_local() -> NoReturn:
     if sys.argv[1:] or not os.environ.get("CNI_COMMAND"):
         sys.stderr.write(f"host-local of kube-node {VERSION}\nCNI protocol versions supported: {', '.join(versions.SUPPORTED)}\n")
         sys.exit(0)
-    from kubenode.plugins import drop_in as plugin
+    from kubenode.plugins import host_local as plugin
 
     _run("host-local", plugin.COMMANDS, os.environ, plugin.wording)
 
@@ -75,11 +75,11 @@ def _run(
 ) -> NoReturn:
     gc.disable()  # the process ends before there is garbage worth collecting
     log = Log(name)
-    log.begin(environ)
+    log.begin(request.labels(environ))
     try:
         signal(SIGALRM, _end)
         if name != "host-local":  # the reference has no deadline, and there is nothing but the lock to wait for
-            setitimer(ITIMER_REAL, DEADLINE, LAST_WORDS)
+            setitimer(ITIMER_REAL, DEADLINE, 0.0 if environ.get("CNI_COMMAND") == "DEL" else LAST_WORDS)
         exit_code, stdout = skel.run(commands, environ, _stdin(), log, Standalone(environ, _wait_for), wording)
         setitimer(ITIMER_REAL, 0)
     except CNIError as error:  # of stdin; or the deadline again, while something was being answered

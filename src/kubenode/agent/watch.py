@@ -10,16 +10,15 @@ import msgspec
 
 from kubenode.cni.errors import NODE_NOT_FOUND, CNIError
 from kubenode.kube.asyncclient import Collection
-from kubenode.kube.node import reduce
 from kubenode.kube.offloop import off_loop
-from kubenode.kube.reflector import ANY
+from kubenode.kube.reflector import ANY, before
 from kubenode.kube.refusal import GarbledError, RefusedError
-from kubenode.kube.resourceversion import before
+from kubenode.nodes.node import reduce
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
-    from kubenode.host.log import Log
+    from kubenode.base.log import Log
     from kubenode.kube.asyncclient import Cluster, Event
 
     Manifest = dict[str, Any]

@@ -6,14 +6,14 @@ import asyncio
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from kubenode.kube.resourceversion import before
+from kubenode.kube.reflector import before
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
 
     import msgspec
 
-    from kubenode.controller.ports import Log
+    from kubenode.base.log import Log
     from kubenode.kube.asyncclient import Cluster, Collection, Event
 
 

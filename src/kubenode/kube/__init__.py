@@ -1,4 +1,4 @@
-"""Kubernetes: what a Node says (`node`, `annotation`: PURE) and the API server (EDGE): the way there, two clients, `reflector`.
+"""EDGE. The API server: credentials, TLS, proxies, requests and watches.
 
 `docs/explanation/architecture.md` says why the client is our own.
 """

@@ -16,10 +16,10 @@ import httpx2
 import msgspec
 
 from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
-from kubenode.kube import whose
 from kubenode.kube.refusal import RefusedError, garbled
 from kubenode.kube.sources import IN_CONFIGURATION, SERVICE_ACCOUNT, connection
 from kubenode.kube.transport import Transport
+from kubenode.nodes import whose
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

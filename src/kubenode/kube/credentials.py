@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
-from kubenode.cni import jsontext
+from kubenode.base import jsontext
 from kubenode.cni.errors import KUBECONFIG, TRY_AGAIN_LATER, UNAUTHORIZED, CNIError
 from kubenode.kube import tls
 

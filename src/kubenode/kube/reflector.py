@@ -12,7 +12,7 @@ import time
 import traceback
 from http import HTTPStatus
 from random import SystemRandom
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
     from contextlib import AbstractAsyncContextManager
 
+    from kubenode.base.log import Log
     from kubenode.kube.asyncclient import Event
 
 RESUMABLE = (TRY_AGAIN_LATER, KUBECONFIG, UNAUTHORIZED)  # they say nothing against the version that is known
 ANY = "0"  # the version of a watch that begins with what the API server has
 
 
-class Log(Protocol):
-    def error(self, message: str, **fields: Any) -> None: ...
-    def warning(self, message: str, **fields: Any) -> None: ...
-    def info(self, message: str, **fields: Any) -> None: ...
+def before(version: str, other: str) -> bool:
+    """Compare two resource versions; all that is known of their form is that they are numbers by now."""
+    return version.isdecimal() and other.isdecimal() and int(version) < int(other)
 
 
 class Source(Protocol):
