@@ -54,6 +54,7 @@ def asked(server: StandInApiServer) -> list[str]:
     ("breaks", "wanted"),
     [
         (stream(event("MODIFIED", 6, a="1")), ["get", "watch 5", "watch 6"]),  # ended in order, though early
+        (stream(), ["get", "watch 5", "get", "watch 5"]),  # the same, but nothing says that there was a version 5
         (stream(event("BOOKMARK", 7), reset), ["get", "watch 5", "watch 7"]),
         (stream(event("BOOKMARK", 7), cut), ["get", "watch 5", "watch 7"]),
         (stream(event("BOOKMARK", 7), b'{"type": "MODIF'), ["get", "watch 5", "watch 7"]),  # half a line, then an end in order

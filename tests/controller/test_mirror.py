@@ -159,6 +159,14 @@ def test_a_silent_watch(tmp_path: Path, silence: Step) -> None:
     assert "resourceVersion=60" in server.requests[3].path
 
 
+def test_a_watch_that_falls_silent(tmp_path: Path) -> None:
+    """A watch that has told a bookmark, and then not the next in time, is given up: all is listed."""
+    script = [page(7, ["a", "b"]), stream(event("BOOKMARK", "", 12), 30.0), page(20, ["a"]), stream(event("ADDED", "c", 21), 30.0)]
+    pace = PACE._replace(lifetime=1800, silence=0.3)
+    _, reasons = mirrored(tmp_path, script, lambda names, _: names.there == {"a", "c"}, pace=pace)
+    assert reasons == ["stalled"]
+
+
 def test_a_watch_that_ends_within_an_event(tmp_path: Path) -> None:
     """Half an event is not taken for one; the watch goes on from the last whole one."""
     script = [page(7, ["a"]), stream(event("ADDED", "b", 9), b'{"type": "ADDED", "object"'), stream(event("ADDED", "c", 10), 30.0)]
