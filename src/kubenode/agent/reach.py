@@ -11,7 +11,7 @@ from kubenode.host.indexed import IndexedStore, Memory
 from kubenode.host.namespaces import Namespaces
 from kubenode.host.readonly import ReadOnlyStore
 from kubenode.host.sources import Sources
-from kubenode.plugins import nodes
+from kubenode.plugins import standalone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -115,9 +115,9 @@ class AgentHost:
     def may_have(self, netns: str) -> bool:
         return self._namespaces.may_be_there(netns)
 
-    def node(self, options: nodes.NodeOptions, choose: Callable[[Node], T], log: Log) -> T:  # noqa: ARG002 -- skel.Host
+    def node(self, options: standalone.NodeOptions, choose: Callable[[Node], T], log: Log) -> T:  # noqa: ARG002 -- skel.Host
         if options.node_file:
-            return choose(nodes.from_file(options))
+            return choose(standalone.from_file(options))
         return self._own.choose(choose)
 
 

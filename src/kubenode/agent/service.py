@@ -29,7 +29,7 @@ from kubenode.host.permitted import Permitted
 from kubenode.host.root import HostRoot
 from kubenode.kube.sources import AGENTS, SERVICE_ACCOUNT
 from kubenode.nodes import node
-from kubenode.plugins import nodes, skel
+from kubenode.plugins import skel, standalone
 from kubenode.version import VERSION
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class Agent:
 
         kubeconfig, environ = self._options.kubeconfig, {**self._environ, "KUBE_NODE_RUN_DIR": self._run_dir}
         return NodeWatch(
-            find=lambda: nodes.fetch(
+            find=lambda: standalone.fetch(
                 kubeconfig,
                 environ,
                 guesses=self._own.guesses(),

@@ -118,13 +118,13 @@ def _draw_pool(name: str, place: Place, most: int) -> list[Drawn]:
 
     from kubenode.base.problem import Problem
     from kubenode.cli import pools
-    from kubenode.inspection.poolmap import draw
+    from kubenode.inspection.mapping import draw_pool
 
     ledger = asyncio.run(pools.read(place.kubeconfig, nodes=True))
     if name not in ledger.pools:
         raise Problem(f"there is no SubnetPool {name}", f"there are: {', '.join(sorted(ledger.pools)) or 'none'}")
     pool = ledger.pools[name]
-    return [Drawn(f"{POOL}{name}", "", *draw(ledger, pool, block, most)) for block in pool.blocks]
+    return [Drawn(f"{POOL}{name}", "", *draw_pool(ledger, pool, block, most)) for block in pool.blocks]
 
 
 def _draw(network: Network, node: str, records: Records, most: int) -> list[Drawn]:

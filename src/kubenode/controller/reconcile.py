@@ -16,8 +16,8 @@ from kubenode.controller.events import Events
 from kubenode.controller.queue import Key, WorkQueue
 from kubenode.kube.refusal import RefusedError
 from kubenode.pools.records import GROUP
-from kubenode.pools.released import Now
 from kubenode.pools.status import figures, status
+from kubenode.pools.timing import Now
 from kubenode.pools.writes import Annotate, CreateClaim, DeleteClaim, UpdateClaim
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from kubenode.host.permitted import Permitted
 from kubenode.host.readonly import ReadOnlyStore
 from kubenode.host.sources import Sources
 from kubenode.nodes import node
-from kubenode.plugins import nodes
+from kubenode.plugins import standalone
 from kubenode.plugins.skel import Call
 
 if TYPE_CHECKING:
@@ -104,9 +104,9 @@ class Looking:
     def may_have(self, netns: str) -> bool:
         return Namespaces(self._place.root).may_be_there(netns)
 
-    def node(self, options: nodes.NodeOptions, choose: Callable[[Node], T], log: Log) -> T:  # noqa: ARG002 -- skel.Host
+    def node(self, options: standalone.NodeOptions, choose: Callable[[Node], T], log: Log) -> T:  # noqa: ARG002 -- skel.Host
         if options.node_file:
-            return choose(nodes.from_file(options))
+            return choose(standalone.from_file(options))
         if self._manifest is not None:
             return choose(node.parse(self._manifest, "the API server's answer"))
         view = self._place.view()

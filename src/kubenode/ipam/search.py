@@ -12,9 +12,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
-    from kubenode.ipam.index import Index
     from kubenode.ipam.ranges import Range, RangeSet, Subnet
-    from kubenode.ipam.store import Attachment, Store
+    from kubenode.ipam.store import Attachment, Index, Store
 
     Exclusions = Collection[Subnet]
 

@@ -7,7 +7,7 @@ from kubenode.base.record import NamedTuple
 from kubenode.cni.errors import CNIError
 from kubenode.cni.netconf import invalid, is_path, json_type
 from kubenode.ipam import config
-from kubenode.plugins.nodes import REFRESH_AFTER, NodeOptions
+from kubenode.plugins.standalone import REFRESH_AFTER, NodeOptions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from kubenode.host.sources import Sources
     from kubenode.ipam.store import Store
     from kubenode.nodes.node import Node
-    from kubenode.plugins.nodes import NodeOptions
+    from kubenode.plugins.standalone import NodeOptions
 
     Command = Callable[["Call"], bytes]
     T = TypeVar("T")
