@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 from typing import TYPE_CHECKING, Any
 
+import forked
 from callplugin import environment
 from ourprocess import KUBE_NODE
 from podnet import Answer
@@ -84,13 +84,10 @@ class SeededNode:
     def run_command(self, *arguments: str, env: Mapping[str, str] | None = None, stdin: str = "", wrap: Sequence[str] = ()) -> Answer:
         """Run `kube-node COMMAND …` on this node; what it prints is without colour. `wrap` stands in front of the command."""
         where = [f"--cni-config={self.net}"] if arguments[0] in {"status", "doctor", "gc", "release", "map", "try-add"} else []
-        command = [*wrap, str(KUBE_NODE), arguments[0], *where, *arguments[1:]]
-        done = subprocess.run(
-            command, env={**os.environ, **(env or {})}, capture_output=True, text=True, check=False, timeout=120, input=stdin
-        )
+        done = forked.run([arguments[0], *where, *arguments[1:]], env, stdin, wrap)
         assert "Traceback" not in done.stderr, done.stderr
         assert " \n" not in done.stdout, done.stdout  # which rich fills tables up with
-        return Answer(done.returncode, COLOUR.sub("", done.stdout), COLOUR.sub("", done.stderr))
+        return Answer(done.code, COLOUR.sub("", done.stdout), COLOUR.sub("", done.stderr))
 
     def snapshot(self) -> dict[str, tuple[int, bytes]]:
         """Return every file and directory here, with its time and content."""

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
 import click
+import forked
 import pytest
 from manpages import pages
-from ourprocess import KUBE_NODE
 
 from kubenode.cli.main import COMMANDS, kube_node
 
@@ -42,8 +41,8 @@ def test_examples(name: str) -> None:
 
 def said(*words: str) -> tuple[int, str]:
     """Return a command line's exit code and all that it says."""
-    done = subprocess.run([KUBE_NODE, *words], capture_output=True, text=True, check=False)
-    return done.returncode, done.stdout + done.stderr
+    done = forked.run(words)
+    return done.code, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("name", ["", *COMMANDS])
@@ -70,14 +69,14 @@ def test_did_you_mean(line: str, meant: str) -> None:
 
 def test_commands_fit_on_a_line() -> None:
     """The list of commands says of each what it is for, uncut at 80 columns."""
-    shown = subprocess.run([KUBE_NODE, "--help"], capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "80"}).stdout
+    shown = forked.run(["--help"], {"COLUMNS": "80"}).stdout
     assert "..." not in shown.partition("Commands:")[2]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_script(shell: str, tmp_path: Path) -> None:
     """The script is the shell's own language, as far as that shell is here to say so."""
-    script = subprocess.run([KUBE_NODE, "completion", shell], capture_output=True, text=True, check=True).stdout
+    script = forked.run(["completion", shell]).stdout
     assert "_KUBE_NODE_COMPLETE" in script
     if shutil.which(shell):
         file = tmp_path / "completion"
@@ -88,8 +87,7 @@ def test_completion_script(shell: str, tmp_path: Path) -> None:
 def completed(*words: str, last: str = "") -> list[str]:
     """Return what bash would offer for the word after these."""
     line = " ".join(["kube-node", *words, last])
-    env = {**os.environ, "_KUBE_NODE_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(len(words) + 1)}
-    shown = subprocess.run([KUBE_NODE], env=env, capture_output=True, text=True, check=True).stdout
+    shown = forked.run([], {"_KUBE_NODE_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(len(words) + 1)}).stdout
     return [item.partition(",")[2] for item in shown.split()]
 
 
