@@ -11,10 +11,10 @@ import os
 import sys
 from _signal import ITIMER_REAL, SIGALRM, getitimer, setitimer, signal  # type: ignore[import-not-found] # `signal` imports enum
 
-from kubenode.cni import versions
+from kubenode.base import files
+from kubenode.base.log import Log
+from kubenode.cni import request, versions
 from kubenode.cni.errors import IO_FAILURE, TRY_AGAIN_LATER, UNDECODABLE, CNIError
-from kubenode.host import files
-from kubenode.host.log import Log
 from kubenode.plugins import nodes, skel
 from kubenode.plugins.standalone import Standalone
 from kubenode.version import VERSION
@@ -75,7 +75,7 @@ def _run(
 ) -> NoReturn:
     gc.disable()  # the process ends before there is garbage worth collecting
     log = Log(name)
-    log.begin(environ)
+    log.begin(request.labels(environ))
     try:
         signal(SIGALRM, _end)
         if name != "host-local":  # the reference has no deadline, and there is nothing but the lock to wait for

@@ -18,8 +18,8 @@ from agentprocess import AgentProcess, request
 from callplugin import environment
 from patience import eventually
 
+from kubenode.base.log import Log
 from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
-from kubenode.host.log import Log
 from kubenode.plugins import drop_in, kube_node, skel
 from kubenode.plugins.standalone import Standalone
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from corner import APIS, Corner
 
-from kubenode.controller.pools import Ledger
-from kubenode.controller.records import Node, NodeSubnet, parse_pool
 from kubenode.inspection.mapping import Kind
 from kubenode.inspection.poolmap import draw
 from kubenode.ipam.address import parse_address
 from kubenode.ipam.ranges import parse_subnet
+from kubenode.pools.ledger import Ledger
+from kubenode.pools.records import Node, NodeSubnet, parse_pool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,7 @@ import pytest
 from controllerprocess import until
 from wanting import want
 
-from kubenode.controller.records import parse_pool
+from kubenode.pools.records import parse_pool
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubenode.controller.held import Held
-from kubenode.controller.records import NodeSubnet, RecordError, duration, object_name, parse_claim, stamp, unstamp
-from kubenode.controller.selector import parse_selector
 from kubenode.ipam.ranges import Subnet, parse_subnet
+from kubenode.pools.held import Held
+from kubenode.pools.records import NodeSubnet, RecordError, duration, object_name, parse_claim, stamp, unstamp
+from kubenode.pools.selector import parse_selector
 
 DNS_1123 = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 

@@ -16,7 +16,7 @@ from callplugin import environment
 from effort import examples
 from wanting import DEBIANS_CNI, want
 
-from kubenode.host.log import Log
+from kubenode.base.log import Log
 from kubenode.plugins import drop_in, skel
 from kubenode.plugins.standalone import Standalone
 

@@ -14,8 +14,8 @@ from effort import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kubenode.base.log import Log
 from kubenode.host import datadir
-from kubenode.host.log import Log
 from kubenode.plugins import drop_in, kube_node, node_annotation, skel
 from kubenode.plugins.standalone import Standalone
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from authority import Authority
 
-from kubenode.kube import whose
+from kubenode.nodes import whose
 from kubenode.plugins import nodes
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from callplugin import environment
 
-from kubenode.host.log import Log
+from kubenode.base.log import Log
 from kubenode.plugins import drop_in, skel
 from kubenode.plugins.standalone import Standalone
 

@@ -13,8 +13,8 @@ import pytest
 from callplugin import Network, environment
 from wanting import want
 
-from kubenode.host import files
-from kubenode.host.log import Log
+from kubenode.base import files
+from kubenode.base.log import Log
 from kubenode.plugins import drop_in, skel
 from kubenode.plugins.standalone import Standalone
 

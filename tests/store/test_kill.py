@@ -12,7 +12,7 @@ import pytest
 from callplugin import environment
 from wanting import want
 
-from kubenode.host.log import Log
+from kubenode.base.log import Log
 from kubenode.plugins import drop_in, skel
 from kubenode.plugins.standalone import Standalone
 

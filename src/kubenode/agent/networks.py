@@ -6,19 +6,19 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from kubenode.base.jsontext import JSONTextError, dumps, loads
+from kubenode.base.log import ERROR, Log
 from kubenode.cni import keys, netconf, request
 from kubenode.cni.errors import CNIError
-from kubenode.cni.jsontext import JSONTextError, dumps, loads
 from kubenode.host import cniconfig
 from kubenode.host.datadir import DEFAULT_DATA_DIR
-from kubenode.host.log import ERROR, Log
 from kubenode.plugins import drop_in, host_local, kube_node, node_annotation, skel
 from kubenode.plugins.skel import Call
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from kubenode.agent.workers import Round
+    from kubenode.base.workers import Round
     from kubenode.ipam.allocator import Usage
     from kubenode.plugins.skel import Command, Host
 

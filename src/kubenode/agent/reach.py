@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from typing import Self
 
     from kubenode.agent.ownnode import OwnNode
+    from kubenode.base.log import Log
     from kubenode.host.boot import Boot
-    from kubenode.host.log import Log
     from kubenode.host.permitted import Permitted
     from kubenode.host.root import HostRoot
     from kubenode.ipam.store import Store
-    from kubenode.kube.node import Node
+    from kubenode.nodes.node import Node
 
 T = TypeVar("T")
 

@@ -7,8 +7,9 @@ import os
 
 import click
 
+from kubenode.base import log
 from kubenode.cni.errors import IO_FAILURE, CNIError
-from kubenode.host import cniconfig, log
+from kubenode.host import cniconfig
 from kubenode.host.nodeview import DEFAULT_RUN_DIR
 
 LISTEN = "127.0.0.1:19090"
@@ -86,7 +87,7 @@ def command(
     """
     from kubenode.agent.reclaim import Mode
     from kubenode.agent.service import Agent, Options
-    from kubenode.host.logqueue import LAST_WORDS, LogQueue
+    from kubenode.base.logqueue import LAST_WORDS, LogQueue
 
     options = Options(
         run_dir=run_dir,

@@ -11,13 +11,13 @@ from click.core import ParameterSource
 
 from kubenode.cli.output import with_output
 from kubenode.cni.errors import INSTALLATION, CNIError
-from kubenode.host import installed, payload
 from kubenode.host.cniconfig import DEFAULT_CONFIG_DIR
-from kubenode.host.installation import Installation
-from kubenode.host.installed import CONFLIST, CREDENTIALS, NODE_NAME
 from kubenode.host.nodeview import DEFAULT_RUN_DIR
 from kubenode.host.root import HostRoot
-from kubenode.host.steps import FORCE, Part, Step
+from kubenode.installer import installed, payload
+from kubenode.installer.installation import Installation
+from kubenode.installer.installed import CONFLIST, CREDENTIALS, NODE_NAME
+from kubenode.installer.steps import FORCE, Part, Step
 from kubenode.kube.sources import SERVICE_ACCOUNT
 from kubenode.plugins.nodes import run_dir
 from kubenode.version import VERSION
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from kubenode.cli.output import Output
-    from kubenode.host.installed import Installed
+    from kubenode.installer.installed import Installed
 
 DEFAULT_BIN_DIR = "/opt/cni/bin"
 DEFAULT_PLUGINS = "kube-node,node-annotation"

@@ -11,7 +11,7 @@ import click
 from kubenode.cli import entry
 from kubenode.cni import versions
 from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
-from kubenode.kube import node
+from kubenode.nodes import node
 from kubenode.plugins import nodes
 from kubenode.plugins.node_annotation import CONFIG_PATH, config_file
 from kubenode.plugins.standalone import Standalone

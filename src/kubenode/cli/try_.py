@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 import click
 from rich.table import Table
 
+from kubenode.base import files
 from kubenode.cli import pods, screen
 from kubenode.cli.output import Output, with_output
 from kubenode.cni.errors import DELEGATE_MISSING, NODE_INVALID, CNIError
-from kubenode.host import files
-from kubenode.kube import node
+from kubenode.nodes import node
 
 NETWORK = "try"
 NAMES = ("pod-1", "pod-2")

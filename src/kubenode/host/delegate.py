@@ -7,9 +7,9 @@ import os
 import time
 from _signal import SIGKILL, SIGPIPE  # type: ignore[import-not-found] # `signal` imports enum and re
 
+from kubenode.base import files
+from kubenode.base.jsontext import JSONTextError, dumps, loads
 from kubenode.cni.errors import DELEGATE_FAILED, DELEGATE_MISSING, CNIError
-from kubenode.cni.jsontext import JSONTextError, dumps, loads
-from kubenode.host import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from kubenode.base import files
+from kubenode.base.jsontext import JSONTextError, loads
 from kubenode.cni import versions
 from kubenode.cni.errors import CONFIG_FILE, CNIError
-from kubenode.cni.jsontext import JSONTextError, loads
 from kubenode.cni.netconf import json_type
-from kubenode.host import cniconfig, files
+from kubenode.host import cniconfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from kubenode.base.log import ERROR, Log
 from kubenode.cni import netconf, request
 from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
 from kubenode.host import identity
 from kubenode.host.attachments import Attachments
 from kubenode.host.boot import Boot
 from kubenode.host.datadir import DEFAULT_DATA_DIR
-from kubenode.host.log import ERROR, Log
 from kubenode.host.namespaces import Namespaces
 from kubenode.host.nodeview import NodeView
 from kubenode.host.permitted import Permitted
 from kubenode.host.readonly import ReadOnlyStore
 from kubenode.host.sources import Sources
-from kubenode.kube import node
+from kubenode.nodes import node
 from kubenode.plugins import nodes
 from kubenode.plugins.skel import Call
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from kubenode.host.nodeview import View
     from kubenode.host.root import HostRoot
     from kubenode.inspection.named import Named
-    from kubenode.kube.node import Node
+    from kubenode.nodes.node import Node
 
 T = TypeVar("T")
 

@@ -11,8 +11,8 @@ from kubenode.ipam.ranges import Subnet
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from kubenode.controller.pools import Ledger
-    from kubenode.controller.records import Block, SubnetPool
+    from kubenode.pools.ledger import Ledger
+    from kubenode.pools.records import Block, SubnetPool
 
 UNIT = ("a node's subnet", "nodes' subnets")
 

@@ -10,7 +10,7 @@ from kubenode.inspection.holders import Holder, Wanted, holder_of, holders
 from kubenode.inspection.networks import Network, find
 from kubenode.inspection.records import Records, pod_of
 from kubenode.ipam.address import parse_address
-from kubenode.kube import node
+from kubenode.nodes import node
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kubenode.inspection.place import Place
     from kubenode.ipam.address import Address
     from kubenode.ipam.store import Attachment
-    from kubenode.kube.node import Node
+    from kubenode.nodes.node import Node
 
 
 class NodeSeen(NamedTuple):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from _bisect import bisect_left, bisect_right
 
+from kubenode.base.record import NamedTuple
 from kubenode.cni.errors import DUPLICATE_ALLOCATION, RANGE_FULL, REQUESTED_ADDRESS, CNIError
-from kubenode.cni.record import NamedTuple
 from kubenode.ipam.address import Address
 
 TYPE_CHECKING = False

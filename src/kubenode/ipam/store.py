@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kubenode.cni.record import NamedTuple
+from kubenode.base.record import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
     from typing import Any
 
-    from kubenode.cni.jsontext import JSON
+    from kubenode.base.jsontext import JSON
     from kubenode.host.attachments import Attachments
     from kubenode.ipam.store import Attachment
     from kubenode.plugins.skel import Call

@@ -5,10 +5,10 @@ ADD asks it with the ranges that were found. DEL, CHECK and GC ask it with those
 
 from __future__ import annotations
 
+from kubenode.base.jsontext import JSONTextError, loads
+from kubenode.base.record import NamedTuple
 from kubenode.cni.errors import DELEGATE_MISSING, DUPLICATE_ALLOCATION, INVALID_NETWORK_CONFIG, NOT_AVAILABLE, CNIError
-from kubenode.cni.jsontext import JSONTextError, loads
 from kubenode.cni.netconf import invalid
-from kubenode.cni.record import NamedTuple
 from kubenode.cni.result import addresses_in
 from kubenode.ipam.families import BOTH
 from kubenode.plugins import attached, host_local
@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from kubenode.cni.jsontext import JSON
+    from kubenode.base.jsontext import JSON
     from kubenode.plugins.skel import Call
 
 EMBEDDED = "embedded"

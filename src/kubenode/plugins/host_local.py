@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from kubenode.base import files
 from kubenode.cni.errors import (
     INVALID_NETWORK_CONFIG,
     IO_FAILURE,
@@ -16,7 +17,6 @@ from kubenode.cni.errors import (
 )
 from kubenode.cni.netconf import NetConf, invalid, is_path
 from kubenode.cni.result import IPConfig, Result, addresses_in
-from kubenode.host import files
 from kubenode.host.datadir import DEFAULT_DATA_DIR, LAST_RESERVED, LOCK
 from kubenode.ipam import allocator, config
 from kubenode.ipam.address import parse_address
@@ -31,7 +31,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
-    from kubenode.cni.jsontext import JSON
+    from kubenode.base.jsontext import JSON
     from kubenode.cni.request import Request
     from kubenode.ipam.allocator import Usage
     from kubenode.ipam.store import Reservation, Store

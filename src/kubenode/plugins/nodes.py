@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 
+from kubenode.base import files
+from kubenode.base.record import NamedTuple
 from kubenode.cni.errors import INSTALLATION, NODE_INVALID, CNIError
-from kubenode.cni.record import NamedTuple
-from kubenode.host import files, identity
+from kubenode.host import identity
 from kubenode.host.nodeview import DEFAULT_RUN_DIR, NodeView
-from kubenode.kube import node
+from kubenode.nodes import node
 from kubenode.version import VERSION
 
 TYPE_CHECKING = False
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any, TypeVar
 
-    from kubenode.host.log import Log
-    from kubenode.kube.node import Node
+    from kubenode.base.log import Log
+    from kubenode.nodes.node import Node
 
     T = TypeVar("T")
 
@@ -72,7 +73,7 @@ def fetch(
     `machine_id` is the host's where that is not the one seen from here. `complain` is called where the Node is another machine's. `option`
     is what names a kubeconfig where an error is shown.
     """
-    from kubenode.kube.identity import Identity, other_machine, own_node
+    from kubenode.nodes.identity import Identity, other_machine, own_node
 
     try:
         from kubenode.kube import client  # brings lightkube and TLS: a hundred times what an ADD costs

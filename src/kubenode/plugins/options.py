@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from kubenode.base.log import STREAMS
+from kubenode.base.record import NamedTuple
 from kubenode.cni.errors import CNIError
 from kubenode.cni.netconf import invalid, is_path, json_type
-from kubenode.cni.record import NamedTuple
-from kubenode.host.log import STREAMS
 from kubenode.ipam import config
 from kubenode.plugins.nodes import REFRESH_AFTER, NodeOptions
 
@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from kubenode.cni.jsontext import JSON
+    from kubenode.base.jsontext import JSON
     from kubenode.plugins.skel import Call, Host
 
 

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import TypeVar
 
-    from kubenode.host.log import Log
+    from kubenode.base.log import Log
     from kubenode.host.permitted import Permitted
-    from kubenode.kube.node import Node
+    from kubenode.nodes.node import Node
 
     T = TypeVar("T")
 

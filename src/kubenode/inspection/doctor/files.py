@@ -8,9 +8,10 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from kubenode.cni.errors import CNIError
-from kubenode.host import delegate, installed
+from kubenode.host import delegate
 from kubenode.inspection.doctor.executables import STANDALONE
 from kubenode.inspection.doctor.finding import Finding, failure, of_error, ok, skipped, warning
+from kubenode.installer import installed
 from kubenode.kube.sources import connection
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from kubenode.base import files as files_of_host
 from kubenode.cni.errors import CNIError
-from kubenode.host import files as files_of_host
 from kubenode.inspection.doctor import api, files, networks, pools, runtime, store
 from kubenode.inspection.doctor.finding import Check, Finding, Of, Result, State, failure, of_error, ok, skipped
 from kubenode.inspection.report import unreadable

@@ -7,7 +7,8 @@ import time
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from kubenode.host import boot, files
+from kubenode.base import files
+from kubenode.host import boot
 from kubenode.host.cniconfig import DEFAULT_CONFIG_DIR
 from kubenode.host.datadir import ABANDONED
 from kubenode.inspection.doctor.finding import Finding, failure, ok, skipped, warning

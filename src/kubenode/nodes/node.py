@@ -5,9 +5,9 @@ Errors name the Node, the annotation and the bad part: who reads them sees one N
 
 from __future__ import annotations
 
+from kubenode.base.jsontext import JSONTextError, loads
+from kubenode.base.record import NamedTuple
 from kubenode.cni.errors import ANNOTATION_INVALID, ANNOTATION_MISSING, NODE_INVALID, TRY_AGAIN_LATER, CNIError
-from kubenode.cni.jsontext import JSONTextError, loads
-from kubenode.cni.record import NamedTuple
 from kubenode.ipam.ranges import RangeError, Subnet, parse_subnet
 
 TYPE_CHECKING = False

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
 
-    from kubenode.host.log import Log
+    from kubenode.base.log import Log
 
 K = TypeVar("K")
 T = TypeVar("T")

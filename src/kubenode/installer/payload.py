@@ -8,13 +8,14 @@ import re
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
+from kubenode.base import files
 from kubenode.cni.errors import INSTALLATION, CNIError
-from kubenode.host import cniconfig, files
+from kubenode.host import cniconfig
 from kubenode.host.attachments import Attachments, everywhere
 from kubenode.host.datadir import DEFAULT_DATA_DIR
 from kubenode.host.delegate import OUR_LIBRARY
-from kubenode.host.installed import CONFLIST, CREDENTIALS, NODE_NAME, TREE, tree_digest
-from kubenode.host.steps import Part
+from kubenode.installer.installed import CONFLIST, CREDENTIALS, NODE_NAME, TREE, tree_digest
+from kubenode.installer.steps import Part
 
 if TYPE_CHECKING:
     from kubenode.host.root import HostRoot

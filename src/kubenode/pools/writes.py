@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from kubenode.controller.records import Node, NodeSubnet
+    from kubenode.pools.records import Node, NodeSubnet
 
 OVERLAP, OUTSIDE, FOREIGN, UNREADABLE = "SubnetOverlap", "SubnetOutsidePools", "SubnetNotAdopted", "AnnotationUnreadable"
 

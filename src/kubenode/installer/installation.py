@@ -13,17 +13,19 @@ import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from kubenode.base import files
 from kubenode.cni.errors import INSTALLATION, IO_FAILURE, CNIError
-from kubenode.host import boot, files, held
+from kubenode.host import boot
 from kubenode.host.cniconfig import DEFAULT_CONFIG_DIR
-from kubenode.host.installed import CONFLIST, NEEDS, Entry, Installed
-from kubenode.host.steps import FORCE, SET_ASIDE, Step, Steps
+from kubenode.installer import held
+from kubenode.installer.installed import CONFLIST, NEEDS, Entry, Installed
+from kubenode.installer.steps import FORCE, SET_ASIDE, Step, Steps
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from kubenode.host.root import HostRoot
-    from kubenode.host.steps import Part
+    from kubenode.installer.steps import Part
 
 
 class Installation:

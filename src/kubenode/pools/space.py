@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from kubenode.controller.held import Held
 from kubenode.ipam.address import BITS
 from kubenode.ipam.ranges import Subnet
+from kubenode.pools.held import Held
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from kubenode.controller.records import Block, NodeSubnet, SubnetPool
+    from kubenode.pools.records import Block, NodeSubnet, SubnetPool
 
 
 def holder_of(node: str) -> str:

@@ -7,8 +7,8 @@ import json
 import os
 from typing import Any, NamedTuple
 
+from kubenode.base import files
 from kubenode.cni.errors import INSTALLATION, IO_FAILURE, CNIError
-from kubenode.host import files
 from kubenode.version import VERSION
 
 NAME = "kube-node.installed"  # in the CNI bin directory: whoever wipes that wipes this, too

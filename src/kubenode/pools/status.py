@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kubenode.controller.records import stamp
+from kubenode.pools.records import stamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from kubenode.controller.pools import Ledger
-    from kubenode.controller.records import Block, SubnetPool
     from kubenode.ipam.ranges import Subnet
+    from kubenode.pools.ledger import Ledger
+    from kubenode.pools.records import Block, SubnetPool
 
 LARGEST = (1 << 63) - 1  # what an int64 holds; an IPv6 network may have more subnets
 SHOWN = 3  # of many things that are wrong, the rest is counted

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from kubenode.host import delegate, held, installed
-from kubenode.host.installed import CONFLIST
+from kubenode.host import delegate
+from kubenode.installer import held, installed
+from kubenode.installer.installed import CONFLIST
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from kubenode.host.installed import Installed
     from kubenode.host.root import HostRoot
+    from kubenode.installer.installed import Installed
 
 SET_ASIDE = ".before-kube-node"  # how the name of a foreign file ends that ours has taken the place of
 FORCE = f"--force sets what is there aside (*{SET_ASIDE}), and uninstall brings it back"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from kubenode.host import files
+from kubenode.base import files
 from kubenode.host.cniconfig import SUFFIXES
 
 SUFFIX = ".held-by-kube-node"  # nobody else's

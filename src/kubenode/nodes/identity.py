@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from kubenode.base.record import NamedTuple
 from kubenode.cni.errors import FORBIDDEN, MACHINE_ID_AMBIGUOUS, NODE_NOT_FOUND, CNIError
-from kubenode.cni.record import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

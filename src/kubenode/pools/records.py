@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from sys import intern
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kubenode.controller.selector import Selector, SelectorError, parse_selector
 from kubenode.ipam.address import BITS, DIGITS, Address, parse_address
 from kubenode.ipam.ranges import RangeError, Subnet, parse_subnet
-from kubenode.kube.node import subnets
+from kubenode.nodes.node import subnets
+from kubenode.pools.selector import Selector, SelectorError, parse_selector
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

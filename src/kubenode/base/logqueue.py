@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 
-from kubenode.host.log import Output
+from kubenode.base.log import Output
 
 LIMIT = 1 << 20  # bytes that wait to be written; what comes while there are more is dropped
 REST = 0.02  # seconds in which the call that logs ends: a thread that writes at once competes with it for the interpreter

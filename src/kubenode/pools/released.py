@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from kubenode.controller.records import NodeSubnet
     from kubenode.ipam.ranges import Subnet
+    from kubenode.pools.records import NodeSubnet
 
 
 class Now(NamedTuple):

@@ -5,8 +5,8 @@ It is data. Nothing in it is evaluated: what is neither JSON nor a bare key is a
 
 from __future__ import annotations
 
+from kubenode.base.jsontext import BLANKS, JSONTextError, loads
 from kubenode.cni import keys
-from kubenode.cni.jsontext import BLANKS, JSONTextError, loads
 from kubenode.ipam.address import DIGITS
 
 TYPE_CHECKING = False

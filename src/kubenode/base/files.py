@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 
-from kubenode.cni.memo import remembered
+from kubenode.base.record import remembered
 
 PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.")
 LONGEST_NAME = 200  # characters, so that there is room for what is put around it

@@ -6,7 +6,7 @@ import re
 from base64 import b64decode, urlsafe_b64decode
 from typing import TYPE_CHECKING, Any
 
-from kubenode.cni import jsontext
+from kubenode.base import jsontext
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kubenode.controller.records import noted
-from kubenode.controller.writes import Annotate, DeleteClaim
 from kubenode.ipam.ranges import RangeError
+from kubenode.pools.records import noted
+from kubenode.pools.writes import Annotate, DeleteClaim
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from kubenode.controller.records import Node, NodeSubnet
+    from kubenode.pools.records import Node, NodeSubnet
 
 
 def purge(pool: str, claims: Iterable[NodeSubnet], nodes: Mapping[str, Node]) -> tuple[list[Annotate], list[DeleteClaim]]:

@@ -9,9 +9,8 @@ import os
 import sys
 import time
 
-from kubenode.cni.jsontext import dumps
-from kubenode.cni.request import pod_of
-from kubenode.host import files
+from kubenode.base import files
+from kubenode.base.jsontext import dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from select import poll
     from typing import Protocol
 
-    from kubenode.cni.jsontext import JSON
+    from kubenode.base.jsontext import JSON
 
     class Sink(Protocol):
         @property
@@ -56,15 +55,10 @@ class Log:
         """Lines that could not be written so far."""
         return self._sink.dropped
 
-    def begin(self, environ: Mapping[str, str]) -> None:
-        """Begin a call: put on every line from now on which one it is, by its environment, and the milliseconds since now."""
+    def begin(self, labels: Mapping[str, JSON]) -> None:
+        """Begin a call: put on every line from now on which one it is, by these fields, and the milliseconds since now."""
         self._began = time.monotonic()
-        self.bind(
-            command=environ.get("CNI_COMMAND"),
-            containerID=environ.get("CNI_CONTAINERID"),
-            ifname=environ.get("CNI_IFNAME"),
-            pod=pod_of(environ.get("CNI_ARGS", "")),
-        )
+        self.bind(**labels)
 
     def bind(self, **fields: JSON) -> None:
         """Put these fields on every line from now on."""

@@ -7,29 +7,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kubenode.controller.records import NodeSubnet
-from kubenode.controller.texts import adoptable, read
-from kubenode.controller.writes import (
-    FOREIGN,
-    OUTSIDE,
-    OVERLAP,
-    UNREADABLE,
-    Annotate,
-    Conflict,
-    CreateClaim,
-    DeleteClaim,
-    Outcome,
-    UpdateClaim,
-)
+from kubenode.pools.records import NodeSubnet
+from kubenode.pools.texts import adoptable, read
+from kubenode.pools.writes import FOREIGN, OUTSIDE, OVERLAP, UNREADABLE, Annotate, Conflict, CreateClaim, DeleteClaim, Outcome, UpdateClaim
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from kubenode.controller.pools import Ledger
-    from kubenode.controller.records import Node, SubnetPool
-    from kubenode.controller.released import Now
-    from kubenode.controller.writes import Write
     from kubenode.ipam.ranges import Subnet
+    from kubenode.pools.ledger import Ledger
+    from kubenode.pools.records import Node, SubnetPool
+    from kubenode.pools.released import Now
+    from kubenode.pools.writes import Write
 
 
 SETTLED_AFTER = 1.0  # seconds; by then the API server has said whether a claim can be created

@@ -1,15 +1,22 @@
-"""`NamedTuple` without `typing`: to a type checker it is `typing.NamedTuple`, to the interpreter thirty lines.
+"""`typing.NamedTuple` and `functools.lru_cache` without `typing` and `functools`, whose import costs more than the whole of an ADD.
 
-Importing `typing` costs more than the whole of an ADD.
+To a type checker `NamedTuple` is the original.
 """
 
 from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import NamedTuple as NamedTuple  # noqa: PLC0414 -- mypy takes it for ours to export
+    from typing import TypeVar
+
+    F = TypeVar("F", bound=Callable[..., object])
+
+    def remembered(function: F, most: int = ...) -> F: ...
 else:
     from _collections import _tuplegetter  # what `collections.namedtuple` gives its fields
+    from _functools import _lru_cache_wrapper  # what `lru_cache` wraps a function in
 
     class NamedTuple(tuple):
         """A tuple whose items have the names that the class body annotates, with the defaults that it assigns."""
@@ -43,3 +50,7 @@ else:
             if changes:
                 raise TypeError(f"{type(self).__name__} has no {', '.join(changes)}")
             return tuple.__new__(type(self), values)
+
+    def remembered(function, most=1024):
+        """Let a pure function with hashable arguments remember its last `most` results. What it raises is not remembered."""
+        return _lru_cache_wrapper(function, most, False, tuple)  # noqa: FBT003 -- its own signature

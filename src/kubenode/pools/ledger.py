@@ -8,23 +8,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kubenode.controller.held import Held
-from kubenode.controller.records import RECLAIM_AFTER, NodeSubnet, object_name
-from kubenode.controller.released import Released
-from kubenode.controller.space import EVERYWHERE, Space, holder_of
-from kubenode.controller.texts import adoptable, read
-from kubenode.controller.turn import Turn, leave
-from kubenode.controller.vouchers import Vouchers
+from kubenode.pools.held import Held
+from kubenode.pools.records import RECLAIM_AFTER, NodeSubnet, object_name
+from kubenode.pools.released import Released
+from kubenode.pools.space import EVERYWHERE, Space, holder_of
+from kubenode.pools.texts import adoptable, read
+from kubenode.pools.turn import Turn, leave
+from kubenode.pools.vouchers import Vouchers
 
 BROKEN = "(a broken NodeSubnet)"  # the holder of what is barred; comes before every Node
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from kubenode.controller.records import Node, SubnetPool
-    from kubenode.controller.released import Now
-    from kubenode.controller.writes import Conflict, Outcome
     from kubenode.ipam.ranges import Subnet
+    from kubenode.pools.records import Node, SubnetPool
+    from kubenode.pools.released import Now
+    from kubenode.pools.writes import Conflict, Outcome
 
 
 class Ledger:

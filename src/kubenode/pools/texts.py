@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from kubenode.controller.records import noted
 from kubenode.ipam.ranges import RangeError, parse_subnet
+from kubenode.pools.records import noted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from kubenode.controller.held import Held
-    from kubenode.controller.records import Node, NodeSubnet, SubnetPool
     from kubenode.ipam.ranges import Subnet
+    from kubenode.pools.held import Held
+    from kubenode.pools.records import Node, NodeSubnet, SubnetPool
 
 
 class Text(NamedTuple):
