@@ -13,7 +13,7 @@ from controllerprocess import until
 from corner import ROOT
 from wanting import want
 
-from kubenode.controller.records import parse_pool
+from kubenode.pools.records import parse_pool
 
 if TYPE_CHECKING:
     from pathlib import Path
