@@ -15,6 +15,7 @@ from rendered import DEPLOY, ROOT, documents, kustomized, pod_of, run
 
 from kubenode.agent.protocol import HEALTHZ, READYZ
 from kubenode.cli import agent, install
+from kubenode.cli.main import kube_node
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["api_server"]
 pytestmark = pytest.mark.usefixtures("kubectl")
+CONTEXT = kube_node.make_context("kube-node", [], resilient_parsing=True)  # with the names of the help option, which commands keep
 COMMANDS = {"install": install.command, "uninstall": install.uninstall, "agent": agent.command}
 COMPONENTS = [[], ["bridge"], ["scrape"], ["reclaim"], ["bridge", "scrape", "reclaim"]]
 
@@ -76,7 +78,8 @@ def test_the_commands_know_their_options(overlay: Path) -> None:
         pod = pod_of(text)
         for container in (*pod["initContainers"], *pod["containers"]):
             name, *options = container.get("args") or ["agent"]
-            found = COMMANDS[name].make_context(name, [option.replace("$(HOST_IP)", "192.0.2.1") for option in options])
+            given = [option.replace("$(HOST_IP)", "192.0.2.1") for option in options]
+            found = COMMANDS[name].make_context(name, given, parent=CONTEXT)
             assert name != "install" or found.params["leave"]
 
 
