@@ -48,7 +48,7 @@ def host_local() -> NoReturn:
     if sys.argv[1:] or not os.environ.get("CNI_COMMAND"):
         sys.stderr.write(f"host-local of kube-node {VERSION}\nCNI protocol versions supported: {', '.join(versions.SUPPORTED)}\n")
         sys.exit(0)
-    from kubenode.plugins import drop_in as plugin
+    from kubenode.plugins import host_local as plugin
 
     _run("host-local", plugin.COMMANDS, os.environ, plugin.wording)
 

@@ -8,7 +8,7 @@ import os
 import click
 
 from kubenode.base import log
-from kubenode.cni.errors import IO_FAILURE, CNIError
+from kubenode.base.problem import Problem
 from kubenode.host import cniconfig
 from kubenode.host.nodeview import DEFAULT_RUN_DIR
 
@@ -111,6 +111,6 @@ def command(
         advice = "run it as root, with the host's directories mounted"
         if isinstance(error, IsADirectoryError):
             advice = f"a container runtime makes one where a file to mount is missing: rmdir {error.filename}"
-        raise CNIError(IO_FAILURE, f"{error.strerror or error}{where}", advice) from None
+        raise Problem(f"{error.strerror or error}{where}", advice) from None
     finally:
         lines.close(LAST_WORDS)

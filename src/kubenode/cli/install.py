@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 from click.core import ParameterSource
 
+from kubenode.base.problem import Problem
 from kubenode.cli.output import with_output
-from kubenode.cni.errors import INSTALLATION, CNIError
 from kubenode.host.cniconfig import DEFAULT_CONFIG_DIR
 from kubenode.host.nodeview import DEFAULT_RUN_DIR
 from kubenode.host.root import HostRoot
@@ -199,8 +199,7 @@ def uninstall(context: click.Context, /, host_root: str, bin_dir: str, *, force:
 def _source(directory: str) -> payload.Source:
     found = directory or payload.own_source()
     if not found:
-        raise CNIError(
-            INSTALLATION,
+        raise Problem(
             f"{sys.argv[0]} does not run from a directory that can be installed",
             "--from=DIR names a directory with kube-node's plugins",
         )

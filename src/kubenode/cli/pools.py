@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kubenode.base.problem import Problem
 from kubenode.cli import screen
 from kubenode.cli.output import with_output
-from kubenode.cni.errors import NODE_NOT_FOUND, CNIError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -53,7 +53,7 @@ def command(name: str | None, kubeconfig: str, output: Output, *, purge: bool, y
         return
     ledger = asyncio.run(read(kubeconfig))
     if name is not None and name not in ledger.pools and not any(claim.pool == name for _, claim in ledger.claims):
-        raise CNIError(NODE_NOT_FOUND, f"there is no SubnetPool {name}", f"there are: {', '.join(sorted(ledger.pools)) or 'none'}")
+        raise Problem(f"there is no SubnetPool {name}", f"there are: {', '.join(sorted(ledger.pools)) or 'none'}")
     if output.is_object:
         found = [_pool_object(pool) for pool in sorted(ledger.pools.values()) if name in (None, pool.name)]
         output.dump({"pools": found} if name is None else {**(found[0] if found else {"name": name}), "nodes": _nodes(ledger, name)})

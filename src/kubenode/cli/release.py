@@ -69,7 +69,7 @@ def command(address: str, network: str, place: Place, output: Output, *, yes: bo
 
 
 def _release(place: Place, network: Network, address: Address, holder: Holder) -> bool:
-    """Release an address from who was seen to hold it; say whether it still was. Raises CNIError."""
+    """Release an address from who was seen to hold it; say whether it still was. Raises Problem."""
     from kubenode.inspection import stale
     from kubenode.inspection.records import pod_of
     from kubenode.inspection.report import unreadable

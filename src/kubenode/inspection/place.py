@@ -6,8 +6,8 @@ import os
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from kubenode.base.log import ERROR, Log
+from kubenode.base.problem import Problem
 from kubenode.cni import netconf, request
-from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
 from kubenode.host import identity
 from kubenode.host.attachments import Attachments
 from kubenode.host.boot import Boot
@@ -68,11 +68,11 @@ class Place(NamedTuple):
         try:
             view = self.view()
             return node.parse(view.manifest, "the Node view").machine_id if view else ""
-        except (CNIError, OSError):  # whoever asks for the Node tells of that
+        except (Problem, OSError):  # whoever asks for the Node tells of that
             return ""
 
     def view(self) -> View | None:
-        """Return the Node view; None where there is none. Raises CNIError where it is broken, OSError where it cannot be read."""
+        """Return the Node view; None where there is none. Raises Problem where it is broken, OSError where it cannot be read."""
         return NodeView(self.run, node.decode, "", SILENT).read()
 
 
@@ -112,9 +112,7 @@ class Looking:
         view = self._place.view()
         if view is None:
             path = os.path.join(self._place.run_dir, "node.json")
-            raise CNIError(
-                TRY_AGAIN_LATER, f"there is no Node view {path} yet", "the first pod's ADD makes it; kube-node doctor asks itself"
-            )
+            raise Problem(f"there is no Node view {path} yet", "the first pod's ADD makes it; kube-node doctor asks itself")
         return choose(node.parse(view.manifest, os.path.join(self._place.run_dir, "node.json")))
 
 
@@ -122,7 +120,7 @@ SILENT = Log("kube-node", ERROR - 1)
 
 
 def call_for(place: Place, raw: dict[str, Any], manifest: dict[str, Any] | None = None) -> Call:
-    """Return a STATUS call of a network's configuration. Raises CNIError where that is invalid."""
+    """Return a STATUS call of a network's configuration. Raises Problem where that is invalid."""
     environ = {**place.environ, "KUBE_NODE_RUN_DIR": place.run}
     parsed = netconf.parse(raw)
     return Call(request.parse({"CNI_COMMAND": "STATUS"}), parsed, environ, Log("kube-node", ERROR - 1), Looking(place, manifest))

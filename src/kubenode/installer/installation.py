@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from kubenode.base import files
-from kubenode.cni.errors import INSTALLATION, IO_FAILURE, CNIError
+from kubenode.base.problem import Problem
 from kubenode.host import boot
 from kubenode.host.cniconfig import DEFAULT_CONFIG_DIR
 from kubenode.installer import held
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Installation:
-    """What we have put into one host's directories. Raises CNIError."""
+    """What we have put into one host's directories. Raises Problem."""
 
     def __init__(self, root: HostRoot, bin_dir: str) -> None:
         self._root = root
@@ -61,8 +61,7 @@ class Installation:
             obsolete = self._steps.obsolete({part.path for part in parts}, given)
             foreign = [step for step in steps if step.what == "leave"]
             if foreign and not leave:
-                raise CNIError(
-                    INSTALLATION,
+                raise Problem(
                     "; ".join(f"{step.path} {step.why}" for step in foreign),
                     f"nothing was changed; {FORCE}",
                 )
@@ -107,7 +106,7 @@ class Installation:
             advice = "what is in place works; run install again, or uninstall"
             # Of a directory it has the errors of all files.
             problem = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror
-            raise CNIError(IO_FAILURE, f"{error.filename or self._installed.path}: {problem}", advice) from None
+            raise Problem(f"{error.filename or self._installed.path}: {problem}", advice) from None
 
     def _announce(self, work: Sequence[tuple[Part, Step]]) -> None:
         """Write down what is about to be there: whenever we are killed, the record knows all that is ours."""
@@ -158,7 +157,7 @@ class Installation:
                 files.remove(path)
             files.remove(f"{path}{held.SUFFIX}")
         except OSError as error:
-            raise CNIError(IO_FAILURE, f"{path}: {error.strerror}", "remove it by hand, or run uninstall again") from None
+            raise Problem(f"{path}: {error.strerror}", "remove it by hand, or run uninstall again") from None
         del self._installed.entries[step.path]
 
     def _leave(self) -> None:
@@ -189,7 +188,7 @@ class Installation:
             there = os.path.dirname(there)
         if os.statvfs(there).f_flag & os.ST_NOEXEC:
             problem = f"{self._plugins} is on a file system that is mounted noexec: no plugin could be started"
-            raise CNIError(INSTALLATION, problem, "mount it with exec, or give the runtime another directory and --bin-dir its name")
+            raise Problem(problem, "mount it with exec, or give the runtime another directory and --bin-dir its name")
 
     def _make_directory(self, path: str, mode: int) -> None:
         there = self._root.path(path)
@@ -204,7 +203,7 @@ class Installation:
         """Let no other installation run, and read what the last one has left."""
         bin_dir, before = -1, set(self._installed.directories)
         if self._root.directory and not os.path.isdir(self._root.directory):
-            raise CNIError(INSTALLATION, f"there is no host root {self._root.directory}", "--host-root names where the host's / is")
+            raise Problem(f"there is no host root {self._root.directory}", "--host-root names where the host's / is")
         try:
             if not dry_run:
                 self._installed.read()
@@ -216,11 +215,11 @@ class Installation:
             if not dry_run:
                 self._sweep()
             yield
-        except CNIError:
+        except Problem:
             self._remove_empty(set(self._installed.directories) - before)
             raise
         except OSError as error:
-            raise CNIError(IO_FAILURE, f"{error.filename or self._bin_dir}: {error.strerror}", "only root may do this") from None
+            raise Problem(f"{error.filename or self._bin_dir}: {error.strerror}", "only root may do this") from None
         finally:
             if bin_dir >= 0:
                 os.close(bin_dir)

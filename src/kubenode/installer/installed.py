@@ -8,7 +8,7 @@ import os
 from typing import Any, NamedTuple
 
 from kubenode.base import files
-from kubenode.cni.errors import INSTALLATION, IO_FAILURE, CNIError
+from kubenode.base.problem import Problem
 from kubenode.version import VERSION
 
 NAME = "kube-node.installed"  # in the CNI bin directory: whoever wipes that wipes this, too
@@ -43,7 +43,7 @@ class Installed:
         self.options: dict[str, str] = {}
 
     def read(self) -> None:
-        """Take up what is written; directories known besides stay. Raises CNIError for what is no record, OSError."""
+        """Take up what is written; directories known besides stay. Raises Problem for what is no record, OSError."""
         try:
             record: dict[str, Any] = json.loads(files.read(self.path))
             self.directories = list(dict.fromkeys([*record["directories"], *self.directories]))
@@ -53,7 +53,7 @@ class Installed:
             return
         except (ValueError, LookupError, TypeError, AttributeError):
             advice = "move it away; what it was about is then taken for foreign"
-            raise CNIError(INSTALLATION, f"{self.path} is no record of an installation", advice) from None
+            raise Problem(f"{self.path} is no record of an installation", advice) from None
 
     def write(self) -> None:
         """Put the record in place of the last one. Raises OSError."""
@@ -69,12 +69,12 @@ def _entry(told: dict[str, Any]) -> Entry:
 
 
 def before(bin_dir: str) -> Installed:
-    """Return what the record says of the last installation. Raises CNIError."""
+    """Return what the record says of the last installation. Raises Problem."""
     found = Installed(bin_dir)
     try:
         found.read()
     except OSError as error:
-        raise CNIError(IO_FAILURE, f"{found.path}: {error.strerror}", "only root may do this") from None
+        raise Problem(f"{found.path}: {error.strerror}", "only root may do this") from None
     return found
 
 

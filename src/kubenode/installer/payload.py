@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from kubenode.base import files
-from kubenode.cni.errors import INSTALLATION, CNIError
+from kubenode.base.problem import Problem
 from kubenode.host import cniconfig
 from kubenode.host.attachments import Attachments, everywhere
 from kubenode.host.datadir import DEFAULT_DATA_DIR
@@ -47,7 +47,7 @@ class Source(NamedTuple):
             return files.read(os.path.join(self.directory, name))
         except OSError as error:
             problem = f"{os.path.join(self.directory, name)}: {error.strerror}"
-            raise CNIError(INSTALLATION, problem, "--from=DIR names a directory with kube-node's plugins") from None
+            raise Problem(problem, "--from=DIR names a directory with kube-node's plugins") from None
 
 
 def own_source() -> str:
@@ -60,7 +60,7 @@ def plugins(source: Source, names: tuple[str, ...], bin_dir: str, root: HostRoot
     """Return the parts for the CNI bin directory. `standalone`: with what runs without agent; None: where the host's Python can."""
     launchers = {name: launcher for name in names if (launcher := source.launcher(name)) is not None}
     if standalone and len(launchers) < len(names):
-        raise CNIError(INSTALLATION, f"{source.directory} has no standalone plugins", "--standalone=no installs the relays alone")
+        raise Problem(f"{source.directory} has no standalone plugins", "--standalone=no installs the relays alone")
     if standalone is None:
         standalone = bool(launchers) and all(_runs_on(root, launcher) for launcher in launchers.values())
     parts = []
@@ -99,16 +99,16 @@ def credentials(directory: str, service_account: str, server: str) -> list[Part]
 
 
 def service_account_files(service_account: str) -> dict[str, bytes]:
-    """Return a service account's token and certificate authority, by name. Raises CNIError."""
+    """Return a service account's token and certificate authority, by name. Raises Problem."""
     try:
         return {name: files.read(os.path.join(service_account, name)) for name in COPIED}
     except OSError as error:
         problem = f"service account: {error.filename or service_account}: {error.strerror}"
-        raise CNIError(INSTALLATION, problem, "is automountServiceAccountToken false? --credentials=none installs no kubeconfig") from None
+        raise Problem(problem, "is automountServiceAccountToken false? --credentials=none installs no kubeconfig") from None
 
 
 def refresh(directory: str, service_account: str) -> bool:
-    """Bring the copies beside a kubeconfig in `directory` up to date, and return whether anything was new. Raises CNIError, OSError."""
+    """Bring the copies beside a kubeconfig in `directory` up to date, and return whether anything was new. Raises Problem, OSError."""
     new = False
     if not os.path.exists(os.path.join(directory, KUBECONFIG)):  # install has put none there: nobody would use them
         return new
@@ -140,15 +140,15 @@ def data_dirs(root: HostRoot, run_dir: str, config_dir: str) -> list[str]:
 
 
 def network(root: HostRoot, config_dir: str, file: str) -> Part:
-    """Return a network configuration, which must be one that the runtime takes. Raises CNIError."""
+    """Return a network configuration, which must be one that the runtime takes. Raises Problem."""
     path = os.path.join(config_dir, os.path.basename(file))
     try:
         content = files.read(file)
         cniconfig.parse(root.path(path), content)
     except OSError as error:
-        raise CNIError(INSTALLATION, f"{file}: {error.strerror}", "--conflist=FILE names a network configuration") from None
+        raise Problem(f"{file}: {error.strerror}", "--conflist=FILE names a network configuration") from None
     except cniconfig.RefusedError as error:
-        raise CNIError(INSTALLATION, f"the runtime would refuse {file}: {error}", error.advice) from None
+        raise Problem(f"the runtime would refuse {file}: {error}", error.advice) from None
     return Part(path, content, option=CONFLIST)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kubenode.host.datadir import DEFAULT_DATA_DIR
-from kubenode.plugins.host_local import owner
+from kubenode.plugins.embedded import owner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
