@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from corner import APIS, Corner
 
-from kubenode.inspection.mapping import Kind
+from kubenode.inspection.mapping import Kind, draw_pool
 from kubenode.ipam.address import parse_address
 from kubenode.ipam.ranges import parse_subnet
 from kubenode.pools.ledger import Ledger

@@ -1,4 +1,4 @@
-"""The host as a plugin meets it that the runtime has started, and where such a plugin gets its Node: a file, the Node view, an API server."""
+"""The host as a plugin meets it that the runtime has started, and where its Node comes from: a file, the view, an API server."""
 
 from __future__ import annotations
 
