@@ -102,7 +102,8 @@ def look_at(place: Place, configured: Configured, manifest: dict[str, Any] | Non
         data_dir = embedded.data_dir(call.netconf) or DEFAULT_DATA_DIR
         conf = config.load(call.netconf, {})
         store = place.store(data_dir, configured.name)
-        usages = tuple(allocator.usage(store, conf.sets, conf.exclude))
+        with store.lock():
+            usages = tuple(allocator.usage(store, conf.sets, conf.exclude))
         return Network(configured, data_dir, store, usages, conf.exclude, None)
     except Problem as error:
         return Network(configured, data_dir, place.store(data_dir, configured.name), (), (), error)
