@@ -125,7 +125,6 @@ def rehearse(place: Place, configured: Configured, manifest: dict[str, Any] | No
         pass
     try:
         embedded.ready(call)
-        if os.geteuid() == 0:  # what an ordinary user may write says nothing of the runtime
-            embedded.require_writable(call)
+        embedded.require_writable(call, by_us=os.geteuid() == 0)  # what an ordinary user may write says nothing of the runtime
     except OSError as error:
         raise Problem(f"{error.filename}: {error.strerror}", "run it as root") from None

@@ -252,8 +252,11 @@ def after_boot(call: Call) -> None:
     log_released(call, EARLIER_BOOT, dead)
 
 
-def require_writable(call: Call) -> None:
-    """Raise CNIError 50 where no file can be made in this network's directory, nor the directory where there is none yet. Makes nothing."""
+def require_writable(call: Call, *, by_us: bool = True) -> None:
+    """Raise CNIError 50 where no file can be made in this network's directory, nor the directory where there is none yet. Makes nothing.
+
+    `by_us`: by this process; else by root, who is kept from it only by a file in the way.
+    """
     call.host.store(data_dir(call.netconf), call.netconf.name)  # which has to be within reach
     path = os.path.abspath(call.host.path(directory(call)))
     while not os.path.lexists(path):
@@ -262,7 +265,7 @@ def require_writable(call: Call) -> None:
     if not os.path.isdir(path):
         advice = "remove that file, or set dataDir to another directory"
         raise CNIError(NOT_AVAILABLE, f"dataDir {shown} of network {call.netconf.name} is below a file, {path}", advice)
-    if not os.access(path, os.W_OK | os.X_OK):
+    if by_us and not os.access(path, os.W_OK | os.X_OK):
         advice = "is its file system read-only? Make it writable, or set dataDir to another directory"
         raise OutOfReachError(NOT_AVAILABLE, f"dataDir {shown} of network {call.netconf.name} cannot be written", advice)
 
