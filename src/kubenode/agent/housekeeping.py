@@ -1,4 +1,4 @@
-"""What the agent does at the start and then every minute, apart from any call: reboot, leaks, foreign changes, new networks."""
+"""Housekeeping of the agent, at the start and then every minute, apart from any call: reboot, leaks, foreign changes, new networks."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Plugin(NamedTuple):
-    """What the agent serves under a plugin's name."""
+    """A plugin as the agent serves it."""
 
     commands: Mapping[str, Command]
     resolve: Callable[[Call], Call]  # to host-local's configuration; raises CNIError
@@ -43,7 +43,7 @@ MOST = 1000  # networks remembered; a node has a few
 
 
 class Key(NamedTuple):
-    """What has reservations of its own: a network in a data directory."""
+    """A network in a data directory: each has reservations of its own."""
 
     network: str
     data_dir: str

@@ -50,7 +50,7 @@ POD_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")  # RFC 1123; of another
 
 
 class Mode(Enum):
-    """What becomes of a leak."""
+    """The treatment of leaks."""
 
     ON = "on"
     REPORT = "report"

@@ -1,7 +1,8 @@
 """The socket: relays' connections become calls of `skel.run`, each on a thread of its own, answered once and in time.
 
-Threads wait in accept(2), one more than are at work, so that a call is never handed from one to another. Who waits for a network's lock
-keeps only that network's pods waiting. An ADD or DEL is answered before it lets the lock go, and an ADD whose relay is gone by then takes
+Threads wait in accept(2), one more than are at work, so that a call is never handed from one to another. A call that waits for a network's
+lock keeps only that network's pods waiting. An ADD or DEL is answered before it lets the lock go, and an ADD whose relay is gone by then
+takes
 its addresses back: the runtime was told that it failed.
 """
 

@@ -124,8 +124,8 @@ def command(
 ) -> None:
     r"""Install the plugins on this node, or bring them up to date.
 
-    Each file appears by renaming, so that pods may start meanwhile. What is there and is not ours is an error, before anything is changed,
-    or with --leave a warning. What an option has brought stays, in later runs without it, until that option says otherwise.
+    Each file appears by renaming, so that pods may start meanwhile. A file that is not ours is an error, before anything is changed, or
+    with --leave a warning. What an option has brought stays, in later runs without it, until that option says otherwise.
 
     \b
     Examples:

@@ -65,7 +65,7 @@ class NetworkName(click.ParamType):  # type: ignore[type-arg] # generic only to 
 
 
 def place(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options, and hand them on as `place`. What is broken of --config is told on stderr; the exit code is 1 then."""
+    """Give a command the options, and hand them on as `place`. Broken parts of --config are named on stderr; the exit code is 1 then."""
 
     @functools.wraps(function)
     def command(*args: Any, place: Place, **options: Any) -> int:

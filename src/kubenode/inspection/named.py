@@ -38,7 +38,7 @@ class Configured(NamedTuple):
 
 
 class Named(NamedTuple):
-    """What files have; `broken`: what is wrong with some of it, one for each document."""
+    """Networks of files; `broken`: the faults, one for each document."""
 
     configured: tuple[Configured, ...]
     broken: tuple[Problem, ...]

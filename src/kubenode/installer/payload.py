@@ -1,4 +1,4 @@
-"""What goes onto a node: the plugins, what they need to reach the API server, the Node's name, network configurations."""
+"""The files for a node: the plugins, what they need to reach the API server, the Node's name, network configurations."""
 
 from __future__ import annotations
 

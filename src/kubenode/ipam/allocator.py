@@ -27,14 +27,14 @@ NOTHING: dict[int, list[int]] = {4: [], 6: []}
 
 
 class Addition(NamedTuple):
-    """What an ADD was given, and what was released on the way, as it had no readable owner."""
+    """The addresses of an ADD, and what was released on the way, as it had no readable owner."""
 
     given: list[Allocation]
     nobodys: list[Reservation]
 
 
 class Usage(NamedTuple):
-    """How many addresses a range set can give, and how many of them are taken."""
+    """The number of addresses that a range set can give, and of those that are taken."""
 
     range_set: RangeSet
     total: int
@@ -116,7 +116,7 @@ def collect(store: Store, valid: Collection[Attachment]) -> list[Reservation]:
 def usage(store: Store, sets: Iterable[RangeSet], exclude: Exclusions = ()) -> list[Usage]:
     """Count what each range set can give and what of it is taken.
 
-    Names tell that. Of a set that seems full owners and boot count, too: what is nobody's or dead the next ADD releases.
+    Names tell that. In a set that seems full owners and boot count, too: the next ADD releases what is without owner or dead.
     """
     counted = _count(store.taken(), sets, exclude)
     if all(one.used < one.total for one in counted):

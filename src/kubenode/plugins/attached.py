@@ -1,4 +1,4 @@
-"""What an ADD leaves for DEL, CHECK and GC, which ask nobody: the `ipam` that was handed on, and whose the address is."""
+"""The record that an ADD leaves for DEL, CHECK and GC, which ask nobody: the `ipam` that was handed on, and whose the address is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Who gives the addresses once the ranges are known: the embedded allocator, or another IPAM plugin over the same files.
+"""The hand-over to whoever gives the addresses once the ranges are known: the embedded allocator, or another IPAM plugin over the same
+files.
 
 ADD asks it with the ranges that were found. DEL, CHECK and GC ask it with those that the ADD had: they never look at the Node.
 """
@@ -156,7 +157,7 @@ def check(call: Call, name: str, ipam: Mapping[str, JSON]) -> bytes:
 def collect(call: Call, name: str, ipam: Mapping[str, JSON]) -> bytes:
     """Release what is stale (SPEC.md, "GC"), wherever this network has had addresses. host-local itself never does.
 
-    What fails in one place keeps none of the others, and is told at the end.
+    A failure in one place stops none of the others, and is raised at the end.
     """
     valid = embedded.valid_attachments(call.netconf)
     # Before anything is released: where an agent is stopped in between, the runtime's GC passes without it, and new pods come.

@@ -88,7 +88,7 @@ def require_none(call: Call) -> None:
 def release(places: Sequence[Call]) -> None:
     """Release what is reserved for the attachment in each of these calls' directories; nothing is a success too (SPEC.md, "DEL").
 
-    What fails in one keeps none of the others. The order is the same for all that do so: an agent keeps each lock until it has answered.
+    A failure in one stops none of the others. The order is the same for all that do so: an agent keeps each lock until it has answered.
     """
     by_path = {str(call.netconf.ipam.get("dataDir") or DEFAULT_DATA_DIR): call for call in reversed(places)}
     by_inode: dict[tuple[int, ...], Call] = {}

@@ -60,7 +60,7 @@ def _is_mounted(facts: Facts, one: Configured) -> bool:
 
 
 def families(facts: Facts) -> Iterator[Finding]:
-    """Who is kept from one family gets an address of the other."""
+    """Pods that are kept from one family get an address of the other."""
     for network in facts.networks:
         have = sorted({usage.range_set.version for usage in network.usages})
         limits = {family: network.configured.ipam.get(_limit(family)) for family in (4, 6)}
