@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from kubenode.agent import protocol
 from kubenode.agent.connection import DEADLINE, Connection
-from kubenode.agent.networks import PLUGINS
 from kubenode.cni import request
 from kubenode.cni.errors import INVALID_ENVIRONMENT, TRY_AGAIN_LATER, CNIError
 from kubenode.plugins import skel
+from kubenode.plugins.table import PLUGINS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

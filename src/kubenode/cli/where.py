@@ -60,7 +60,7 @@ class NetworkName(click.ParamType):  # type: ignore[type-arg] # generic only to 
         from click.shell_completion import CompletionItem
 
         directory = str(ctx.params.get("config_dir") or cniconfig.DEFAULT_CONFIG_DIR)
-        names = {str(conf.get("name")) for conf in cniconfig.netconfs(directory, ("kube-node", "node-annotation", "host-local"))}
+        names = {str(conf.get("name")) for conf in cniconfig.netconfs(directory, cniconfig.OURS)}
         return [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]
 
 

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 PATIENCE = 4.0  # seconds for all that is asked of an API server in one go
-TAKE_NODES = ("kube-node", "node-annotation")  # the plugins that need to know the Node
 
 
 class Facts:
@@ -111,7 +110,7 @@ class Facts:
 
     @staticmethod
     def asks(configured: Configured) -> bool:
-        return configured.ipam.get("type") in TAKE_NODES and not configured.ipam.get("nodeFile")
+        return configured.ipam.get("type") in cniconfig.TAKE_NODES and not configured.ipam.get("nodeFile")
 
     def _kubeconfig_of(self, configured: Configured) -> str:
         if named := configured.ipam.get("kubeconfig"):
