@@ -1,6 +1,6 @@
 """The executables: standard input, the deadline, standard output, the exit code. Without CNI_COMMAND, or with arguments, the command line.
 
-What an ADD with a warm Node view imports is imported here; the rest where it is needed.
+Imports of an ADD with a warm Node view are here; others are where they are needed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from kubenode.base import files
 from kubenode.base.log import Log
 from kubenode.cni import request, versions
 from kubenode.cni.errors import IO_FAILURE, TRY_AGAIN_LATER, UNDECODABLE, CNIError
-from kubenode.plugins import nodes, skel
+from kubenode.plugins import skel, standalone
 from kubenode.plugins.standalone import Standalone
 from kubenode.version import VERSION
 
@@ -132,5 +132,5 @@ def _end(_signal: int, _frame: object) -> NoReturn:
     raise CNIError(
         TRY_AGAIN_LATER,
         f"not done within {DEADLINE:g} s",
-        f"the API server, a delegate, or whoever holds the lock in {nodes.run_dir(os.environ)} is slow; the runtime tries again",
+        f"the API server, a delegate, or whoever holds the lock in {standalone.run_dir(os.environ)} is slow; the runtime tries again",
     )

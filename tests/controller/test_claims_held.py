@@ -9,7 +9,7 @@ import pytest
 from kubenode.ipam.ranges import Subnet, parse_subnet
 from kubenode.pools.ledger import Ledger
 from kubenode.pools.records import Node, NodeSubnet, parse_pool
-from kubenode.pools.released import Now
+from kubenode.pools.timing import Now
 from kubenode.pools.writes import Annotate, CreateClaim, DeleteClaim, UpdateClaim, Write
 
 OLD, OTHER = {"cidr": "10.0.0.0/26", "nodePrefix": 28}, {"cidr": "10.0.1.0/26", "nodePrefix": 28}

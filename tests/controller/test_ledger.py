@@ -13,9 +13,8 @@ from kubenode.ipam.ranges import Subnet, parse_subnet
 from kubenode.pools.ledger import Ledger
 from kubenode.pools.purge import purge
 from kubenode.pools.records import Node, NodeSubnet, parse_pool
-from kubenode.pools.released import Now
 from kubenode.pools.status import Reserved, status
-from kubenode.pools.vouchers import GOOD_FOR
+from kubenode.pools.timing import GOOD_FOR, Now
 from kubenode.pools.writes import Annotate, CreateClaim, Outcome, UpdateClaim
 
 

@@ -18,11 +18,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from kubenode.ipam.ranges import Subnet, parse_subnet
 from kubenode.pools.ledger import Ledger
-from kubenode.pools.records import Block, Node, NodeSubnet, SubnetPool, network, noted
-from kubenode.pools.released import Now
-from kubenode.pools.selector import IN, Requirement, Selector
+from kubenode.pools.records import IN, Block, Node, NodeSubnet, Requirement, Selector, SubnetPool, network, noted
 from kubenode.pools.texts import read
-from kubenode.pools.vouchers import GOOD_FOR
+from kubenode.pools.timing import GOOD_FOR, Now
 from kubenode.pools.writes import Annotate, CreateClaim, DeleteClaim, UpdateClaim
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What the agent does at the start and then every minute, apart from any call: reboot, leaks, foreign changes, new networks."""
+"""Housekeeping of the agent, at the start and then every minute, apart from any call: reboot, leaks, foreign changes, new networks."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from kubenode.agent.networks import Key
 from kubenode.agent.reclaim import Attached
 from kubenode.cni.errors import CNIError
 from kubenode.cni.request import is_name
-from kubenode.host.attachments import Attachments, everywhere
-from kubenode.host.datadir import DEFAULT_DATA_DIR
+from kubenode.host.attachments import Attachments, Record, everywhere
 from kubenode.ipam import allocator
 
 if TYPE_CHECKING:
@@ -83,8 +82,8 @@ class Housekeeping:
         """Yield what is known of each attachment, and note where it has its addresses."""
         try:
             for network, attachment in everywhere(self._run_dir):
-                record = Attachments(self._run_dir, network).read(attachment)
-                places.add(Key(network, str(record.get("dataDir") or DEFAULT_DATA_DIR)))
+                record = Attachments(self._run_dir, network).read(attachment) or Record()
+                places.add(Key(network, record.data_dir))
                 yield Attached(network, attachment, record)
         except OSError as error:
             self._log.error("the records of attachments cannot be read", error=str(error))
@@ -95,12 +94,13 @@ class Housekeeping:
             store = self._stores.get(place.data_dir, place.network)
             if not os.path.isdir(store.directory):
                 return
-            if dead := allocator.release_dead(store):
-                released = [entry.name for entry in dead]
-                self._log.warning("reservations of an earlier boot released", network=place.network, dataDir=place.data_dir, ips=released)
+            told = {"network": place.network, "dataDir": place.data_dir}
             with store.lock():
-                if not store.is_as_indexed():
-                    told = {"network": place.network, "dataDir": place.data_dir}
-                    self._log.warning("somebody has changed reservations without the lock", **told)
+                dead = allocator.release_dead(store)
+                is_as_indexed = store.is_as_indexed()
+            if dead:
+                self._log.warning("reservations of an earlier boot released", **told, ips=[entry.name for entry in dead])
+            if not is_as_indexed:
+                self._log.warning("somebody has changed reservations without the lock", **told)
         except (CNIError, OSError) as error:
             self._log.error("a data directory cannot be looked after", network=place.network, dataDir=place.data_dir, error=str(error))

@@ -6,12 +6,13 @@ import threading
 from typing import TYPE_CHECKING, TypeVar
 
 from kubenode.host.attachments import Attachments
-from kubenode.host.datadir import DEFAULT_DATA_DIR, HERE
+from kubenode.host.datadir import HERE
 from kubenode.host.indexed import IndexedStore, Memory
 from kubenode.host.namespaces import Namespaces
 from kubenode.host.readonly import ReadOnlyStore
 from kubenode.host.sources import Sources
-from kubenode.plugins import nodes
+from kubenode.ipam.store import DEFAULT_DATA_DIR
+from kubenode.plugins import standalone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,8 +62,8 @@ class Stores:
 class AgentHost:
     """A `skel.Host` for one call; `before` is called with the lock of a store held, and raises where the call is too late.
 
-    `keep`: a store's lock stays until the end of a `with` around the call and its answer. What a call did is then done, answered and, if
-    nobody took the answer, undone before anybody else comes: the runtime's DEL, by whichever way, is before all of it or after all of it.
+    `keep`: a store's lock stays until the end of a `with` around the call and its answer. A call is then done, answered and, if nobody
+    took the answer, undone before anybody else comes: the runtime's DEL, by whichever way, is before all of it or after all of it.
     """
 
     execs = False
@@ -115,9 +116,9 @@ class AgentHost:
     def may_have(self, netns: str) -> bool:
         return self._namespaces.may_be_there(netns)
 
-    def node(self, options: nodes.NodeOptions, choose: Callable[[Node], T], log: Log) -> T:  # noqa: ARG002 -- skel.Host
+    def node(self, options: standalone.NodeOptions, choose: Callable[[Node], T], log: Log) -> T:  # noqa: ARG002 -- skel.Host
         if options.node_file:
-            return choose(nodes.from_file(options))
+            return choose(standalone.from_file(options))
         return self._own.choose(choose)
 
 

@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from kubenode.agent.inquiry import Inquiry
 from kubenode.agent.networks import Key
-from kubenode.cni.errors import FORBIDDEN, TRY_AGAIN_LATER, CNIError
+from kubenode.cni.errors import FORBIDDEN, CNIError
 from kubenode.cni.request import is_name
-from kubenode.host.attachments import Attachments
-from kubenode.host.datadir import DEFAULT_DATA_DIR
+from kubenode.host.attachments import Attachments, Record
 from kubenode.host.namespaces import Namespaces
 from kubenode.ipam import allocator
 
@@ -51,7 +50,7 @@ POD_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")  # RFC 1123; of another
 
 
 class Mode(Enum):
-    """What becomes of a leak."""
+    """The treatment of leaks."""
 
     ON = "on"
     REPORT = "report"
@@ -63,7 +62,7 @@ class Attached(NamedTuple):
 
     network: str
     attachment: Attachment
-    record: dict[str, Any]
+    record: Record
 
     @property
     def key(self) -> tuple[str, Attachment, str]:
@@ -71,22 +70,16 @@ class Attached(NamedTuple):
 
     @property
     def place(self) -> Key:
-        return Key(self.network, str(self.record.get("dataDir") or DEFAULT_DATA_DIR))
+        return Key(self.network, self.record.data_dir)
 
     @property
     def netns(self) -> str:
-        return str(self.record.get("netns") or "")
+        return self.record.netns
 
     @property
     def pod(self) -> tuple[str, str]:
         """Namespace and name."""
-        return str(self.record.get("podNamespace") or ""), str(self.record.get("podName") or "")
-
-    @property
-    def given_by(self) -> str:
-        """The plugin that has reserved its addresses; "" where the record does not say."""
-        ipam = self.record.get("ipam")
-        return str(ipam.get("type") or "") if isinstance(ipam, dict) else ""
+        return self.record.pod_namespace, self.record.pod_name
 
     def told(self) -> dict[str, Any]:
         """Return it as a log line has it."""
@@ -155,9 +148,10 @@ class Reclaimer:
 
     def _is_ours(self, one: Attached) -> bool:
         """Say whether its addresses are ours to release."""
-        if one.given_by != OURS:
-            self._say(one, f"{one.given_by} has its address, and is to release it" if one.given_by else "its record is not complete")
-        return one.given_by == OURS and is_name(one.network)
+        given_by = one.record.given_by
+        if given_by != OURS:
+            self._say(one, f"{given_by} has its address, and is to release it" if given_by else "its record is not complete")
+        return given_by == OURS and is_name(one.network)
 
     def _in_turn(self, what: str, do: Callable[[list[Attached]], list[Attached]], attached: Iterable[Attached]) -> Iterable[list[Attached]]:
         """Do something to the attachments of each network in turn with the network's calls. One that is not free stays as it is."""
@@ -172,7 +166,10 @@ class Reclaimer:
         for one in attached:
             try:
                 store = self._stores.get(one.place.data_dir, one.network)
-                is_reserved = os.path.isdir(store.directory) and bool(allocator.find(store, one.attachment))
+                is_reserved = False
+                if os.path.isdir(store.directory):
+                    with store.lock():
+                        is_reserved = bool(allocator.find(store, one.attachment))
             except (CNIError, OSError) as error:
                 self._say(one, str(error))
                 continue
@@ -198,7 +195,7 @@ class Reclaimer:
                 if inquiry.is_over():
                     break
                 self._asked[one.key] = time.monotonic()
-                if (is_gone := inquiry.is_gone(*one.pod, str(one.record.get("podUID") or ""))) is None:
+                if (is_gone := inquiry.is_gone(*one.pod, one.record.pod_uid)) is None:
                     continue
                 if is_gone:
                     gone.append(one)
@@ -225,16 +222,16 @@ class Reclaimer:
     def _release(self, leaked: list[Attached], asked: float) -> list[Attached]:
         done: list[Attached] = []
         for one in leaked:
-
-            def is_certain(one: Attached = one) -> None:
-                # With the lock held: what an ADD does now comes after us.
-                if not self._is_still(one) or time.monotonic() - asked > FRESH:
-                    raise CNIError(TRY_AGAIN_LATER, "what was known of it has changed")
-
             try:
-                released = allocator.release(self._stores.get(one.place.data_dir, one.network, is_certain), one.attachment)
+                store = self._stores.get(one.place.data_dir, one.network)
+                with store.lock():  # an ADD of now comes after us
+                    is_certain = self._is_still(one) and time.monotonic() - asked <= FRESH
+                    released = allocator.release(store, one.attachment) if is_certain else []
             except (CNIError, OSError) as error:
                 self._say(one, str(error))
+                continue
+            if not is_certain:
+                self._say(one, "what was known of it has changed")
                 continue
             self._forget(one)
             self._log.warning("leaked addresses released", ips=[entry.name for entry in released], **one.told())

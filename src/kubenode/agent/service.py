@@ -29,7 +29,7 @@ from kubenode.host.permitted import Permitted
 from kubenode.host.root import HostRoot
 from kubenode.kube.sources import AGENTS, SERVICE_ACCOUNT
 from kubenode.nodes import node
-from kubenode.plugins import nodes, skel
+from kubenode.plugins import skel, standalone
 from kubenode.version import VERSION
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ PATIENCE = 2.0  # seconds that a scrape, or a housekeeping pass, waits for netwo
 
 
 class Options(NamedTuple):
-    """How the agent is run. Paths are the host's; `kubeconfig` is this process's own. `listen`: host and port, None for no HTTP."""
+    """The options of an agent. Paths are the host's; `kubeconfig` is this process's own. `listen`: host and port, None for no HTTP."""
 
     run_dir: str
     socket: str
@@ -146,7 +146,7 @@ class Agent:
 
         kubeconfig, environ = self._options.kubeconfig, {**self._environ, "KUBE_NODE_RUN_DIR": self._run_dir}
         source = OwnNodeSource(
-            find=lambda: nodes.fetch(
+            find=lambda: standalone.fetch(
                 kubeconfig,
                 environ,
                 guesses=self._own.guesses(),

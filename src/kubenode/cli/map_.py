@@ -41,8 +41,8 @@ class Drawn(NamedTuple):
 def command(target: str, svg_file: str, html_file: str, place: Place, output: Output) -> int:
     r"""Draw what is in use of each subnet: a cell is an address, or in larger subnets a block of them.
 
-    Of a subnet much larger than what is in use, the beginning is drawn. In a file the pointer on a cell tells whose it is, and since when.
-    Of a SubnetPool a cell is a node's subnet; pool/ may be left out where this node has no network of that name.
+    A subnet much larger than what is in use is drawn from its beginning. In a file the pointer on a cell tells whose it is, and since when.
+    In a SubnetPool a cell is a node's subnet; pool/ may be left out where this node has no network of that name.
 
     \b
     Examples:
@@ -118,27 +118,26 @@ def _draw_pool(name: str, place: Place, most: int) -> list[Drawn]:
 
     from kubenode.base.problem import Problem
     from kubenode.cli import pools
-    from kubenode.inspection.poolmap import draw
+    from kubenode.inspection.mapping import draw_pool
 
     ledger = asyncio.run(pools.read(place.kubeconfig, nodes=True))
     if name not in ledger.pools:
         raise Problem(f"there is no SubnetPool {name}", f"there are: {', '.join(sorted(ledger.pools)) or 'none'}")
     pool = ledger.pools[name]
-    return [Drawn(f"{POOL}{name}", "", *draw(ledger, pool, block, most)) for block in pool.blocks]
+    return [Drawn(f"{POOL}{name}", "", *draw_pool(ledger, pool, block, most)) for block in pool.blocks]
 
 
 def _draw(network: Network, node: str, records: Records, most: int) -> list[Drawn]:
     from kubenode.cli.screen import stamp
     from kubenode.inspection.holders import Wanted, holders
     from kubenode.inspection.mapping import draw
-    from kubenode.inspection.records import pod_of
 
     held = [address for address, _ in network.store.since()]
     names: dict[Address, str] = {}
     leaked = set()
     if len(held) <= NAMED:
         for one in holders(network, records, Wanted())[0]:
-            who = pod_of(one.record) or (one.attachment.container_id if one.attachment else "nobody")
+            who = one.record.pod or (one.attachment.container_id if one.attachment else "nobody")
             names |= dict.fromkeys(one.addresses, f"{who}, since {stamp(one.since)}")
             leaked |= set(one.addresses) if one.suspected else set()
     drawn = []

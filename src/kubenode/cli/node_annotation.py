@@ -12,7 +12,7 @@ from kubenode.cli import entry
 from kubenode.cni import versions
 from kubenode.cni.errors import IO_FAILURE, TRY_AGAIN_LATER, CNIError
 from kubenode.nodes import node
-from kubenode.plugins import nodes
+from kubenode.plugins import standalone
 from kubenode.plugins.node_annotation import CONFIG_PATH, config_file
 from kubenode.plugins.standalone import Standalone
 from kubenode.version import VERSION
@@ -74,4 +74,4 @@ def _tell(problem: Problem) -> None:
 
 def _node(name: str) -> dict[str, Any]:
     kubeconfig = config_file(os.environ, Standalone(os.environ)).get("kubeconfig", "")
-    return nodes.fetch(kubeconfig, os.environ, name, option=f"kubeconfig in {CONFIG_PATH}")
+    return standalone.fetch(kubeconfig, os.environ, name, option=f"kubeconfig in {CONFIG_PATH}")

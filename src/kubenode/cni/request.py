@@ -25,7 +25,7 @@ IFNAME_LENGTH = 15  # the kernel's IFNAMSIZ, less the closing zero
 
 
 class Request(NamedTuple):
-    """One call of a plugin. What the command does not need is "" where the runtime left it out."""
+    """One call of a plugin. A variable that the command does not need is "" where the runtime left it out."""
 
     command: str
     container_id: str
@@ -116,6 +116,6 @@ def _ifname_problem(ifname: str) -> str:
         return "interface name is too long"
     if ifname in {".", ".."}:
         return "interface name is . or .."
-    if any(character in "/:" or character.isspace() for character in ifname):
+    if "/" in ifname or ":" in ifname or (ifname and ifname.split() != [ifname]):
         return "interface name contains / or : or whitespace characters"
     return ""

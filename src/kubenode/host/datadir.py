@@ -19,8 +19,7 @@ from kubenode.base import files
 from kubenode.cni.request import is_ifname, is_name
 from kubenode.host import boot
 from kubenode.ipam.address import address_of, parse_address
-from kubenode.ipam.index import Index
-from kubenode.ipam.store import Attachment, Reservation
+from kubenode.ipam.store import DEFAULT_DATA_DIR, Attachment, Index, Reservation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
     from kubenode.ipam.address import Address
 
-DEFAULT_DATA_DIR = "/var/lib/cni/networks"
 LOCK = "lock"
 LAST_RESERVED = "last_reserved_ip."
 ABANDONED = 60.0  # seconds after which whoever has made a file and not written it is dead
@@ -74,7 +72,7 @@ class DiskStore:
             storeplace.require(self.directory, self._boot.run_dir)
 
     def if_unused(self, do: Callable[[], None]) -> bool:
-        """Do something while nothing is reserved here and nobody is about to; say whether. Whoever has the lock is not waited for."""
+        """Do something while nothing is reserved here and nobody is about to; say whether. It does not wait for the lock."""
         try:
             fd = os.open(f"{self.directory}/{LOCK}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Where to look, and the host as plugins' code meets it when somebody only looks."""
+"""The places to look at, and the host as plugins' code meets it when nothing may be changed."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from kubenode.cni import netconf, request
 from kubenode.host import identity
 from kubenode.host.attachments import Attachments
 from kubenode.host.boot import Boot
-from kubenode.host.datadir import DEFAULT_DATA_DIR
 from kubenode.host.namespaces import Namespaces
 from kubenode.host.nodeview import NodeView
 from kubenode.host.permitted import Permitted
 from kubenode.host.readonly import ReadOnlyStore
 from kubenode.host.sources import Sources
+from kubenode.ipam.store import DEFAULT_DATA_DIR
 from kubenode.nodes import node
-from kubenode.plugins import nodes
+from kubenode.plugins import standalone
 from kubenode.plugins.skel import Call
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 class Place(NamedTuple):
-    """Where things are. Paths are the host's; `configs` are files of this process's own, and `named` is what they have."""
+    """Paths of a node. Paths are the host's; `configs` are files of this process's own, and `named` is what they have."""
 
     root: HostRoot
     run_dir: str
@@ -104,9 +104,9 @@ class Looking:
     def may_have(self, netns: str) -> bool:
         return Namespaces(self._place.root).may_be_there(netns)
 
-    def node(self, options: nodes.NodeOptions, choose: Callable[[Node], T], log: Log) -> T:  # noqa: ARG002 -- skel.Host
+    def node(self, options: standalone.NodeOptions, choose: Callable[[Node], T], log: Log) -> T:  # noqa: ARG002 -- skel.Host
         if options.node_file:
-            return choose(nodes.from_file(options))
+            return choose(standalone.from_file(options))
         if self._manifest is not None:
             return choose(node.parse(self._manifest, "the API server's answer"))
         view = self._place.view()

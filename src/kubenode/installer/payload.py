@@ -1,4 +1,4 @@
-"""What goes onto a node: the plugins, what they need to reach the API server, the Node's name, network configurations."""
+"""The files for a node: the plugins, what they need to reach the API server, the Node's name, network configurations."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from kubenode.base import files
 from kubenode.base.problem import Problem
 from kubenode.host import cniconfig
 from kubenode.host.attachments import Attachments, everywhere
-from kubenode.host.datadir import DEFAULT_DATA_DIR
 from kubenode.host.delegate import OUR_LIBRARY
 from kubenode.installer.installed import CONFLIST, CREDENTIALS, NODE_NAME, TREE, tree_digest
 from kubenode.installer.steps import Part
+from kubenode.ipam.store import DEFAULT_DATA_DIR
 
 if TYPE_CHECKING:
     from kubenode.host.root import HostRoot
 
-PLUGINS = ("kube-node", "node-annotation", "host-local")
 LIBRARY = OUR_LIBRARY.decode()
 COPIED = ("token", "ca.crt")  # of a service account
 KUBECONFIG = "kubeconfig"  # beside them
@@ -130,10 +129,10 @@ def node_name(run_dir: str, name: str) -> Part:
 
 def data_dirs(root: HostRoot, run_dir: str, config_dir: str) -> list[str]:
     """Return the directories in which networks of ours may have kept reservations: by default, as configured, as ADDs have noted."""
-    conf_dirs = [conf["ipam"].get("dataDir") for conf in cniconfig.netconfs(root.path(config_dir), PLUGINS)]
+    conf_dirs = [conf["ipam"].get("dataDir") for conf in cniconfig.netconfs(root.path(config_dir), cniconfig.OURS)]
     run = root.path(run_dir)
     try:
-        noted = [Attachments(run, network).read(attachment).get("dataDir") for network, attachment in everywhere(run)]
+        noted = [record.data_dir for network, attachment in everywhere(run) if (record := Attachments(run, network).read(attachment))]
     except OSError:
         noted = []
     return list(dict.fromkeys([DEFAULT_DATA_DIR, *(str(found) for found in [*conf_dirs, *noted] if found)]))

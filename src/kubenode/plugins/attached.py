@@ -1,29 +1,28 @@
-"""What an ADD leaves for DEL, CHECK and GC, which ask nobody: the `ipam` that was handed on, and whose the address is."""
+"""The record that an ADD leaves for DEL, CHECK and GC, which ask nobody: the `ipam` that was handed on, and whose the address is."""
 
 from __future__ import annotations
 
-from kubenode.host.datadir import DEFAULT_DATA_DIR
+from kubenode.host.attachments import Record
+from kubenode.ipam.store import DEFAULT_DATA_DIR
 from kubenode.plugins.embedded import owner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
-    from typing import Any
+    from collections.abc import Collection, Iterable
 
     from kubenode.base.jsontext import JSON
     from kubenode.host.attachments import Attachments
     from kubenode.ipam.store import Attachment
     from kubenode.plugins.skel import Call
 
-POD_ARGS = {"podNamespace": "K8S_POD_NAMESPACE", "podName": "K8S_POD_NAME", "podUID": "K8S_POD_UID"}
+POD_ARGS = ("K8S_POD_NAMESPACE", "K8S_POD_NAME", "K8S_POD_UID")
 
 
-def note(call: Call, ipam: Mapping[str, JSON], executable: str) -> None:
+def note(call: Call, ipam: dict[str, JSON], executable: str) -> None:
     """Keep what this ADD is about, and who is to give the address: "" the embedded allocator. Raises OSError where DEL needs it."""
     args = call.request.pod_args
-    pod = {key: args[name] for key, name in POD_ARGS.items() if args.get(name)}
-    where = {"dataDir": ipam.get("dataDir") or DEFAULT_DATA_DIR, **({"delegate": executable} if executable else {})}
-    record = {"netns": call.request.netns, **pod, **where, "ipam": ipam}
+    namespace, name, uid = [args.get(key, "") for key in POD_ARGS]
+    record = Record(call.request.netns, namespace, name, uid, str(ipam.get("dataDir") or DEFAULT_DATA_DIR), executable, ipam)
     try:
         _records(call).write(owner(call.request), record)
     except OSError as error:
@@ -32,13 +31,29 @@ def note(call: Call, ipam: Mapping[str, JSON], executable: str) -> None:
         call.log.warning("what this ADD is about could not be written", error=str(error))
 
 
+def noted(call: Call) -> Record | None:
+    """Return what an ADD has said of this attachment."""
+    return _records(call).read(owner(call.request))
+
+
 def forget(call: Call) -> None:
     _records(call).remove(owner(call.request))
 
 
+def put_back(call: Call, before: Record | None) -> None:
+    """Undo `note`: the record is again what `noted` returned before. Raises nothing: it is called where something has failed already."""
+    if before is None:
+        forget(call)
+        return
+    try:
+        _records(call).write(owner(call.request), before)
+    except OSError as error:
+        call.log.warning("the record of the pod's first ADD could not be written again", error=str(error))
+
+
 def handed_on(call: Call) -> tuple[dict[str, JSON], str] | None:
     """Return the `ipam` that this attachment's ADD handed on, and to which executable; None where nothing is known of it."""
-    return _said(_records(call).read(owner(call.request)))
+    return _said(noted(call))
 
 
 def all_handed_on(call: Call) -> list[tuple[dict[str, JSON], str]]:
@@ -48,9 +63,8 @@ def all_handed_on(call: Call) -> list[tuple[dict[str, JSON], str]]:
     return list({(str(ipam.get("dataDir")), str(ipam.get("type"))): (ipam, to) for ipam, to in found}.values())
 
 
-def _said(record: Mapping[str, Any]) -> tuple[dict[str, JSON], str] | None:
-    ipam = record.get("ipam")
-    return (ipam, str(record.get("delegate") or "")) if isinstance(ipam, dict) else None
+def _said(record: Record | None) -> tuple[dict[str, JSON], str] | None:
+    return (record.ipam, record.delegate) if record and record.ipam is not None else None
 
 
 def parted(call: Call, valid: Collection[Attachment]) -> tuple[list[Attachment], list[Attachment]]:
@@ -63,8 +77,8 @@ def parted(call: Call, valid: Collection[Attachment]) -> tuple[list[Attachment],
     living: list[Attachment] = []
     for attachment in records.all():
         if attachment not in valid:
-            netns = str(records.read(attachment).get("netns") or "")
-            (living if call.host.may_have(netns) else gone).append(attachment)
+            record = records.read(attachment)
+            (living if record and call.host.may_have(record.netns) else gone).append(attachment)
     return gone, living
 
 

@@ -10,7 +10,7 @@ import os
 
 from kubenode.cni.errors import SOURCE_TAKEN, CNIError
 from kubenode.host import cniconfig
-from kubenode.host.datadir import DEFAULT_DATA_DIR
+from kubenode.ipam.store import DEFAULT_DATA_DIR
 from kubenode.plugins.options import source_of
 
 TYPE_CHECKING = False
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from kubenode.plugins.skel import Call
-
-PLUGINS = ("kube-node", "node-annotation")
 
 
 def settle(call: Call, source: str, mine: str) -> None:
@@ -54,7 +52,7 @@ def _taken(call: Call, source: str, place: str, does: str, already: str, then: s
 
 def _configured(call: Call, source: str) -> list[str]:
     """Return the directories of the networks that have this source in the runtime's configuration."""
-    found = cniconfig.netconfs(call.host.path(cniconfig.DEFAULT_CONFIG_DIR), PLUGINS)
+    found = cniconfig.netconfs(call.host.path(cniconfig.DEFAULT_CONFIG_DIR), cniconfig.TAKE_NODES)
     return [_place(conf.get("name"), conf["ipam"]) for conf in found if _source(conf["ipam"]) == source]
 
 

@@ -1,4 +1,4 @@
-"""What happens around a command: environment and stdin in, an exit code and stdout out, whatever goes wrong between.
+"""The frame of a command: environment and stdin in, an exit code and stdout out, whatever goes wrong between.
 
 The order is libcni's: environment, stdin, network configuration, version, command. Nothing here or below ends the process.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from kubenode.host.sources import Sources
     from kubenode.ipam.store import Store
     from kubenode.nodes.node import Node
-    from kubenode.plugins.nodes import NodeOptions
+    from kubenode.plugins.standalone import NodeOptions
 
     Command = Callable[["Call"], bytes]
     T = TypeVar("T")
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
         @property
         def permitted(self) -> Permitted:
-            """What a network configuration may name on the host, and where that is found from here."""
+            """Paths that a network configuration may name on the host, and where they are found from here."""
 
         def path(self, path: str) -> str:
             """Return where a path of the host is found from here."""
@@ -164,7 +164,7 @@ def _advice(error: OSError, host: Host, data_dir: str) -> str:
     import errno
     import os
 
-    from kubenode.host.datadir import DEFAULT_DATA_DIR
+    from kubenode.ipam.store import DEFAULT_DATA_DIR
 
     path, directory = os.fsdecode(error.filename or "") + "/", host.path(data_dir or DEFAULT_DATA_DIR) + "/"
     within = path == "/" or path.startswith(directory) or directory.startswith(path)

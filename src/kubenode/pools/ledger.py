@@ -1,6 +1,6 @@
 """PURE. Which node gets which subnet: all that is known of pools, claims and nodes, and for each node what has to be written.
 
-What a node has is never taken from it: an annotation is added to only where all that is in it came from the controller. A claim is held as
+A node keeps what it has: an annotation is added to only where all that is in it came from the controller. A claim is held as
 long as its node has it in the annotation that the claim names, whatever its pool says now, and it goes only `reclaimAfter` after that.
 """
 
@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kubenode.pools.held import Held
 from kubenode.pools.records import RECLAIM_AFTER, NodeSubnet, object_name
-from kubenode.pools.released import Released
-from kubenode.pools.space import EVERYWHERE, Space, holder_of
+from kubenode.pools.space import EVERYWHERE, Space, SubnetMap, holder_of
 from kubenode.pools.texts import adoptable, read
+from kubenode.pools.timing import Released, Vouchers
 from kubenode.pools.turn import Turn, leave
-from kubenode.pools.vouchers import Vouchers
 
 BROKEN = "(a broken NodeSubnet)"  # the holder of what is barred; comes before every Node
 
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
 
     from kubenode.ipam.ranges import Subnet
     from kubenode.pools.records import Node, SubnetPool
-    from kubenode.pools.released import Now
+    from kubenode.pools.timing import Now
     from kubenode.pools.writes import Conflict, Outcome
 
 
@@ -36,7 +34,7 @@ class Ledger:
     def __init__(self) -> None:
         self.pools: dict[str, SubnetPool] = {}
         self.nodes: dict[str, Node] = {}
-        self.claims: Held[NodeSubnet] = Held()
+        self.claims: SubnetMap[NodeSubnet] = SubnetMap()
         self.conflicts: dict[str, list[Conflict]] = {}
         self.waiting: dict[str, set[str]] = {}  # node: the pools that have nothing left for it
         self.misplaced: dict[str, set[Subnet]] = {}  # pool: what it has given and would not give any more

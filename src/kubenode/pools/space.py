@@ -1,18 +1,88 @@
-"""PURE. What of the pools is free: the lowest subnet that nobody has, how many there are, and who has what is not."""
+"""PURE. Free space of pools: the lowest free subnet, how many are free, and who holds the rest. Subnets are found by what they overlap."""
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right, insort
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from kubenode.ipam.address import BITS
 from kubenode.ipam.ranges import Subnet
-from kubenode.pools.held import Held
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from kubenode.pools.records import Block, NodeSubnet, SubnetPool
+
+
+T = TypeVar("T")
+
+
+class _Level(Generic[T]):
+    """The subnets of one family and one prefix length. Few lengths are in use at a time, so all of them can be looked through."""
+
+    __slots__ = ("numbers", "values")
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+        self.values: dict[int, T] = {}
+
+
+class SubnetMap(Generic[T]):
+    """A mapping from subnets to values that knows overlaps."""
+
+    def __init__(self) -> None:
+        self._levels: dict[tuple[int, int], _Level[T]] = {}
+
+    def __iter__(self) -> Iterator[tuple[Subnet, T]]:
+        for (version, prefix), level in self._levels.items():
+            for number in level.numbers:
+                yield Subnet(version, number, prefix), level.values[number]
+
+    def __len__(self) -> int:
+        return sum(len(level.values) for level in self._levels.values())
+
+    def get(self, subnet: Subnet) -> T | None:
+        level = self._levels.get((subnet.version, subnet.prefix))
+        return level.values.get(subnet.number) if level else None
+
+    def put(self, subnet: Subnet, value: T) -> None:
+        level = self._levels.setdefault((subnet.version, subnet.prefix), _Level())
+        if subnet.number not in level.values:
+            insort(level.numbers, subnet.number)
+        level.values[subnet.number] = value
+
+    def remove(self, subnet: Subnet) -> T | None:
+        level = self._levels.get((subnet.version, subnet.prefix))
+        if level is None or subnet.number not in level.values:
+            return None
+        del level.numbers[bisect_left(level.numbers, subnet.number)]
+        value = level.values.pop(subnet.number)
+        if not level.values:
+            del self._levels[subnet.version, subnet.prefix]
+        return value
+
+    def overlapping(self, subnet: Subnet) -> Iterator[tuple[Subnet, T]]:
+        """Yield what has an address in common with `subnet`, also what equals it."""
+        for (version, prefix), level in self._levels.items():
+            if version != subnet.version:
+                continue
+            if prefix <= subnet.prefix:
+                host = BITS[version] - prefix
+                number = subnet.number >> host << host
+                if number in level.values:
+                    yield Subnet(version, number, prefix), level.values[number]
+            else:
+                for number in level.numbers[bisect_left(level.numbers, subnet.number) : bisect_right(level.numbers, subnet.last)]:
+                    yield Subnet(version, number, prefix), level.values[number]
+
+    def within(self, subnet: Subnet) -> int:
+        """Count the subnets that lie in `subnet` whole."""
+        return sum(
+            bisect_right(level.numbers, subnet.last) - bisect_left(level.numbers, subnet.number)
+            for (version, prefix), level in self._levels.items()
+            if version == subnet.version and prefix >= subnet.prefix
+        )
 
 
 def holder_of(node: str) -> str:
@@ -26,13 +96,13 @@ EVERYWHERE = ""  # no annotation: what is held there is held in all pools
 class Space:
     """Claims, and what is held without one, seen as what is not free.
 
-    `_strange`: in which annotation, and by whom. What is about to be claimed is held EVERYWHERE; what is in conflict only within the pools
-    of its own annotation, and only itself: of a network that it would have whole, it holds nothing.
+    `_strange`: in which annotation, and by whom. A subnet that is about to be claimed is held EVERYWHERE; one in conflict only within the
+    pools of its own annotation, and only itself: it holds nothing of a network that it would have whole.
     """
 
-    def __init__(self, claims: Held[NodeSubnet]) -> None:
+    def __init__(self, claims: SubnetMap[NodeSubnet]) -> None:
         self._claims = claims
-        self._strange: defaultdict[str, Held[set[str]]] = defaultdict(Held)
+        self._strange: defaultdict[str, SubnetMap[set[str]]] = defaultdict(SubnetMap)
         self.overlaps: dict[str, list[str]] = {}  # pool: where it overlaps which other
         self.barred: dict[tuple[str, Block], str] = {}  # a pool's block that gives nothing, and why
         self._lowest: dict[tuple[str, Block], int] = {}  # by annotation and network: below it nothing is free
@@ -91,7 +161,7 @@ class Space:
     def rival(self, subnet: Subnet, node: str, *keys: str) -> str | None:
         """Return who else has an address of `subnet`, as far as that counts against `node`: who has a claim, or comes first.
 
-        Of conflicts, only those in the annotations `keys` count.
+        Only conflicts in the annotations `keys` count.
         """
         for _, claim in self._claims.overlapping(subnet):
             if claim.node != node:

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from kubenode.ipam.ranges import Subnet
-    from kubenode.pools.held import Held
     from kubenode.pools.records import Node, NodeSubnet, SubnetPool
+    from kubenode.pools.space import SubnetMap
 
 
 class Text(NamedTuple):
@@ -32,7 +32,7 @@ def read(text: str | None) -> Text:
         return Text(_legible(text), str(error))
 
 
-def adoptable(node: Node, text: Text, pools: Iterable[SubnetPool], claims: Held[NodeSubnet]) -> dict[Subnet, SubnetPool]:
+def adoptable(node: Node, text: Text, pools: Iterable[SubnetPool], claims: SubnetMap[NodeSubnet]) -> dict[Subnet, SubnetPool]:
     """Return what is to be taken over from an annotation, and the pool that it is of.
 
     The pool serves the node and would give it a subnet of that size, and the node has no other of that pool and family.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kubenode.ipam.ranges import Subnet
     from kubenode.pools.ledger import Ledger
     from kubenode.pools.records import Node, SubnetPool
-    from kubenode.pools.released import Now
+    from kubenode.pools.timing import Now
     from kubenode.pools.writes import Write
 
 

@@ -1,4 +1,7 @@
-"""PURE. Since when claims are released, by a clock that nobody sets: a stamp alone is the word of a clock that may have been wrong."""
+"""PURE. Facts that hold for a time: a claim is released, or the API server has just taken it from us.
+
+Spans are counted by a steady clock: a stamp alone is the word of a clock that may have been wrong.
+"""
 
 from __future__ import annotations
 
@@ -33,3 +36,24 @@ class Released:
 
     def forget(self, subnet: Subnet) -> None:
         self._seen.pop(subnet, None)
+
+
+GOOD_FOR = 10.0  # seconds; less than any `reclaimAfter` that makes sense
+MOST = 1000  # as many claims are not under way at once
+
+
+class Vouchers:
+    """The API server's word for claims, by subnet."""
+
+    def __init__(self) -> None:
+        self._since: dict[Subnet, float] = {}
+
+    def add(self, subnet: Subnet, now: float) -> None:
+        """Take note that the API server has just taken this claim."""
+        self._since.pop(subnet, None)
+        self._since[subnet] = now
+        if len(self._since) > MOST:
+            del self._since[next(iter(self._since))]  # the oldest; at worst it is asked for again
+
+    def cover(self, subnet: Subnet, now: float) -> bool:
+        return 0 <= now - self._since.get(subnet, -GOOD_FOR) < GOOD_FOR
