@@ -14,7 +14,7 @@ from kubenode.cni.errors import CNIError
 from kubenode.kube.asynctransport import AsyncTransport
 from kubenode.kube.client import JSON, METADATA, METADATA_LIST, PAGE, UNDECODABLE, ListMeta
 from kubenode.kube.refusal import RefusedError, garbled
-from kubenode.kube.sources import COMMANDS, SERVICE_ACCOUNT, connection
+from kubenode.kube.sources import COMMANDS, connection
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping
@@ -87,11 +87,10 @@ class Cluster:
         environ: Mapping[str, str],
         timeout: float,
         count: Callable[[str, str, str], None],
-        service_account: str = SERVICE_ACCOUNT,
         option: str = COMMANDS,
     ) -> None:
         # Not by an AsyncClient, which takes half as long again for what is not needed here: cookies, redirects, its own authentication.
-        self._transport = AsyncTransport(connection(kubeconfig, environ, service_account, option), environ, timeout)
+        self._transport = AsyncTransport(connection(kubeconfig, environ, option=option), environ, timeout)
         self._server = self._transport.server
         self._count = count
 
