@@ -1,9 +1,9 @@
 """Reservations on disk with an index that outlives the call: what an agent has of each network.
 
-The index is good while the directory is the same and has the modification time that was set here, under the lock, when it was last
-looked at. Set to the nanosecond, that time differs from any that the kernel gives for another's change, also for one in the same tick of
-its clock. A change that keeps it, by who restores a directory with its times, has another ctime. A file system that does not keep the time
-gets no index. Whether an address is free is for `DiskStore.reserve` to say.
+The index is good while the directory is the same and has the modification time that was set here, under the lock, when it was last looked
+at. Set to the nanosecond, that time differs from any that the kernel gives for another's change, also for one in the same tick of its
+clock. A change that keeps it, by who restores a directory with its times, has another ctime. A file system that does not keep the time gets
+no index. Whether an address is free is for `DiskStore.reserve` to say.
 """
 
 from __future__ import annotations

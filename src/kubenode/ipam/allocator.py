@@ -1,7 +1,7 @@
 """Giving and taking back addresses; `search` knows which is next.
 
-The caller holds the store's lock. An address is taken when its file can be made, and only then; what is known of other files can cost
-time but never give an address twice.
+The caller holds the store's lock. An address is taken when its file can be made, and only then; what is known of other files can cost time
+but never give an address twice.
 """
 
 from __future__ import annotations
