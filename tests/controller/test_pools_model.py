@@ -293,7 +293,7 @@ class Controllers(RuleBasedStateMachine):
                 self.check_served(view.ledger, name)
         assert self.views[0].ledger.conflicts == fresh.ledger.conflicts
         assert self.views[0].ledger.waiting == fresh.ledger.waiting
-        assert self.views[0].ledger.misplaced.items() >= {name: s for name, s in fresh.ledger.misplaced.items() if s}.items()
+        assert self.views[0].ledger.outside_pool.items() >= {name: s for name, s in fresh.ledger.outside_pool.items() if s}.items()
 
     def check_served(self, ledger: Ledger, name: str) -> None:
         node = self.cluster.nodes.get(name)

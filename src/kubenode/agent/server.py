@@ -27,8 +27,8 @@ from kubenode.plugins.table import PLUGINS
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from kubenode.agent.host import AgentHost
     from kubenode.agent.networks import Networks
-    from kubenode.agent.reach import AgentHost
     from kubenode.base.log import Log
 
     class HostMaker(Protocol):

@@ -137,7 +137,7 @@ class Turn:
         return None
 
     def _is_misplaced(self, claim: NodeSubnet) -> bool:
-        return claim.subnet in self._ledger.misplaced.get(claim.pool, ())
+        return claim.subnet in self._ledger.outside_pool.get(claim.pool, ())
 
     def _create(self, claim: NodeSubnet) -> None:
         self._ledger.enter(claim)
