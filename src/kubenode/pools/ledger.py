@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kubenode.pools.plan import NodePlan, plan_departed
 from kubenode.pools.records import RECLAIM_AFTER, NodeSubnet, object_name
 from kubenode.pools.space import EVERYWHERE, Space, SubnetMap, holder_of
 from kubenode.pools.texts import adoptable, read
-from kubenode.pools.timing import Released, Vouchers
-from kubenode.pools.turn import Turn, leave
+from kubenode.pools.timing import RecentWrites, Released
 
 BROKEN = "(a broken NodeSubnet)"  # the holder of what is blocked; comes before every Node
 
@@ -43,7 +43,7 @@ class Ledger:
         self.changed_pools: set[str] = set()
         self.blocked: dict[str, Subnet] = {}  # by the name that its NodeSubnet would have
         self.space = Space(self.claims)
-        self.vouchers = Vouchers()
+        self.recent_writes = RecentWrites()
         self.released = Released()
         self._of_node: dict[str, set[Subnet]] = {}
         self._unclaimed: dict[str, dict[tuple[Subnet, str], None]] = {}  # node: what it holds without a claim, and where
@@ -111,13 +111,13 @@ class Ledger:
         node, claims = self.nodes.get(name), self._claims_of(name)
         if node is None:
             self._remember(name, [], set())
-            return leave(self, claims, now)
+            return plan_departed(self, claims, now)
         keys = self._keys(claims)
-        turn = Turn(self, node, keys, now)
+        plan = NodePlan(self, node, keys, now)
         for key in keys:
-            turn.settle(key, self.by_key.get(key, []), [claim for claim in claims if claim.annotation == key])
-        self._remember(name, turn.conflicts, turn.waits_for)
-        return turn.outcome()
+            plan.plan_annotation(key, self.by_key.get(key, []), [claim for claim in claims if claim.annotation == key])
+        self._remember(name, plan.conflicts, plan.waits_for)
+        return plan.outcome()
 
     def enter(self, claim: NodeSubnet) -> None:
         """Enter a claim that is to be created."""
