@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from kubenode.base.log import ERROR, Log
 from kubenode.base.problem import Problem
 from kubenode.cni import netconf, request
+from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
 from kubenode.host import identity
 from kubenode.host.attachments import Attachments
 from kubenode.host.boot import Boot
@@ -112,7 +113,8 @@ class ReadOnlyHost:
         view = self._place.view()
         if view is None:
             path = os.path.join(self._place.run_dir, "node.json")
-            raise Problem(f"there is no Node view {path} yet", "the first pod's ADD makes it; kube-node doctor asks itself")
+            advice = "the first pod's ADD makes it; kube-node doctor asks itself"
+            raise CNIError(TRY_AGAIN_LATER, f"there is no Node view {path} yet", advice)
         return choose(node.parse(view.manifest, os.path.join(self._place.run_dir, "node.json")))
 
 
