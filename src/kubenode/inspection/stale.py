@@ -45,7 +45,7 @@ def find(place: Place, network: Network, records: Records, sandboxes: frozenset[
 
     A runtime knows its pods and no other's containers (podman, Docker, nerdctl): what has no record of a pod is doubtful. Raises OSError.
     """
-    dead = {entry.address for entry in network.store.dead()}
+    dead = {entry.address for entry in network.store.from_earlier_boot()}
     now = time.time()
     for held in network.store.held():
         if held.attachment is None:
@@ -88,7 +88,7 @@ def release(place: Place, stale: list[Stale]) -> tuple[list[Stale], list[OSError
                 attachments.remove(one.held.attachment)
         if not failures and any(one.earlier_boot for one in mine):
             with store.lock():
-                allocator.release_dead(store)  # nothing is left of an earlier boot: note that it is over
+                allocator.release_from_earlier_boot(store)  # nothing is left of an earlier boot: note that it is over
     return released, failures
 
 
