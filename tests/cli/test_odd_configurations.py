@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from healthy import SCRIPTS
 
 from kubenode.cli.main import kube_node
-from kubenode.cni.errors import CNIError
+from kubenode.base.problem import Problem
 
 if TYPE_CHECKING:
     from node import SeededNode
@@ -87,9 +87,9 @@ def answers(runner: CliRunner, arguments: list[str], content: bytes) -> None:
     """Run a command, which must end with an exit code or an error that is told."""
     result = runner.invoke(kube_node, arguments, standalone_mode=False)
     failure = result.exception
-    told = failure is None or isinstance(failure, (CNIError, click.ClickException, SystemExit))
+    told = failure is None or isinstance(failure, (Problem, click.ClickException, SystemExit))
     assert told, f"{arguments} with {content[:300]!r}: {failure!r}"
-    if isinstance(failure, CNIError):
+    if isinstance(failure, Problem):
         assert failure.msg
         assert failure.details
 
