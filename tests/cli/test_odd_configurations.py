@@ -13,8 +13,8 @@ import pytest
 from click.testing import CliRunner
 from healthy import SCRIPTS
 
-from kubenode.cli.main import kube_node
 from kubenode.base.problem import Problem
+from kubenode.cli.main import kube_node
 
 if TYPE_CHECKING:
     from node import SeededNode
