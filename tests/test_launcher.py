@@ -91,6 +91,26 @@ def test_a_lock_that_is_never_given_back(net: Network) -> None:
     assert net.add() == ["10.0.0.3"]
 
 
+def test_a_del_that_is_slow_after_a_delegate_that_hangs(net: Network, tmp_path: Path) -> None:
+    """The delegate's DEL is given up when its time is over; what we release ourselves then takes as long as the disk needs."""
+    net.add("slow")
+    delegate = tmp_path / "host-local"
+    delegate.write_text("#!/bin/sh\nexec sleep 60\n")
+    delegate.chmod(0o755)
+    program = (
+        "import time\nfrom kubenode import launcher\nfrom kubenode.plugins import host_local\n"
+        "launcher.DEADLINE, release = 0.5, host_local.release\n"
+        "host_local.release = lambda places: (time.sleep(2.5), release(places))\n"
+        "launcher.kube_node()\n"
+    )
+    stdin = json.dumps({**net.netconf, "ipam": {**net.ipam, "delegate": "host-local"}})
+    environ = environment("DEL", container_id="slow") | {"CNI_PATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program], input=stdin, env=environ, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, ""), done.stdout
+    assert "releasing without it" in done.stderr
+    assert net.reserved() == []
+
+
 def run(binaries: Path, *arguments: str) -> Answer:
     command = [str(binaries / f"{arguments[0]}.standalone"), *arguments[1:]]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 DEADLINE = 12.0  # seconds for what an API server and delegates do in a call
 LOCK_PATIENCE = {"ADD": 60.0, "DEL": 0.0}  # seconds for a network's lock, which do not count to those; 0: as long as the runtime waits
-LAST_WORDS = 1.5  # seconds more for what follows, such as the DEL after a delegate's failed ADD
+LAST_WORDS = 1.5  # seconds more for what follows, such as the DEL after a delegate's failed ADD; a DEL has as long as the runtime waits
 STDIN_LIMIT = 4 << 20  # bytes
 
 
@@ -79,7 +79,7 @@ def _run(
     try:
         signal(SIGALRM, _end)
         if name != "host-local":  # the reference has no deadline, and there is nothing but the lock to wait for
-            setitimer(ITIMER_REAL, DEADLINE, LAST_WORDS)
+            setitimer(ITIMER_REAL, DEADLINE, 0.0 if environ.get("CNI_COMMAND") == "DEL" else LAST_WORDS)
         exit_code, stdout = skel.run(commands, environ, _stdin(), log, Standalone(environ, _wait_for), wording)
         setitimer(ITIMER_REAL, 0)
     except CNIError as error:  # of stdin; or the deadline again, while something was being answered
