@@ -61,7 +61,6 @@ UP = {
     "map-pool": Shot("map pool/net2 --kubeconfig=/etc/kubernetes/admin.conf"),
     "pools-name": Shot("pools net2 --kubeconfig=/etc/kubernetes/admin.conf"),
     "try-add": Shot("try-add k8snet"),
-    "try-add-pod": Shot("try-add net1 --pod"),
     "gc": Shot("gc --dry-run"),
     "release": Shot("release 172.20.2.5", 1, "[y/N]", ("n", "Enter")),
     "version": Shot("version"),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 from agentprocess import AgentProcess
+from callplugin import environment
 from healthy import SCRIPTS, Doctor, follow, steps
 from rebooting import EARLIER, note, reboot
 from wanting import want
@@ -562,10 +563,14 @@ def test_a_networks_own_bridge(doctor: Doctor, cni_bin: Path) -> None:
     """What the network itself has made on the host is in nobody's way: its bridge, with the gateway's address and the route to it."""
     no_net(doctor)
     shutil.copy(cni_bin / "bridge", doctor.node.bin / "bridge")
-    doctor.node.configure(doctor.conf, isGateway=True)
-    arguments = ("try-add", "k8snet", "--pod", f"--bin-dir={doctor.node.bin}")
-    answer = doctor.node.run_command(*arguments, env=doctor.env, wrap=doctor.wrap)
-    assert answer.code == 0, answer.stdout + answer.stderr
+    conf = json.dumps({**doctor.conf, "isGateway": True})
+    doctor.node.configure(json.loads(conf))
+    pod = f"kn-doctor-{os.getpid()}-pod"
+    subprocess.run(["ip", "netns", "add", pod], check=True)
+    doctor.stack.callback(subprocess.run, ["ip", "netns", "del", pod], check=True)
+    for command in ("ADD", "DEL"):
+        environ = environment(command, container_id=pod, netns=f"/var/run/netns/{pod}", path=[doctor.node.bin])
+        subprocess.run([*doctor.wrap, doctor.node.bin / "bridge"], input=conf, env=environ, text=True, check=True)
     assert "10.1.0.1" in subprocess.run([*doctor.wrap, "ip", "addr"], capture_output=True, text=True, check=True).stdout
     assert doctor.findings() == (0, [])
 
