@@ -11,9 +11,15 @@ if TYPE_CHECKING:
 
     def remembered(function: F) -> F: ...
 else:
-    from _functools import _lru_cache_wrapper  # what `lru_cache` wraps a function in
-
     MOST = 1024
+
+    try:
+        from _functools import _lru_cache_wrapper  # what `lru_cache` wraps a function in
+    except ImportError:
+        from functools import lru_cache
+
+        def _lru_cache_wrapper(function, most, _typed, _info):
+            return lru_cache(most)(function)
 
     def remembered(function):
         """Let a pure function with hashable arguments remember its last results. What it raises is not remembered."""

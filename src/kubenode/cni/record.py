@@ -9,7 +9,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NamedTuple as NamedTuple  # noqa: PLC0414 -- mypy takes it for ours to export
 else:
-    from _collections import _tuplegetter  # what `collections.namedtuple` gives its fields
+    try:
+        from _collections import _tuplegetter  # what `collections.namedtuple` gives its fields
+    except ImportError:
+        from operator import itemgetter
+
+        def _tuplegetter(index, doc):
+            return property(itemgetter(index), doc=doc)
 
     class NamedTuple(tuple):
         """A tuple whose items have the names that the class body annotates, with the defaults that it assigns."""

@@ -6,7 +6,10 @@ known of other files can cost time but never give an address twice.
 
 from __future__ import annotations
 
-from _bisect import bisect_left, bisect_right
+try:
+    from _bisect import bisect_left, bisect_right
+except ImportError:
+    from bisect import bisect_left, bisect_right
 
 from kubenode.cni.errors import REQUESTED_ADDRESS, CNIError
 from kubenode.cni.record import NamedTuple

@@ -5,7 +5,10 @@ The store that reads the disk for each call makes one each time; the agent keeps
 
 from __future__ import annotations
 
-from _bisect import bisect_left, insort_right
+try:
+    from _bisect import bisect_left, insort_right
+except ImportError:
+    from bisect import bisect_left, insort_right
 
 from kubenode.ipam.address import address_of
 from kubenode.ipam.store import Attachment, Reservation
