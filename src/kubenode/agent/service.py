@@ -82,7 +82,7 @@ class Agent:
         self._metrics = Metrics()
         self._own = ownnode.OwnNode(NodeView(self._run_dir, node.decode, f"kube-node agent {VERSION}", log), log)
         self._stores = Stores(self._root, Boot(self._run_dir, self._machine_id))
-        self._permitted = Permitted(self._root, environ)
+        self._permitted = Permitted(self._root, environ, unread=("kubeconfig",))
         self._workers = Workers()
         self._networks = Networks()
         self._configuration = Configuration(self._root.path(options.config_dir), log)

@@ -9,10 +9,8 @@ if TYPE_CHECKING:
 
     F = TypeVar("F", bound=Callable[..., object])
 
-    def remembered(function: F) -> F: ...
+    def remembered(function: F, most: int = ...) -> F: ...
 else:
-    MOST = 1024
-
     try:
         from _functools import _lru_cache_wrapper  # what `lru_cache` wraps a function in
     except ImportError:
@@ -21,6 +19,6 @@ else:
         def _lru_cache_wrapper(function, most, _typed, _info):
             return lru_cache(most)(function)
 
-    def remembered(function):
-        """Let a pure function with hashable arguments remember its last results. What it raises is not remembered."""
-        return _lru_cache_wrapper(function, MOST, False, tuple)  # noqa: FBT003 -- its own signature
+    def remembered(function, most=1024):
+        """Let a pure function with hashable arguments remember its last `most` results. What it raises is not remembered."""
+        return _lru_cache_wrapper(function, most, False, tuple)  # noqa: FBT003 -- its own signature

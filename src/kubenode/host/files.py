@@ -6,6 +6,8 @@ import errno
 import os
 import stat
 
+from kubenode.cni.memo import remembered
+
 PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.")
 LONGEST_NAME = 200  # characters, so that there is room for what is put around it
 TEMPORARY = ".tmp"  # how a name ends under which nothing is to be read yet
@@ -69,6 +71,7 @@ def read_exactly(path: str, limit: int) -> bytes:
     return content
 
 
+@remembered
 def name_of(text: str) -> str:
     """Return a file name for any text, another for each."""
     name = "".join(chr(byte) if byte in PLAIN else f"%{byte:02X}" for byte in text.encode(errors="surrogateescape"))
