@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from datetime import UTC, datetime
 from http import HTTPStatus
 from random import SystemRandom
@@ -68,19 +67,19 @@ class Leader:
 
     async def _keep(self, task: asyncio.Task[None]) -> None:
         """Renew as long as that succeeds."""
-        renewed = time.monotonic()
-        while time.monotonic() - renewed < self._terms.deadline:
+        renewed = _clock()
+        while _clock() - renewed < self._terms.deadline:
             await asyncio.wait([task], timeout=self._terms.retry)
             if task.done():
                 task.result()
                 raise AssertionError("leading never ends by itself")
             try:
-                async with asyncio.timeout(max(0.1, renewed + self._terms.deadline - time.monotonic())):
+                async with asyncio.timeout(max(0.1, renewed + self._terms.deadline - _clock())):
                     held = await self._held()
             except TimeoutError:
                 return
             if held:
-                renewed = time.monotonic()
+                renewed = _clock()
             elif self.failure is None:
                 return  # somebody else has it
 
@@ -124,7 +123,7 @@ class Leader:
         if spec.get("holderIdentity") == self._identity:
             await self._write(self._lease, self._spec(spec))
             return True
-        version, now = self._lease["metadata"]["resourceVersion"], time.monotonic()
+        version, now = self._lease["metadata"]["resourceVersion"], _clock()
         if version != self._seen[0]:
             self._seen = (version, now)
         # Clocks of two machines need not agree: what counts is how long we have not seen it renewed.
@@ -150,3 +149,8 @@ class Leader:
 
 def _now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _clock() -> float:
+    """Return seconds by the event loop's clock, by which is also slept."""
+    return asyncio.get_running_loop().time()
