@@ -19,6 +19,8 @@ from kubenode.host.boot import BOOT_ID
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+pytestmark = pytest.mark.slow
+
 MOUNTS = ("/var/lib/cni", "/run", "/etc", "/var/log")
 
 
@@ -163,7 +165,6 @@ def test_a_run_directory_that_is_not_mounted(container: Container, mounts: tuple
     assert f"{missing} of the host is not mounted" in agent.log()
 
 
-@pytest.mark.slow
 def test_reboot_under_a_root(container: Container) -> None:
     """What an earlier boot has left is released on the host; which machine that is, a container has from the Node."""
     directory = container.node / "var/lib/cni/networks/net"

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
     from prometheus_client import Metric
 
+pytestmark = pytest.mark.slow
+
 LABELS = {"plugin", "command", "code", "verb", "result", "reason", "network", "version", "le", "family", "data_dir"}
 ERROR = b'{"cniVersion": "1.0.0", "code": 110, "msg": "full"}'
 
@@ -234,7 +236,6 @@ def is_ready(agent: AgentProcess) -> bool:
         return False
 
 
-@pytest.mark.slow
 def test_a_port_that_is_taken(tmp_path: Path, run_dir: Path, built: Path) -> None:
     """A port that somebody has is a line in the log, and `status` tells of it; pods get addresses all the same, and a kubelet's probes,
     which ask over the socket, find the agent well; the pages are there once the port is free.

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from node import SeededNode
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def pods(seeded: SeededNode) -> dict[str, Any]:
@@ -194,7 +196,6 @@ def test_runtime_that_does_not_say(seeded: SeededNode, pods: dict[str, Any], tmp
     assert len(held(seeded)) == 3
 
 
-@pytest.mark.slow
 def test_before_a_reboot_and_torn(seeded: SeededNode, pods: dict[str, Any]) -> None:
     """Torn files go, and what is of before the last reboot; then the boot is noted anew."""
     del pods

@@ -17,6 +17,8 @@ from kubenode.ipam.store import Attachment
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def host(tmp_path: Path) -> Path:

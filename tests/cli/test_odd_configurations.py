@@ -19,6 +19,8 @@ from kubenode.cni.errors import CNIError
 if TYPE_CHECKING:
     from node import SeededNode
 
+pytestmark = pytest.mark.slow
+
 VALUES: list[Any] = [
     None, True, 5, 1.5, -1, 2**70, "", " ", "a\0b", "\ud800", "../../x", "/", "ä", "x" * 5000, [], {}, ["x"], [None], {"a": 1}, [[[]]],
     [[{"subnet": "10.0.0.0/33"}]], {"type": []}, "\x1b[31m", "[bold]", ["\ud800"], [{"dst": 5}], "10.1.0.0/24", {"": ""},
@@ -94,7 +96,6 @@ def answers(runner: CliRunner, arguments: list[str], content: bytes) -> None:
         assert failure.details
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS.keys())
 def test_no_traceback(seeded: SeededNode, runner: CliRunner, command: list[str]) -> None:
     """Over ninety odd configurations, in the runtime's directory by each suffix and by --config: each command answers."""
@@ -116,7 +117,6 @@ def test_no_traceback(seeded: SeededNode, runner: CliRunner, command: list[str])
         path.unlink()
 
 
-@pytest.mark.slow
 def test_install(seeded: SeededNode, runner: CliRunner) -> None:
     """The same of install, which refuses what the runtime would, and of uninstall."""
     for content in configurations(seeded):

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from node import SeededNode
 
+pytestmark = pytest.mark.slow
+
 
 def seen(node: SeededNode, *arguments: str) -> dict[str, Any]:
     answer = node.run_command("status", "--json", *arguments)
@@ -254,7 +256,6 @@ def test_watch(seeded: SeededNode) -> None:
     assert pods == ["web/shop"]
 
 
-@pytest.mark.slow
 def test_many(seeded: SeededNode) -> None:
     """With 60,000 reservations all of them are counted, the newest alone are read, each once, and no lock is waited for."""
     seeded.view(["10.1.0.0/16"])

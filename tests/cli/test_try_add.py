@@ -12,6 +12,8 @@ import pytest
 if TYPE_CHECKING:
     from node import SeededNode
 
+pytestmark = pytest.mark.slow
+
 SCRIPTS = Path(sys.executable).parent
 
 

@@ -173,7 +173,7 @@ def test_a_holder_that_is_gone() -> None:
 
 
 @pytest.mark.parametrize("silent", [False, True])
-def test_an_api_server_that_is_gone(silent: bool) -> None:  # noqa: FBT001 -- of pytest
+def test_an_api_server_that_is_gone(*, silent: bool) -> None:
     """A holder that cannot renew stops before another may take the Lease, says why once, and leads again when it can."""
 
     async def scene() -> None:
