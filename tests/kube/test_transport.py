@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import httpx2
 import pytest
@@ -43,7 +43,7 @@ class Asking:
         self.wire = Wire(*answers)
         connection = Connection("the kubeconfig", Cluster("https://10.96.0.1", insecure=True), user or User(token_file=str(self.file)))
         self._transport = transport.Transport(connection, {}, TIMEOUT)
-        self._transport._wire = self.wire
+        self._transport._wire = cast("httpx2.HTTPTransport", self.wire)
 
     def status(self) -> int:
         """Ask for a Node. Raises CNIError."""
