@@ -22,7 +22,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from kubenode.kube.annotation import parse
+from kubenode.nodes.annotation import parse
 
 ROOT = Path(__file__).resolve().parent.parent
 PASS = "python3 -IS -c pass"

@@ -17,16 +17,16 @@ from kubenode.agent.housekeeping import Housekeeping
 from kubenode.agent.networks import Key, Networks, key_of
 from kubenode.agent.ownnode import OwnNode
 from kubenode.agent.reach import LookingHost, Stores
-from kubenode.agent.workers import Round, Workers
+from kubenode.base.log import INFO, Log
+from kubenode.base.workers import Round, Workers
 from kubenode.host.attachments import Attachments
 from kubenode.host.datadir import DEFAULT_DATA_DIR, DiskStore
-from kubenode.host.log import INFO, Log
 from kubenode.host.nodeview import NodeView
 from kubenode.host.permitted import Permitted
 from kubenode.host.root import HostRoot
 from kubenode.ipam.address import Address
 from kubenode.ipam.store import Attachment
-from kubenode.kube import node
+from kubenode.nodes import node
 
 if TYPE_CHECKING:
     from pathlib import Path

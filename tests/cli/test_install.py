@@ -18,8 +18,8 @@ import pytest
 from wanting import want
 
 from kubenode.cli.install import command, uninstall
-from kubenode.host import held
 from kubenode.host.attachments import Attachments
+from kubenode.installer import held
 from kubenode.ipam.store import Attachment
 from kubenode.kube import credentials, sources
 

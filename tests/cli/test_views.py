@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 from seen import Seen, address
 
-from kubenode.cli import mapview, statusview, whoseview
+from kubenode.cli import mapview, statusview
 from kubenode.cli.map_ import Drawn
 from kubenode.cni.errors import CONFIG_FILE, CNIError
 from kubenode.host.nodeview import View
@@ -20,7 +20,7 @@ from kubenode.inspection.holders import Wanted, holder_of, holders
 from kubenode.inspection.mapping import Kind, draw
 from kubenode.inspection.report import NetworkReport, NodeSeen, Other, Report, Whose
 from kubenode.ipam.store import Attachment
-from kubenode.kube import node
+from kubenode.nodes import node
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -145,7 +145,7 @@ def whose(seen: Seen, text: str) -> Whose:
 def test_whose(seen: Seen, capsys: pytest.CaptureFixture[str]) -> None:
     """An address has its pod, container, times and what else the container has."""
     seen.hold("c1", "10.0.0.2", since=0, podName="shop", podNamespace="web", netns="/run/netns/x", podUID="u")
-    whoseview.show(whose(seen, "10.0.0.2"))
+    statusview.show_whose(whose(seen, "10.0.0.2"))
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     directory = seen.network().store.directory
     assert " ".join(lines[:7]) == (
@@ -167,7 +167,7 @@ def test_whose(seen: Seen, capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_of_nobody(tmp_path: Path, text: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     """For an address that nobody holds it says why."""
-    whoseview.show(whose(Seen(tmp_path, "10.0.0.0/28", exclude=("10.0.0.12/30",)), text))
+    statusview.show_whose(whose(Seen(tmp_path, "10.0.0.0/28", exclude=("10.0.0.12/30",)), text))
     shown = capsys.readouterr().out
     assert f"{text} is held by nobody" in shown
     assert said in shown

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import giventime
 import pytest
 
+from kubenode.base.log import Log
 from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
 from kubenode.controller.leader import TERMS, Leader
 from kubenode.kube.refusal import RefusedError
@@ -66,27 +68,25 @@ def refused(status: HTTPStatus) -> RefusedError:
     return RefusedError(TRY_AGAIN_LATER, f"answered {status}", "", status, {})
 
 
-class Log:
+class Lines:
     """The messages that were logged."""
 
     dropped = 0
 
     def __init__(self) -> None:
-        self.lines: list[str] = []
+        self.said: list[str] = []
 
-    def error(self, message: str, **_fields: Any) -> None:
-        self.lines.append(message)
-
-    warning = info = debug = error
+    def write(self, _path: str, text: bytes) -> None:
+        self.said.append(json.loads(text)["msg"])
 
 
 class Controller:
     """A candidate, and the times at which its work began and ended."""
 
     def __init__(self, leases: Leases, name: str) -> None:
-        self.log = Log()
+        self.lines = Lines()
         self.spans: list[list[float]] = []
-        self.leader = Leader(cast("Cluster", leases), "kube-system", "kube-node", name, self._lead, self.log)
+        self.leader = Leader(cast("Cluster", leases), "kube-system", "kube-node", name, self._lead, Log("controller", sink=self.lines))
         self._task = asyncio.create_task(self.leader.run())
 
     async def _lead(self) -> None:
@@ -191,7 +191,7 @@ def test_an_api_server_that_is_gone(*, silent: bool) -> None:
         if not silent:
             assert one.leader.failure is leases.failure
             await asyncio.sleep(60)
-            assert one.log.lines.count("the Lease cannot be had") == 1
+            assert one.lines.said.count("the Lease cannot be had") == 1
             leases.failure = None
             await until(lambda: one.leader.leads)
             assert (len(one.spans), one.leader.failure) == (2, None)
@@ -240,7 +240,7 @@ def test_a_fault_of_the_work() -> None:
         async def lead() -> None:
             raise ZeroDivisionError
 
-        leader = Leader(cast("Cluster", Leases()), "kube-system", "kube-node", "one", lead, Log())
+        leader = Leader(cast("Cluster", Leases()), "kube-system", "kube-node", "one", lead, Log("controller"))
         with pytest.raises(ZeroDivisionError):
             await leader.run()
         assert not leader.leads

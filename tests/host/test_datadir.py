@@ -14,7 +14,7 @@ import pytest
 from patience import PATIENCE, eventually
 from rebooting import EARLIER, NextBoot, note
 
-from kubenode.host import files
+from kubenode.base import files
 from kubenode.host.attachments import Attachments
 from kubenode.host.boot import BOOT_ID, Boot
 from kubenode.host.datadir import DiskStore

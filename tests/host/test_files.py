@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kubenode.host import files
+from kubenode.base import files
 from kubenode.host.attachments import Attachments
 from kubenode.host.datadir import DiskStore
 from kubenode.ipam.address import Address

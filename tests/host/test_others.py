@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from kubenode.base.log import Log
 from kubenode.cni.errors import CNIError
 from kubenode.host import delegate, identity
 from kubenode.host.attachments import Attachments
-from kubenode.host.log import Log
 from kubenode.ipam.store import Attachment
 
 if TYPE_CHECKING:

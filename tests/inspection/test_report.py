@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 from seen import Seen, address
 
-from kubenode.cni.errors import CNIError
+from kubenode.base.problem import Problem
 from kubenode.inspection.agentprobe import Agent
 from kubenode.inspection.holders import Wanted, holder_of, holders
 from kubenode.inspection.report import NetworkReport, NodeSeen, Other, Report, Whose, require_known
@@ -52,9 +52,9 @@ def test_networks_by_name(tmp_path: Path) -> None:
     networks = [Seen(tmp_path, "10.0.0.0/24", name=name).network() for name in ("one", "two")]
     assert require_known(networks, ()) == networks
     assert [one.name for one in require_known(networks, ("two",))] == ["two"]
-    with pytest.raises(CNIError, match=r"no network three, four on this node.*known are one, two"):
+    with pytest.raises(Problem, match=r"no network three, four on this node.*known are one, two"):
         require_known(networks, ("one", "three", "four"))
-    with pytest.raises(CNIError, match="known are none"):
+    with pytest.raises(Problem, match="known are none"):
         require_known([], ("one",))
 
 

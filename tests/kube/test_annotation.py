@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubenode.kube.annotation import AnnotationTextError, parse
+from kubenode.nodes.annotation import AnnotationTextError, parse
 
 KEYS = st.from_regex(r"[A-Za-z_][A-Za-z0-9_-]{0,8}", fullmatch=True) | st.text()
 VALUES = st.recursive(

@@ -7,8 +7,8 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
+from kubenode.base import files
 from kubenode.cni.errors import AGENT_RUNS, IO_FAILURE, CNIError
-from kubenode.host import files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from kubenode.agent.networks import Networks
     from kubenode.agent.reach import Stores
     from kubenode.agent.reclaim import Reclaimer
-    from kubenode.agent.workers import Round
-    from kubenode.host.log import Log
+    from kubenode.base.log import Log
+    from kubenode.base.workers import Round
 
 EVERY = 60.0  # seconds
 

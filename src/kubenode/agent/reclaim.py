@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from kubenode.agent.inquiry import Pods
     from kubenode.agent.reach import Stores
-    from kubenode.agent.workers import Round
-    from kubenode.host.log import Log
+    from kubenode.base.log import Log
+    from kubenode.base.workers import Round
     from kubenode.host.root import HostRoot
     from kubenode.ipam.store import Attachment
 

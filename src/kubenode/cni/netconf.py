@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from kubenode.base.jsontext import JSONTextError, loads
+from kubenode.base.record import NamedTuple, remembered
 from kubenode.cni import keys, versions
 from kubenode.cni.errors import INVALID_NETWORK_CONFIG, UNDECODABLE, CNIError
-from kubenode.cni.jsontext import JSONTextError, loads
-from kubenode.cni.memo import remembered
-from kubenode.cni.record import NamedTuple
 from kubenode.cni.request import has_control, is_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from kubenode.cni.jsontext import JSON
+    from kubenode.base.jsontext import JSON
 
 
 USUAL = 16 << 10  # bytes of a configuration that is worth remembering

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 
-from kubenode.cni.jsontext import JSONTextError, dumps, loads
+from kubenode.base import files
+from kubenode.base.jsontext import JSONTextError, dumps, loads
 from kubenode.cni.netconf import invalid
-from kubenode.host import files
 from kubenode.ipam.store import Attachment
 
 TYPE_CHECKING = False

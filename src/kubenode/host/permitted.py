@@ -9,15 +9,15 @@ from __future__ import annotations
 import os
 import stat
 
+from kubenode.base import files
+from kubenode.base.jsontext import JSONTextError, dumps, loads
 from kubenode.cni.errors import CONFIG_FILE, NOT_ALLOWED, CNIError
-from kubenode.cni.jsontext import JSONTextError, dumps, loads
-from kubenode.host import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from kubenode.cni.jsontext import JSON
+    from kubenode.base.jsontext import JSON
     from kubenode.host.root import HostRoot
 
     Allowed = Mapping[str, tuple[str, ...]]

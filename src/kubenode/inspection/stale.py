@@ -70,7 +70,7 @@ def find(place: Place, network: Network, records: Records, sandboxes: frozenset[
 
 
 def release(place: Place, stale: list[Stale]) -> tuple[list[Stale], list[OSError]]:
-    """Release those that are still held by whom they were held by; return them, and what could not be done. Raises CNIError, OSError."""
+    """Release those that are still held by whom they were held by; return them, and what could not be done. Raises Problem, OSError."""
     released: list[Stale] = []
     failures: list[OSError] = []
     for network in {id(one.network): one.network for one in stale}.values():
@@ -104,5 +104,5 @@ def _release(store: DiskStore, stale: list[Stale], failures: list[OSError]) -> l
 
 
 def writable(place: Place, network: Network) -> DiskStore:
-    """Return a network's store to change. Raises CNIError where its directory is not the host's."""
+    """Return a network's store to change. Raises Problem where its directory is not the host's."""
     return DiskStore(place.root.seen(network.data_dir, "dataDir"), network.name, place.boot)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from kubenode.host.datadir import DEFAULT_DATA_DIR
-from kubenode.plugins.host_local import owner
+from kubenode.plugins.embedded import owner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
     from typing import Any
 
-    from kubenode.cni.jsontext import JSON
+    from kubenode.base.jsontext import JSON
     from kubenode.host.attachments import Attachments
     from kubenode.ipam.store import Attachment
     from kubenode.plugins.skel import Call

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from kubenode.base.record import NamedTuple
 from kubenode.cni.errors import CNIError
-from kubenode.cni.record import NamedTuple
 from kubenode.ipam import families
-from kubenode.kube import node
+from kubenode.nodes import node
 from kubenode.plugins import delegation, options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from kubenode.cni.jsontext import JSON
+    from kubenode.base.jsontext import JSON
     from kubenode.ipam.ranges import Subnet
-    from kubenode.kube.node import Node
+    from kubenode.nodes.node import Node
     from kubenode.plugins.skel import Call, Host
 
 

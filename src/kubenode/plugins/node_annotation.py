@@ -5,19 +5,19 @@ The annotation and the configuration file are data; nothing of them is ever eval
 
 from __future__ import annotations
 
+from kubenode.base import files
+from kubenode.base.jsontext import JSONTextError, loads
+from kubenode.base.record import NamedTuple
 from kubenode.cni.errors import ANNOTATION_INVALID, CONFIG_FILE, INVALID_NETWORK_CONFIG, CNIError
-from kubenode.cni.jsontext import JSONTextError, loads
-from kubenode.cni.record import NamedTuple
-from kubenode.host import files
-from kubenode.kube import annotation, node
+from kubenode.nodes import annotation, node
 from kubenode.plugins import delegation, options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from kubenode.cni.jsontext import JSON
-    from kubenode.kube.node import Node
+    from kubenode.base.jsontext import JSON
+    from kubenode.nodes.node import Node
     from kubenode.plugins.skel import Call, Host
 
 CONFIG_PATH = "/etc/cni/node-annotation.conf"

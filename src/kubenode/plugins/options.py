@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from kubenode.base.log import STREAMS
+from kubenode.base.record import NamedTuple
 from kubenode.cni.errors import CNIError
 from kubenode.cni.netconf import invalid, is_path, json_type
-from kubenode.cni.record import NamedTuple
-from kubenode.host.log import STREAMS
 from kubenode.ipam import config
-from kubenode.plugins.nodes import REFRESH_AFTER, NodeOptions
+from kubenode.plugins.standalone import REFRESH_AFTER, NodeOptions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from kubenode.cni.jsontext import JSON
+    from kubenode.base.jsontext import JSON
     from kubenode.plugins.skel import Call, Host
 
 

@@ -7,12 +7,13 @@ import time
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from kubenode.host import boot, files
+from kubenode.base import files
+from kubenode.host import boot
 from kubenode.host.cniconfig import DEFAULT_CONFIG_DIR
 from kubenode.host.datadir import ABANDONED
 from kubenode.inspection.doctor.finding import Finding, failure, ok, skipped, warning
 from kubenode.inspection.records import pod_of
-from kubenode.plugins.nodes import run_dir
+from kubenode.plugins.standalone import run_dir
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
