@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from kubenode.host.attachments import Record
 from kubenode.host.readonly import ReadOnlyStore
 from kubenode.inspection.named import Configured
 from kubenode.inspection.networks import Network
@@ -23,11 +24,11 @@ class Records:
     """`inspection.records.Records` of what is given: by network and attachment, and those whose network namespace is gone."""
 
     def __init__(self) -> None:
-        self.all: dict[tuple[str, Attachment], dict[str, Any]] = {}
+        self.all: dict[tuple[str, Attachment], Record] = {}
         self.without_namespace: set[tuple[str, Attachment]] = set()
 
-    def of(self, network: str, attachment: Attachment) -> dict[str, Any]:
-        return self.all.get((network, attachment), {})
+    def of(self, network: str, attachment: Attachment) -> Record:
+        return self.all.get((network, attachment), Record())
 
     def is_suspect(self, network: str, attachment: Attachment | None) -> bool:
         return (network, attachment) in self.without_namespace
@@ -54,7 +55,7 @@ class Seen:
             os.utime(path, (since, since))
         attachment = Attachment(container, ifname)
         if record:
-            self.records.all[self.name, attachment] = record
+            self.records.all[self.name, attachment] = Record(**record)
         if gone:
             self.records.without_namespace.add((self.name, attachment))
 

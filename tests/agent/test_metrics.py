@@ -253,7 +253,7 @@ def test_a_port_that_is_taken(tmp_path: Path, run_dir: Path, built: Path) -> Non
         assert "--listen" in told["details"]
         for question in ("healthz", "readyz"):
             assert subprocess.run([built / "kube-node", question], env=probe, check=False, capture_output=True, text=True).returncode == 0
-        status = json.loads(subprocess.run([KUBE_NODE, "status", "--json"], check=True, capture_output=True).stdout)["agent"]
+        status = json.loads(subprocess.run([KUBE_NODE, "status", "-o", "json"], check=True, capture_output=True).stdout)["agent"]
         assert (status["up"], status["problems"]) == (True, [told["msg"]])
         assert f"! {told['msg']}" in subprocess.run([KUBE_NODE, "status"], check=True, capture_output=True, text=True).stdout
     eventually(lambda: agent.get("/healthz") == (200, "ok\n"), "it does not try again")

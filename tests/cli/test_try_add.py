@@ -26,7 +26,7 @@ def test_steps(seeded: SeededNode) -> None:
     conf = seeded.conf()
     seeded.configure(conf)
     seeded.add(conf, "c1", "web/shop")
-    answer = seeded.run_command("try-add", "k8snet", f"--bin-dir={SCRIPTS}", "--json")
+    answer = seeded.run_command("try-add", "k8snet", f"--bin-dir={SCRIPTS}", "-o", "json")
     assert answer.code == 0, answer.stdout + answer.stderr
     steps = answer.json["steps"]
     assert names(steps) == ["look at the network", "STATUS", "ADD", "CHECK", "DEL", "look for what is left"]
@@ -54,6 +54,6 @@ def test_failure(seeded: SeededNode) -> None:
 def test_old_versions(seeded: SeededNode, version: str) -> None:
     """In a version without CHECK and STATUS these are left out."""
     seeded.configure({**seeded.conf(), "cniVersion": version})
-    steps = seeded.run_command("try-add", "k8snet", f"--bin-dir={SCRIPTS}", "--json").json["steps"]
+    steps = seeded.run_command("try-add", "k8snet", f"--bin-dir={SCRIPTS}", "-o", "json").json["steps"]
     assert names(steps) == ["look at the network", "ADD", "DEL", "look for what is left"]
     assert steps[1]["told"] == "10.1.0.2/24, fd01::2/64"

@@ -54,7 +54,7 @@ def seen(tmp_path: Path) -> Seen:
 def test_a_network(seen: Seen) -> None:
     """A network has its source, a bar for each subnet, and a line for each pod."""
     now = time.time()
-    seen.hold("c" * 64, "10.0.0.2", "fd00::2", since=now - 600, podName="shop", podNamespace="web")
+    seen.hold("c" * 64, "10.0.0.2", "fd00::2", since=now - 600, pod_name="shop", pod_namespace="web")
     seen.hold("d" * 64, "10.0.0.3", since=now - 7200 - 60)
     seen.hold("", "10.0.0.4", since=now - 3 * 86400)
     said = printed(report(seen, fetched=now - 30))
@@ -74,7 +74,7 @@ def test_a_network(seen: Seen) -> None:
 @pytest.mark.parametrize(("columns", "wide"), [(60, False), (80, False), (200, False), (80, True), (120, True), (200, True)])
 def test_it_fits(seen: Seen, columns: int, *, wide: bool) -> None:
     """No line is longer than the terminal is wide, and no address is cut; what does not fit stands one below the other."""
-    seen.hold("c" * 64, "10.0.0.2", "fd00::dead:beef", podName="a-pod-of-a-long-name-x2kqp", netns="/run/netns/cni-811e14a2")
+    seen.hold("c" * 64, "10.0.0.2", "fd00::dead:beef", pod_name="a-pod-of-a-long-name-x2kqp", netns="/run/netns/cni-811e14a2")
     said = printed(report(seen), columns, wide=wide)
     assert max(map(len, said.splitlines())) <= columns
     for text in ("10.0.0.2", "fd00::dead:beef", *(("cccccccccccc", "/run/netns/cni-811e14a2", "1970-01-01T00:16:40Z") if wide else ())):
@@ -88,7 +88,7 @@ def test_leaks_and_problems_come_first(tmp_path: Path) -> None:
     for network in networks:
         for number in range(20):
             network.hold(f"c{number}", f"10.0.0.{number + 2}")
-    networks[5].hold("leaking", "10.0.0.99", gone=True, podName="gone")
+    networks[5].hold("leaking", "10.0.0.99", gone=True, pod_name="gone")
     networks[4].problem = CNIError(CONFIG_FILE, "no subnets are known", "annotate the Node")
     shown = report(*networks)
     said = printed(shown, lines=24)
@@ -144,7 +144,7 @@ def whose(seen: Seen, text: str) -> Whose:
 
 def test_whose(seen: Seen, capsys: pytest.CaptureFixture[str]) -> None:
     """An address has its pod, container, times and what else the container has."""
-    seen.hold("c1", "10.0.0.2", since=0, podName="shop", podNamespace="web", netns="/run/netns/x", podUID="u")
+    seen.hold("c1", "10.0.0.2", since=0, pod_name="shop", pod_namespace="web", netns="/run/netns/x", pod_uid="u")
     statusview.show_whose(whose(seen, "10.0.0.2"))
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     directory = seen.network().store.directory

@@ -13,7 +13,7 @@ import pytest
 
 from kubenode.base.log import Log
 from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
-from kubenode.controller.leader import TERMS, Leader
+from kubenode.controller.leader import DURATION, RETRY, Leader
 from kubenode.kube.refusal import RefusedError
 
 if TYPE_CHECKING:
@@ -123,9 +123,9 @@ def test_the_first_leads() -> None:
         one = Controller(leases, "one")
         await until(lambda: one.leader.leads)
         two = Controller(leases, "two")
-        await asyncio.sleep(10 * TERMS.duration)
+        await asyncio.sleep(10 * DURATION)
         assert (leases.holder, one.leader.leads, two.leader.leads, two.spans) == ("one", True, False, [])
-        assert leases.writes > 9 * TERMS.duration / TERMS.retry
+        assert leases.writes > 9 * DURATION / RETRY
         assert leases.lease is not None
         assert (leases.lease["spec"]["leaseDurationSeconds"], leases.lease["spec"]["leaseTransitions"]) == (15, 0)
         await one.stop()
@@ -146,7 +146,7 @@ def test_it_is_given_back() -> None:
         await one.stop()
         await one.leader.resign()
         assert leases.holder == ""
-        assert await until(lambda: two.leader.leads) <= 1.3 * TERMS.retry
+        assert await until(lambda: two.leader.leads) <= 1.3 * RETRY
         assert leases.lease is not None
         assert (leases.holder, leases.lease["spec"]["leaseTransitions"]) == ("two", 1)
         await one.leader.resign()  # whose it is not any more
@@ -166,7 +166,7 @@ def test_a_holder_that_is_gone() -> None:
         await one.stop()
         two = Controller(leases, "two")
         took = await until(lambda: two.leader.leads)
-        assert TERMS.duration <= took <= TERMS.duration + 2 * TERMS.retry
+        assert DURATION <= took <= DURATION + 2 * RETRY
         await two.stop()
 
     giventime.run(scene())
@@ -187,7 +187,7 @@ def test_an_api_server_that_is_gone(*, silent: bool) -> None:
             leases.failure = CNIError(TRY_AGAIN_LATER, "no answer")
         await until(lambda: len(one.spans[0]) == 2)
         assert not one.leader.leads
-        assert one.spans[0][1] - lost < TERMS.duration - TERMS.retry
+        assert one.spans[0][1] - lost < DURATION - RETRY
         if not silent:
             assert one.leader.failure is leases.failure
             await asyncio.sleep(60)
@@ -209,7 +209,7 @@ def test_taken_by_another() -> None:
         await until(lambda: one.leader.leads)
         assert leases.lease is not None
         await leases.replace("", {**leases.lease, "spec": {**leases.lease["spec"], "holderIdentity": "other"}})
-        assert await until(lambda: not one.leader.leads) <= 2 * TERMS.retry
+        assert await until(lambda: not one.leader.leads) <= 2 * RETRY
         assert one.leader.failure is None
         await one.stop()
 

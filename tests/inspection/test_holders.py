@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, cast
 import pytest
 from seen import Seen, address
 
+from kubenode.host.attachments import Record
 from kubenode.inspection.holders import NEIGHBOURS, Holder, Wanted, holder_of, holders
+from kubenode.ipam.store import Attachment
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,14 +30,14 @@ def seen(tmp_path: Path) -> Seen:
 
 def test_addresses_of_one_attachment(seen: Seen) -> None:
     """The addresses of an attachment are one holder, in their order; it holds them since the first, and its record comes with it."""
-    seen.hold("c1", "fd00::2", since=60, podName="shop", podNamespace="web")
-    seen.hold("c1", "10.0.0.2", since=50, podName="shop", podNamespace="web")
+    seen.hold("c1", "fd00::2", since=60, pod_name="shop", pod_namespace="web")
+    seen.hold("c1", "10.0.0.2", since=50, pod_name="shop", pod_namespace="web")
     seen.hold("c1", "10.0.0.3", ifname="net1")
     (second, first), left = holders(seen.network(), cast("Records", seen.records), Wanted())
     assert left == 0
     assert [str(one) for one in first.addresses] == ["10.0.0.2", "fd00::2"]
-    assert (first.since, first.record["podName"], first.suspected) == (50.0, "shop", False)
-    assert (second.attachment, second.record) == (("c1", "net1"), {})
+    assert (first.since, first.record.pod, first.suspected) == (50.0, "web/shop", False)
+    assert (second.attachment, second.record) == (Attachment("c1", "net1"), Record())
 
 
 def test_a_file_of_nobody(seen: Seen) -> None:
@@ -66,8 +68,8 @@ def test_suspects_are_never_left_out(seen: Seen) -> None:
 def test_of_a_namespace(seen: Seen) -> None:
     """Only pods of the namespace count, those left out, too; a record without a namespace is of default, and no record of none."""
     for number in range(4):
-        seen.hold(f"web{number}", f"10.0.0.{number + 2}", f"fd00::{number + 2}", since=100 + number, podName="p", podNamespace="web")
-    seen.hold("none", "10.0.0.90", podName="p")
+        seen.hold(f"web{number}", f"10.0.0.{number + 2}", f"fd00::{number + 2}", since=100 + number, pod_name="p", pod_namespace="web")
+    seen.hold("none", "10.0.0.90", pod_name="p")
     seen.hold("unknown", "10.0.0.91")
     assert found(seen, "web", most=1) == (["web3"], 6)
     assert found(seen, "default") == (["none"], 0)

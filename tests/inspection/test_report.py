@@ -39,8 +39,8 @@ def test_a_part_of_a_network(tmp_path: Path) -> None:
 def test_a_suspect_in_two_networks(tmp_path: Path) -> None:
     """A pod that may have leaked in two networks is one pod; what no ADD has named counts by its container."""
     one, two = Seen(tmp_path, "10.0.0.0/24", name="one"), Seen(tmp_path, "10.1.0.0/24", name="two")
-    one.hold("c1", "10.0.0.2", gone=True, podName="shop", podNamespace="web")
-    two.hold("c1", "10.1.0.2", gone=True, ifname="net1", podName="shop", podNamespace="web")
+    one.hold("c1", "10.0.0.2", gone=True, pod_name="shop", pod_namespace="web")
+    two.hold("c1", "10.1.0.2", gone=True, ifname="net1", pod_name="shop", pod_namespace="web")
     two.hold("c2", "10.1.0.3", gone=True)
     two.hold("c3", "10.1.0.4")
     assert report_of(one, two).suspects == {"web/shop", "c2"}

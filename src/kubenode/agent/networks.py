@@ -11,7 +11,7 @@ from kubenode.base.log import ERROR, Log
 from kubenode.cni import keys, netconf, request
 from kubenode.cni.errors import CNIError
 from kubenode.host import cniconfig
-from kubenode.host.datadir import DEFAULT_DATA_DIR
+from kubenode.ipam.store import DEFAULT_DATA_DIR
 from kubenode.plugins import embedded, host_local, kube_node, node_annotation, skel
 from kubenode.plugins.skel import Call
 

@@ -6,11 +6,12 @@ import threading
 from typing import TYPE_CHECKING, TypeVar
 
 from kubenode.host.attachments import Attachments
-from kubenode.host.datadir import DEFAULT_DATA_DIR, HERE
+from kubenode.host.datadir import HERE
 from kubenode.host.indexed import IndexedStore, Memory
 from kubenode.host.namespaces import Namespaces
 from kubenode.host.readonly import ReadOnlyStore
 from kubenode.host.sources import Sources
+from kubenode.ipam.store import DEFAULT_DATA_DIR
 from kubenode.plugins import standalone
 
 if TYPE_CHECKING:

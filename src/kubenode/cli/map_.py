@@ -131,14 +131,13 @@ def _draw(network: Network, node: str, records: Records, most: int) -> list[Draw
     from kubenode.cli.screen import stamp
     from kubenode.inspection.holders import Wanted, holders
     from kubenode.inspection.mapping import draw
-    from kubenode.inspection.records import pod_of
 
     held = [address for address, _ in network.store.since()]
     names: dict[Address, str] = {}
     leaked = set()
     if len(held) <= NAMED:
         for one in holders(network, records, Wanted())[0]:
-            who = pod_of(one.record) or (one.attachment.container_id if one.attachment else "nobody")
+            who = one.record.pod or (one.attachment.container_id if one.attachment else "nobody")
             names |= dict.fromkeys(one.addresses, f"{who}, since {stamp(one.since)}")
             leaked |= set(one.addresses) if one.suspected else set()
     drawn = []

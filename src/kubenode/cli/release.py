@@ -53,7 +53,7 @@ def command(address: str, network: str, place: Place, output: Output, *, yes: bo
     ((of, holder),) = holders
     if not output.is_object:
         statusview.show_whose(found._replace(holders=holders))
-        netns = str(holder.record.get("netns") or "")
+        netns = holder.record.netns
         if netns and os.path.lexists(place.root.path(netns)):
             screen.console().print(
                 "[yellow]![/] Its network namespace is still there: the pod may be alive, and goes on to use the address."
@@ -71,12 +71,11 @@ def command(address: str, network: str, place: Place, output: Output, *, yes: bo
 def _release(place: Place, network: Network, address: Address, holder: Holder) -> bool:
     """Release an address from who was seen to hold it; say whether it still was. Raises Problem."""
     from kubenode.inspection import stale
-    from kubenode.inspection.records import pod_of
     from kubenode.inspection.report import unreadable
 
     try:
         held = network.store.holder(address)
-        done, failures = stale.release(place, [stale.Stale(network, held, pod_of(holder.record), "asked for")]) if held else ([], [])
+        done, failures = stale.release(place, [stale.Stale(network, held, holder.record.pod, "asked for")]) if held else ([], [])
     except OSError as error:
         raise unreadable(error) from None
     if failures:

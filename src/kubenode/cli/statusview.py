@@ -16,7 +16,6 @@ from rich.text import Text
 
 from kubenode.cli import screen
 from kubenode.inspection.networks import RECORDS
-from kubenode.inspection.records import pod_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -192,7 +191,7 @@ def _holder_table(found: list[Holder], between: str, *, wide: bool, stacked: boo
         whose = who(one, wide=wide)
         more = []
         if wide:
-            more = [one.attachment.container_id[:SHORT_ID] if one.attachment else "", escape(str(one.record.get("netns") or ""))]
+            more = [one.attachment.container_id[:SHORT_ID] if one.attachment else "", escape(one.record.netns)]
         if stacked:
             whose = "\n".join([whose, *(f"[dim]{text}[/]" for text in more if text)])
             more = []
@@ -206,7 +205,7 @@ def who(one: Holder, *, wide: bool) -> str:
     """Return the name of who holds an address."""
     if one.attachment is None:
         return "[yellow]nobody: the file is empty or torn[/]"
-    pod = pod_of(one.record)
+    pod = one.record.pod
     name = escape(pod) if pod else f"[dim]{'-' if wide else one.attachment.container_id[:SHORT_ID]}[/]"
     return f"{name} [yellow]leaked?[/]" if one.suspected else name
 
@@ -222,9 +221,9 @@ def show_whose(found: Whose) -> None:
         if one.attachment:
             table.add_row("container", one.attachment.container_id)
             table.add_row("interface", one.attachment.ifname or "-")
-        for label, key in (("netns", "netns"), ("pod UID", "podUID")):
-            if one.record.get(key):
-                table.add_row(label, escape(str(one.record[key])))
+        for label, text in (("netns", one.record.netns), ("pod UID", one.record.pod_uid)):
+            if text:
+                table.add_row(label, escape(text))
         table.add_row("since", f"{screen.stamp(one.since)}, {screen.ago(one.since)}")
         table.add_row("file", f"{network.store.directory}/{found.address}")
         if others := found.others_of(one):

@@ -116,6 +116,6 @@ def _ifname_problem(ifname: str) -> str:
         return "interface name is too long"
     if ifname in {".", ".."}:
         return "interface name is . or .."
-    if any(character in "/:" or character.isspace() for character in ifname):
+    if "/" in ifname or ":" in ifname or (ifname and ifname.split() != [ifname]):
         return "interface name contains / or : or whitespace characters"
     return ""

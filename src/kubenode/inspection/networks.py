@@ -9,10 +9,10 @@ from kubenode.base.problem import Problem
 from kubenode.cni import versions
 from kubenode.cni.netconf import is_path
 from kubenode.host import cniconfig
-from kubenode.host.datadir import DEFAULT_DATA_DIR
 from kubenode.inspection import named
 from kubenode.inspection.place import Place, call_for
 from kubenode.ipam import allocator, config
+from kubenode.ipam.store import DEFAULT_DATA_DIR
 from kubenode.plugins import delegation, embedded, kube_node, node_annotation, options
 from kubenode.plugins.skel import NotHereError
 

@@ -11,12 +11,12 @@ from kubenode.cni import netconf, request
 from kubenode.host import identity
 from kubenode.host.attachments import Attachments
 from kubenode.host.boot import Boot
-from kubenode.host.datadir import DEFAULT_DATA_DIR
 from kubenode.host.namespaces import Namespaces
 from kubenode.host.nodeview import NodeView
 from kubenode.host.permitted import Permitted
 from kubenode.host.readonly import ReadOnlyStore
 from kubenode.host.sources import Sources
+from kubenode.ipam.store import DEFAULT_DATA_DIR
 from kubenode.nodes import node
 from kubenode.plugins import standalone
 from kubenode.plugins.skel import Call

@@ -8,7 +8,7 @@ from kubenode.base.problem import Problem
 from kubenode.inspection import agentprobe
 from kubenode.inspection.holders import Holder, Wanted, holder_of, holders
 from kubenode.inspection.networks import Network, find
-from kubenode.inspection.records import Records, pod_of
+from kubenode.inspection.records import Records
 from kubenode.ipam.address import parse_address
 from kubenode.nodes import node
 
@@ -57,7 +57,7 @@ class Report(NamedTuple):
     def suspects(self) -> set[str]:
         """The pods that may have leaked addresses, each once: their names, or where an ADD did not say, their containers."""
         found = [one for network in self.networks for one in network.suspects]
-        return {pod_of(one.record) or (one.attachment.container_id if one.attachment else "") for one in found}
+        return {one.record.pod or (one.attachment.container_id if one.attachment else "") for one in found}
 
 
 class Other(NamedTuple):

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kubenode.host.attachments import Attachments
 from kubenode.host.datadir import ABANDONED, DiskStore
-from kubenode.inspection.records import pod_of
 from kubenode.ipam import allocator
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ def find(place: Place, network: Network, records: Records, sandboxes: frozenset[
             continue
         record = records.of(network.name, held.attachment)
         gone = records.is_suspect(network.name, held.attachment)
-        netns = str(record.get("netns") or "")
+        netns = record.netns
         if held.address in dead:
             why = EARLIER
         elif sandboxes is None:
@@ -65,8 +64,8 @@ def find(place: Place, network: Network, records: Records, sandboxes: frozenset[
         else:
             why = UNKNOWN if now - held.since > YOUNG else ""
         if why:
-            by_word_alone = why == UNKNOWN and not record.get("podName")
-            yield Stale(network, held, pod_of(record), NO_POD if by_word_alone else why, by_word_alone)
+            by_word_alone = why == UNKNOWN and not record.pod
+            yield Stale(network, held, record.pod, NO_POD if by_word_alone else why, by_word_alone)
 
 
 def release(place: Place, stale: list[Stale]) -> tuple[list[Stale], list[OSError]]:

@@ -12,10 +12,10 @@ from kubenode.base import files
 from kubenode.base.problem import Problem
 from kubenode.host import cniconfig
 from kubenode.host.attachments import Attachments, everywhere
-from kubenode.host.datadir import DEFAULT_DATA_DIR
 from kubenode.host.delegate import OUR_LIBRARY
 from kubenode.installer.installed import CONFLIST, CREDENTIALS, NODE_NAME, TREE, tree_digest
 from kubenode.installer.steps import Part
+from kubenode.ipam.store import DEFAULT_DATA_DIR
 
 if TYPE_CHECKING:
     from kubenode.host.root import HostRoot
@@ -133,7 +133,7 @@ def data_dirs(root: HostRoot, run_dir: str, config_dir: str) -> list[str]:
     conf_dirs = [conf["ipam"].get("dataDir") for conf in cniconfig.netconfs(root.path(config_dir), PLUGINS)]
     run = root.path(run_dir)
     try:
-        noted = [Attachments(run, network).read(attachment).get("dataDir") for network, attachment in everywhere(run)]
+        noted = [record.data_dir for network, attachment in everywhere(run) if (record := Attachments(run, network).read(attachment))]
     except OSError:
         noted = []
     return list(dict.fromkeys([DEFAULT_DATA_DIR, *(str(found) for found in [*conf_dirs, *noted] if found)]))

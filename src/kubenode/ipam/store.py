@@ -69,6 +69,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 
+DEFAULT_DATA_DIR = "/var/lib/cni/networks"  # where host-local keeps reservations that a configuration says no other place for
+
+
 class Attachment(NamedTuple):
     """An interface of a container: what an address is reserved for."""
 

@@ -17,12 +17,12 @@ from kubenode.cni.errors import (
 )
 from kubenode.cni.netconf import NetConf, invalid, is_path
 from kubenode.cni.result import IPConfig, Result, addresses_in
-from kubenode.host.datadir import DEFAULT_DATA_DIR, LAST_RESERVED, LOCK
+from kubenode.host.datadir import LAST_RESERVED, LOCK
 from kubenode.ipam import allocator, config
 from kubenode.ipam.address import parse_address
 from kubenode.ipam.families import BOTH
 from kubenode.ipam.search import duplicate
-from kubenode.ipam.store import Attachment
+from kubenode.ipam.store import DEFAULT_DATA_DIR, Attachment
 from kubenode.plugins.skel import answer
 
 VALID = "cni.dev/valid-attachments"

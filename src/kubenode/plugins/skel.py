@@ -164,7 +164,7 @@ def _advice(error: OSError, host: Host, data_dir: str) -> str:
     import errno
     import os
 
-    from kubenode.host.datadir import DEFAULT_DATA_DIR
+    from kubenode.ipam.store import DEFAULT_DATA_DIR
 
     path, directory = os.fsdecode(error.filename or "") + "/", host.path(data_dir or DEFAULT_DATA_DIR) + "/"
     within = path == "/" or path.startswith(directory) or directory.startswith(path)
