@@ -76,7 +76,7 @@ class Place(NamedTuple):
         return NodeView(self.run, node.decode, "", SILENT).read()
 
 
-class Looking:
+class ReadOnlyHost:
     """A `skel.Host` for who only looks: the Node is the one given, else the one of the view, however old."""
 
     execs = False
@@ -123,4 +123,4 @@ def call_for(place: Place, raw: dict[str, Any], manifest: dict[str, Any] | None 
     """Return a STATUS call of a network's configuration. Raises Problem where that is invalid."""
     environ = {**place.environ, "KUBE_NODE_RUN_DIR": place.run}
     parsed = netconf.parse(raw)
-    return Call(request.parse({"CNI_COMMAND": "STATUS"}), parsed, environ, Log("kube-node", ERROR - 1), Looking(place, manifest))
+    return Call(request.parse({"CNI_COMMAND": "STATUS"}), parsed, environ, Log("kube-node", ERROR - 1), ReadOnlyHost(place, manifest))
