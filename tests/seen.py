@@ -42,6 +42,7 @@ class Seen:
         self.records = Records()
         self.problem: CNIError | None = None
         self.ipam: dict[str, Any] = {"type": "kube-node"}
+        self.is_recorded = False
         self._data_dir = data_dir
         self._subnets = subnets
         self._exclude = tuple(map(parse_subnet, exclude))
@@ -59,11 +60,13 @@ class Seen:
         if gone:
             self.records.without_namespace.add((self.name, attachment))
 
-    def network(self, path: str = "/etc/cni/net.d/10-net.conf") -> Network:
+    def network(self) -> Network:
         store = ReadOnlyStore(str(self._data_dir), self.name)
         sets = [make_set(number, [make_range(parse_subnet(text))]) for number, text in enumerate(self._subnets)]
         usages = tuple(allocator.usage(store, sets, self._exclude))
-        configured = Configured(path, {"name": self.name, "type": "bridge", "ipam": self.ipam})
+        raw = {"name": self.name, "type": "bridge", "ipam": self.ipam}
+        path = "attachment records" if self.is_recorded else "/etc/cni/net.d/10-net.conf"
+        configured = Configured(path, raw, is_recorded=self.is_recorded)
         return Network(configured, str(self._data_dir), store, usages, self._exclude, self.problem)
 
 

@@ -124,14 +124,13 @@ def test_what_is_missing(seen: Seen) -> None:
 
 def test_a_source_that_was_annotated(seen: Seen) -> None:
     """A network names its annotation, host-local its ranges; one that only records tell of, where it was last given."""
-    for ipam, path, said in (
-        ({"type": "kube-node", "annotation": "a/b"}, "/x", "net  kube-node in bridge · annotation a/b · /x"),
-        ({"type": "host-local"}, "/x", "net  host-local in bridge · ranges · /x"),
-        ({"type": "host-local"}, "attachment records", "net  as last given · attachment records"),
+    for ipam, is_recorded, said in (
+        ({"type": "kube-node", "annotation": "a/b"}, False, "net  kube-node in bridge · annotation a/b · /etc/cni"),
+        ({"type": "host-local"}, False, "net  host-local in bridge · ranges · /etc/cni"),
+        ({"type": "host-local"}, True, "net  as last given · attachment records"),
     ):
-        seen.ipam = ipam
-        shown = report()._replace(networks=[NetworkReport(seen.network(path), [], 0)])
-        assert said in printed(shown)
+        seen.ipam, seen.is_recorded = ipam, is_recorded
+        assert said in printed(report(seen))
 
 
 def whose(seen: Seen, text: str) -> Whose:
