@@ -18,7 +18,7 @@ from lightkube.core.generic_client import GenericAsyncClient
 from kubenode.kube.client import Node, anonymous
 from kubenode.kube.offloop import off_loop
 from kubenode.kube.signon import SignOn, retry_after
-from kubenode.kube.sources import AGENTS, SERVICE_ACCOUNT, connection
+from kubenode.kube.sources import AGENTS, connection
 from kubenode.kube.stream import garbled, lines
 
 if TYPE_CHECKING:
@@ -50,8 +50,8 @@ class AsyncNodes:
     `timeout` bounds what happens until a watch is accepted, in seconds.
     """
 
-    def __init__(self, kubeconfig: str | None, environ: Mapping[str, str], timeout: float, service_account: str = SERVICE_ACCOUNT) -> None:
-        found = connection(kubeconfig, environ, service_account, AGENTS)
+    def __init__(self, kubeconfig: str | None, environ: Mapping[str, str], timeout: float) -> None:
+        found = connection(kubeconfig, environ, option=AGENTS)
         self._sign_on = SignOn(found, environ, timeout)
         self._timeout = timeout
         # Below lightkube's AsyncClient, whose watch() starts again by itself where one ends, and splits lines where text has U+0085.

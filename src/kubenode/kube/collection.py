@@ -15,7 +15,7 @@ from kubenode.cni.errors import CNIError
 from kubenode.kube.asyncclient import AsyncTransport
 from kubenode.kube.refusal import RefusedError
 from kubenode.kube.signon import SignOn
-from kubenode.kube.sources import COMMANDS, SERVICE_ACCOUNT, connection
+from kubenode.kube.sources import COMMANDS, connection
 from kubenode.kube.stream import garbled, lines
 from kubenode.kube.transport import METADATA
 
@@ -77,10 +77,8 @@ class Cluster:
     Making one blocks, as credentials are read. `timeout` bounds each request, and for a watch its beginning, in seconds.
     """
 
-    def __init__(
-        self, kubeconfig: str | None, environ: Mapping[str, str], timeout: float, observer: Observer, service_account: str = SERVICE_ACCOUNT
-    ) -> None:
-        self._sign_on = SignOn(connection(kubeconfig, environ, service_account, COMMANDS), environ, timeout)
+    def __init__(self, kubeconfig: str | None, environ: Mapping[str, str], timeout: float, observer: Observer) -> None:
+        self._sign_on = SignOn(connection(kubeconfig, environ, option=COMMANDS), environ, timeout)
         self._timeout = timeout
         self._observer = observer
         self._url = self._sign_on.server.rstrip("/")
