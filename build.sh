@@ -12,7 +12,7 @@ help() {
                                     --arch=all: also the relay for all machines
 ./build.sh deb                      a Debian package of them in _output, for Debian 12 and 13, with the agent's systemd unit
 ./build.sh man                      manual pages of all commands, in _output/man
-./build.sh pictures                 docs/images, made anew from what the commands print
+./build.sh pictures                 the pictures of commands in docs/images, made anew from what these print
 ./build.sh dashboard [SECONDS]      docs/images/dashboard.svg, made anew from what agents tell Prometheus
 ./build.sh fuzz [SECONDS]           the relay, by libFuzzer
 ./build.sh lock [--upgrade]         requirements/*.lock, made anew from pyproject.toml; needs uv

@@ -18,7 +18,6 @@ from typing import NamedTuple
 from pane import Pane
 from showcase import BINARIES, Showcase
 
-from kubenode.cli.main import COMMANDS
 from kubenode.version import VERSION
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -48,7 +47,6 @@ class Screen(NamedTuple):
 
 BARE = {
     "help": Shot(""),
-    **{f"{name}-help": Shot(f"{name} --help") for name in COMMANDS},
     "install": Shot("install --dry-run --conflist=/etc/kube-node/10-k8snet.conflist"),
 }
 UP = {
@@ -63,7 +61,6 @@ UP = {
     "map-pool": Shot("map pool/net2 --kubeconfig=/etc/kubernetes/admin.conf"),
     "pools-name": Shot("pools net2 --kubeconfig=/etc/kubernetes/admin.conf"),
     "try-add": Shot("try-add k8snet"),
-    "try-add-pod": Shot("try-add net1 --pod"),
     "gc": Shot("gc --dry-run"),
     "release": Shot("release 172.20.2.5", 1, "[y/N]", ("n", "Enter")),
     "version": Shot("version"),

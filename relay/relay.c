@@ -203,8 +203,8 @@ static void run_locally(const char *plugin, char **argv)
 static _Noreturn void run_by_hand(const char *plugin, char **argv)
 {
     run_locally(plugin, argv);
-    const char *reason = strerror(errno), *option = argv[1] ? argv[1] : "";
-    if (!strcmp(option, "--version") || !strcmp(option, "-version") || !strcmp(option, "-V"))
+    const char *reason = strerror(errno);
+    if (argv[1] && !strcmp(argv[1], "--version"))
         finish(0, VERSION "\n", strlen(VERSION "\n"));
     const char *const parts[] = {plugin, " of kube-node " VERSION ": passes what a container runtime asks on to the agent at ", socket_path.bytes,
                                  ".\nThe commands are in ", standalone.bytes, ", which cannot be run: ", reason, "\n"};

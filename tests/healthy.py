@@ -67,7 +67,7 @@ class Doctor:
 
     def findings(self) -> tuple[int, list[dict[str, str]]]:
         """Return the exit code, and all that is not well."""
-        answer = self.run("--json")
+        answer = self.run("-o", "json")
         return answer.code, [one for one in answer.json["checks"] if one["state"] not in {"ok", "skipped"}]
 
 

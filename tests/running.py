@@ -15,6 +15,12 @@ import wanting
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+    from pathlib import Path
+
+# Where the environment forbids to write compiled modules, these go into the virtual environment: else half of a short run is compiling.
+if sys.dont_write_bytecode and sys.prefix != sys.base_prefix:
+    sys.pycache_prefix = f"{sys.prefix}/pycache"
+    sys.dont_write_bytecode = False
 
 NO_SKIP = os.environ.get("KUBE_NODE_NO_SKIP") == "1"
 LONG = {"built", "short_relay", "cni_bin", "podnet", "api_server", "crds", "agent", "controller"}  # fixtures
@@ -24,7 +30,7 @@ LONG_DIRECTORIES = ("chaos", "differential", "docs", "fuzz", "netns", "relay")
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("kube-node")
     group.addoption(
-        "--quick", action="store_true", help="what to run after each change: less than a minute, without what starts anything big"
+        "--quick", action="store_true", help="what to run after each change: half a minute, without what starts anything big or waits"
     )
     group.addoption(
         "--shuffle", type=int, metavar="SEED", help="files in a random order, and the tests of each, without workers unless -n says"
@@ -63,6 +69,11 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     return 0 if few or config.getoption("lf", default=False) or option.capture == "no" or option.shuffle is not None else None
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not even read what --quick leaves out whole."""
+    return True if config.option.quick and collection_path.name in LONG_DIRECTORIES else None
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.option.quick:
@@ -79,8 +90,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _is_long(item: pytest.Item) -> bool:
-    directory = item.path.parent.name
-    return directory in LONG_DIRECTORIES or "slow" in item.keywords or bool(LONG & set(getattr(item, "fixturenames", ())))
+    return "slow" in item.keywords or bool(LONG & set(getattr(item, "fixturenames", ())))
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import click
 import pytest
-from screens import SHOTS
 
 from kubenode.cli.main import COMMANDS, kube_node
 from kubenode.cni import errors
@@ -78,20 +77,7 @@ def test_pictures(picture: Path) -> None:
     assert not re.search(r'(href|src|url)\s*[=(]\s*["\']?https?:', picture.read_text())
 
 
-def test_each_command_is_pictured() -> None:
-    """One page shows all commands, at 80 and at 200 columns, and no picture is there that it does not show."""
-    page = (ROOT / "docs/reference/pictures.md").read_text()
-    shown = set(re.findall(r"\.\./images/([a-z-]+-(?:80|200)\.svg)", page))
-    assert shown == {f"{name}-{columns}.svg" for name in SHOTS for columns in (80, 200)}
-    assert {picture.name for picture in (ROOT / "docs/images").glob("*-*0.svg")} == shown
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-def test_pictures_of_help_are_up_to_date(name: str) -> None:
-    """What a picture shows of a command's help is what the command says."""
-    command = kube_node.get_command(CONTEXT, name)
-    assert command is not None
-    said = command.get_help(click.Context(command, info_name=name, parent=CONTEXT))
-    for columns in (80, 200):
-        picture = ET.parse(ROOT / f"docs/images/{name}-help-{columns}.svg")
-        assert "".join(said.split()) in "".join("".join(picture.getroot().itertext()).split())
+def test_pictures_are_shown() -> None:
+    """Each picture is one that a page shows."""
+    shown = {Path(link).name for page in PAGES for link in re.findall(r"!\[[^]]*\]\(([^)]+)\)", page.read_text())}
+    assert {picture.name for picture in (ROOT / "docs/images").iterdir()} == shown

@@ -9,7 +9,11 @@ import fcntl
 import gc
 import os
 import sys
-from _signal import ITIMER_REAL, SIGALRM, getitimer, setitimer, signal  # type: ignore[import-not-found] # `signal` imports enum
+
+try:
+    from _signal import ITIMER_REAL, SIGALRM, getitimer, setitimer, signal  # type: ignore[import-not-found] # `signal` imports enum
+except ImportError:
+    from signal import ITIMER_REAL, SIGALRM, getitimer, setitimer, signal
 
 from kubenode.base import files
 from kubenode.base.log import Log

@@ -18,6 +18,8 @@ from kubenode.installer import held
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 COMMON = {"cniVersion": "1.0.0", "name": "k8snet"}
 CONFLIST: dict[str, Any] = {**COMMON, "plugins": [{"type": "bridge", "ipam": {"type": "kube-node"}}, {"type": "portmap"}]}
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from .conftest import NetConfMaker
 
+pytestmark = pytest.mark.slow
+
 SOON = 10.0  # seconds; a call's deadline is 12
 DROPPED = "kube_node_log_lines_dropped_total"
 

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
     from prometheus_client import Metric
 
+pytestmark = pytest.mark.slow
+
 LABELS = {"plugin", "command", "code", "verb", "result", "reason", "network", "version", "le", "family", "data_dir"}
 ERROR = b'{"cniVersion": "1.0.0", "code": 110, "msg": "full"}'
 
@@ -234,7 +236,6 @@ def is_ready(agent: AgentProcess) -> bool:
         return False
 
 
-@pytest.mark.slow
 def test_a_port_that_is_taken(tmp_path: Path, run_dir: Path, built: Path) -> None:
     """A port that somebody has is a line in the log, and `status` tells of it; pods get addresses all the same, and a kubelet's probes,
     which ask over the socket, find the agent well; the pages are there once the port is free.
@@ -252,7 +253,7 @@ def test_a_port_that_is_taken(tmp_path: Path, run_dir: Path, built: Path) -> Non
         assert "--listen" in told["details"]
         for question in ("healthz", "readyz"):
             assert subprocess.run([built / "kube-node", question], env=probe, check=False, capture_output=True, text=True).returncode == 0
-        status = json.loads(subprocess.run([KUBE_NODE, "status", "--json"], check=True, capture_output=True).stdout)["agent"]
+        status = json.loads(subprocess.run([KUBE_NODE, "status", "-o", "json"], check=True, capture_output=True).stdout)["agent"]
         assert (status["up"], status["problems"]) == (True, [told["msg"]])
         assert f"! {told['msg']}" in subprocess.run([KUBE_NODE, "status"], check=True, capture_output=True, text=True).stdout
     eventually(lambda: agent.get("/healthz") == (200, "ok\n"), "it does not try again")

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from .conftest import NetConfMaker
 
+pytestmark = pytest.mark.slow
+
 KEY = "kube-node.nordix.org/net1"
 WITHIN = 1.0  # seconds until a change has to serve; the machine may have other things to do: four times that is the limit here
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from apiserver import RealApiServer
 
+pytestmark = pytest.mark.slow
+
 PODS = "/api/v1/namespaces/default/pods"
 
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     from .conftest import NetConfMaker
 
+pytestmark = pytest.mark.slow
+
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from .conftest import NetConfMaker
 
+pytestmark = pytest.mark.slow
+
 
 def is_reachable(agent: AgentProcess) -> bool:
     try:
@@ -113,7 +115,6 @@ def test_where_it_cannot(agent: AgentProcess, run_dir: Path) -> None:
     assert len(agent.lines("relays cannot reach the agent")) == 1
 
 
-@pytest.mark.slow
 def test_a_socket_that_was_passed_on(run_dir: Path, node_file: Path) -> None:
     """A socket of systemd's is systemd's to make again: /healthz says so, with the command."""
     agent = AgentProcess(run_dir)

@@ -118,7 +118,7 @@ class Faults:
             self._kube_node_gc(f"--cri-socket={path}")
 
     def _kube_node_gc(self, *options: str) -> None:
-        command = [str(KUBE_NODE), "gc", f"--cni-config={self._tmp_path}/net.d", "--json", *options]
+        command = [str(KUBE_NODE), "gc", f"--cni-config={self._tmp_path}/net.d", "-o", "json", *options]
         done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
         self._node.note(f"kube-node gc {options}: {done.stdout}")
         if done.returncode:

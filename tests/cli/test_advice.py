@@ -16,6 +16,8 @@ import kubenode
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.slow
+
 SCRIPTS = Path(sys.executable).parent
 DROPPED = {"KUBECONFIG", "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT", "NODE_ANNOTATION_CFG"}
 

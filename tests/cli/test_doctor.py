@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 from agentprocess import AgentProcess
+from callplugin import environment
 from healthy import SCRIPTS, Doctor, follow, steps
 from rebooting import EARLIER, note, reboot
 from wanting import has, want
@@ -393,7 +394,7 @@ def test_healthy_node(doctor: Doctor) -> None:
         *(() if has("a machine-id") else ("reboot",)),
     } - ({"one-version"} if told["one-version"][0] == "✓" else set())  # fmt: skip
     assert [line for _, line in told.values() if " or " in line] == []
-    assert "skipped" in {one["state"] for one in doctor.run("--json").json["checks"]}
+    assert "skipped" in {one["state"] for one in doctor.run("-o", "json").json["checks"]}
     assert doctor.run("--quiet").stdout == ""
 
 
@@ -403,7 +404,7 @@ def test_healthy_node_whose_agent_has_a_node_file(doctor: Doctor) -> None:
     manifest = doctor.node.directory / "node.json"
     shutil.move(doctor.node.run / "node.json", manifest)
     with AgentProcess(doctor.node.run, f"--node-file={manifest}"):
-        checks = {one["check"]: one for one in doctor.run("--json").json["checks"]}
+        checks = {one["check"]: one for one in doctor.run("-o", "json").json["checks"]}
     why = f"the agent serves the Node manifest {manifest}: the API server is not asked"
     for name in ("kubeconfig", "api-server", "rights", "agent-rights", "machine-id"):
         assert (checks[name]["state"], checks[name]["what"]) == ("skipped", why)
@@ -413,7 +414,7 @@ def test_no_network_at_all(doctor: Doctor) -> None:
     """Where there is nothing to look at nothing is well: each check of networks is skipped."""
     remove(doctor, "net.d/10-k8snet.conflist")
     shutil.rmtree(doctor.node.run / "attachments")
-    answer = doctor.run("--json")
+    answer = doctor.run("-o", "json")
     states = {one["check"]: one["state"] for one in answer.json["checks"]}
     about = list(states)[list(states).index("networks") :]
     assert {states[name] for name in about} == {"skipped"}
@@ -425,7 +426,7 @@ def test_subnets_that_are_not_known(doctor: Doctor) -> None:
     (doctor.node.run / "node.json").unlink()
     shutil.rmtree(doctor.node.run / "attachments")
     doctor.node.configure({**doctor.conf, "ipam": {**doctor.conf["ipam"], "kubeconfig": "/etc/none"}})
-    states = {one["check"]: one["state"] for one in doctor.run("--json").json["checks"]}
+    states = {one["check"]: one["state"] for one in doctor.run("-o", "json").json["checks"]}
     assert {states[name] for name in ("networks", "families", "overlap", "host-routes", "exhaustion", "pod-cidrs")} == {"skipped"}
 
 
@@ -473,7 +474,7 @@ def test_healthy_node_after_install(doctor: Doctor) -> None:
     subprocess.run([doctor.built / "kube-node", "install", bin_dir, f"--run-dir={doctor.node.run}", "--credentials=none"], check=True)
     doctor.agent()
     assert doctor.findings() == (0, [])
-    said = doctor.node.run_command("version", bin_dir, "--json").json["installed"]
+    said = doctor.node.run_command("version", bin_dir, "-o", "json").json["installed"]
     assert [one["kind"] for one in said] == ["relay", "launcher"] * 2
     assert {one["version"] for one in said} == {said[0]["version"]} != {None}
 
@@ -508,7 +509,7 @@ def test_beside_another_cni(doctor: Doctor, multus: str) -> None:
         path = doctor.node.net / "05-calico.conflist"
         more = {"delegates": [json.loads(path.read_text())]} if multus == "delegates" else {multus: f"/host/{path}"}
         doctor.write("net.d/00-multus.conf", json.dumps({"name": "multus-cni-network", "type": "multus", **more}))
-    answer = doctor.run(f"--config={doctor.node.directory}/net1.yaml", "--json")
+    answer = doctor.run(f"--config={doctor.node.directory}/net1.yaml", "-o", "json")
     assert [one for one in answer.json["checks"] if one["state"] in {"warning", "failure"}] == []
     (said,) = [one["what"] for one in answer.json["checks"] if one["check"] == "pod-network"]
     assert "k8s-pod-network" in said
@@ -518,7 +519,7 @@ def test_beside_another_cni(doctor: Doctor, multus: str) -> None:
 def test_a_refused_file_comes_first(doctor: Doctor) -> None:
     """Whose network pods get is not said where the first file has none: to containerd no other counts."""
     doctor.write("net.d/05-x.conf", "{}")
-    states = {one["check"]: one["state"] for one in doctor.run("--json").json["checks"]}
+    states = {one["check"]: one["state"] for one in doctor.run("-o", "json").json["checks"]}
     assert (states["cni-config"], states["pod-network"]) == ("failure", "skipped")
 
 
@@ -539,7 +540,7 @@ def test_a_definition_without_the_capability(doctor: Doctor) -> None:
     for capabilities in (None, {}, {"mac": True}, {"ips": False}, {"ips": True}):
         spec = {"config": json.dumps({**config, "capabilities": capabilities})}
         doctor.write("net1.yaml", json.dumps({"kind": "NetworkAttachmentDefinition", "metadata": {"name": "net1"}, "spec": spec}))
-        answer = doctor.run(f"--config={doctor.node.directory}/net1.yaml", "--json").json["checks"]
+        answer = doctor.run(f"--config={doctor.node.directory}/net1.yaml", "-o", "json").json["checks"]
         found[json.dumps(capabilities)] = [
             (one["check"], one["state"], one["advice"]) for one in answer if one["state"] in {"warning", "failure"}
         ]
@@ -553,7 +554,7 @@ def test_pods_network_behind_multus(doctor: Doctor) -> None:
     path = doctor.node.net / "10-k8snet.conflist"
     doctor.write("net.d/00-multus.conf", json.dumps({"name": "m", "type": "multus", "delegates": [json.loads(path.read_text())]}))
     path.unlink()
-    checks = doctor.run("--json").json["checks"]
+    checks = doctor.run("-o", "json").json["checks"]
     assert {one["state"] for one in checks} <= {"ok", "skipped"}
     assert {one["check"]: one["what"] for one in checks}["networks"].startswith("k8snet: 10.1.0.0/24, fd01::/64")
     assert "pods get network k8snet" in {one["check"]: one["what"] for one in checks}["pod-network"]
@@ -563,10 +564,14 @@ def test_a_networks_own_bridge(doctor: Doctor, cni_bin: Path) -> None:
     """What the network itself has made on the host is in nobody's way: its bridge, with the gateway's address and the route to it."""
     no_net(doctor)
     shutil.copy(cni_bin / "bridge", doctor.node.bin / "bridge")
-    doctor.node.configure(doctor.conf, isGateway=True)
-    arguments = ("try-add", "k8snet", "--pod", f"--bin-dir={doctor.node.bin}")
-    answer = doctor.node.run_command(*arguments, env=doctor.env, wrap=doctor.wrap)
-    assert answer.code == 0, answer.stdout + answer.stderr
+    conf = json.dumps({**doctor.conf, "isGateway": True})
+    doctor.node.configure(json.loads(conf))
+    pod = f"kn-doctor-{os.getpid()}-pod"
+    subprocess.run(["ip", "netns", "add", pod], check=True)
+    doctor.stack.callback(subprocess.run, ["ip", "netns", "del", pod], check=True)
+    for command in ("ADD", "DEL"):
+        environ = environment(command, container_id=pod, netns=f"/var/run/netns/{pod}", path=[doctor.node.bin])
+        subprocess.run([*doctor.wrap, doctor.node.bin / "bridge"], input=conf, env=environ, text=True, check=True)
     assert "10.1.0.1" in subprocess.run([*doctor.wrap, "ip", "addr"], capture_output=True, text=True, check=True).stdout
     assert doctor.findings() == (0, [])
 
@@ -590,7 +595,7 @@ def test_text(doctor: Doctor) -> None:
     assert "→ give it the right" in lines[1]
     assert f"chmod 755 {doctor.node.bin}/bridge" in lines[2]
     assert len(lines) == 3
-    json.loads(doctor.run("--json").stdout)
+    json.loads(doctor.run("-o", "json").stdout)
 
 
 def install(doctor: Doctor, *options: str) -> None:

@@ -120,7 +120,7 @@ def test_how_the_node_is_found(cluster: Cluster) -> None:
     """It says what has found the Node: a name that is given, else credentials that are of it, else the machine-id."""
 
     def said() -> str:
-        (found,) = [one["what"] for one in cluster.doctor.run("--json").json["checks"] if one["check"] == "own-node"]
+        (found,) = [one["what"] for one in cluster.doctor.run("-o", "json").json["checks"] if one["check"] == "own-node"]
         return str(found)
 
     assert said() == f"Node {cluster.name}, by {cluster.doctor.node.run}/nodename"

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from node import SeededNode
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def pods(seeded: SeededNode) -> dict[str, Any]:
@@ -49,7 +51,7 @@ def test_by_network_namespaces(seeded: SeededNode, pods: dict[str, Any]) -> None
     assert "web/c1" in dry.stdout
     assert "2 addresses would be released" in dry.stdout
     assert held(seeded) == ["10.1.0.2", "10.1.0.3", "10.1.0.4"]
-    answer = seeded.run_command("gc", "--from=netns", "--json")
+    answer = seeded.run_command("gc", "--from=netns", "-o", "json")
     assert [(one["address"], one["pod"]) for one in answer.json["released"]] == [("10.1.0.2", "web/c1"), ("fd01::2", "web/c1")]
     assert held(seeded) == ["10.1.0.3", "10.1.0.4"]
     assert "Nothing is stale" in seeded.run_command("gc", "--from=netns").stdout
@@ -62,7 +64,7 @@ def test_by_the_runtime(seeded: SeededNode, pods: dict[str, Any], tmp_path: Path
     del pods
     older(seeded)
     with RuntimeSocket(tmp_path / "cri.sock", ["c2"]) as runtime:
-        answer = seeded.run_command("gc", f"--cri-socket={runtime.path}", "--json")
+        answer = seeded.run_command("gc", f"--cri-socket={runtime.path}", "-o", "json")
     assert answer.code == 0, answer.stderr
     assert {one["pod"] for one in answer.json["released"]} == {"web/c1"}
     assert held(seeded) == ["10.1.0.3", "10.1.0.4"]
@@ -80,9 +82,9 @@ def test_without_record_it_is_doubtful(seeded: SeededNode, tmp_path: Path) -> No
         shown = seeded.run_command(*command)
         assert "Nothing is stale" in shown.stdout
         assert "1 address may be of containers that are no pods: kept" in shown.stdout
-        assert [one["address"] for one in seeded.run_command(*command, "--json").json["doubtful"]] == ["10.1.0.3"]
+        assert [one["address"] for one in seeded.run_command(*command, "-o", "json").json["doubtful"]] == ["10.1.0.3"]
         assert seeded.run_command(*command, "--all", stdin="n\n").code == 1
-        assert seeded.run_command(*command, "--all", "--json").code == 2
+        assert seeded.run_command(*command, "--all", "-o", "json").code == 2
         assert held(seeded) == ["10.1.0.2", "10.1.0.3"]
         assert "1 address would be released" in seeded.run_command(*command, "--all", "--dry-run").stdout
         assert "1 address released" in seeded.run_command(*command, "--all", stdin="y\n").stdout
@@ -98,7 +100,7 @@ def test_a_pod_without_a_namespace_to_be_seen(seeded: SeededNode, tmp_path: Path
     seeded.netns.rename(seeded.netns.parent / "elsewhere")
     older(seeded)
     with RuntimeSocket(tmp_path / "cri.sock", []) as runtime:
-        said = seeded.run_command("gc", f"--cri-socket={runtime.path}", "--json").json
+        said = seeded.run_command("gc", f"--cri-socket={runtime.path}", "-o", "json").json
     assert {one["pod"] for one in said["released"]} == {"web/c1"}
     assert {one["containerID"] for one in said["doubtful"]} == {"c2"}
     assert held(seeded) == ["10.1.0.3"]
@@ -121,7 +123,7 @@ def host(root: Path, seeded: SeededNode) -> Path:
 def test_all_runtimes_are_asked(seeded: SeededNode, host: Path) -> None:
     """Of several sockets that are there, all are asked: whose sandbox is another runtime's keeps its address."""
     first, second = host / "run/containerd/containerd.sock", host / "run/crio/crio.sock"
-    command = ("gc", f"--host-root={host}", "--json")
+    command = ("gc", f"--host-root={host}", "-o", "json")
     with RuntimeSocket(first, ["c1"]), RuntimeSocket(second, ["c2"]):
         said = seeded.run_command(*command).json
     assert {one["pod"] for one in said["released"]} == {"web/c3"}
@@ -142,7 +144,7 @@ def test_a_runtime_without_pods(seeded: SeededNode, host: Path) -> None:
         refused = seeded.run_command("gc", f"--host-root={host}")
         assert (refused.code, "serves no CRI" in refused.stderr) == (1, True)
         with RuntimeSocket(host / "run/cri-dockerd.sock", ["c1", "c2"]):
-            assert {one["pod"] for one in seeded.run_command("gc", f"--host-root={host}", "--json").json["released"]} == {"web/c3"}
+            assert {one["pod"] for one in seeded.run_command("gc", f"--host-root={host}", "-o", "json").json["released"]} == {"web/c3"}
 
 
 @pytest.mark.parametrize("form", ["--container-runtime-endpoint=unix://{}", "--container-runtime-endpoint {}", "--config={0}.yaml"])
@@ -154,7 +156,7 @@ def test_the_kubelets_socket(seeded: SeededNode, host: Path, form: str) -> None:
     kubelet.symlink_to("/bin/sh")
     command: list[str | Path] = [kubelet, "-c", "read line", *form.format(path).split()]
     with RuntimeSocket(host / path[1:], ["c1", "c2"]), subprocess.Popen(command, stdin=subprocess.PIPE) as process:
-        said = seeded.run_command("gc", f"--host-root={host}", "--json").json
+        said = seeded.run_command("gc", f"--host-root={host}", "-o", "json").json
         assert process.stdin
         process.stdin.close()
     assert said["by"] == f"the runtime at {path}"
@@ -196,7 +198,6 @@ def test_runtime_that_does_not_say(seeded: SeededNode, pods: dict[str, Any], tmp
     assert len(held(seeded)) == 3
 
 
-@pytest.mark.slow
 def test_before_a_reboot_and_torn(seeded: SeededNode, pods: dict[str, Any]) -> None:
     """Torn files go, and what is of before the last reboot; then the boot is noted anew."""
     del pods
@@ -234,7 +235,7 @@ def test_release(seeded: SeededNode, pods: dict[str, Any]) -> None:
     yes = seeded.run_command("release", "10.1.0.3", stdin="y\n")
     assert (yes.code, "10.1.0.3" in held(seeded)) == (0, False)
     assert len(os.listdir(seeded.run / "attachments")) == 3
-    assert seeded.run_command("release", "fd01::3", "--yes", "--json").json["released"] is True
+    assert seeded.run_command("release", "fd01::3", "--yes", "-o", "json").json["released"] is True
     assert len(os.listdir(seeded.run / "attachments")) == 2
     again = seeded.run_command("release", "10.1.0.3", "--yes")
     assert again.code == 1
@@ -243,7 +244,7 @@ def test_release(seeded: SeededNode, pods: dict[str, Any]) -> None:
 
 def test_version(seeded: SeededNode, built: Path) -> None:
     """Versions of this program and of what is installed stand there."""
-    said = seeded.run_command("version", "--json", f"--bin-dir={built}").json
+    said = seeded.run_command("version", "-o", "json", f"--bin-dir={built}").json
     assert said["cniVersions"][-1] == "1.1.0"
     assert {(os.path.basename(one["path"]), one["kind"]) for one in said["installed"]} >= {
         ("kube-node", "relay"),

@@ -38,10 +38,10 @@ def test_containers_that_are_no_pods(seeded: SeededNode, root: Path, podnet: Pod
     os.utime(reservation, (long_ago, long_ago))
     with ExitStack() as runtimes:
         kubelets = runtimes.enter_context(containerd(root / "run/k3s/containerd/containerd.sock", serves_cri=True))
-        said = seeded.run_command("gc", f"--cri-socket={kubelets}", "--json").json
+        said = seeded.run_command("gc", f"--cri-socket={kubelets}", "-o", "json").json
         assert (said["released"], reservation.exists()) == ([], True)
         docker = runtimes.enter_context(containerd(root / "run/containerd/containerd.sock", serves_cri=False))
-        said = seeded.run_command("gc", f"--host-root={root}", "--json").json
+        said = seeded.run_command("gc", f"--host-root={root}", "-o", "json").json
         assert (said["released"], [one["address"] for one in said["doubtful"]]) == ([], ["10.88.0.2"])
         assert str(kubelets).removeprefix(str(root)) in said["by"]
         assert f"the runtime at {docker} serves no CRI" in seeded.run_command("gc", f"--cri-socket={docker}").stderr

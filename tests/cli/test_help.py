@@ -73,6 +73,16 @@ def test_commands_fit_on_a_line() -> None:
     assert "..." not in shown.partition("Commands:")[2]
 
 
+@pytest.mark.parametrize("name", ["", *COMMANDS])
+def test_help_fits(name: str) -> None:
+    """At 80 and at 200 columns no line of a help text is too long or cut, and no word is broken."""
+    narrow, broad = (forked.run([*name.split(), "--help"], {"COLUMNS": columns}).stdout for columns in ("80", "200"))
+    assert max(map(len, narrow.splitlines())) <= 80
+    assert max(map(len, broad.splitlines())) <= 200
+    assert "…" not in narrow
+    assert set(narrow.split()) == set(broad.split())
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_script(shell: str, tmp_path: Path) -> None:
     """The script is the shell's own language, as far as that shell is here to say so."""

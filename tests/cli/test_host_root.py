@@ -17,6 +17,8 @@ from kubenode.ipam.store import Attachment
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def host(tmp_path: Path) -> Path:
@@ -41,7 +43,7 @@ def in_container(host: Path, *arguments: str, mounted: bool = True) -> Any:
     """Run a command where the host's root is mounted; return its JSON."""
     script = 'mount --bind "$0" "$0" && exec "$@"' if mounted else 'exec "$@"'
     environ = {**os.environ, "KUBE_NODE_HOST_ROOT": str(host), "KUBE_NODE_RUN_DIR": "/run/kube-node"}
-    command = ["unshare", "--mount", "sh", "-c", script, str(host), str(KUBE_NODE), *arguments, "--json"]
+    command = ["unshare", "--mount", "sh", "-c", script, str(host), str(KUBE_NODE), *arguments, "-o", "json"]
     done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
     assert done.stdout, done.stderr
     return json.loads(done.stdout)

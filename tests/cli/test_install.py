@@ -52,7 +52,7 @@ class Host:
 
     def done(self, *words: str) -> dict[str, str]:
         """Run it, and return what was done to each path."""
-        done = self.run(*words, "--json")
+        done = self.run(*words, "-o", "json")
         assert done.returncode == 0, done.stdout + done.stderr
         return {step["path"]: step["what"] for step in json.loads(done.stdout)["steps"]}
 

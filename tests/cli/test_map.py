@@ -70,7 +70,7 @@ def test_pictures(seeded: SeededNode, tmp_path: Path) -> None:
     titles = [title.text or "" for title in ET.parse(file).iter(f"{SVG}title")]
     assert len(titles) == 512
     assert [title for title in titles if title.startswith("10.1.0.2: web/<shop>, since 20")]
-    said = json.loads(seeded.run_command("map", "10.1.0.0/24", "--json").stdout)
+    said = json.loads(seeded.run_command("map", "10.1.0.0/24", "-o", "json").stdout)
     assert {"first": "10.1.0.2", "kind": "held", "held": 1, "size": 1} in said[0]["cells"]
     wrong = seeded.run_command("map", "10.2.0.0/24")
     assert wrong.code == 1
@@ -157,6 +157,6 @@ def test_numbers_are_those_of_status(seeded: SeededNode, pod_cidr: str, held: in
     seeded.view([pod_cidr])
     seeded.configure(seeded.conf())
     seeded.hold("k8snet", held)
-    (counted,) = seeded.run_command("status", "--json").json["networks"][0]["rangeSets"]
+    (counted,) = seeded.run_command("status", "-o", "json").json["networks"][0]["rangeSets"]
     assert counted["used"] == held
     assert f"{held:,} of {counted['total']:,} held" in seeded.run_command("map").stdout

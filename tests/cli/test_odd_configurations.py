@@ -13,11 +13,13 @@ import pytest
 from click.testing import CliRunner
 from healthy import SCRIPTS
 
+from kubenode.base.problem import Problem
 from kubenode.cli.main import kube_node
-from kubenode.cni.errors import CNIError
 
 if TYPE_CHECKING:
     from node import SeededNode
+
+pytestmark = pytest.mark.slow
 
 VALUES: list[Any] = [
     None, True, 5, 1.5, -1, 2**70, "", " ", "a\0b", "\ud800", "../../x", "/", "ä", "x" * 5000, [], {}, ["x"], [None], {"a": 1}, [[[]]],
@@ -67,9 +69,9 @@ def configurations(node: SeededNode) -> list[bytes]:
 
 
 COMMANDS = {
-    "status": ["status"], "status wide": ["status", "-o", "wide", "--all"], "status json": ["status", "--json"],
-    "status address": ["status", "10.1.0.2"], "doctor": ["doctor"], "doctor json": ["doctor", "--json"], "map": ["map"],
-    "map json": ["map", "--json"], "map svg": ["map", "--svg=-"], "map html": ["map", "--html=-"], "try-add": ["try-add", "odd"],
+    "status": ["status"], "status wide": ["status", "-o", "wide", "--all"], "status json": ["status", "-o", "json"],
+    "status address": ["status", "10.1.0.2"], "doctor": ["doctor"], "doctor json": ["doctor", "-o", "json"], "map": ["map"],
+    "map json": ["map", "-o", "json"], "map svg": ["map", "--svg=-"], "map html": ["map", "--html=-"], "try-add": ["try-add", "odd"],
     "gc": ["gc", "--dry-run", "--from=netns"], "release": ["release", "10.1.0.250", "--yes"], "version": ["version"],
 }  # fmt: skip
 
@@ -87,14 +89,13 @@ def answers(runner: CliRunner, arguments: list[str], content: bytes) -> None:
     """Run a command, which must end with an exit code or an error that is told."""
     result = runner.invoke(kube_node, arguments, standalone_mode=False)
     failure = result.exception
-    told = failure is None or isinstance(failure, (CNIError, click.ClickException, SystemExit))
+    told = failure is None or isinstance(failure, (Problem, click.ClickException, SystemExit))
     assert told, f"{arguments} with {content[:300]!r}: {failure!r}"
-    if isinstance(failure, CNIError):
+    if isinstance(failure, Problem):
         assert failure.msg
         assert failure.details
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS.keys())
 def test_no_traceback(seeded: SeededNode, runner: CliRunner, command: list[str]) -> None:
     """Over ninety odd configurations, in the runtime's directory by each suffix and by --config: each command answers."""
@@ -116,7 +117,6 @@ def test_no_traceback(seeded: SeededNode, runner: CliRunner, command: list[str])
         path.unlink()
 
 
-@pytest.mark.slow
 def test_install(seeded: SeededNode, runner: CliRunner) -> None:
     """The same of install, which refuses what the runtime would, and of uninstall."""
     for content in configurations(seeded):
@@ -139,12 +139,12 @@ def test_one_broken_definition(seeded: SeededNode) -> None:
     nads.write_text("\n---\n".join([definition("a", good["a"]), definition("broken", "{"), definition("b", good["b"])]))
     text.write_text("a: [")
     named = (f"--config={nads}", f"--config={text}")
-    answer = seeded.run_command("status", *named, "--json")
+    answer = seeded.run_command("status", *named, "-o", "json")
     assert {one["name"] for one in answer.json["networks"]} == {"k8snet", "a", "b"}
     assert answer.code == 1
     assert answer.stderr.count("NetworkAttachmentDefinition broken: spec.config is not JSON") == 1
     assert answer.stderr.count("text.yaml is neither JSON nor YAML") == 1
-    checks = [one for one in seeded.run_command("doctor", *named, "--json").json["checks"] if one["check"] == "networks"]
+    checks = [one for one in seeded.run_command("doctor", *named, "-o", "json").json["checks"] if one["check"] == "networks"]
     assert sorted(one["state"] for one in checks) == ["failure", "failure"]
     assert any("NetworkAttachmentDefinition broken" in one["what"] for one in checks)
 
@@ -175,7 +175,7 @@ def shell(node: SeededNode, line: str, **environ: str) -> subprocess.CompletedPr
     return done
 
 
-@pytest.mark.parametrize("command", ["status", "status --json", "map", "map --svg=-", "version", "doctor", "--help"])
+@pytest.mark.parametrize("command", ["status", "status -o json", "map", "map --svg=-", "version", "doctor", "--help"])
 def test_an_output_that_takes_nothing(seeded: SeededNode, command: str) -> None:
     """A full disk behind stdout is an error that is told; a stdout, stderr or stdin that is closed is nothing to stumble over."""
     seeded.configure(seeded.conf())

@@ -1,4 +1,4 @@
-"""`-o json|yaml|wide` and `--json`: the same of every command that shows something."""
+"""`-o json|yaml|wide`: the same of every command that shows something."""
 
 from __future__ import annotations
 
@@ -23,15 +23,13 @@ SHOWING = ["status", "status 10.1.0.2", "status 10.1.0.99", "doctor", "map", "gc
 
 @pytest.mark.parametrize("name", sorted({*COMMANDS} - SHOW_NOTHING))
 def test_each_command_has_it(name: str) -> None:
-    """Each command that shows something takes -o with the same forms, and --json as a short form of one."""
+    """Each command that shows something takes -o with the same forms."""
     command = kube_node.get_command(CONTEXT, name)
     assert command is not None
     options = {text: parameter for parameter in command.params for text in parameter.opts}
     assert options["-o"] is options["--output"]
     assert isinstance(options["-o"].type, click.Choice)
     assert list(options["-o"].type.choices) == ["wide", "json", "yaml"]
-    assert isinstance(options["--json"], click.Option)
-    assert options["--json"].is_flag
 
 
 def without_times(value: Any) -> Any:
@@ -49,28 +47,19 @@ def test_one_object_in_two_languages(seeded: SeededNode, line: str) -> None:
     conf = seeded.conf()
     seeded.configure(conf)
     seeded.add(conf, "c1", "web/shop")
-    text, wide, short, as_json, as_yaml = [
-        seeded.run_command(*line.split(), *how) for how in ((), ("-o", "wide"), ("--json",), ("-o", "json"), ("--output=yaml",))
+    text, wide, as_json, as_yaml = [
+        seeded.run_command(*line.split(), *how) for how in ((), ("-o", "wide"), ("-o", "json"), ("--output=yaml",))
     ]
-    assert {answer.code for answer in (text, wide, short, as_json, as_yaml)} == {text.code}
+    assert {answer.code for answer in (text, wide, as_json, as_yaml)} == {text.code}
     found = json.loads(as_json.stdout)
-    assert without_times(json.loads(short.stdout)) == without_times(found)
     assert without_times(yaml.safe_load(as_yaml.stdout)) == without_times(found)
     assert not as_yaml.stdout.lstrip().startswith(("{", "[{"))
     assert len(wide.stdout.split()) >= len(text.stdout.split())
 
 
-def test_two_forms_at_once(seeded: SeededNode) -> None:
-    """Who asks for two forms at once is told so, and gets neither."""
-    answer = seeded.run_command("status", "--json", "-o", "yaml")
-    assert (answer.code, answer.stdout) == (2, "")
-    assert "--json is -o json" in answer.stderr
-    assert seeded.run_command("status", "--json", "-o", "json").code == 0
-
-
 def test_who_would_be_asked(seeded: SeededNode) -> None:
     """Where a program reads the answer nobody is asked: it has to say --yes."""
-    for line in ("release 10.1.0.2 -o yaml", "gc --all -o yaml", "gc --all --json"):
+    for line in ("release 10.1.0.2 -o yaml", "gc --all -o yaml", "gc --all -o json"):
         answer = seeded.run_command(*line.split())
         assert (answer.code, answer.stdout) == (2, "")
         assert "needs --yes" in answer.stderr
@@ -81,6 +70,6 @@ def test_times(seeded: SeededNode) -> None:
     conf = seeded.conf()
     seeded.configure(conf)
     seeded.add(conf, "c1", "web/shop")
-    assert ISO.fullmatch(seeded.run_command("status", "--json").json["networks"][0]["attachments"][0]["since"])
+    assert ISO.fullmatch(seeded.run_command("status", "-o", "json").json["networks"][0]["attachments"][0]["since"])
     assert ISO.search(seeded.run_command("status", "-o", "wide").stdout)
     assert ISO.search(seeded.run_command("status", "10.1.0.2").stdout)

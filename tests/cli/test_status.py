@@ -25,9 +25,11 @@ if TYPE_CHECKING:
 
     from node import SeededNode
 
+pytestmark = pytest.mark.slow
+
 
 def seen(node: SeededNode, *arguments: str) -> dict[str, Any]:
-    answer = node.run_command("status", "--json", *arguments)
+    answer = node.run_command("status", "-o", "json", *arguments)
     assert answer.code == 0, answer.stderr
     return answer.json
 
@@ -62,7 +64,7 @@ def test_looking_changes_nothing(seeded: SeededNode) -> None:
     seeded.configure(seeded.conf("other"), "20-other.conf")
     seeded.add(conf, "c1", "web/shop")
     before = seeded.snapshot()
-    for arguments in ((), ("--json",), ("10.1.0.2",), ("10.1.0.9",), ("-o", "wide", "--all")):
+    for arguments in ((), ("-o", "json"), ("10.1.0.2",), ("10.1.0.9",), ("-o", "wide", "--all")):
         seeded.run_command("status", *arguments)
     assert seeded.snapshot() == before
 
@@ -82,7 +84,7 @@ def test_whose_address(seeded: SeededNode) -> None:
         assert answer.code == 1
         assert said in answer.stdout
     assert seeded.run_command("status", "10.1.0").code == 1
-    assert seeded.run_command("status", "10.1.0.2", "--json").json["holders"][0]["pod"] == "web/shop"
+    assert seeded.run_command("status", "10.1.0.2", "-o", "json").json["holders"][0]["pod"] == "web/shop"
 
 
 def test_other_addresses_of_the_pod(seeded: SeededNode) -> None:
@@ -98,7 +100,7 @@ def test_other_addresses_of_the_pod(seeded: SeededNode) -> None:
         ["fd01::2", "k8snet,", "eth0"],
         ["172.20.2.2", "net1,", "net1"],
     ]
-    (holder,) = seeded.run_command("status", "172.20.2.3", "--json").json["holders"]
+    (holder,) = seeded.run_command("status", "172.20.2.3", "-o", "json").json["holders"]
     assert holder["others"] == [
         {"address": "10.1.0.3", "network": "k8snet", "ifname": "eth0"},
         {"address": "fd01::3", "network": "k8snet", "ifname": "eth0"},
@@ -236,11 +238,21 @@ def test_colour(seeded: SeededNode) -> None:
 
 
 def test_watch(seeded: SeededNode) -> None:
-    """--watch shows what has changed since; with --json an object a line."""
+    """--watch shows what has changed since; with -o json an object a line."""
     conf = seeded.conf()
     seeded.configure(conf)
     # In the background of a shell SIGINT is ignored, and what is started there inherits that.
-    command = ["env", "--default-signal=INT", str(KUBE_NODE), "status", f"--cni-config={seeded.net}", "--json", "--watch", "--interval=0.2"]
+    command = [
+        "env",
+        "--default-signal=INT",
+        str(KUBE_NODE),
+        "status",
+        f"--cni-config={seeded.net}",
+        "-o",
+        "json",
+        "--watch",
+        "--interval=0.2",
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as watching:
         assert watching.stdout
         assert json.loads(watching.stdout.readline())["networks"][0]["attachments"] == []
@@ -254,7 +266,6 @@ def test_watch(seeded: SeededNode) -> None:
     assert pods == ["web/shop"]
 
 
-@pytest.mark.slow
 def test_many(seeded: SeededNode) -> None:
     """With 60,000 reservations all of them are counted, the newest alone are read, each once, and no lock is waited for."""
     seeded.view(["10.1.0.0/16"])

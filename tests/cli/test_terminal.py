@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import pytest
+from pictures import PICTURES
 from screens import SHOTS, Screen, take
 from wanting import want
 
 from kubenode.cli.main import COMMANDS
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
+DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
+BLOCKS = [  # of text in the documentation: the page, the screen that it shows, and the text
+    (page, *found)
+    for page in sorted(DOCS.rglob("*.md"))
+    for found in re.findall(r"<!-- screen: (\S+) -->\n```text\n(.*?)```", page.read_text(), re.DOTALL)
+]
 TINY, NARROW, BROAD = 40, 80, 200
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 BARS = frozenset("┃│┳┬╇┼┻┴┡┩├┤┏┓└┘")  # where a table's columns begin and end: as wide as the numbers in them
@@ -39,8 +44,8 @@ def words(screen: Screen) -> set[str]:
 
 
 def test_all_commands_are_there() -> None:
-    """Each command is run, not only its help."""
-    assert {shot.line.split()[0] for shot in SHOTS.values() if shot.line and "--help" not in shot.line} >= {*COMMANDS} - {
+    """Each command is run."""
+    assert {shot.line.split()[0] for shot in SHOTS.values() if shot.line} >= {*COMMANDS} - {
         "agent",  # does not end, and writes JSON
         "controller",
         "completion",  # writes a program
@@ -78,3 +83,25 @@ def test_tables_have_straight_borders(columns: int, screens: dict[tuple[str, int
     bordered = [line for line in text(screens["try", columns]).splitlines() if BARS & set(line)]
     assert len(bordered) > 5
     assert len({tuple(i for i, sign in enumerate(line) if sign in BARS) for line in bordered}) == 1
+
+
+def sayings(text: str) -> set[str]:
+    """Return the words that have no digit: times, versions and process numbers differ from run to run."""
+    found = (word.strip("-") for word in re.split(r"[\s,:·█░▒▓]+", text))
+    return {word for word in found if word and not re.search("[0-9]", word)}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_pictures_are_up_to_date(name: str, screens: dict[tuple[str, int], Screen]) -> None:
+    """A picture shows a command, and what it prints today."""
+    screen = screens[name, NARROW]
+    drawn = ET.parse(DOCS / f"images/{name}.svg").find(".//*[@class='kube-node-matrix']")
+    assert drawn is not None
+    assert sayings(" ".join(drawn.itertext())) == sayings(f"$ {screen.command}\n{text(screen)}")
+
+
+@pytest.mark.parametrize(("page", "name", "block"), BLOCKS, ids=[f"{page.name}-{name}" for page, name, _ in BLOCKS])
+def test_texts_are_up_to_date(page: Path, name: str, block: str, screens: dict[tuple[str, int], Screen]) -> None:
+    """A block of text in the documentation that names a screen does so, too."""
+    screen = screens[name, NARROW]
+    assert sayings(block) == sayings(f"$ {screen.command}\n{text(screen)}"), page

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from wanting import want
 
 if TYPE_CHECKING:
     from node import SeededNode
-    from podnet import PodNet
+
+pytestmark = pytest.mark.slow
 
 SCRIPTS = Path(sys.executable).parent
 
@@ -26,7 +26,7 @@ def test_steps(seeded: SeededNode) -> None:
     conf = seeded.conf()
     seeded.configure(conf)
     seeded.add(conf, "c1", "web/shop")
-    answer = seeded.run_command("try-add", "k8snet", f"--bin-dir={SCRIPTS}", "--json")
+    answer = seeded.run_command("try-add", "k8snet", f"--bin-dir={SCRIPTS}", "-o", "json")
     assert answer.code == 0, answer.stdout + answer.stderr
     steps = answer.json["steps"]
     assert names(steps) == ["look at the network", "STATUS", "ADD", "CHECK", "DEL", "look for what is left"]
@@ -50,29 +50,10 @@ def test_failure(seeded: SeededNode) -> None:
     assert "not found in CNI_PATH" in seeded.run_command("try-add", "k8snet", f"--bin-dir={seeded.bin}").stderr
 
 
-def test_with_a_pod(seeded: SeededNode, podnet: PodNet) -> None:
-    """With --pod the network's own plugin connects a network namespace, which is gone afterwards."""
-    want("the reference CNI plugins, for 1.1.0")
-    conf = {**seeded.conf(), "bridge": podnet.bridge}
-    seeded.configure(conf)
-    answer = seeded.run_command("try-add", "k8snet", "--pod", f"--bin-dir={podnet.cni_path}", f"--bin-dir={SCRIPTS}", "--json")
-    assert answer.code == 0, answer.stdout + answer.stderr
-    assert "make a network namespace" in names(answer.json["steps"])
-    assert not any(name.startswith("kube-node-try-add") for name in os.listdir("/var/run/netns"))
-
-
 @pytest.mark.parametrize("version", ["0.2.0", "0.3.1"])
 def test_old_versions(seeded: SeededNode, version: str) -> None:
     """In a version without CHECK and STATUS these are left out."""
     seeded.configure({**seeded.conf(), "cniVersion": version})
-    steps = seeded.run_command("try-add", "k8snet", f"--bin-dir={SCRIPTS}", "--json").json["steps"]
+    steps = seeded.run_command("try-add", "k8snet", f"--bin-dir={SCRIPTS}", "-o", "json").json["steps"]
     assert names(steps) == ["look at the network", "ADD", "DEL", "look for what is left"]
     assert steps[1]["told"] == "10.1.0.2/24, fd01::2/64"
-
-
-def test_no_pod_from_a_container(seeded: SeededNode) -> None:
-    """Where only the host's directories are seen, an interface of the host cannot be made; the error says where to go."""
-    (seeded.directory / str(seeded.net)[1:]).mkdir(parents=True)
-    answer = seeded.run_command("try-add", "k8snet", "--pod", f"--host-root={seeded.directory}")
-    assert answer.code == 2
-    assert "run it on the node itself" in answer.stderr

@@ -14,6 +14,7 @@ import subprocess
 import termios
 from typing import TYPE_CHECKING
 
+import pytest
 from ourprocess import KUBE_NODE
 from patience import eventually
 from rich.console import Console
@@ -27,6 +28,8 @@ from kubenode.inspection.report import look
 
 if TYPE_CHECKING:
     from node import SeededNode
+
+pytestmark = pytest.mark.slow
 
 LINES, COLUMNS = 24, 80
 NEWEST = 10

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from kubenode.pools.writes import Write
 
+pytestmark = pytest.mark.slow
+
 RECLAIM = 60.0
 NAMES = [f"n{number}" for number in range(6)]
 KEYS = ["k1", "k2"]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
-from patience import PATIENCE
+import giventime
+import pytest
 
-from kubenode.controller.queue import SHORTEST, WorkQueue
+from kubenode.controller.queue import LONGEST, SHORTEST, WorkQueue
 
 A, B, POOL = ("node", "a"), ("node", "b"), ("pool", "p")
 
@@ -22,7 +22,7 @@ def test_order() -> None:
         assert len(queue) == 3
         assert [await queue.get() for _ in range(3)] == [POOL, A, B]
 
-    asyncio.run(run())
+    giventime.run(run())
 
 
 def test_by_one_at_a_time() -> None:
@@ -36,33 +36,38 @@ def test_by_one_at_a_time() -> None:
         queue.add(B)
         assert await queue.get() == B
         queue.done(A)
-        assert await asyncio.wait_for(queue.get(), PATIENCE) == A
+        assert await queue.get() == A
         queue.done(A)
         queue.done(B)
         assert len(queue) == 0
 
-    asyncio.run(run())
+    giventime.run(run())
 
 
 def test_later() -> None:
-    """What is due sooner wins; what failed waits longer each time."""
+    """What is due sooner wins; what failed waits longer each time, half a minute at most."""
 
     async def run() -> None:
+        clock = asyncio.get_running_loop().time
         queue = WorkQueue()
-        queue.add_later(A, 30)
-        queue.add_later(A, 0.05)
-        queue.add_later(A, 20)
-        began = time.monotonic()
-        assert await asyncio.wait_for(queue.get(), PATIENCE) == A
-        assert time.monotonic() - began >= 0.04
-        pauses = []
-        for _ in range(3):
-            began = time.monotonic()
+        began = clock()
+        for seconds in (30, 5, 20):
+            queue.add_later(A, seconds)
+        assert await queue.get() == A
+        assert clock() - began == pytest.approx(5)
+        for number in range(12):
+            began = clock()
             queue.failed(A)
             queue.done(A)
-            await asyncio.wait_for(queue.get(), PATIENCE)
-            pauses.append(time.monotonic() - began)
-        assert pauses[2] >= 2 * SHORTEST - 0.01  # the shortest of the third; that of the first is a quarter of it
+            queue.add(A)  # a change is not looked at before
+            assert await queue.get() == A
+            longest = min(LONGEST, SHORTEST * 2**number)
+            assert longest / 2 - 0.001 <= clock() - began <= longest + 0.001
+        began = clock()
+        queue.failed(A, 50)
+        queue.done(A)
+        await queue.get()
+        assert clock() - began == pytest.approx(50)
         queue.clear()
 
-    asyncio.run(run())
+    giventime.run(run())

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from apiserver import RealApiServer
 
+pytestmark = pytest.mark.slow
+
 MONITORING = Path(__file__).resolve().parent.parent.parent / "deploy/monitoring"
 DASHBOARD = json.loads((MONITORING / "dashboard.json").read_text())
 RULES = yaml.safe_load((MONITORING / "rules.yaml").read_text())["groups"][0]["rules"]

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
+pytestmark = pytest.mark.slow
+
 kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="wants kubernetes-validate: ./build.sh check installs it")
 DEPLOY = Path(__file__).resolve().parent.parent.parent / "deploy"
 FILES = [DEPLOY / "kube-node.yaml", *(DEPLOY / "controller" / name for name in ("rbac.yaml", "deployment.yaml", "crds.yaml"))]

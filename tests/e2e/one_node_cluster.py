@@ -101,13 +101,13 @@ def delete(lab: Lab, names: tuple[str, ...], show: Show) -> None:
 
 def inspect(lab: Lab, addresses: dict[str, list[str]], show: Show) -> None:
     """Look at the node with our own command line: whose the addresses are, that all is well, and that gc takes only what is stale."""
-    (network,) = json.loads(lab.command("status", "--json"))["networks"]
+    (network,) = json.loads(lab.command("status", "-o", "json"))["networks"]
     seen = {one["pod"]: sorted(one["addresses"]) for one in network["attachments"]}
     if seen != {f"default/{name}": sorted(found) for name, found in addresses.items()}:
         raise CheckFailedError(f"status says {seen}")
-    whose = json.loads(lab.command("status", "--json", next(iter(addresses.values()))[0]))["holders"]
+    whose = json.loads(lab.command("status", "-o", "json", next(iter(addresses.values()))[0]))["holders"]
     show("status: whose address", whose[0]["pod"])
-    checks = json.loads(lab.command("doctor", "--json", f"--bin-dir={lab.cni_bin}", may_fail=True))["checks"]
+    checks = json.loads(lab.command("doctor", "-o", "json", f"--bin-dir={lab.cni_bin}", may_fail=True))["checks"]
     # The one thing that is not as it should be: relays are installed, and no agent is.
     if wrong := [f"{one['check']}: {one['what']}" for one in checks if one["state"] in FAULTS and one["check"] != "agent"]:
         raise CheckFailedError(f"doctor says {wrong}")
@@ -116,7 +116,7 @@ def inspect(lab: Lab, addresses: dict[str, list[str]], show: Show) -> None:
     stale = lab.data_dir / NETWORK / "11.0.0.250"
     stale.write_text("gone\r\neth0")
     os.utime(stale, (0, 0))
-    gc = ("gc", "--json", f"--cri-socket={lab.directory}/run/containerd.sock")
+    gc = ("gc", "-o", "json", f"--cri-socket={lab.directory}/run/containerd.sock")
     cautious, thorough = json.loads(lab.command(*gc)), json.loads(lab.command(*gc, "--all", "--yes"))  # no record says that it is a pod's
     for told, key in ((cautious, "doubtful"), (thorough, "released")):
         if [one["address"] for one in told[key]] != [stale.name]:

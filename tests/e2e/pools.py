@@ -109,7 +109,7 @@ class Attachments:
         return {**conf, "ipam": {**conf["ipam"], "refreshAfter": 0}}  # a view that the agent would keep
 
     def _sandbox(self, name: str) -> dict[str, Any]:
-        (network,) = (each for each in json.loads(self._lab.command("status", "--json"))["networks"] if each["name"] == "k8snet")
+        (network,) = (each for each in json.loads(self._lab.command("status", "-o", "json"))["networks"] if each["name"] == "k8snet")
         found: dict[str, Any] = next(each for each in network["attachments"] if each["pod"] == f"default/{name}")
         return found
 

@@ -86,6 +86,7 @@ def is_killed(number: int, work: Callable[[], None]) -> bool:
 
 @pytest.mark.parametrize("force", [False, True])
 @pytest.mark.parametrize("killed", ["install", "uninstall"])
+@pytest.mark.slow
 def test_uninstall_after_a_kill(tmp_path: Path, killed: str, *, force: bool) -> None:
     """Wherever install or uninstall is killed, uninstall leaves each file as it was before, the foreign one too, and no other."""
     for number in itertools.count():

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from patience import TRIES
 
 from kubenode.nodes.annotation import AnnotationTextError, parse
 
@@ -72,16 +70,3 @@ def test_the_part_is_shown(text: str, problem: str) -> None:
     with pytest.raises(AnnotationTextError) as error:
         parse(text)
     assert str(error.value).startswith(problem)
-
-
-def test_many_keys() -> None:
-    """Eight times the keys take about eight times as long, not sixty-four: an annotation may have 256 KiB."""
-
-    def seconds(keys: int) -> float:
-        text = ", ".join(f"k{number}: 1" for number in range(keys))
-        begin = time.process_time()
-        assert len(parse(text)) == keys
-        return time.process_time() - begin
-
-    # Copies of the text are no calls that could be counted: so by the clock, and several times where the machine is busy.
-    assert any(seconds(96_000) < 24 * seconds(12_000) for _ in range(TRIES))

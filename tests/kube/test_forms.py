@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     Ask = Callable[..., str]
 
+pytestmark = pytest.mark.slow
+
 LOGIN = """#!/bin/sh
 echo '{"apiVersion": "client.authentication.k8s.io/%s", "kind": "ExecCredential", "status": {"token": "t0"}}'
 """
@@ -108,7 +110,6 @@ def test_form(place: Place, ask: Ask, form: Form) -> None:
     assert not said or str(place.directory) in said or place.values["HOST"] in said
 
 
-@pytest.mark.slow
 def test_kubectl(place: Place) -> None:
     """The table says what kubectl does."""
     want("kubectl 1.28")

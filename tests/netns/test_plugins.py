@@ -161,7 +161,7 @@ def test_try(podnet: PodNet, binaries: Path, cni_bin: Path, *, as_json: bool) ->
     """`kube-node try` lets two pods ping each other over both families, shows them, and leaves the host as it was."""
 
     environ = {**os.environ, "CNI_PATH": str(cni_bin)}
-    arguments = ["--json"] if as_json else []
+    arguments = ["-o", "json"] if as_json else []
     trial = subprocess.Popen([binaries / "kube-node", "try", *arguments], env=environ, stdout=subprocess.PIPE, text=True)
     shown = trial.communicate()[0]
     assert trial.returncode == 0
@@ -187,7 +187,7 @@ def test_try_without_root(built: Path) -> None:
     with tempfile.TemporaryDirectory() as directory:  # where another user may read
         os.chmod(directory, 0o755)
         shutil.copytree(built, f"{directory}/bin")
-        command = ["setpriv", "--reuid=65534", "--clear-groups", f"{directory}/bin/kube-node", "try", "--json"]
+        command = ["setpriv", "--reuid=65534", "--clear-groups", f"{directory}/bin/kube-node", "try", "-o", "json"]
         done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "HOME": "/"})
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)

@@ -114,5 +114,5 @@ def test_try_leaves_the_agent_alone(binaries: Path, run_dir: Path, monkeypatch: 
     """`kube-node try` is about a Node of its own: this host's agent is not asked."""
     monkeypatch.setenv("KUBE_NODE_SOCKET", str(run_dir / "s"))
     with FakeAgent(run_dir / "s", answer(b"\1")) as agent, FakeAgent(run_dir / "agent.sock", answer(b"\1")) as other:
-        subprocess.run([binaries / "kube-node", "try", "--json"], capture_output=True, check=True)
+        subprocess.run([binaries / "kube-node", "try", "-o", "json"], capture_output=True, check=True)
     assert agent.calls == other.calls == 0

@@ -184,11 +184,10 @@ def test_arguments_are_the_standalones(place: Place, arguments: tuple[str, ...])
     assert agent.calls == 0
 
 
-@pytest.mark.parametrize("option", ["--version", "-version", "-V"])
-def test_its_own_version(place: Place, option: str) -> None:
+def test_its_own_version(place: Place) -> None:
     """Without a standalone it can still say its version."""
     place.standalone.unlink()
-    assert place.call("", b"", option) == (0, b"1.2.3-short\n", b"")
+    assert place.call("", b"", "--version") == (0, b"1.2.3-short\n", b"")
 
 
 @pytest.mark.parametrize("arguments", [(), ("status",)])

@@ -315,7 +315,7 @@ def released(node: Node, before: list[str]) -> None:
 
 def well(node: Node) -> None:
     """All reservations are whole and of this boot; pods come and go."""
-    checks = json.loads(node.machine.ask("kube-node doctor --json").stdout)["checks"]
+    checks = json.loads(node.machine.ask("kube-node doctor -o json").stdout)["checks"]
     states = {one["check"]: one["state"] for one in checks}
     if (states["torn"], states["reboot"]) != ("ok", "ok"):
         raise CheckFailedError(f"doctor says {checks}")

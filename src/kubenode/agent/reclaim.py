@@ -102,6 +102,7 @@ class Reclaimer:
         observer: Observer,
         mode: Mode = Mode.ON,
         grace: float = GRACE,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._root = root
         self._run_dir = run_dir
@@ -112,8 +113,9 @@ class Reclaimer:
         self._observer = observer
         self._mode = mode
         self._grace = grace
+        self._clock = clock
         self._suspects: dict[tuple[str, Attachment, str], Attached] = {}
-        self._since: dict[tuple[str, Attachment, str], float] = {}  # when its namespace was first missed; no clock that can be set
+        self._since: dict[tuple[str, Attachment, str], float] = {}  # when its namespace was first missed
         self._asked: dict[tuple[str, Attachment, str], float] = {}
         self._said: dict[tuple[str, Attachment, str], str] = {}
         self._complaint = ""
@@ -121,7 +123,7 @@ class Reclaimer:
     def look(self, attached: Iterable[Attached]) -> None:
         """Take those of all attachments as suspects whose network namespace is gone."""
         namespaces = Namespaces(self._root)
-        now = time.monotonic()
+        now = self._clock()
         suspects = {one.key: one for one in attached if namespaces.is_gone(one.netns)}
         self._since = {key: self._since.get(key, now) for key in suspects}
         self._asked = {key: when for key, when in list(self._asked.items()) if key in suspects}
@@ -130,13 +132,13 @@ class Reclaimer:
 
     def judge(self) -> list[Attached]:
         """Release the suspects that are leaks for certain. Return the others."""
-        now = time.monotonic()
+        now = self._clock()
         # Copies, here and below: a network that was not free in time may come to it now, and its thread takes suspects away.
         ripe = [one for key, one in list(self._suspects.items()) if now - self._since[key] >= self._grace and self._is_ours(one)]
         reserved = [one for some in self._in_turn("reserved", self._reserved, ripe) for one in some]
         leaked = self._without_pod(reserved)
         if self._mode is Mode.ON:
-            self._in_turn("release", partial(self._release, asked=time.monotonic()), leaked)
+            self._in_turn("release", partial(self._release, asked=self._clock()), leaked)
         for one in leaked if self._mode is not Mode.ON else ():
             self._say(one, "it would be released, but for --reclaim=report")
         left = list(self._suspects.values())
@@ -194,7 +196,7 @@ class Reclaimer:
             for one in askable:
                 if inquiry.is_over():
                     break
-                self._asked[one.key] = time.monotonic()
+                self._asked[one.key] = self._clock()
                 if (is_gone := inquiry.is_gone(*one.pod, one.record.pod_uid)) is None:
                     continue
                 if is_gone:
@@ -225,7 +227,7 @@ class Reclaimer:
             try:
                 store = self._stores.get(one.place.data_dir, one.network)
                 with store.lock():  # an ADD of now comes after us
-                    is_certain = self._is_still(one) and time.monotonic() - asked <= FRESH
+                    is_certain = self._is_still(one) and self._clock() - asked <= FRESH
                     released = allocator.release(store, one.attachment) if is_certain else []
             except (CNIError, OSError) as error:
                 self._say(one, str(error))

@@ -1,18 +1,23 @@
 """JSON text to values and back, without importing `json`.
 
 `json` imports `re`, which costs as much time as starting the interpreter, and a plugin is started for every pod. CPython's C scanner and
-encoder, which `json` is a wrapper of, are used directly.
+encoder, which `json` is a wrapper of, are used directly; where an interpreter has no such ones, `json` itself.
 """
 
 from __future__ import annotations
-
-from _json import encode_basestring_ascii, make_encoder, make_scanner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     JSON = Any  # what JSON text can say: dict, list, str, int, float, bool, None
+
+try:
+    from _json import encode_basestring_ascii, make_encoder, make_scanner
+except ImportError:
+    import json
+else:
+    json = None  # type: ignore[assignment]
 
 
 class JSONTextError(ValueError):
@@ -68,17 +73,21 @@ def loads(text: str | bytes) -> JSON:
 
 
 def _scan(text: str, begin: int) -> tuple[JSON, int]:
+    if json:
+        return json.JSONDecoder(parse_float=_finite, parse_constant=_no_constant).raw_decode(text, begin)
     scanner = make_scanner(_Context())  # type: ignore[arg-type]
     try:
         return scanner(text, begin)
     except SystemError:  # CPython 3.11 has no words for an error until `json.decoder` is there
-        import json.decoder  # noqa: F401
+        from json import decoder  # noqa: F401
 
         return scanner(text, begin)
 
 
 def dumps(value: JSON) -> str:
     """Format a value as one line of ASCII JSON text, keys in the order in which they stand."""
+    if json:
+        return json.JSONEncoder(default=_refuse, check_circular=False, allow_nan=False).encode(value)
     encode = make_encoder(None, _refuse, encode_basestring_ascii, None, ": ", ", ", *NO_OPTIONS)
     return "".join(encode(value, 0))
 

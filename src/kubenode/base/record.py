@@ -15,8 +15,18 @@ if TYPE_CHECKING:
 
     def remembered(function: F, most: int = ...) -> F: ...
 else:
-    from _collections import _tuplegetter  # what `collections.namedtuple` gives its fields
-    from _functools import _lru_cache_wrapper  # what `lru_cache` wraps a function in
+    try:
+        from _collections import _tuplegetter  # what `collections.namedtuple` gives its fields
+        from _functools import _lru_cache_wrapper  # what `lru_cache` wraps a function in
+    except ImportError:
+        from functools import lru_cache
+        from operator import itemgetter
+
+        def _tuplegetter(index, doc):
+            return property(itemgetter(index), doc=doc)
+
+        def _lru_cache_wrapper(function, most, _typed, _info):
+            return lru_cache(most)(function)
 
     class NamedTuple(tuple):
         """A tuple whose items have the names that the class body annotates, with the defaults that it assigns."""

@@ -61,7 +61,7 @@ class Commands(entry.Group):
 
 
 @click.group(cls=Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(VERSION, "--version", "-version", "-V", message="%(version)s")
+@click.version_option(VERSION, "--version", message="%(version)s")
 @click.pass_context
 def kube_node(context: click.Context) -> None:
     r"""Addresses for pods, taken from the Kubernetes Node object.

@@ -1,4 +1,4 @@
-"""Output of commands: text for a person, or an object for a program. All commands that show something have these options."""
+"""Output of commands: text for a person, or an object for a program. All commands that show something have this option."""
 
 from __future__ import annotations
 
@@ -46,13 +46,10 @@ class Output(NamedTuple):
 
 
 def with_output(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options, and hand them on as `output`."""
+    """Give a command the option, and hand it on as `output`."""
 
     @functools.wraps(function)
-    def command(*args: Any, output: str | None, as_json: bool, **others: Any) -> Any:
-        if as_json and output not in {None, JSON}:
-            raise click.UsageError(f"--json is -o json, and not -o {output} at once")
-        return function(*args, output=Output(JSON if as_json else output or ""), **others)
+    def command(*args: Any, output: str | None, **others: Any) -> Any:
+        return function(*args, output=Output(output or ""), **others)
 
-    command = click.option("--json", "as_json", is_flag=True, help="The same as -o json.")(command)
     return click.option("--output", "-o", type=click.Choice([WIDE, JSON, YAML]), help="More text; or one object, for a program.")(command)

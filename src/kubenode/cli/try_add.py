@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -59,34 +58,28 @@ class Trial:
 @click.command("try-add", short_help="Ask for an address and give it back, with timings.")
 @click.argument("network", type=options.NetworkName(), metavar="NETWORK")
 @click.option("--namespace", default="default", show_default=True, metavar="NAMESPACE", help="As if the pod were of this namespace.")
-@click.option("--pod", "with_pod", is_flag=True, help="Also make a network namespace and connect it by the network's plugin. Needs root.")
 @with_output
 @options.BIN_DIR
 @options.place
-def command(network: str, namespace: str, place: Place, output: Output, *, with_pod: bool) -> int:
+def command(network: str, namespace: str, place: Place, output: Output) -> int:
     r"""Ask for an address and give it back, with the time that each step takes.
 
-    The plugins are run as the container runtime runs them. Without --pod only the IPAM plugin is, and no interface is made. Afterwards
-    nothing is left; exit code 1 where a step fails.
+    The IPAM plugin is run as the container runtime's plugin runs it; no interface is made. Afterwards nothing is left; exit code 1 where a
+    step fails.
 
     \b
     Examples:
       kube-node try-add k8snet
-      kube-node try-add k8snet --pod
       kube-node try-add net1 --config=net1.yaml --namespace=web -o json
     """
     from kubenode.inspection.networks import find
     from kubenode.inspection.records import Records
     from kubenode.inspection.report import require_known, unreadable
 
-    if with_pod and place.root.directory:
-        raise click.UsageError(
-            f"--pod makes an interface of the host, which is only seen at {place.root.directory}: run it on the node itself"
-        )
     try:
         found = require_known(find(place, Records(place)), (network,))[0]
         trial = Trial()
-        _run(trial, place, found, namespace, with_pod=with_pod)
+        _run(trial, place, found, namespace)
     except OSError as error:
         raise unreadable(error) from None
     if output.is_object:
@@ -96,7 +89,7 @@ def command(network: str, namespace: str, place: Place, output: Output, *, with_
     return int(trial.failed)
 
 
-def _run(trial: Trial, place: Place, network: Network, namespace: str, *, with_pod: bool) -> None:
+def _run(trial: Trial, place: Place, network: Network, namespace: str) -> None:
     from kubenode.base.problem import Problem
     from kubenode.cni.result import addresses_in
     from kubenode.cni.versions import SINCE, at_least
@@ -106,7 +99,7 @@ def _run(trial: Trial, place: Place, network: Network, namespace: str, *, with_p
     container_id = f"kube-node-try-add-{os.getpid()}"
     netns = f"/var/run/netns/{container_id}"
     version = str(raw.get("cniVersion") or "0.1.0")
-    plugin = _plugin(place, network, namespace, with_pod=with_pod)
+    plugin = _plugin(place, network, namespace)
     added: dict[str, Any] = {}
 
     def add() -> str:
@@ -124,26 +117,21 @@ def _run(trial: Trial, place: Place, network: Network, namespace: str, *, with_p
         return "no reservation"
 
     trial.step("look at the network", lambda: _subnets(network))
-    with ExitStack() as stack:
-        if with_pod:
-            trial.step("make a network namespace", lambda: _namespace(container_id, stack))
-        if at_least(version, SINCE["STATUS"]):
-            trial.step("STATUS", lambda: quietly("STATUS"))
-        trial.step("ADD", add)
-        if at_least(version, SINCE["CHECK"]):
-            trial.step("CHECK", lambda: quietly("CHECK", added))
-        trial.step("DEL", lambda: quietly("DEL", added or None), anyway=True)
-        trial.step("look for what is left", left, anyway=True)
+    if at_least(version, SINCE["STATUS"]):
+        trial.step("STATUS", lambda: quietly("STATUS"))
+    trial.step("ADD", add)
+    if at_least(version, SINCE["CHECK"]):
+        trial.step("CHECK", lambda: quietly("CHECK", added))
+    trial.step("DEL", lambda: quietly("DEL", added or None), anyway=True)
+    trial.step("look for what is left", left, anyway=True)
 
 
-def _plugin(place: Place, network: Network, namespace: str, *, with_pod: bool) -> Plugin:
-    """Return the plugin to run: the one that connects pods, or the IPAM plugin alone. Raises Problem where it is not there."""
+def _plugin(place: Place, network: Network, namespace: str) -> Plugin:
+    """Return the network's IPAM plugin, to be run. Raises Problem where it is not there."""
     from kubenode.cli.pods import Plugin
     from kubenode.host import delegate
 
     directories = [place.root.path(directory) for directory in place.bin_dirs]
-    raw = network.configured.raw
-    name = str(raw.get("type") or network.plugin) if with_pod else network.plugin
     environ = {
         **{key: value for key, value in place.environ.items() if not key.startswith("CNI_")},
         "KUBE_NODE_RUN_DIR": place.run,
@@ -151,15 +139,7 @@ def _plugin(place: Place, network: Network, namespace: str, *, with_pod: bool) -
         "CNI_PATH": ":".join(directories),
         "CNI_ARGS": f"IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME=kube-node-try-add",
     }
-    return Plugin(delegate.require(name, directories), raw, environ)
-
-
-def _namespace(name: str, stack: ExitStack) -> str:
-    from kubenode.cli import pods
-
-    pods.ip("netns", "add", name)
-    stack.callback(pods.ip, "netns", "del", name)
-    return name
+    return Plugin(delegate.require(network.plugin, directories), network.configured.raw, environ)
 
 
 def _subnets(network: Network) -> str:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from datetime import UTC, datetime
 from http import HTTPStatus
 from random import SystemRandom
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from kubenode.cni.errors import CNIError
 from kubenode.kube.refusal import RefusedError
@@ -19,24 +18,18 @@ if TYPE_CHECKING:
     from kubenode.kube.asyncclient import Cluster
 
 
-class Terms(NamedTuple):
-    """Seconds, as the control plane's own components have them."""
-
-    duration: float = 15  # that others wait from the last renewal they have seen
-    deadline: float = 10  # after which a holder that cannot renew stops by itself
-    retry: float = 2
-
-
-TERMS = Terms()
+# Seconds, as the control plane's own components have them.
+DURATION = 15.0  # that others wait from the last renewal they have seen
+DEADLINE = 10.0  # after which a holder that cannot renew stops by itself
+RETRY = 2.0
 
 
 class Leader:
     """Runs `lead` while the Lease is ours, and cancels it once that is not certain any more."""
 
     def __init__(
-        self, cluster: Cluster, namespace: str, name: str, identity: str, lead: Callable[[], Coroutine[Any, Any, None]], log: Log,
-        terms: Terms = TERMS,
-    ) -> None:  # fmt: skip
+        self, cluster: Cluster, namespace: str, name: str, identity: str, lead: Callable[[], Coroutine[Any, Any, None]], log: Log
+    ) -> None:
         self.leads = False
         self.failure: CNIError | None = None
         self._cluster = cluster
@@ -45,7 +38,6 @@ class Leader:
         self._identity = identity
         self._lead = lead
         self._log = log
-        self._terms = terms
         self._random = SystemRandom()
         self._lease: dict[str, Any] | None = None
         self._seen = ("", 0.0)  # the version of somebody else's Lease, and since when it has not changed
@@ -54,7 +46,7 @@ class Leader:
         """Campaign, lead, and begin again, until cancelled. A fault of `lead` ends it."""
         while True:
             while not await self._held():  # noqa: ASYNC110 (what is waited for happens at the API server)
-                await asyncio.sleep(self._terms.retry * self._random.uniform(0.8, 1.2))
+                await asyncio.sleep(RETRY * self._random.uniform(0.8, 1.2))
             self._log.info("leads from now on", lease=self._name, identity=self._identity)
             self.leads = True
             task = asyncio.create_task(self._lead())
@@ -68,19 +60,19 @@ class Leader:
 
     async def _keep(self, task: asyncio.Task[None]) -> None:
         """Renew as long as that succeeds."""
-        renewed = time.monotonic()
-        while time.monotonic() - renewed < self._terms.deadline:
-            await asyncio.wait([task], timeout=self._terms.retry)
+        renewed = _clock()
+        while _clock() - renewed < DEADLINE:
+            await asyncio.wait([task], timeout=RETRY)
             if task.done():
                 task.result()
                 raise AssertionError("leading never ends by itself")
             try:
-                async with asyncio.timeout(max(0.1, renewed + self._terms.deadline - time.monotonic())):
+                async with asyncio.timeout(max(0.1, renewed + DEADLINE - _clock())):
                     held = await self._held()
             except TimeoutError:
                 return
             if held:
-                renewed = time.monotonic()
+                renewed = _clock()
             elif self.failure is None:
                 return  # somebody else has it
 
@@ -124,11 +116,11 @@ class Leader:
         if spec.get("holderIdentity") == self._identity:
             await self._write(self._lease, self._spec(spec))
             return True
-        version, now = self._lease["metadata"]["resourceVersion"], time.monotonic()
+        version, now = self._lease["metadata"]["resourceVersion"], _clock()
         if version != self._seen[0]:
             self._seen = (version, now)
         # Clocks of two machines need not agree: what counts is how long we have not seen it renewed.
-        if spec.get("holderIdentity") and now - self._seen[1] < float(spec.get("leaseDurationSeconds") or self._terms.duration):
+        if spec.get("holderIdentity") and now - self._seen[1] < float(spec.get("leaseDurationSeconds") or DURATION):
             return False
         await self._write(self._lease, self._spec({"leaseTransitions": int(spec.get("leaseTransitions") or 0) + 1, "acquireTime": _now()}))
         return True
@@ -145,8 +137,13 @@ class Leader:
         self._lease = await self._cluster.replace(f"{self._path}/{self._name}", {**lease, "spec": spec})
 
     def _spec(self, kept: dict[str, Any]) -> dict[str, Any]:
-        return {**kept, "holderIdentity": self._identity, "leaseDurationSeconds": max(1, round(self._terms.duration)), "renewTime": _now()}
+        return {**kept, "holderIdentity": self._identity, "leaseDurationSeconds": int(DURATION), "renewTime": _now()}
 
 
 def _now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _clock() -> float:
+    """Return seconds by the event loop's clock, by which is also slept."""
+    return asyncio.get_running_loop().time()

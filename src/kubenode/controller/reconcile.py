@@ -52,7 +52,7 @@ class Feeds(NamedTuple):
 
 
 class Reconciler:
-    def __init__(self, cluster: Cluster, ledger: Ledger, feeds: Feeds, log: Log, observer: Observer, workers: int = WORKERS) -> None:
+    def __init__(self, cluster: Cluster, ledger: Ledger, feeds: Feeds, log: Log, observer: Observer) -> None:
         self.queue = WorkQueue()
         self.reserved: list[Reserved] = []
         self.failure: CNIError | None = None  # of the last thing that failed, until all is done
@@ -64,7 +64,6 @@ class Reconciler:
         self._log = log
         self._observer = observer
         self._events = Events(cluster, log)
-        self._workers = workers
         self._logged = ""
 
     async def run(self) -> None:
@@ -76,7 +75,7 @@ class Reconciler:
         self.heard()
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(self._workers):
+                for _ in range(WORKERS):
                     group.create_task(self._work())
         finally:
             self.works = False

@@ -18,7 +18,7 @@ import msgspec
 from kubenode.base.exposition import HTTPServer
 from kubenode.cni.errors import CNIError
 from kubenode.controller.feeds import Claims, Nodes, Pools
-from kubenode.controller.leader import TERMS, Leader, Terms
+from kubenode.controller.leader import Leader
 from kubenode.controller.metrics import Metrics
 from kubenode.controller.mirror import Mirror
 from kubenode.controller.reconcile import CLAIMS, NODES, POOLS, Feeds, Reconciler
@@ -74,7 +74,6 @@ class Options(NamedTuple):
     service_cidrs: tuple[Subnet, ...] = ()
     pod_cidrs: tuple[Subnet, ...] = ()
     listen: tuple[str, int] | None = None
-    terms: Terms = TERMS
 
 
 class Controller:
@@ -101,7 +100,7 @@ class Controller:
             )
         ]
         identity = f"{socket.gethostname()}_{secrets.token_hex(4)}"
-        self._leader = Leader(self._cluster, options.namespace, options.lease, identity, self._lead, log, options.terms)
+        self._leader = Leader(self._cluster, options.namespace, options.lease, identity, self._lead, log)
         self._turn = time.monotonic()
 
     async def run(self) -> None:

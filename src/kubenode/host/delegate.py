@@ -5,7 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import time
-from _signal import SIGKILL, SIGPIPE  # type: ignore[import-not-found] # `signal` imports enum and re
+
+try:
+    from _signal import SIGKILL, SIGPIPE  # type: ignore[import-not-found] # `signal` imports enum and re
+except ImportError:
+    from signal import SIGKILL, SIGPIPE
 
 from kubenode.base import files
 from kubenode.base.jsontext import JSONTextError, dumps, loads

@@ -5,7 +5,7 @@ A subnet that is larger than what is in use is shown from its beginning, as far 
 
 from __future__ import annotations
 
-from _bisect import bisect_left
+from bisect import bisect_left
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 

@@ -6,7 +6,10 @@ but never give an address twice.
 
 from __future__ import annotations
 
-from _bisect import bisect_left, bisect_right
+try:
+    from _bisect import bisect_left, bisect_right
+except ImportError:
+    from bisect import bisect_left, bisect_right
 
 from kubenode.base.record import NamedTuple
 from kubenode.cni.errors import REQUESTED_ADDRESS, CNIError

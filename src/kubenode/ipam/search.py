@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from _bisect import bisect_left, bisect_right
+try:
+    from _bisect import bisect_left, bisect_right
+except ImportError:
+    from bisect import bisect_left, bisect_right
 
 from kubenode.base.record import NamedTuple
 from kubenode.cni.errors import DUPLICATE_ALLOCATION, RANGE_FULL, REQUESTED_ADDRESS, CNIError

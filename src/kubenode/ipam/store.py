@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from _bisect import bisect_left, insort_right
+try:
+    from _bisect import bisect_left, insort_right
+except ImportError:
+    from bisect import bisect_left, insort_right
 
 from kubenode.base.record import NamedTuple
 from kubenode.ipam.address import address_of
