@@ -86,8 +86,8 @@ def test_tables_have_straight_borders(columns: int, screens: dict[tuple[str, int
 
 
 def sayings(text: str) -> set[str]:
-    """Return the words that have no digit: times, versions and process numbers differ from run to run."""
-    found = (word.strip("-") for word in re.split(r"[\s,:·█░▒▓]+", text))
+    """Return the words that have no digit: times, versions and process numbers differ from run to run, and columns are as wide as these."""
+    found = (word.strip("-") for word in re.split(r"[\s,:·█░▒▓─-╿]+", text))
     return {word for word in found if word and not re.search("[0-9]", word)}
 
 
