@@ -80,6 +80,7 @@ controller:
   # controller changes nothing of a Node but annotations.
   policy: false
 """
+SURGE = 'semverCompare ">=1.22-0" .Capabilities.KubeVersion.Version'
 IF, END = "@@if {}@@", "@@end@@"
 
 
@@ -105,6 +106,17 @@ def optional(items: list[Any], condition: str, is_meant: Any) -> list[Any]:
     return result
 
 
+def surging() -> str:
+    """Return what the component surge does where the server knows it, and what the base has elsewhere, as the lines of a template."""
+    specs = [one(rendered(resources=["../base"], components=which), "DaemonSet")["spec"] for which in (["../components/surge"], [])]
+    new, old = (yaml.safe_dump({key: spec[key] for key in ("minReadySeconds", "updateStrategy") if key in spec}) for spec in specs)
+    return f"{{{{- if {SURGE} }}}}\n{_indented(new)}{{{{- else }}}}\n{_indented(old)}{{{{- end }}}}\n"
+
+
+def _indented(text: str) -> str:
+    return "".join(f"  {line}\n" for line in text.splitlines())
+
+
 def templated(documents: list[dict[str, Any]], reclaim: list[dict[str, Any]], controller: list[dict[str, Any]]) -> str:
     """Put values' names where their values stand; return the values."""
     daemonset, network = one(documents, "DaemonSet"), one(documents, "ConfigMap")
@@ -128,6 +140,7 @@ def templated(documents: list[dict[str, Any]], reclaim: list[dict[str, Any]], co
         replicas=deployment["replicas"],
         controller_resources=json.dumps(deployment["template"]["spec"]["containers"][0]["resources"]),
     )
+    daemonset["spec"]["updateStrategy"] = "@@surging@@"
     paths = {"cni-bin": "bin", "cni-config": "config", "run": "run", "netns": "netns", "networks": "networks", "ipam-state": "ipamState"}
     for name, value in paths.items():
         volumes[name]["hostPath"]["path"] = f"@@.Values.paths.{value}@@"
@@ -185,6 +198,8 @@ def template(document: dict[str, Any]) -> str:
     text = re.sub(r"^( *)(\w+): '@@toYaml ([\w.]+)@@'\n", _block, text, flags=re.MULTILINE)
     text = re.sub(r"'@@plain ([\w.]+)@@'", r"{{ .Values.\1 }}", text)
     text = re.sub(r"'@@not ([\w.]+)@@'", r"{{ not .Values.\1 }}", text)
+    if "@@surging@@" in text:
+        text = text.replace("  updateStrategy: '@@surging@@'\n", surging())
     text = re.sub(r"'@@conflist@@'", "{{ .Values.network.conflist | toJson }}", text)
     text = re.sub(
         r"^( *)annotations:\n( *checksum/network): '@@checksum@@'\n",

@@ -31,6 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 DEPLOY = ROOT / "deploy"
 COMMANDS = {"install": install.command, "uninstall": install.uninstall, "agent": agent.command}
 COMPONENTS = [[], ["bridge"], ["scrape"], ["reclaim"], ["bridge", "scrape", "reclaim"]]
+OLD = "--kube-version=1.20.2"  # which does not know maxSurge
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -95,13 +96,13 @@ def test_the_chart_is_made_from_the_same_source() -> None:
 def test_the_chart_renders_the_manifest(helm: str) -> None:
     """With the values as they are, Helm renders what kubectl applies, document for document."""
     assert "0 chart(s) failed" in run(helm, "lint", DEPLOY / "chart")
-    rendered = run(helm, "template", "kube-node", DEPLOY / "chart", "--namespace=kube-system")
+    rendered = run(helm, "template", "kube-node", DEPLOY / "chart", "--namespace=kube-system", OLD)
     assert documents(rendered) == documents((DEPLOY / "kube-node.yaml").read_text())
 
 
 def test_the_charts_network_is_the_component(helm: str, overlay: Path) -> None:
     """`network.enabled` does what the bridge component does, but for the name that kustomize gives to a ConfigMap."""
-    rendered = run(helm, "template", "kube-node", DEPLOY / "chart", "--namespace=kube-system", "--set=network.enabled=true")
+    rendered = run(helm, "template", "kube-node", DEPLOY / "chart", "--namespace=kube-system", OLD, "--set=network.enabled=true")
     ours = kustomized(overlay, ["bridge"])
     name = next(key for key in documents(ours) if key.startswith("ConfigMap/")).partition("/")[2]
     theirs, expected = documents(rendered), documents(ours.replace(name, "kube-node-network"))
@@ -127,9 +128,24 @@ def test_no_right_to_pods_unless_it_is_asked_for(overlay: Path) -> None:
     assert resources(kustomized(overlay, ["reclaim"])) == {"nodes", "pods"}
 
 
+def test_the_new_pod_comes_before_the_old_one_goes(helm: str, overlay: Path) -> None:
+    """The component, and the chart where the server knows it: no pod goes before its successor runs, which needs no port."""
+    surge = kustomized(overlay, ["surge"])
+    spec = documents(surge)["DaemonSet/kube-node"]["spec"]
+    assert spec["updateStrategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": "10%"}
+    assert spec["minReadySeconds"] > 0
+    for version in ("1.22.0", "1.30.2-gke.1"):
+        rendered = run(helm, "template", "kube-node", DEPLOY / "chart", "--namespace=kube-system", f"--kube-version={version}")
+        assert documents(rendered) == documents(surge)
+    pod = pod_of(kustomized(overlay, ["bridge", "scrape", "reclaim", "surge"]))
+    assert "--wait" in pod["containers"][0]["args"]
+    # It would be the host's: with the old pod there the new one could not be placed.
+    assert not any("ports" in container for container in (*pod["initContainers"], *pod["containers"]))
+
+
 def test_the_charts_controller_is_the_component(helm: str, overlay: Path) -> None:
     """`controller.enabled` does what the controller's component does; its CRDs outlive the release."""
-    rendered = run(helm, "template", "kube-node", DEPLOY / "chart", "--namespace=kube-system", "--set=controller.enabled=true")
+    rendered = run(helm, "template", "kube-node", DEPLOY / "chart", "--namespace=kube-system", OLD, "--set=controller.enabled=true")
     theirs = documents(rendered)
     for key, document in theirs.items():
         if key.startswith("CustomResourceDefinition/"):
