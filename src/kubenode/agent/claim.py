@@ -120,9 +120,10 @@ class Claim:
         return ending
 
     def end(self) -> None:
-        """Leave nothing behind. The lock stays ours until the process ends: only then its HTTP port is free for the next agent, too."""
+        """Let another agent have it."""
         if self._listener is None:
             files.remove(f"{self.path}{files.TEMPORARY}")
+        os.close(self._lock)
 
 
 def _lock(path: str) -> int:

@@ -128,6 +128,8 @@ class Agent:
             for task in [stopped, *tasks]:
                 task.cancel()
             server.close()
+            if self._http:
+                self._http.close()
             self._claim.end()
             self._log.info("agent stopped", unanswered=left)
 
