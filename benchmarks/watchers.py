@@ -31,7 +31,7 @@ sys.path.insert(0, str(ROOT / "tests"))  # the real API server is the tests'
 from apiserver import RealApiServer  # noqa: E402 (after the path)
 
 from kubenode.agent.watch import NodeWatch  # noqa: E402
-from kubenode.host.log import Log  # noqa: E402
+from kubenode.base.log import Log  # noqa: E402
 from kubenode.kube.asyncclient import AsyncNodes  # noqa: E402
 from kubenode.kube.client import ApiServer  # noqa: E402
 

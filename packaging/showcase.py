@@ -13,9 +13,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from kubenode.controller.records import GROUP, NodeSubnet
 from kubenode.ipam.address import BITS
 from kubenode.ipam.ranges import parse_subnet
+from kubenode.pools.records import GROUP, NodeSubnet
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from apiserver import base64_text, write_kubeconfig

@@ -16,7 +16,6 @@ import ssl
 import subprocess
 import time
 from abc import ABC, abstractmethod
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -24,7 +23,7 @@ import pytest
 from authority import Authority, KeyPair
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from wanting import asset, want
+from wanting import apiserver_minor, asset, want
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -208,11 +207,10 @@ class RealApiServer(ApiServer):
         ])  # fmt: skip
         self._wait(self._is_ready, "the API server does not get ready")
 
-    @cached_property
+    @property
     def minor(self) -> int:
         """Its version's second number."""
-        said = subprocess.run([self._assets / "kube-apiserver", "--version"], check=True, capture_output=True, text=True).stdout
-        return int(said.split(".")[1])
+        return apiserver_minor()
 
     def _gates(self) -> list[str]:
         """Without it 1.20 drops the second podCIDR; 1.25 and later refuse to start with it."""

@@ -6,8 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from kubenode.ipam.address import Address, address_of
-from kubenode.ipam.index import Index
-from kubenode.ipam.store import Attachment, Reservation
+from kubenode.ipam.store import Attachment, Index, Reservation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

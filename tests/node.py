@@ -12,7 +12,7 @@ from callplugin import environment
 from ourprocess import KUBE_NODE
 from podnet import Answer
 
-from kubenode.host.attachments import Attachments
+from kubenode.host.attachments import Attachments, Record
 from kubenode.ipam.store import Attachment
 
 if TYPE_CHECKING:
@@ -78,8 +78,9 @@ class SeededNode:
             address, container_id = f"10.1.{number >> 8}.{number & 255}", f"held{number:060}"
             (directory / address).write_text(f"{container_id}\r\neth0")
             if records:
-                record = {"netns": str(self.netns / "held"), "podNamespace": "many", "podName": f"p{number}", "dataDir": str(self.networks)}
-                noted.write(Attachment(container_id, "eth0"), {**record, "ipam": {"type": "host-local"}})
+                pod = ("many", f"p{number}", "")
+                record = Record(str(self.netns / "held"), *pod, str(self.networks), ipam={"type": "host-local"})
+                noted.write(Attachment(container_id, "eth0"), record)
 
     def run_command(self, *arguments: str, env: Mapping[str, str] | None = None, stdin: str = "", wrap: Sequence[str] = ()) -> Answer:
         """Run `kube-node COMMAND …` on this node; what it prints is without colour. `wrap` stands in front of the command."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -19,6 +20,22 @@ PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
 ELSEWHERE = {"agent", "controller", "install", "pools", "try", "uninstall"}  # have pages of their own, or need none
 CONTEXT = kube_node.make_context("kube-node", [], resilient_parsing=True)
 CODES = {value for name, value in vars(errors).items() if name.isupper() and isinstance(value, int)}
+
+
+def test_modules_that_are_named_are_there() -> None:
+    """CONTRIBUTING's map and its way of one ADD name modules and packages that there are."""
+    text = (ROOT / "CONTRIBUTING.md").read_text().partition("## Where do I put")[2].partition("## Rules")[0]
+    named = re.findall(r"`([a-z_]+/[a-z_/]*(?:\.py)?)`", text)
+    assert len(named) > 30
+    assert [name for name in named if not any((ROOT / top / name).exists() for top in ("src/kubenode", "."))] == []
+
+
+def test_layers_are_those_of_the_contract() -> None:
+    """The architecture's page has the layers that the linter holds the code to."""
+    block = (ROOT / "docs/explanation/architecture.md").read_text().partition("## The code")[2].split("```")[1]
+    drawn = [re.split(r"\s{2,}", line)[0] for line in block.strip().splitlines()]
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    assert drawn == [layer.replace("kubenode.", "") for layer in contracts[0]["layers"]]
 
 
 def test_every_error_code_is_explained() -> None:

@@ -12,9 +12,9 @@ from patience import eventually
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily
 
-from kubenode import exposition
-from kubenode.exposition import HTTPServer
-from kubenode.host.log import Log
+from kubenode.base import exposition
+from kubenode.base.exposition import HTTPServer
+from kubenode.base.log import Log
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

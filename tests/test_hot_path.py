@@ -76,7 +76,7 @@ def test_embedded(binaries: Path, tmp_path: Path, view: ViewWriter, interpreter:
     found = imported([interpreter, "-IS", "-X", "importtime", launcher], environment(command), stdin) - nothing
     assert not found & FORBIDDEN
     assert {module for module in found if not module.startswith("kubenode")} <= FREE
-    assert "kubenode.plugins.host_local" in found
+    assert "kubenode.plugins.embedded" in found
 
 
 def test_delegating(binaries: Path, tmp_path: Path, view: ViewWriter, interpreter: str) -> None:

@@ -127,6 +127,14 @@ def asset(name: str) -> str | None:
     return shutil.which(name, path=f"{os.environ.get('KUBEBUILDER_ASSETS', '')}:{os.environ.get('PATH', os.defpath)}")
 
 
+@functools.cache
+def apiserver_minor() -> int:
+    """Return the second number of kube-apiserver's version; 0 where there is none."""
+    program = asset("kube-apiserver")
+    said = subprocess.run([program, "--version"], check=True, capture_output=True, text=True).stdout if program else ""
+    return int(said.split(".")[1]) if said else 0
+
+
 WANTED = {
     "root": Wanted("run the tests as root", is_root),
     "the right to mount": Wanted("root, outside of a chroot and of most containers", may_mount),
@@ -135,6 +143,10 @@ WANTED = {
     "kube-apiserver": Wanted(
         "KUBEBUILDER_ASSETS, a directory with it and etcd (Debian: etcd-server; it has no kube-apiserver)",
         lambda: bool(asset("kube-apiserver") and asset("etcd")),
+    ),
+    "kube-apiserver whose rules know networks": Wanted(
+        "KUBEBUILDER_ASSETS with kube-apiserver 1.31 or later, or one before 1.25, which has no rules",
+        lambda: not 25 <= apiserver_minor() < 31,
     ),
     "the reference CNI plugins": Wanted(
         "CNI_TEST_PATH, a directory with 1.9.1 (Debian: containernetworking-plugins)", lambda: bool(reference())

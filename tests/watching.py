@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from patience import PATIENCE
 
 from kubenode.agent.watch import PACE, NodeWatch, Pace
+from kubenode.base.log import Log
 from kubenode.cni.errors import NODE_NOT_FOUND, CNIError
-from kubenode.host.log import Log
 from kubenode.kube.asyncclient import AsyncNodes
 from kubenode.kube.client import ApiServer, within
 

@@ -11,11 +11,11 @@ import os
 import sys
 from _signal import ITIMER_REAL, SIGALRM, getitimer, setitimer, signal  # type: ignore[import-not-found] # `signal` imports enum
 
-from kubenode.cni import versions
+from kubenode.base import files
+from kubenode.base.log import Log
+from kubenode.cni import request, versions
 from kubenode.cni.errors import IO_FAILURE, TRY_AGAIN_LATER, UNDECODABLE, CNIError
-from kubenode.host import files
-from kubenode.host.log import Log
-from kubenode.plugins import nodes, skel
+from kubenode.plugins import skel, standalone
 from kubenode.plugins.standalone import Standalone
 from kubenode.version import VERSION
 
@@ -48,7 +48,7 @@ def host_local() -> NoReturn:
     if sys.argv[1:] or not os.environ.get("CNI_COMMAND"):
         sys.stderr.write(f"host-local of kube-node {VERSION}\nCNI protocol versions supported: {', '.join(versions.SUPPORTED)}\n")
         sys.exit(0)
-    from kubenode.plugins import drop_in as plugin
+    from kubenode.plugins import host_local as plugin
 
     _run("host-local", plugin.COMMANDS, os.environ, plugin.wording)
 
@@ -75,7 +75,7 @@ def _run(
 ) -> NoReturn:
     gc.disable()  # the process ends before there is garbage worth collecting
     log = Log(name)
-    log.begin(environ)
+    log.begin(request.labels(environ))
     try:
         signal(SIGALRM, _end)
         if name != "host-local":  # the reference has no deadline, and there is nothing but the lock to wait for
@@ -132,5 +132,5 @@ def _end(_signal: int, _frame: object) -> NoReturn:
     raise CNIError(
         TRY_AGAIN_LATER,
         f"not done within {DEADLINE:g} s",
-        f"the API server, a delegate, or whoever holds the lock in {nodes.run_dir(os.environ)} is slow; the runtime tries again",
+        f"the API server, a delegate, or whoever holds the lock in {standalone.run_dir(os.environ)} is slow; the runtime tries again",
     )

@@ -13,7 +13,7 @@ from ourprocess import KUBE_NODE
 from patience import eventually
 from wanting import want
 
-from kubenode.host import held
+from kubenode.installer import held
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,7 @@ from kubenode.agent import networks
 from kubenode.agent.connection import Connection
 from kubenode.agent.networks import Key, Networks
 from kubenode.agent.server import Server
-from kubenode.host.log import Log
+from kubenode.base.log import Log
 from kubenode.plugins import skel
 
 if TYPE_CHECKING:

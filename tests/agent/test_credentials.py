@@ -12,7 +12,7 @@ from agentprocess import AgentProcess, write_node
 from patience import PATIENCE, eventually
 
 from kubenode.agent.credentials import keep_credentials
-from kubenode.host.log import Log
+from kubenode.base.log import Log
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,16 +17,16 @@ from kubenode.agent.housekeeping import Housekeeping
 from kubenode.agent.networks import Key, Networks, key_of
 from kubenode.agent.ownnode import OwnNode
 from kubenode.agent.reach import LookingHost, Stores
-from kubenode.agent.workers import Round, Workers
-from kubenode.host.attachments import Attachments
-from kubenode.host.datadir import DEFAULT_DATA_DIR, DiskStore
-from kubenode.host.log import INFO, Log
+from kubenode.base.log import INFO, Log
+from kubenode.base.workers import Round, Workers
+from kubenode.host.attachments import Attachments, Record
+from kubenode.host.datadir import DiskStore
 from kubenode.host.nodeview import NodeView
 from kubenode.host.permitted import Permitted
 from kubenode.host.root import HostRoot
 from kubenode.ipam.address import Address
-from kubenode.ipam.store import Attachment
-from kubenode.kube import node
+from kubenode.ipam.store import DEFAULT_DATA_DIR, Attachment
+from kubenode.nodes import node
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,7 +75,7 @@ def test_after_a_reboot(place: Place, capfd: pytest.CaptureFixture[str], known_b
     """Reservations of another boot of a network of ours are released and logged, however it is known that it is ours."""
     directory = place.of_another_boot("net")
     if known_by == "record":
-        Attachments(str(place.run_dir), "net").write(Attachment("c2", "eth0"), {"dataDir": str(place.data_dir)})
+        Attachments(str(place.run_dir), "net").write(Attachment("c2", "eth0"), Record(data_dir=str(place.data_dir)))
     else:
         place.stores.get(str(place.data_dir), "net")
     for _ in range(2):
@@ -141,7 +141,7 @@ def test_names_that_no_network_has(place: Place, name: object) -> None:
     before = sorted(os.walk(place.data_dir.parent))
     conf = {"name": name, "type": "bridge", "ipam": {"type": "host-local", "dataDir": str(place.data_dir / "net")}}
     (place.config_dir / "10-net.conf").write_text(json.dumps(conf))
-    Attachments(str(place.run_dir), "..").write(ONE, {"dataDir": str(place.data_dir / "net")})
+    Attachments(str(place.run_dir), "..").write(ONE, Record(data_dir=str(place.data_dir / "net")))
     before = sorted(os.walk(place.data_dir))
     place.keep.tidy()
     assert sorted(os.walk(place.data_dir)) == before

@@ -18,9 +18,9 @@ from agentprocess import AgentProcess, request
 from callplugin import environment
 from patience import eventually
 
+from kubenode.base.log import Log
 from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
-from kubenode.host.log import Log
-from kubenode.plugins import drop_in, kube_node, skel
+from kubenode.plugins import host_local, kube_node, skel
 from kubenode.plugins.standalone import Standalone
 
 from .test_server import locked, reserved
@@ -168,5 +168,5 @@ def test_too_late_is_told_apart() -> None:
         def store(self, data_dir: str, network: str) -> DiskStore:
             raise CNIError(TRY_AGAIN_LATER, "not done within 12 s")
 
-    _, stdout = skel.run(drop_in.COMMANDS, environment("ADD"), json.dumps(netconf).encode(), Log("host-local"), Late({}))
+    _, stdout = skel.run(host_local.COMMANDS, environment("ADD"), json.dumps(netconf).encode(), Log("host-local"), Late({}))
     assert json.loads(stdout)["code"] == 11

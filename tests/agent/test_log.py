@@ -17,7 +17,7 @@ from callplugin import environment
 from ourprocess import KUBE_NODE
 from patience import eventually
 
-from kubenode.host import logqueue
+from kubenode.base import logqueue
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

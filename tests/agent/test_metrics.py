@@ -21,8 +21,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from kubenode.agent.metrics import Metrics
 from kubenode.agent.networks import Key
+from kubenode.base.log import Log
 from kubenode.host.datadir import DiskStore
-from kubenode.host.log import Log
 from kubenode.host.nodeview import NodeView
 from kubenode.ipam.allocator import Usage
 from kubenode.ipam.ranges import RangeSet

@@ -19,12 +19,12 @@ from kubenode.agent.housekeeping import Housekeeping
 from kubenode.agent.networks import Networks
 from kubenode.agent.reach import Stores
 from kubenode.agent.reclaim import Mode, Reclaimer
-from kubenode.agent.workers import Round, Workers
+from kubenode.base.log import INFO, Log
+from kubenode.base.workers import Round, Workers
 from kubenode.cni.errors import FORBIDDEN, TRY_AGAIN_LATER, CNIError
 from kubenode.cni.request import is_name
-from kubenode.host.attachments import Attachments
+from kubenode.host.attachments import Attachments, Record
 from kubenode.host.datadir import DiskStore
-from kubenode.host.log import INFO, Log
 from kubenode.host.root import HostRoot
 from kubenode.ipam.address import Address
 from kubenode.ipam.store import Attachment
@@ -119,7 +119,7 @@ class Node:
             **record,
         }
         said = {key: value for key, value in said.items() if value is not None}
-        Attachments(str(self.run_dir), network).write(attachment, said)
+        Attachments(str(self.run_dir), network).write(attachment, Record.parse(said) or Record())
         if reserve:
             store = DiskStore(str(self.data_dir), network)
             with store.lock():

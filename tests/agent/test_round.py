@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from patience import PATIENCE
 
-from kubenode.agent.workers import Round, Workers
-from kubenode.host.log import INFO, Log
+from kubenode.base.log import INFO, Log
+from kubenode.base.workers import Round, Workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable

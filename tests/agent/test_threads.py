@@ -10,9 +10,9 @@ from agentprocess import write_node
 
 from kubenode.agent.credentials import keep_credentials
 from kubenode.agent.ownnode import OwnNode
-from kubenode.host.log import Log
+from kubenode.base.log import Log
 from kubenode.host.nodeview import NodeView
-from kubenode.kube import node
+from kubenode.nodes import node
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine

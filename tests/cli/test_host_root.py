@@ -11,7 +11,7 @@ import pytest
 from ourprocess import KUBE_NODE
 from wanting import want
 
-from kubenode.host.attachments import Attachments
+from kubenode.host.attachments import Attachments, Record
 from kubenode.ipam.store import Attachment
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def host(tmp_path: Path) -> Path:
     (root / "run/netns/c1").touch()
     for number, name in ((2, "c1"), (3, "c2")):
         (root / f"var/lib/cni/networks/k8snet/10.1.0.{number}").write_text(f"{name}\r\neth0")
-        record = {"netns": f"/run/netns/{name}", "podNamespace": "web", "podName": name, "ipam": {"type": "host-local"}}
+        record = Record(f"/run/netns/{name}", "web", name, ipam={"type": "host-local"})
         Attachments(str(root / "run/kube-node"), "k8snet").write(Attachment(name, "eth0"), record)
     return root
 

@@ -18,8 +18,8 @@ import pytest
 from wanting import want
 
 from kubenode.cli.install import command, uninstall
-from kubenode.host import held
-from kubenode.host.attachments import Attachments
+from kubenode.host.attachments import Attachments, Record
+from kubenode.installer import held
 from kubenode.ipam.store import Attachment
 from kubenode.kube import credentials, sources
 
@@ -297,7 +297,7 @@ def test_uninstall_takes_the_boots_away(host: Host) -> None:
         (directory / ".net.boot").write_text("any")
     conf = {"name": "net", "type": "bridge", "ipam": {"type": "kube-node", "dataDir": "/data/configured"}}
     (host.root / "etc/cni/net.d/10-net.conf").write_text(json.dumps(conf))
-    Attachments(str(host.root / "run/kube-node"), "net").write(Attachment("c1", "eth0"), {"dataDir": "/data/recorded"})
+    Attachments(str(host.root / "run/kube-node"), "net").write(Attachment("c1", "eth0"), Record(data_dir="/data/recorded"))
     done = host.done("uninstall")
     assert done["/data/configured/.net.boot"] == "remove"
     assert list(host.root.rglob(".*.boot")) == []

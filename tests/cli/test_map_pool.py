@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from corner import APIS, Corner
 
-from kubenode.controller.pools import Ledger
-from kubenode.controller.records import Node, NodeSubnet, parse_pool
-from kubenode.inspection.mapping import Kind
-from kubenode.inspection.poolmap import draw
+from kubenode.inspection.mapping import Kind, draw_pool
 from kubenode.ipam.address import parse_address
 from kubenode.ipam.ranges import parse_subnet
+from kubenode.pools.ledger import Ledger
+from kubenode.pools.records import Node, NodeSubnet, parse_pool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +41,7 @@ def test_what_a_cell_is() -> None:
     """A subnet is free, given, excluded, waits to be free, or is in conflict, and it is told whose it is."""
     claims = {"10.0.0.0/28": None, "10.0.0.16/28": 5.0, "10.0.0.240/28": None}
     ledger = ledger_of("10.0.0.0/24", 28, claims, ("10.0.0.192/26", "10.0.0.40"), by_hand="10.0.0.64/27")
-    picture, names = draw(ledger, ledger.pools["p"], ledger.pools["p"].blocks[0], 1024)
+    picture, names = draw_pool(ledger, ledger.pools["p"], ledger.pools["p"].blocks[0], 1024)
     kinds = {cell.first.number & 255: cell.kind for cell in picture.cells if cell.kind is not Kind.FREE}
     assert kinds == {
         0: Kind.HELD, 16: Kind.RELEASED, 32: Kind.EXCLUDED, 64: Kind.CONFLICT, 80: Kind.CONFLICT,
@@ -70,7 +69,7 @@ def test_what_is_shown(cidr: str, node_prefix: int, claims: list[str], shown: st
     version_of = parse_subnet(cidr)
     exclude = ("fdff::/16",) if version_of.prefix == 8 else ()
     ledger = ledger_of(cidr, node_prefix, dict.fromkeys(claims), exclude)
-    picture, _ = draw(ledger, ledger.pools["p"], ledger.pools["p"].blocks[0], 1024)
+    picture, _ = draw_pool(ledger, ledger.pools["p"], ledger.pools["p"].blocks[0], 1024)
     assert (str(picture.shown), picture.block, len(picture.cells)) == (shown, block, cells)
     assert sum(cell.held for cell in picture.cells) == len(claims)
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubenode.cni import jsontext
+from kubenode.base import jsontext
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -69,7 +69,8 @@ def test_what_is_wrong_and_where(text: bytes, problem: str) -> None:
 def test_errors_where_json_was_never_imported() -> None:
     """The C scanner words its errors also in a process that has not imported json, as ours never have."""
     program = (
-        "import sys; sys.path[:0] = sys.argv[1:]; from kubenode.cni.jsontext import *\ntry: loads('{')\nexcept JSONTextError as e: print(e)"
+        "import sys; sys.path[:0] = sys.argv[1:]; from kubenode.base.jsontext import *\n"
+        "try: loads('{')\nexcept JSONTextError as e: print(e)"
     )
     done = subprocess.run([sys.executable, "-IS", "-c", program, *filter(None, sys.path)], capture_output=True, text=True, check=True)
     assert done.stdout == "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)\n"

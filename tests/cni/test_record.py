@@ -6,7 +6,7 @@ import typing
 
 import pytest
 
-from kubenode.cni import record
+from kubenode.base import record
 
 
 class Ours(record.NamedTuple):

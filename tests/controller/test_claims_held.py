@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from kubenode.controller.pools import Ledger
-from kubenode.controller.records import Node, NodeSubnet, parse_pool
-from kubenode.controller.released import Now
-from kubenode.controller.writes import Annotate, CreateClaim, DeleteClaim, UpdateClaim, Write
 from kubenode.ipam.ranges import Subnet, parse_subnet
+from kubenode.pools.ledger import Ledger
+from kubenode.pools.records import Node, NodeSubnet, parse_pool
+from kubenode.pools.timing import Now
+from kubenode.pools.writes import Annotate, CreateClaim, DeleteClaim, UpdateClaim, Write
 
 OLD, OTHER = {"cidr": "10.0.0.0/26", "nodePrefix": 28}, {"cidr": "10.0.1.0/26", "nodePrefix": 28}
 

@@ -9,14 +9,13 @@ from counting import calls_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubenode.controller.pools import Ledger
-from kubenode.controller.purge import purge
-from kubenode.controller.records import Node, NodeSubnet, parse_pool
-from kubenode.controller.released import Now
-from kubenode.controller.status import Reserved, status
-from kubenode.controller.vouchers import GOOD_FOR
-from kubenode.controller.writes import Annotate, CreateClaim, Outcome, UpdateClaim
 from kubenode.ipam.ranges import Subnet, parse_subnet
+from kubenode.pools.ledger import Ledger
+from kubenode.pools.purge import purge
+from kubenode.pools.records import Node, NodeSubnet, parse_pool
+from kubenode.pools.status import Reserved, status
+from kubenode.pools.timing import GOOD_FOR, Now
+from kubenode.pools.writes import Annotate, CreateClaim, Outcome, UpdateClaim
 
 
 def pool(name: str, *cidrs: dict[str, Any], **spec: Any) -> dict[str, Any]:

@@ -11,14 +11,14 @@ from apiserver import base64_text, write_kubeconfig
 from patience import PATIENCE
 from standin import StandInApiServer, answer, cut, failure, refuse, reset, stream
 
+from kubenode.base.log import Log
 from kubenode.controller.feeds import TOO_LONG, Nodes
 from kubenode.controller.mirror import Mirror, Pace
-from kubenode.controller.pools import Ledger
-from kubenode.controller.records import noted
-from kubenode.host.log import Log
 from kubenode.ipam.ranges import RangeError
 from kubenode.kube.collection import Cluster, Collection
-from kubenode.kube.node import LAST_APPLIED
+from kubenode.nodes.node import LAST_APPLIED
+from kubenode.pools.ledger import Ledger
+from kubenode.pools.records import noted
 
 if TYPE_CHECKING:
     from collections.abc import Callable

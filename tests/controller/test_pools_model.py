@@ -16,19 +16,17 @@ from hypothesis import seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from kubenode.controller.pools import Ledger
-from kubenode.controller.records import Block, Node, NodeSubnet, SubnetPool, network, noted
-from kubenode.controller.released import Now
-from kubenode.controller.selector import IN, Requirement, Selector
-from kubenode.controller.texts import read
-from kubenode.controller.vouchers import GOOD_FOR
-from kubenode.controller.writes import Annotate, CreateClaim, DeleteClaim, UpdateClaim
 from kubenode.ipam.ranges import Subnet, parse_subnet
+from kubenode.pools.ledger import Ledger
+from kubenode.pools.records import IN, Block, Node, NodeSubnet, Requirement, Selector, SubnetPool, network, noted
+from kubenode.pools.texts import read
+from kubenode.pools.timing import GOOD_FOR, Now
+from kubenode.pools.writes import Annotate, CreateClaim, DeleteClaim, UpdateClaim
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from kubenode.controller.writes import Write
+    from kubenode.pools.writes import Write
 
 RECLAIM = 60.0
 NAMES = [f"n{number}" for number in range(6)]

@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubenode.controller.held import Held
-from kubenode.controller.records import NodeSubnet, RecordError, duration, object_name, parse_claim, stamp, unstamp
-from kubenode.controller.selector import parse_selector
 from kubenode.ipam.ranges import Subnet, parse_subnet
+from kubenode.pools.records import NodeSubnet, RecordError, duration, object_name, parse_claim, parse_selector, stamp, unstamp
+from kubenode.pools.space import SubnetMap
 
 DNS_1123 = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 
@@ -97,7 +96,7 @@ small = st.builds(lambda prefix, number: Subnet(4, number >> 32 - prefix << 32 -
 @given(st.lists(st.tuples(small, st.booleans())), small)
 def test_held(changes: list[tuple[Subnet, bool]], asked: Subnet) -> None:
     """What overlaps, and what lies inside, is found as by looking at each."""
-    held: Held[int] = Held()
+    held: SubnetMap[int] = SubnetMap()
     model: dict[Subnet, int] = {}
     for value, (subnet, put) in enumerate(changes):
         if put:

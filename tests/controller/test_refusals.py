@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
+from kubenode.base.log import ERROR, Log
 from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
 from kubenode.controller.events import EVENTS
 from kubenode.controller.feeds import Claims, Nodes, Pools
 from kubenode.controller.metrics import Metrics
-from kubenode.controller.pools import Ledger
 from kubenode.controller.reconcile import CLAIMS, NODES, POOLS, Feeds, Reconciler
-from kubenode.host.log import ERROR, Log
 from kubenode.kube.refusal import refusal
+from kubenode.pools.ledger import Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,120 +1,37 @@
-"""What `kubectl apply` and Helm put into a cluster: rendered from one source, taken by a real API server, with no right too many."""
+"""What `kubectl apply` puts into a cluster: rendered from one source, taken by a real API server, with no right too many."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import chart
 import pytest
 import yaml
 from agentprocess import AgentProcess, pod_args, write_node
 from apiserver import api_server
 from patience import eventually
-from wanting import want
+from rendered import DEPLOY, ROOT, documents, kustomized, pod_of, run
 
 from kubenode.agent.protocol import HEALTHZ, READYZ
 from kubenode.cli import agent, install
+from kubenode.cli.main import kube_node
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
     from apiserver import RealApiServer
 
 __all__ = ["api_server"]
-ROOT = Path(__file__).resolve().parent.parent.parent
-DEPLOY = ROOT / "deploy"
+pytestmark = pytest.mark.usefixtures("kubectl")
+CONTEXT = kube_node.make_context("kube-node", [], resilient_parsing=True)  # with the names of the help option, which commands keep
 COMMANDS = {"install": install.command, "uninstall": install.uninstall, "agent": agent.command}
 COMPONENTS = [[], ["bridge"], ["scrape"], ["reclaim"], ["bridge", "scrape", "reclaim"]]
-OLD = "--kube-version=1.20.2"  # which does not know maxSurge
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _kubectl() -> None:
-    want("kubectl")
-
-
-@pytest.fixture(scope="module")
-def helm() -> str:
-    """Return the helm command; $HELM may name it."""
-    want("helm")
-    return os.environ.get("HELM") or "helm"
-
-
-@pytest.fixture
-def overlay() -> Iterator[Path]:
-    """Return a directory for a kustomization that may take what is in deploy/."""
-    directory = DEPLOY / f".test.{os.getpid()}"
-    directory.mkdir()
-    yield directory
-    shutil.rmtree(directory)
-
-
-def run(*command: str | Path, stdin: str = "") -> str:
-    done = subprocess.run(command, input=stdin, check=False, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def documents(text: str) -> dict[str, Any]:
-    """Return manifests by kind and name."""
-    found = [document for document in yaml.safe_load_all(text) if document]
-    return {f"{document['kind']}/{document['metadata']['name']}": document for document in found}
-
-
-def kustomized(overlay: Path, components: list[str]) -> str:
-    kustomization = {
-        "resources": ["../base"],
-        "components": [f"../components/{name}" for name in components],
-        "images": [{"name": "kube-node", "newTag": "latest"}],
-    }
-    (overlay / "kustomization.yaml").write_text(json.dumps(kustomization))
-    return run("kubectl", "kustomize", overlay)
-
-
-def pod_of(text: str) -> dict[str, Any]:
-    spec: dict[str, Any] = documents(text)["DaemonSet/kube-node"]["spec"]["template"]["spec"]
-    return spec
 
 
 def test_the_rendered_manifest_is_what_kustomize_makes() -> None:
     """deploy/kube-node.yaml: kubectl kustomize deploy >deploy/kube-node.yaml."""
     assert run("kubectl", "kustomize", DEPLOY) == (DEPLOY / "kube-node.yaml").read_text()
-
-
-def test_the_chart_is_made_from_the_same_source() -> None:
-    """deploy/chart: packaging/chart.py."""
-    there = {str(path.relative_to(DEPLOY / "chart")): path.read_text() for path in (DEPLOY / "chart").rglob("*") if path.is_file()}
-    assert chart.files() == there
-
-
-def test_the_chart_renders_the_manifest(helm: str) -> None:
-    """With the values as they are, Helm renders what kubectl applies, document for document."""
-    assert "0 chart(s) failed" in run(helm, "lint", DEPLOY / "chart")
-    rendered = run(helm, "template", "kube-node", DEPLOY / "chart", "--namespace=kube-system", OLD)
-    assert documents(rendered) == documents((DEPLOY / "kube-node.yaml").read_text())
-
-
-def test_the_charts_network_is_the_component(helm: str, overlay: Path) -> None:
-    """`network.enabled` does what the bridge component does, but for the name that kustomize gives to a ConfigMap."""
-    rendered = run(helm, "template", "kube-node", DEPLOY / "chart", "--namespace=kube-system", OLD, "--set=network.enabled=true")
-    ours = kustomized(overlay, ["bridge"])
-    name = next(key for key in documents(ours) if key.startswith("ConfigMap/")).partition("/")[2]
-    theirs, expected = documents(rendered), documents(ours.replace(name, "kube-node-network"))
-    assert theirs["DaemonSet/kube-node"]["spec"]["template"]["metadata"].pop("annotations").keys() == {"checksum/network"}
-    assert json.loads(theirs["ConfigMap/kube-node-network"]["data"]["10-kube-node.conflist"])["name"] == "k8snet"
-    assert theirs == expected
-
-
-def test_the_charts_reclaim_is_the_component(helm: str, overlay: Path) -> None:
-    """`reclaim` does what the component does: without it the agent has no right to pods."""
-    rendered = run(helm, "template", "kube-node", DEPLOY / "chart", "--namespace=kube-system", "--set=reclaim=true")
-    assert documents(rendered) == documents(kustomized(overlay, ["reclaim"]))
 
 
 def test_no_right_to_pods_unless_it_is_asked_for(overlay: Path) -> None:
@@ -128,47 +45,15 @@ def test_no_right_to_pods_unless_it_is_asked_for(overlay: Path) -> None:
     assert resources(kustomized(overlay, ["reclaim"])) == {"nodes", "pods"}
 
 
-def test_the_new_pod_comes_before_the_old_one_goes(helm: str, overlay: Path) -> None:
-    """The component, and the chart where the server knows it: no pod goes before its successor runs, which needs no port."""
-    surge = kustomized(overlay, ["surge"])
-    spec = documents(surge)["DaemonSet/kube-node"]["spec"]
+def test_the_new_pod_comes_before_the_old_one_goes(overlay: Path) -> None:
+    """With the component no pod goes before its successor has run for a while, which waits for it, and needs no port that it has."""
+    spec = documents(kustomized(overlay, ["bridge", "scrape", "reclaim", "surge"]))["DaemonSet/kube-node"]["spec"]
     assert spec["updateStrategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": "10%"}
     assert spec["minReadySeconds"] > 0
-    for version in ("1.22.0", "1.30.2-gke.1"):
-        rendered = run(helm, "template", "kube-node", DEPLOY / "chart", "--namespace=kube-system", f"--kube-version={version}")
-        assert documents(rendered) == documents(surge)
-    pod = pod_of(kustomized(overlay, ["bridge", "scrape", "reclaim", "surge"]))
+    pod = spec["template"]["spec"]
     assert "--wait" in pod["containers"][0]["args"]
     # It would be the host's: with the old pod there the new one could not be placed.
     assert not any("ports" in container for container in (*pod["initContainers"], *pod["containers"]))
-
-
-def test_the_charts_controller_is_the_component(helm: str, overlay: Path) -> None:
-    """`controller.enabled` does what the controller's component does; its CRDs outlive the release."""
-    rendered = run(helm, "template", "kube-node", DEPLOY / "chart", "--namespace=kube-system", OLD, "--set=controller.enabled=true")
-    theirs = documents(rendered)
-    for key, document in theirs.items():
-        if key.startswith("CustomResourceDefinition/"):
-            assert document["metadata"].pop("annotations") == {"helm.sh/resource-policy": "keep"}
-    assert theirs == documents(kustomized(overlay, ["../controller"]))
-
-
-def test_the_charts_policy_is_the_component(helm: str, overlay: Path) -> None:
-    """`controller.policy` adds what the policy component does, and nothing without the controller, whose CRDs it needs."""
-    template: list[str | Path] = [
-        helm,
-        "template",
-        "kube-node",
-        DEPLOY / "chart",
-        "--namespace=kube-system",
-        "--set=controller.policy=true",
-    ]
-    assert not any(key.startswith("ValidatingAdmissionPolicy") for key in documents(run(*template)))
-    theirs = documents(run(*template, "--set=controller.enabled=true"))
-    ours = documents(kustomized(overlay, ["../controller", "policy"]))
-    policies = {key: document for key, document in ours.items() if key.startswith("ValidatingAdmissionPolicy")}
-    assert len(policies) == 4
-    assert {key: document for key, document in theirs.items() if key in policies} == policies
 
 
 def test_the_policy_knows_the_controller() -> None:
@@ -190,55 +75,6 @@ def test_the_policy_knows_the_controller() -> None:
     assert asked[0] in granted
 
 
-def test_the_charts_values_reach_the_controller(helm: str) -> None:
-    """Each value is where it belongs; only the Events' role is in another namespace than the release."""
-    values = {
-        "image": {"repository": "registry.example/kn", "tag": "v9", "pullPolicy": "Never"},
-        "apiServer": {"host": "192.0.2.1", "port": "6443"},
-        "controller": {"enabled": True, "replicas": 3, "args": ["--loglevel=debug"], "resources": {"limits": {"memory": "1Gi"}}},
-    }
-    found = documents(run(helm, "template", "kn", DEPLOY / "chart", "--namespace=net", "--values=-", stdin=json.dumps(values)))
-    deployment = found["Deployment/kube-node-controller"]["spec"]
-    (container,) = deployment["template"]["spec"]["containers"]
-    assert (deployment["replicas"], container["image"], container["imagePullPolicy"]) == (3, "registry.example/kn:v9", "Never")
-    assert container["args"][-1] == "--loglevel=debug"
-    assert container["resources"]["limits"] == {"memory": "1Gi"}
-    assert {"name": "KUBERNETES_SERVICE_HOST", "value": "192.0.2.1"} in container["env"]
-    places = {key: document["metadata"].get("namespace") for key, document in found.items()}
-    elsewhere = {key for key, place in places.items() if place not in (None, "net")}
-    assert elsewhere == {"Role/kube-node-controller-events", "RoleBinding/kube-node-controller-events"}
-    subjects = [subject["namespace"] for document in found.values() for subject in document.get("subjects", ())]
-    assert set(subjects) == {"net"}
-
-
-def test_the_charts_values_reach_the_pod(helm: str) -> None:
-    """Each value is where it belongs."""
-    values = {
-        "image": {"repository": "registry.example/kn", "tag": "v9", "pullPolicy": "Never"},
-        "installArgs": ["--standalone=no"],
-        "agentArgs": ["--grace=90", "--loglevel=debug"],
-        "apiServer": {"host": "192.0.2.1", "port": "6443"},
-        "paths": {key: f"/p/{key}" for key in ("bin", "config", "run", "netns", "networks", "ipamState")},
-        "priorityClassName": "high",
-        "resources": {"limits": {"memory": "1Gi"}},
-        "nodeSelector": {"pool": "a"},
-        "tolerations": [{"key": "k", "operator": "Exists"}],
-    }
-    pod = pod_of(run(helm, "template", "kn", DEPLOY / "chart", "--values=-", stdin=json.dumps(values)))
-    (install,), (agent,) = pod["initContainers"], pod["containers"]
-    for container in (install, agent):
-        assert (container["image"], container["imagePullPolicy"]) == ("registry.example/kn:v9", "Never")
-        assert container["resources"]["limits"] == {"memory": "1Gi"}
-        assert {"name": "KUBERNETES_SERVICE_HOST", "value": "192.0.2.1"} in container["env"]
-        assert {"name": "KUBERNETES_SERVICE_PORT", "value": "6443"} in container["env"]
-    assert install["args"][-1] == "--standalone=no"
-    assert agent["args"][-2:] == ["--grace=90", "--loglevel=debug"]
-    assert sorted(volume["hostPath"]["path"] for volume in pod["volumes"]) == sorted(
-        ["/etc/cni", *(f"/p/{name}" for name in values["paths"])]
-    )
-    assert (pod["priorityClassName"], pod["nodeSelector"]["pool"], pod["tolerations"]) == ("high", "a", values["tolerations"])
-
-
 @pytest.mark.parametrize("components", COMPONENTS, ids="+".join)
 def test_the_api_server_takes_it(api_server: RealApiServer, overlay: Path, tmp_path: Path, components: list[str]) -> None:
     """A server-side dry run, which knows each field's type and each kind's rules, finds nothing wrong."""
@@ -253,7 +89,8 @@ def test_the_commands_know_their_options(overlay: Path) -> None:
         pod = pod_of(text)
         for container in (*pod["initContainers"], *pod["containers"]):
             name, *options = container.get("args") or ["agent"]
-            found = COMMANDS[name].make_context(name, [option.replace("$(HOST_IP)", "192.0.2.1") for option in options])
+            given = [option.replace("$(HOST_IP)", "192.0.2.1") for option in options]
+            found = COMMANDS[name].make_context(name, given, parent=CONTEXT)
             assert name != "install" or found.params["leave"]
 
 

@@ -8,6 +8,7 @@ import re
 import subprocess
 import threading
 import time
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -337,6 +338,19 @@ def test_place(theirs: Plugin, ours: Plugin, tmp_path: Path) -> None:
     for how in places:
         assert ours.error("ADD", "c2", **how)["code"] == 999
         theirs.add("c2", **{**how, "ipam": {"dataDir": str(theirs.store)}} if how is places[0] else how)
+
+
+def test_long_name(theirs: Plugin, ours: Plugin) -> None:
+    """A network's name may have as many bytes as a file's; the name of the note beside its directory is then another."""
+    for length, note in ((245, "n" * 245), (246, sha256(b"n" * 246).hexdigest()), (255, sha256(b"n" * 255).hexdigest())):
+        for plugin in (theirs, ours):
+            assert plugin.add(name="n" * length) == ["10.0.0.2", "fd00::2"]
+            assert (plugin.data_dir / ("n" * length) / "10.0.0.2").exists()
+            plugin.ok("DEL", name="n" * length)
+        assert (ours.data_dir / f".{note}.boot").exists()
+    assert [theirs.error(command, name="n" * 256)["code"] for command in ("ADD", "DEL")] == [999, 999]
+    assert ours.error("ADD", name="n" * 256)["code"] == 5
+    ours.ok("DEL", name="n" * 256)
 
 
 def test_control(theirs: Plugin, ours: Plugin) -> None:

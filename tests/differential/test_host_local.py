@@ -16,8 +16,8 @@ from callplugin import environment
 from effort import examples
 from wanting import DEBIANS_CNI, want
 
-from kubenode.host.log import Log
-from kubenode.plugins import drop_in, skel
+from kubenode.base.log import Log
+from kubenode.plugins import host_local, skel
 from kubenode.plugins.standalone import Standalone
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Ours:
 
     def call(self, call: Call) -> Said:
         host, stdin = Standalone(call.environ), call.stdin(self.data_dir)
-        return reduced(*skel.run(drop_in.COMMANDS, call.environ, stdin, Log("host-local"), host, drop_in.wording))
+        return reduced(*skel.run(host_local.COMMANDS, call.environ, stdin, Log("host-local"), host, host_local.wording))
 
 
 class Call(NamedTuple):

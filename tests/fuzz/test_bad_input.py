@@ -14,9 +14,9 @@ from effort import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kubenode.base.log import Log
 from kubenode.host import datadir
-from kubenode.host.log import Log
-from kubenode.plugins import drop_in, kube_node, node_annotation, skel
+from kubenode.plugins import host_local, kube_node, node_annotation, skel
 from kubenode.plugins.standalone import Standalone
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 COMMANDS: dict[str, Mapping[str, skel.Command]] = {
     "kube-node": kube_node.COMMANDS,
     "node-annotation": node_annotation.COMMANDS,
-    "host-local": drop_in.COMMANDS,
+    "host-local": host_local.COMMANDS,
 }
 KNOWN = {*range(1, 8), 11, 50, *range(101, 118), 999}  # without 100: a fault of ours
 CASES = settings(max_examples=examples(400), deadline=None, suppress_health_check=list(HealthCheck))

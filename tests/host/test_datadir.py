@@ -14,8 +14,8 @@ import pytest
 from patience import PATIENCE, eventually
 from rebooting import EARLIER, NextBoot, note
 
-from kubenode.host import files
-from kubenode.host.attachments import Attachments
+from kubenode.base import files
+from kubenode.host.attachments import Attachments, Record
 from kubenode.host.boot import BOOT_ID, Boot
 from kubenode.host.datadir import DiskStore
 from kubenode.host.indexed import IndexedStore, Memory
@@ -275,7 +275,7 @@ def test_what_was_reserved_in_this_boot(tmp_path: Path, after_reboot: Rebooted) 
     just_booted = DiskStore(str(tmp_path / "data"), "net", Boot(str(tmp_path / "run"), lambda: "m"))
     assert allocator.release_dead(just_booted) == []
     after_reboot.note.write_text(note("m"))
-    Attachments(str(after_reboot.run_dir), "net").write(OWNER, {})
+    Attachments(str(after_reboot.run_dir), "net").write(OWNER, Record())
     assert after_reboot.dead() == []
 
 
@@ -283,7 +283,7 @@ def test_an_old_hosts_reservation_in_this_boot(tmp_path: Path, after_reboot: Reb
     """Where the file names no interface, a record is that of the container."""
     for name in ("10.0.0.2", "fd00::2"):
         (tmp_path / "data/net" / name).write_text("c1")
-    Attachments(str(after_reboot.run_dir), "net").write(OWNER, {})
+    Attachments(str(after_reboot.run_dir), "net").write(OWNER, Record())
     assert after_reboot.dead() == []
     Attachments(str(after_reboot.run_dir), "net").remove(OWNER)
     after_reboot.note.write_text(note("m"))
@@ -294,7 +294,7 @@ def test_the_container_of_before_the_reboot(after_reboot: Rebooted) -> None:
     """A container that keeps its ID over a reboot gets an address: the record of its ADD does not make its old reservation a living one."""
     sets = [make_set(0, [make_range(parse_subnet("10.0.0.0/24"))])]
     records = Attachments(str(after_reboot.run_dir), "net")
-    added = allocator.allocate(after_reboot.store, sets, OWNER, first=lambda: records.write(OWNER, {}))
+    added = allocator.allocate(after_reboot.store, sets, OWNER, first=lambda: records.write(OWNER, Record()))
     assert len(added.dead) == 2
     assert [str(one.address) for one in added.given] == ["10.0.0.2"]
 

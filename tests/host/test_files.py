@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kubenode.host import files
-from kubenode.host.attachments import Attachments
+from kubenode.base import files
+from kubenode.host.attachments import Attachments, Record
 from kubenode.host.datadir import DiskStore
 from kubenode.ipam.address import Address
 from kubenode.ipam.store import Attachment
@@ -87,7 +87,7 @@ def test_the_cause_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what
     store, attachment = DiskStore(str(tmp_path), "net"), Attachment("c1", "eth0")
     begin: dict[str, Callable[[], object]] = {
         "reservation": lambda: store.reserve(Address(4, 0x0A000002), attachment),
-        "record": lambda: Attachments(str(tmp_path), "net").write(attachment, {}),
+        "record": lambda: Attachments(str(tmp_path), "net").write(attachment, Record()),
         "file": lambda: files.replace(str(tmp_path / "file"), b"content"),
     }
     with store.lock():

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kubenode.cni.errors import CNIError
-from kubenode.host.installation import Installation
 from kubenode.host.root import HostRoot
-from kubenode.host.steps import Part
+from kubenode.installer.installation import Installation
+from kubenode.installer.steps import Part
 
 if TYPE_CHECKING:
     from collections.abc import Callable

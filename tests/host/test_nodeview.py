@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from patience import PATIENCE
 
+from kubenode.base.log import Log
 from kubenode.cni.errors import CNIError
-from kubenode.host.log import Log
 from kubenode.host.nodeview import MARK, NodeView
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from kubenode.base.log import Log
 from kubenode.cni.errors import CNIError
 from kubenode.host import delegate, identity
-from kubenode.host.attachments import Attachments
-from kubenode.host.log import Log
+from kubenode.host.attachments import Attachments, Record
 from kubenode.ipam.store import Attachment
 
 if TYPE_CHECKING:
@@ -25,15 +25,15 @@ def test_attachment_records(run_dir: Path) -> None:
     """A record is there from its writing to its removal, for its network alone; what cannot be read is none."""
     net, other = Attachments(str(run_dir), "net"), Attachments(str(run_dir), "net.x")
     assert list(net.all()) == []
-    assert net.read(ONE) == {}
-    net.write(ONE, {"netns": "/n"})
-    net.write(TWO, {})
-    other.write(ONE, {})
-    assert net.read(ONE) == {"network": "net", "containerID": "c1", "ifname": "eth0", "netns": "/n"}
+    assert net.read(ONE) is None
+    net.write(ONE, Record("/n", ipam={"type": "host-local"}))
+    net.write(TWO, Record())
+    other.write(ONE, Record())
+    assert net.read(ONE) == Record("/n", ipam={"type": "host-local"})
     assert sorted(net.all()) == [ONE, TWO]
     assert sorted(os.listdir(run_dir / "attachments")) == ["net.x:c1:eth0", "net:c1:eth0", "net:c1:net1"]
     (run_dir / "attachments/net:c1:net1").write_text("[")
-    assert net.read(TWO) == {}
+    assert net.read(TWO) is None
     for _ in range(2):
         net.remove(ONE)
     assert list(net.all()) == [TWO]

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from patience import TRIES
 
-from kubenode.kube.annotation import AnnotationTextError, parse
+from kubenode.nodes.annotation import AnnotationTextError, parse
 
 KEYS = st.from_regex(r"[A-Za-z_][A-Za-z0-9_-]{0,8}", fullmatch=True) | st.text()
 VALUES = st.recursive(

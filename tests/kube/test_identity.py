@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from kubenode.cni.errors import CNIError
-from kubenode.kube.identity import Identity, own_node
+from kubenode.nodes.identity import Identity, own_node
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

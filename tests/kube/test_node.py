@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kubenode.cni.errors import CNIError
-from kubenode.kube import node
+from kubenode.nodes import node
 
 MANIFEST: dict[str, Any] = {
     "kind": "Node",

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from authority import Authority
 
-from kubenode.kube import whose
-from kubenode.plugins import nodes
+from kubenode.nodes import whose
+from kubenode.plugins import standalone
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,6 +66,6 @@ def test_a_node_that_is_not_called_as_its_host(api_server: RealApiServer, tmp_pa
     api_server.create_node("cloud-name", ["10.7.0.0/24"])
     user = "system:node:cloud-name"
     kubeconfig = api_server.kubeconfig(tmp_path / "kubeconfig", api_server.certificate_user(user, "system:nodes"))
-    found = nodes.fetch(str(kubeconfig), {"KUBE_NODE_RUN_DIR": str(tmp_path)})
+    found = standalone.fetch(str(kubeconfig), {"KUBE_NODE_RUN_DIR": str(tmp_path)})
     assert found["metadata"]["name"] == "cloud-name"
     assert [(one.verb, one.resource) for one in api_server.asked() if one.user == user] == [("get", "nodes")]

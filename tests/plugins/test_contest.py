@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kubenode.host.log import Log
+from kubenode.base.log import Log
 from kubenode.plugins import kube_node, skel
 from kubenode.plugins.standalone import Standalone
 

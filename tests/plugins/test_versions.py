@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from callplugin import Network, environment, execute
 
-from kubenode.host.log import Log
-from kubenode.plugins import drop_in, skel
+from kubenode.base.log import Log
+from kubenode.plugins import host_local, skel
 from kubenode.plugins.standalone import Standalone
 
 if TYPE_CHECKING:
@@ -144,6 +144,6 @@ def test_the_version_of_an_error_of_the_environment(environ: dict[str, str], ver
     stdin = json.dumps({"cniVersion": version, "name": "net", "ipam": {}}).encode()
 
     for text, expected in ((stdin, version), (b"", VERSIONS[-1]), (b"{", VERSIONS[-1])):
-        code, stdout = skel.run(drop_in.COMMANDS, environ, text, Log("test"), Standalone(environ))
+        code, stdout = skel.run(host_local.COMMANDS, environ, text, Log("test"), Standalone(environ))
         error = json.loads(stdout)
         assert (code, error["code"], error["cniVersion"]) == (1, 4, expected)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from callplugin import environment
 
-from kubenode.host.log import Log
-from kubenode.plugins import drop_in, skel
+from kubenode.base.log import Log
+from kubenode.plugins import host_local, skel
 from kubenode.plugins.standalone import Standalone
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ RANGES = [[{"subnet": "10.0.0.0/24"}], [{"subnet": "fd00::/64"}]]
 def call(data_dir: str, command: str, container: str) -> tuple[int, Any]:
     ipam = {"type": "host-local", "dataDir": data_dir, "ranges": RANGES}
     stdin = json.dumps({"cniVersion": "1.1.0", "name": "net", "ipam": ipam}).encode()
-    code, stdout = skel.run(drop_in.COMMANDS, environment(command, container_id=container), stdin, Log("host-local"), Standalone({}))
+    code, stdout = skel.run(host_local.COMMANDS, environment(command, container_id=container), stdin, Log("host-local"), Standalone({}))
     return code, json.loads(stdout or b"null")
 
 

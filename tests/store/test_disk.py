@@ -13,9 +13,9 @@ import pytest
 from callplugin import Network, environment
 from wanting import want
 
-from kubenode.host import files
-from kubenode.host.log import Log
-from kubenode.plugins import drop_in, skel
+from kubenode.base import files
+from kubenode.base.log import Log
+from kubenode.plugins import host_local, skel
 from kubenode.plugins.standalone import Standalone
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def test_names_that_try_to_leave(net: Network, tmp_path: Path, key: str, value: 
 def call(data_dir: Path, command: str, container: str, **more: Any) -> tuple[int, Any]:
     ipam = {"type": "host-local", "dataDir": str(data_dir), "ranges": RANGES, "statusWhenFull": "error"}
     stdin = json.dumps({"cniVersion": "1.1.0", "name": "net", "ipam": ipam, **more}).encode()
-    code, stdout = skel.run(drop_in.COMMANDS, environment(command, container_id=container), stdin, Log("host-local"), Standalone({}))
+    code, stdout = skel.run(host_local.COMMANDS, environment(command, container_id=container), stdin, Log("host-local"), Standalone({}))
     return code, json.loads(stdout or b"null")
 
 

@@ -12,8 +12,8 @@ import pytest
 from callplugin import environment
 from wanting import want
 
-from kubenode.host.log import Log
-from kubenode.plugins import drop_in, skel
+from kubenode.base.log import Log
+from kubenode.plugins import host_local, skel
 from kubenode.plugins.standalone import Standalone
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Strace:
     def call(self, command: str, container: str) -> tuple[int, Any]:
         """Call it in this process, as somebody else."""
         code, stdout = skel.run(
-            drop_in.COMMANDS, environment(command, container_id=container), self.stdin, Log("host-local"), Standalone({})
+            host_local.COMMANDS, environment(command, container_id=container), self.stdin, Log("host-local"), Standalone({})
         )
         return code, json.loads(stdout or b"null")
 

@@ -9,13 +9,13 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
+from kubenode.base import files
 from kubenode.cni.errors import AGENT_RUNS, IO_FAILURE, CNIError
-from kubenode.host import files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from kubenode.host.log import Log
+    from kubenode.base.log import Log
 
 PASSED_ON = 3  # SD_LISTEN_FDS_START
 LONGEST = 107 - len(files.TEMPORARY)  # bytes (unix(7)), with what the path ends in until it is listened on

@@ -6,16 +6,18 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from kubenode.base import files
 from kubenode.cni.errors import CNIError
-from kubenode.host import cniconfig, files, held
-from kubenode.kube import node
+from kubenode.host import cniconfig
+from kubenode.installer import held
+from kubenode.nodes import node
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-    from kubenode.host.log import Log
-    from kubenode.kube.node import Node
+    from kubenode.base.log import Log
+    from kubenode.nodes.node import Node
 
 TYPES = ("kube-node",)
 LOOK, FIRST_LOOK = 2.0, 0.25  # seconds; a new node's first pods wait for the second

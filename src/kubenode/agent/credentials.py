@@ -10,11 +10,11 @@ from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 from kubenode.cni.errors import CNIError
-from kubenode.host import payload
+from kubenode.installer import payload
 from kubenode.kube.offloop import off_loop
 
 if TYPE_CHECKING:
-    from kubenode.host.log import Log
+    from kubenode.base.log import Log
 
 LOOK = 20.0  # seconds; the kubelet renews a token when a fifth of its time is left, which is two minutes at least
 

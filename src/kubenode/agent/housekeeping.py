@@ -12,8 +12,7 @@ from kubenode.agent.networks import Key
 from kubenode.agent.reclaim import Attached
 from kubenode.cni.errors import CNIError
 from kubenode.cni.request import is_name
-from kubenode.host.attachments import Attachments, everywhere
-from kubenode.host.datadir import DEFAULT_DATA_DIR
+from kubenode.host.attachments import Attachments, Record, everywhere
 from kubenode.ipam import allocator
 
 if TYPE_CHECKING:
@@ -22,8 +21,8 @@ if TYPE_CHECKING:
     from kubenode.agent.networks import Networks
     from kubenode.agent.reach import Stores
     from kubenode.agent.reclaim import Reclaimer
-    from kubenode.agent.workers import Round
-    from kubenode.host.log import Log
+    from kubenode.base.log import Log
+    from kubenode.base.workers import Round
 
 EVERY = 60.0  # seconds
 
@@ -83,8 +82,8 @@ class Housekeeping:
         """Yield what is known of each attachment, and note where it has its addresses."""
         try:
             for network, attachment in everywhere(self._run_dir):
-                record = Attachments(self._run_dir, network).read(attachment)
-                places.add(Key(network, str(record.get("dataDir") or DEFAULT_DATA_DIR)))
+                record = Attachments(self._run_dir, network).read(attachment) or Record()
+                places.add(Key(network, record.data_dir))
                 yield Attached(network, attachment, record)
         except OSError as error:
             self._log.error("the records of attachments cannot be read", error=str(error))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, disable_created_metrics
 from prometheus_client.core import GaugeMetricFamily
 
-from kubenode.cni.jsontext import JSONTextError, loads
-from kubenode.exposition import Counted
+from kubenode.base.exposition import Counted
+from kubenode.base.jsontext import JSONTextError, loads
 from kubenode.version import VERSION
 
 if TYPE_CHECKING:

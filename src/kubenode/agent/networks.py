@@ -6,19 +6,19 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from kubenode.base.jsontext import JSONTextError, dumps, loads
+from kubenode.base.log import ERROR, Log
 from kubenode.cni import keys, netconf, request
 from kubenode.cni.errors import CNIError
-from kubenode.cni.jsontext import JSONTextError, dumps, loads
 from kubenode.host import cniconfig
-from kubenode.host.datadir import DEFAULT_DATA_DIR
-from kubenode.host.log import ERROR, Log
-from kubenode.plugins import drop_in, host_local, kube_node, node_annotation, skel
+from kubenode.ipam.store import DEFAULT_DATA_DIR
+from kubenode.plugins import embedded, host_local, kube_node, node_annotation, skel
 from kubenode.plugins.skel import Call
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from kubenode.agent.workers import Round
+    from kubenode.base.workers import Round
     from kubenode.ipam.allocator import Usage
     from kubenode.plugins.skel import Command, Host
 
@@ -36,7 +36,7 @@ class Plugin(NamedTuple):
 PLUGINS = {
     "kube-node": Plugin(kube_node.COMMANDS, kube_node.resolve),
     "node-annotation": Plugin(node_annotation.COMMANDS, node_annotation.resolve),
-    "host-local": Plugin(drop_in.COMMANDS, lambda call: call, drop_in.wording),
+    "host-local": Plugin(host_local.COMMANDS, lambda call: call, host_local.wording),
 }
 LONGEST = 64 << 10  # bytes of a network's configuration that are remembered
 MOST = 1000  # networks remembered; a node has a few
@@ -107,6 +107,6 @@ class Networks:
             call = Call(request.parse({"CNI_COMMAND": "STATUS"}), netconf.parse(raw), environ, Log(plugin, ERROR - 1), host)
             call = PLUGINS[plugin].resolve(call)
             # An annotation may have a dataDir of its own.
-            return Key(key.network, host_local.data_dir(call.netconf) or DEFAULT_DATA_DIR), host_local.usage(call)
+            return Key(key.network, embedded.data_dir(call.netconf) or DEFAULT_DATA_DIR), embedded.usage(call)
         except (CNIError, JSONTextError, OSError):
             return None

@@ -8,17 +8,18 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from kubenode.base import files
 from kubenode.cni.errors import NODE_INVALID, TRY_AGAIN_LATER, CNIError
-from kubenode.host import files, identity
-from kubenode.kube import node
+from kubenode.host import identity
 from kubenode.kube.offloop import off_loop
+from kubenode.nodes import node
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kubenode.host.log import Log
+    from kubenode.base.log import Log
     from kubenode.host.nodeview import NodeView
-    from kubenode.kube.node import Node
+    from kubenode.nodes.node import Node
 
 T = TypeVar("T")
 

@@ -8,8 +8,8 @@ In a plugin's place stands what a person, or a kubelet's probe, asks of the agen
 
 from __future__ import annotations
 
+from kubenode.base.record import NamedTuple
 from kubenode.cni.errors import INVALID_ENVIRONMENT, UNDECODABLE, CNIError
-from kubenode.cni.record import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kubenode.kube.node import reduce
+from kubenode.nodes.node import reduce
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kubenode.host.log import Log
+    from kubenode.base.log import Log
 
     Manifest = dict[str, Any]
 

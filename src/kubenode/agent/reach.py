@@ -6,24 +6,25 @@ import threading
 from typing import TYPE_CHECKING, TypeVar
 
 from kubenode.host.attachments import Attachments
-from kubenode.host.datadir import DEFAULT_DATA_DIR, HERE
+from kubenode.host.datadir import HERE
 from kubenode.host.indexed import IndexedStore, Memory
 from kubenode.host.namespaces import Namespaces
 from kubenode.host.readonly import ReadOnlyStore
 from kubenode.host.sources import Sources
-from kubenode.plugins import nodes
+from kubenode.ipam.store import DEFAULT_DATA_DIR
+from kubenode.plugins import standalone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Self
 
     from kubenode.agent.ownnode import OwnNode
+    from kubenode.base.log import Log
     from kubenode.host.boot import Boot
-    from kubenode.host.log import Log
     from kubenode.host.permitted import Permitted
     from kubenode.host.root import HostRoot
     from kubenode.ipam.store import Store
-    from kubenode.kube.node import Node
+    from kubenode.nodes.node import Node
 
 T = TypeVar("T")
 
@@ -115,9 +116,9 @@ class AgentHost:
     def may_have(self, netns: str) -> bool:
         return self._namespaces.may_be_there(netns)
 
-    def node(self, options: nodes.NodeOptions, choose: Callable[[Node], T], log: Log) -> T:  # noqa: ARG002 -- skel.Host
+    def node(self, options: standalone.NodeOptions, choose: Callable[[Node], T], log: Log) -> T:  # noqa: ARG002 -- skel.Host
         if options.node_file:
-            return choose(nodes.from_file(options))
+            return choose(standalone.from_file(options))
         return self._own.choose(choose)
 
 

@@ -18,8 +18,7 @@ from kubenode.agent.inquiry import Inquiry
 from kubenode.agent.networks import Key
 from kubenode.cni.errors import FORBIDDEN, TRY_AGAIN_LATER, CNIError
 from kubenode.cni.request import is_name
-from kubenode.host.attachments import Attachments
-from kubenode.host.datadir import DEFAULT_DATA_DIR
+from kubenode.host.attachments import Attachments, Record
 from kubenode.host.namespaces import Namespaces
 from kubenode.ipam import allocator
 
@@ -28,8 +27,8 @@ if TYPE_CHECKING:
 
     from kubenode.agent.inquiry import Pods
     from kubenode.agent.reach import Stores
-    from kubenode.agent.workers import Round
-    from kubenode.host.log import Log
+    from kubenode.base.log import Log
+    from kubenode.base.workers import Round
     from kubenode.host.root import HostRoot
     from kubenode.ipam.store import Attachment
 
@@ -63,7 +62,7 @@ class Attached(NamedTuple):
 
     network: str
     attachment: Attachment
-    record: dict[str, Any]
+    record: Record
 
     @property
     def key(self) -> tuple[str, Attachment, str]:
@@ -71,22 +70,16 @@ class Attached(NamedTuple):
 
     @property
     def place(self) -> Key:
-        return Key(self.network, str(self.record.get("dataDir") or DEFAULT_DATA_DIR))
+        return Key(self.network, self.record.data_dir)
 
     @property
     def netns(self) -> str:
-        return str(self.record.get("netns") or "")
+        return self.record.netns
 
     @property
     def pod(self) -> tuple[str, str]:
         """Namespace and name."""
-        return str(self.record.get("podNamespace") or ""), str(self.record.get("podName") or "")
-
-    @property
-    def given_by(self) -> str:
-        """The plugin that has reserved its addresses; "" where the record does not say."""
-        ipam = self.record.get("ipam")
-        return str(ipam.get("type") or "") if isinstance(ipam, dict) else ""
+        return self.record.pod_namespace, self.record.pod_name
 
     def told(self) -> dict[str, Any]:
         """Return it as a log line has it."""
@@ -155,9 +148,10 @@ class Reclaimer:
 
     def _is_ours(self, one: Attached) -> bool:
         """Say whether its addresses are ours to release."""
-        if one.given_by != OURS:
-            self._say(one, f"{one.given_by} has its address, and is to release it" if one.given_by else "its record is not complete")
-        return one.given_by == OURS and is_name(one.network)
+        given_by = one.record.given_by
+        if given_by != OURS:
+            self._say(one, f"{given_by} has its address, and is to release it" if given_by else "its record is not complete")
+        return given_by == OURS and is_name(one.network)
 
     def _in_turn(self, what: str, do: Callable[[list[Attached]], list[Attached]], attached: Iterable[Attached]) -> Iterable[list[Attached]]:
         """Do something to the attachments of each network in turn with the network's calls. One that is not free stays as it is."""
@@ -198,7 +192,7 @@ class Reclaimer:
                 if inquiry.is_over():
                     break
                 self._asked[one.key] = time.monotonic()
-                if (is_gone := inquiry.is_gone(*one.pod, str(one.record.get("podUID") or ""))) is None:
+                if (is_gone := inquiry.is_gone(*one.pod, one.record.pod_uid)) is None:
                     continue
                 if is_gone:
                     gone.append(one)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 from kubenode.agent import protocol
 from kubenode.agent.connection import DEADLINE, Connection
 from kubenode.agent.networks import PLUGINS
+from kubenode.cni import request
 from kubenode.cni.errors import INVALID_ENVIRONMENT, TRY_AGAIN_LATER, CNIError
 from kubenode.plugins import skel
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from kubenode.agent.networks import Networks
     from kubenode.agent.reach import AgentHost
-    from kubenode.host.log import Log
+    from kubenode.base.log import Log
 
     class HostMaker(Protocol):
         def __call__(self, before: Callable[[], None], *, keep: bool) -> AgentHost: ...
@@ -224,7 +225,7 @@ class Server:
             self._networks.met(asked.plugin, asked.stdin)
 
     def _run(self, asked: protocol.Asked, host: AgentHost, log: Log) -> tuple[int, bytes]:
-        log.begin(asked.environ)
+        log.begin(request.labels(asked.environ))
         plugin = PLUGINS[asked.plugin]
         return skel.run(plugin.commands, {**self._environ, **asked.environ}, asked.stdin, log, host, plugin.wording)
 

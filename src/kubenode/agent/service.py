@@ -20,16 +20,16 @@ from kubenode.agent.notify import Notifier
 from kubenode.agent.reach import AgentHost, LookingHost, Stores
 from kubenode.agent.reclaim import GRACE, Mode, Reclaimer
 from kubenode.agent.server import Server
-from kubenode.agent.workers import Round, Workers
-from kubenode.exposition import HTTPServer
+from kubenode.base.exposition import HTTPServer
+from kubenode.base.workers import Round, Workers
 from kubenode.host import identity
 from kubenode.host.boot import Boot
 from kubenode.host.nodeview import NodeView
 from kubenode.host.permitted import Permitted
 from kubenode.host.root import HostRoot
-from kubenode.kube import node
 from kubenode.kube.sources import AGENTS, SERVICE_ACCOUNT
-from kubenode.plugins import nodes, skel
+from kubenode.nodes import node
+from kubenode.plugins import skel, standalone
 from kubenode.version import VERSION
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
     from kubenode.agent.pods import ApiPods
     from kubenode.agent.watch import NodeWatch
-    from kubenode.host.log import Log
-    from kubenode.kube.node import Node
+    from kubenode.base.log import Log
+    from kubenode.nodes.node import Node
 
 DRAIN = 13.0  # seconds for calls under way once the agent is to end; each has 12
 SWEEP = 0.25  # seconds between looks for calls whose time is over
@@ -86,7 +86,7 @@ class Agent:
         self._metrics = Metrics()
         self._own = ownnode.OwnNode(NodeView(self._run_dir, node.decode, f"kube-node agent {VERSION}", log), log)
         self._stores = Stores(self._root, Boot(self._run_dir, self._machine_id))
-        self._permitted = Permitted(self._root, environ)
+        self._permitted = Permitted(self._root, environ, unread=("kubeconfig",))
         self._workers = Workers()
         self._networks = Networks()
         self._configuration = Configuration(self._root.path(options.config_dir), log)
@@ -150,7 +150,7 @@ class Agent:
 
         kubeconfig, environ = self._options.kubeconfig, {**self._environ, "KUBE_NODE_RUN_DIR": self._run_dir}
         return NodeWatch(
-            find=lambda: nodes.fetch(
+            find=lambda: standalone.fetch(
                 kubeconfig,
                 environ,
                 guesses=self._own.guesses(),

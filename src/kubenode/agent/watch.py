@@ -24,7 +24,7 @@ from kubenode.kube.stream import GarbledError
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
-    from kubenode.host.log import Log
+    from kubenode.base.log import Log
     from kubenode.kube.asyncclient import AsyncNodes, Event
 
     Manifest = dict[str, Any]

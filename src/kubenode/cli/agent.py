@@ -7,8 +7,9 @@ import os
 
 import click
 
-from kubenode.cni.errors import IO_FAILURE, CNIError
-from kubenode.host import cniconfig, log
+from kubenode.base import log
+from kubenode.base.problem import Problem
+from kubenode.host import cniconfig
 from kubenode.host.nodeview import DEFAULT_RUN_DIR
 
 LISTEN = "127.0.0.1:19090"
@@ -89,7 +90,7 @@ def command(
     """
     from kubenode.agent.reclaim import Mode
     from kubenode.agent.service import Agent, Options
-    from kubenode.host.logqueue import LAST_WORDS, LogQueue
+    from kubenode.base.logqueue import LAST_WORDS, LogQueue
 
     options = Options(
         run_dir=run_dir,
@@ -114,6 +115,6 @@ def command(
         advice = "run it as root, with the host's directories mounted"
         if isinstance(error, IsADirectoryError):
             advice = f"a container runtime makes one where a file to mount is missing: rmdir {error.filename}"
-        raise CNIError(IO_FAILURE, f"{error.strerror or error}{where}", advice) from None
+        raise Problem(f"{error.strerror or error}{where}", advice) from None
     finally:
         lines.close(LAST_WORDS)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kubenode.base import log
 from kubenode.cli.agent import Address
-from kubenode.host import log
 
 if TYPE_CHECKING:
     from kubenode.ipam.ranges import Subnet
@@ -71,8 +71,8 @@ def command(
       kube-node controller --kubeconfig=admin.conf --lease=none
       kube-node controller --service-cidr=10.96.0.0/16 --pod-cidr=10.0.0.0/9
     """  # noqa: D301 -- a backspace is how click is told to leave lines as they are
+    from kubenode.base.logqueue import LAST_WORDS, LogQueue
     from kubenode.controller.service import Controller, Options
-    from kubenode.host.logqueue import LAST_WORDS, LogQueue
 
     options = Options(kubeconfig, namespace, "" if lease == "none" else lease, service_cidrs, pod_cidrs, listen)
     level = {name: number for number, name in log.NAMES.items()}[loglevel]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kubenode.cni.errors import IO_FAILURE, CNIError
+from kubenode.base.problem import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +41,7 @@ def _open_streams() -> None:
             out.reconfigure(errors="backslashreplace")
 
 
-def run(group: click.Group, name: str, tell: Callable[[CNIError], None], obj: object = None) -> int:
+def run(group: click.Group, name: str, tell: Callable[[Problem], None], obj: object = None) -> int:
     """Run a command line and return its exit code; `tell` shows an error of ours."""
     _open_streams()
     try:
@@ -53,12 +53,12 @@ def run(group: click.Group, name: str, tell: Callable[[CNIError], None], obj: ob
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except CNIError as error:
+    except Problem as error:
         tell(error)
         return 1
     except OSError as error:
         what = error.filename or "standard output"
-        tell(CNIError(IO_FAILURE, f"{what}: {error.strerror or error}", "see what is there, and who may write"))
+        tell(Problem(f"{what}: {error.strerror or error}", "see what is there, and who may write"))
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter would try again at its end
         return 1
     return result if isinstance(result, int) else 0

@@ -9,24 +9,24 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 from click.core import ParameterSource
 
+from kubenode.base.problem import Problem
 from kubenode.cli.output import with_output
-from kubenode.cni.errors import INSTALLATION, CNIError
-from kubenode.host import installed, payload
 from kubenode.host.cniconfig import DEFAULT_CONFIG_DIR
-from kubenode.host.installation import Installation
-from kubenode.host.installed import CONFLIST, CREDENTIALS, NODE_NAME
 from kubenode.host.nodeview import DEFAULT_RUN_DIR
 from kubenode.host.root import HostRoot
-from kubenode.host.steps import FORCE, Part, Step
+from kubenode.installer import installed, payload
+from kubenode.installer.installation import Installation
+from kubenode.installer.installed import CONFLIST, CREDENTIALS, NODE_NAME
+from kubenode.installer.steps import FORCE, Part, Step
 from kubenode.kube.sources import SERVICE_ACCOUNT
-from kubenode.plugins.nodes import run_dir
+from kubenode.plugins.standalone import run_dir
 from kubenode.version import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from kubenode.cli.output import Output
-    from kubenode.host.installed import Installed
+    from kubenode.installer.installed import Installed
 
 DEFAULT_BIN_DIR = "/opt/cni/bin"
 DEFAULT_PLUGINS = "kube-node,node-annotation"
@@ -199,8 +199,7 @@ def uninstall(context: click.Context, /, host_root: str, bin_dir: str, *, force:
 def _source(directory: str) -> payload.Source:
     found = directory or payload.own_source()
     if not found:
-        raise CNIError(
-            INSTALLATION,
+        raise Problem(
             f"{sys.argv[0]} does not run from a directory that can be installed",
             "--from=DIR names a directory with kube-node's plugins",
         )

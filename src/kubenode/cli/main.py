@@ -13,7 +13,7 @@ from kubenode.cli import entry
 from kubenode.version import VERSION
 
 if TYPE_CHECKING:
-    from kubenode.cni.errors import CNIError
+    from kubenode.base.problem import Problem
 
 COMMANDS = {  # command to module; its function is called `command`, or as it is named behind the colon
     "status": "status",
@@ -87,5 +87,5 @@ def main() -> int:
     return entry.run(kube_node, "kube-node", _tell)
 
 
-def _tell(error: CNIError) -> None:
+def _tell(error: Problem) -> None:
     click.echo(entry.printable(f"Error: {error.msg}" + (f"\n{error.details}" if error.details else "")), err=True)

@@ -71,8 +71,8 @@ def command(target: str, svg_file: str, html_file: str, place: Place, output: Ou
 
 
 def _write(name: str, text: str) -> None:
-    """Write a picture. Raises CNIError where that cannot be."""
-    from kubenode.cni.errors import IO_FAILURE, CNIError
+    """Write a picture. Raises Problem where that cannot be."""
+    from kubenode.base.problem import Problem
 
     try:
         with click.open_file(name, "w", encoding="utf-8", errors="backslashreplace", atomic=name != "-") as file:
@@ -80,14 +80,12 @@ def _write(name: str, text: str) -> None:
     except OSError as error:
         if name == "-":
             raise
-        raise CNIError(
-            IO_FAILURE, f"{name}: {error.strerror}", "name another file, or - for standard output, such as in a container"
-        ) from None
+        raise Problem(f"{name}: {error.strerror}", "name another file, or - for standard output, such as in a container") from None
 
 
 def _draw_networks(target: str, place: Place, most: int) -> list[Drawn]:
-    """Draw this node's subnets, all or those that are meant; a pool where none of them is. Raises CNIError."""
-    from kubenode.cni.errors import CONFIG_FILE, CNIError
+    """Draw this node's subnets, all or those that are meant; a pool where none of them is. Raises Problem."""
+    from kubenode.base.problem import Problem
     from kubenode.inspection.networks import find
     from kubenode.inspection.records import Records
     from kubenode.inspection.report import see_node, unreadable
@@ -109,38 +107,37 @@ def _draw_networks(target: str, place: Place, most: int) -> list[Drawn]:
         return drawn
     try:
         return _draw_pool(target, place, most)
-    except CNIError as error:
+    except Problem as error:
         known = ", ".join(f"{one.name} ({', '.join(str(u.range_set.ranges[0].subnet) for u in one.usages)})" for one in networks) or "none"
-        raise CNIError(CONFIG_FILE, f"there is no network or subnet {target} on this node, and {error.msg}", f"known are {known}") from None
+        raise Problem(f"there is no network or subnet {target} on this node, and {error.msg}", f"known are {known}") from None
 
 
 def _draw_pool(name: str, place: Place, most: int) -> list[Drawn]:
-    """Draw each network of a SubnetPool. Raises CNIError."""
+    """Draw each network of a SubnetPool. Raises Problem."""
     import asyncio
 
+    from kubenode.base.problem import Problem
     from kubenode.cli import pools
-    from kubenode.cni.errors import NODE_NOT_FOUND, CNIError
-    from kubenode.inspection.poolmap import draw
+    from kubenode.inspection.mapping import draw_pool
 
     ledger = asyncio.run(pools.read(place.kubeconfig, nodes=True))
     if name not in ledger.pools:
-        raise CNIError(NODE_NOT_FOUND, f"there is no SubnetPool {name}", f"there are: {', '.join(sorted(ledger.pools)) or 'none'}")
+        raise Problem(f"there is no SubnetPool {name}", f"there are: {', '.join(sorted(ledger.pools)) or 'none'}")
     pool = ledger.pools[name]
-    return [Drawn(f"{POOL}{name}", "", *draw(ledger, pool, block, most)) for block in pool.blocks]
+    return [Drawn(f"{POOL}{name}", "", *draw_pool(ledger, pool, block, most)) for block in pool.blocks]
 
 
 def _draw(network: Network, node: str, records: Records, most: int) -> list[Drawn]:
     from kubenode.cli.screen import stamp
     from kubenode.inspection.holders import Wanted, holders
     from kubenode.inspection.mapping import draw
-    from kubenode.inspection.records import pod_of
 
     held = [address for address, _ in network.store.since()]
     names: dict[Address, str] = {}
     leaked = set()
     if len(held) <= NAMED:
         for one in holders(network, records, Wanted())[0]:
-            who = pod_of(one.record) or (one.attachment.container_id if one.attachment else "nobody")
+            who = one.record.pod or (one.attachment.container_id if one.attachment else "nobody")
             names |= dict.fromkeys(one.addresses, f"{who}, since {stamp(one.since)}")
             leaked |= set(one.addresses) if one.suspected else set()
     drawn = []

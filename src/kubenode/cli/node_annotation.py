@@ -10,15 +10,17 @@ import click
 
 from kubenode.cli import entry
 from kubenode.cni import versions
-from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
-from kubenode.kube import node
-from kubenode.plugins import nodes
+from kubenode.cni.errors import IO_FAILURE, TRY_AGAIN_LATER, CNIError
+from kubenode.nodes import node
+from kubenode.plugins import standalone
 from kubenode.plugins.node_annotation import CONFIG_PATH, config_file
 from kubenode.plugins.standalone import Standalone
 from kubenode.version import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from kubenode.base.problem import Problem
 
 
 @click.group(cls=entry.Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -64,10 +66,12 @@ def main(act: Callable[[], None]) -> int:
     return entry.run(node_annotation, "node-annotation", _tell, act)
 
 
-def _tell(error: CNIError) -> None:
+def _tell(problem: Problem) -> None:
+    """Print an error object, as the plugin does; a problem without a code is one of reading or writing."""
+    error = problem if isinstance(problem, CNIError) else CNIError(IO_FAILURE, problem.msg, problem.details)
     click.echo(json.dumps(error.as_object(versions.LATEST), indent=2))
 
 
 def _node(name: str) -> dict[str, Any]:
     kubeconfig = config_file(os.environ, Standalone(os.environ)).get("kubeconfig", "")
-    return nodes.fetch(kubeconfig, os.environ, name, option=f"kubeconfig in {CONFIG_PATH}")
+    return standalone.fetch(kubeconfig, os.environ, name, option=f"kubeconfig in {CONFIG_PATH}")

@@ -9,7 +9,7 @@ import subprocess
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kubenode.cni.errors import DELEGATE_FAILED, CNIError
+from kubenode.base.problem import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +25,7 @@ class Plugin(NamedTuple):
     environ: Mapping[str, str]
 
     def call(self, command: str, container_id: str, netns: str, previous: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Call it and return its result. Raises CNIError with what it answered."""
+        """Call it and return its result. Raises Problem with what it answered."""
         environ = {**self.environ, "CNI_COMMAND": command, "CNI_CONTAINERID": container_id, "CNI_NETNS": netns, "CNI_IFNAME": "eth0"}
         netconf = {**self.netconf, **({"prevResult": previous} if previous else {})}
         done = subprocess.run([self.executable], input=json.dumps(netconf), env=environ, capture_output=True, text=True, check=False)
@@ -35,7 +35,7 @@ class Plugin(NamedTuple):
             answer = {}
         if done.returncode:
             reason = str(answer.get("msg") or done.stderr.strip() or f"exit code {done.returncode}")
-            raise CNIError(DELEGATE_FAILED, f"{command} of {self.executable} failed: {reason}", str(answer.get("details", "")))
+            raise Problem(f"{command} of {self.executable} failed: {reason}", str(answer.get("details", "")))
         return answer
 
 
@@ -69,14 +69,14 @@ def why_not() -> str:
 
 
 def ip(*arguments: str) -> None:
-    """Run the ip command. Raises CNIError."""
+    """Run the ip command. Raises Problem."""
     done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise CNIError(DELEGATE_FAILED, f"ip {' '.join(arguments)}: {done.stderr.strip()}")
+        raise Problem(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
 
 
 def ping(netns: str, address: str) -> float:
-    """Return the milliseconds after which an address answers a network namespace. Raises CNIError where it does not."""
+    """Return the milliseconds after which an address answers a network namespace. Raises Problem where it does not."""
     # `ip netns exec` would mount /sys anew, which not every container allows.
     command = ["nsenter", f"--net=/var/run/netns/{netns}", *ping_command(), "-6" if ":" in address else "-4", "-c1", "-W1", address]
     end = time.monotonic() + PATIENCE
@@ -88,4 +88,4 @@ def ping(netns: str, address: str) -> float:
         said = done.stderr.strip()
         time.sleep(0.1)
     advice = said or "does a firewall (iptables -L FORWARD) drop what passes a bridge?"
-    raise CNIError(DELEGATE_FAILED, f"{address} does not answer {netns} within {PATIENCE:g} s", advice)
+    raise Problem(f"{address} does not answer {netns} within {PATIENCE:g} s", advice)

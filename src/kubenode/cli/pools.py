@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kubenode.base.problem import Problem
 from kubenode.cli import screen
 from kubenode.cli.output import with_output
-from kubenode.cni.errors import NODE_NOT_FOUND, CNIError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from kubenode.cli.output import Output
     from kubenode.controller.mirror import Sink
-    from kubenode.controller.pools import Ledger
-    from kubenode.controller.records import NodeSubnet, SubnetPool
+    from kubenode.pools.ledger import Ledger
+    from kubenode.pools.records import NodeSubnet, SubnetPool
 
 TIMEOUT = 30.0  # seconds for one request
 BAR = 16  # characters
@@ -53,7 +53,7 @@ def command(name: str | None, kubeconfig: str, output: Output, *, purge: bool, y
         return
     ledger = asyncio.run(read(kubeconfig))
     if name is not None and name not in ledger.pools and not any(claim.pool == name for _, claim in ledger.claims):
-        raise CNIError(NODE_NOT_FOUND, f"there is no SubnetPool {name}", f"there are: {', '.join(sorted(ledger.pools)) or 'none'}")
+        raise Problem(f"there is no SubnetPool {name}", f"there are: {', '.join(sorted(ledger.pools)) or 'none'}")
     if output.is_object:
         found = [_pool_object(pool) for pool in sorted(ledger.pools.values()) if name in (None, pool.name)]
         output.dump({"pools": found} if name is None else {**(found[0] if found else {"name": name}), "nodes": _nodes(ledger, name)})
@@ -168,11 +168,11 @@ class _Uncounted:
 
 async def read(kubeconfig: str, *, nodes: bool = False) -> Ledger:
     """Return what the API server has of pools and claims, and where asked for, of nodes."""
+    from kubenode.base.log import Log
     from kubenode.controller.feeds import Claims, Nodes, Pools
-    from kubenode.controller.pools import Ledger
     from kubenode.controller.reconcile import CLAIMS, NODES, POOLS
-    from kubenode.host.log import Log
     from kubenode.kube.collection import Cluster, Collection
+    from kubenode.pools.ledger import Ledger
 
     ledger, log = Ledger(), Log("pools")
     cluster = Cluster(kubeconfig or None, os.environ, TIMEOUT, _Uncounted())
@@ -193,9 +193,9 @@ async def read(kubeconfig: str, *, nodes: bool = False) -> Ledger:
 
 
 async def _purge(pool: str, kubeconfig: str, *, yes: bool) -> None:
-    from kubenode.controller.purge import purge
     from kubenode.controller.reconcile import CLAIMS, NODES
     from kubenode.kube.collection import Cluster
+    from kubenode.pools.purge import purge
 
     ledger = await read(kubeconfig, nodes=True)
     if pool in ledger.pools:

@@ -35,7 +35,7 @@ def command(address: str, network: str, place: Place, output: Output, *, yes: bo
       kube-node release 10.1.2.3
       kube-node release fd00::1:2 --network=net1 --yes
     """
-    from kubenode.cli import screen, whoseview
+    from kubenode.cli import screen, statusview
     from kubenode.inspection.report import look_for
 
     found = look_for(place, address)
@@ -48,12 +48,12 @@ def command(address: str, network: str, place: Place, output: Output, *, yes: bo
         if output.is_object:
             output.dump({"address": str(found.address), "released": False})
         else:
-            whoseview.show(found._replace(holders=[]))
+            statusview.show_whose(found._replace(holders=[]))
         return 1
     ((of, holder),) = holders
     if not output.is_object:
-        whoseview.show(found._replace(holders=holders))
-        netns = str(holder.record.get("netns") or "")
+        statusview.show_whose(found._replace(holders=holders))
+        netns = holder.record.netns
         if netns and os.path.lexists(place.root.path(netns)):
             screen.console().print(
                 "[yellow]![/] Its network namespace is still there: the pod may be alive, and goes on to use the address."
@@ -69,14 +69,13 @@ def command(address: str, network: str, place: Place, output: Output, *, yes: bo
 
 
 def _release(place: Place, network: Network, address: Address, holder: Holder) -> bool:
-    """Release an address from who was seen to hold it; say whether it still was. Raises CNIError."""
+    """Release an address from who was seen to hold it; say whether it still was. Raises Problem."""
     from kubenode.inspection import stale
-    from kubenode.inspection.records import pod_of
     from kubenode.inspection.report import unreadable
 
     try:
         held = network.store.holder(address)
-        done, failures = stale.release(place, [stale.Stale(network, held, pod_of(holder.record), "asked for")]) if held else ([], [])
+        done, failures = stale.release(place, [stale.Stale(network, held, holder.record.pod, "asked for")]) if held else ([], [])
     except OSError as error:
         raise unreadable(error) from None
     if failures:

@@ -51,7 +51,7 @@ def command(
       kube-node status --config=net1.yaml -o json
       kube-node status --watch
     """
-    from kubenode.cli import statusjson, statusview, whoseview
+    from kubenode.cli import statusjson, statusview
     from kubenode.inspection.holders import Wanted
     from kubenode.inspection.report import Report, look, look_for
 
@@ -60,7 +60,7 @@ def command(
         if output.is_object:
             output.dump(statusjson.whose(found))
         else:
-            whoseview.show(found)
+            statusview.show_whose(found)
         return 0 if found.holders else 1
     wanted = Wanted(namespace, 0 if show_all or output.is_object else NEWEST)
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from kubenode.cli import screen
 from kubenode.inspection.networks import RECORDS
-from kubenode.inspection.records import pod_of
 
 if TYPE_CHECKING:
     from kubenode.inspection.holders import Holder
@@ -83,9 +82,9 @@ def _holder(one: Holder) -> dict[str, Any]:
         "addresses": list(map(str, one.addresses)),
         "containerID": one.attachment.container_id if one.attachment else None,
         "ifname": one.attachment.ifname if one.attachment else None,
-        "pod": pod_of(one.record) or None,
-        "podUID": one.record.get("podUID"),
-        "netns": one.record.get("netns"),
+        "pod": one.record.pod or None,
+        "podUID": one.record.pod_uid or None,
+        "netns": one.record.netns or None,
         "since": screen.stamp(one.since),
         "suspectedLeak": one.suspected,
     }

@@ -16,7 +16,6 @@ from rich.text import Text
 
 from kubenode.cli import screen
 from kubenode.inspection.networks import RECORDS
-from kubenode.inspection.records import pod_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +24,8 @@ if TYPE_CHECKING:
 
     from kubenode.inspection.holders import Holder
     from kubenode.inspection.networks import Network
-    from kubenode.inspection.report import NetworkReport, Report
+    from kubenode.inspection.report import NetworkReport, Other, Report, Whose
+
 
 SHORT_ID = 12  # characters of a container ID, as runtimes' own tools show it
 INDENT = 2
@@ -191,7 +191,7 @@ def _holder_table(found: list[Holder], between: str, *, wide: bool, stacked: boo
         whose = who(one, wide=wide)
         more = []
         if wide:
-            more = [one.attachment.container_id[:SHORT_ID] if one.attachment else "", escape(str(one.record.get("netns") or ""))]
+            more = [one.attachment.container_id[:SHORT_ID] if one.attachment else "", escape(one.record.netns)]
         if stacked:
             whose = "\n".join([whose, *(f"[dim]{text}[/]" for text in more if text)])
             more = []
@@ -205,6 +205,49 @@ def who(one: Holder, *, wide: bool) -> str:
     """Return the name of who holds an address."""
     if one.attachment is None:
         return "[yellow]nobody: the file is empty or torn[/]"
-    pod = pod_of(one.record)
+    pod = one.record.pod
     name = escape(pod) if pod else f"[dim]{'-' if wide else one.attachment.container_id[:SHORT_ID]}[/]"
     return f"{name} [yellow]leaked?[/]" if one.suspected else name
+
+
+def show_whose(found: Whose) -> None:
+    """Print whose an address is."""
+    out = screen.console()
+    for network, one in found.holders:
+        table = Table.grid(padding=(0, 2))
+        table.add_row("address", f"[bold]{found.address}[/]")
+        table.add_row("network", f"{escape(network.name)}  [dim]{escape(network.configured.path)}[/]")
+        table.add_row("pod", who(one, wide=False))
+        if one.attachment:
+            table.add_row("container", one.attachment.container_id)
+            table.add_row("interface", one.attachment.ifname or "-")
+        for label, text in (("netns", one.record.netns), ("pod UID", one.record.pod_uid)):
+            if text:
+                table.add_row(label, escape(text))
+        table.add_row("since", f"{screen.stamp(one.since)}, {screen.ago(one.since)}")
+        table.add_row("file", f"{network.store.directory}/{found.address}")
+        if others := found.others_of(one):
+            table.add_row("also has", _others(others))
+        out.print(table)
+    if not found.holders and found.networks:
+        for network in found.networks:
+            out.print(f"{found.address} is held by nobody; it is of network [bold]{escape(network.name)}[/], {_kind(network, found)}.")
+    elif not found.holders:
+        out.print(f"{found.address} is held by nobody, and of no subnet of this node's networks.")
+
+
+def _others(others: list[Other]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    for one in others:
+        table.add_row(str(one.address), f"{escape(one.network)}, {escape(one.attachment.ifname or '-')}")
+    return table
+
+
+def _kind(network: Network, found: Whose) -> str:
+    gateways = {r.gateway for usage in network.usages for r in usage.range_set.ranges}
+    if found.address in gateways:
+        return "whose gateway it is"
+    if any(subnet.holds(found.address) for subnet in network.exclude):
+        return "which excludes it"
+    return "which may give it" if any(usage.range_set.range_of(found.address) for usage in network.usages) else "outside of its ranges"

@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 import click
 from rich.table import Table
 
+from kubenode.base import files
+from kubenode.base.problem import Problem
 from kubenode.cli import pods, screen
 from kubenode.cli.output import Output, with_output
-from kubenode.cni.errors import DELEGATE_MISSING, NODE_INVALID, CNIError
-from kubenode.host import files
-from kubenode.kube import node
+from kubenode.nodes import node
 
 NETWORK = "try"
 NAMES = ("pod-1", "pod-2")
@@ -45,7 +45,7 @@ class Trial:
         self.bridge = f"kntry{os.getpid() % 10**8}"
         plugin = shutil.which("kube-node", path=os.path.dirname(os.path.abspath(sys.argv[0]))) or shutil.which("kube-node")
         if plugin is None:
-            raise CNIError(DELEGATE_MISSING, "kube-node is not found beside this program", "run it as it was installed")
+            raise Problem("kube-node is not found beside this program", "run it as it was installed")
         self.plugin = os.path.abspath(plugin)
         self.environ = {
             **{key: value for key, value in os.environ.items() if not key.startswith("CNI_")},
@@ -141,7 +141,7 @@ def _subnets(manifest: str) -> str:
     try:
         text = Path(manifest).read_bytes()
     except OSError as error:
-        raise CNIError(NODE_INVALID, f"{manifest}: {error.strerror}", "name a file with a Node manifest") from None
+        raise Problem(f"{manifest}: {error.strerror}", "name a file with a Node manifest") from None
     return ", ".join(str(subnet) for subnet in node.pod_subnets(node.parse(node.decode(text, manifest), manifest)))
 
 

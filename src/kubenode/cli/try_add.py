@@ -44,14 +44,14 @@ class Trial:
 
     def step(self, name: str, do: Callable[[], str], *, anyway: bool = False) -> None:
         """Do something and note it; `anyway`: also after a failure."""
-        from kubenode.cni.errors import CNIError
+        from kubenode.base.problem import Problem
 
         if self.failed and not anyway:
             return
         begin = time.perf_counter()
         try:
             told, failed = do(), False
-        except CNIError as error:
+        except Problem as error:
             told, failed = str(error), True
         self.steps.append(Step(name, (time.perf_counter() - begin) * MILLISECONDS, told, failed))
 
@@ -97,7 +97,7 @@ def command(network: str, namespace: str, place: Place, output: Output, *, with_
 
 
 def _run(trial: Trial, place: Place, network: Network, namespace: str, *, with_pod: bool) -> None:
-    from kubenode.cni.errors import NOT_RESERVED, CNIError
+    from kubenode.base.problem import Problem
     from kubenode.cni.result import addresses_in
     from kubenode.cni.versions import SINCE, at_least
     from kubenode.ipam.store import Attachment
@@ -120,7 +120,7 @@ def _run(trial: Trial, place: Place, network: Network, namespace: str, *, with_p
     def left() -> str:
         mine = [one for one in network.store.held() if one.attachment == Attachment(container_id, "eth0")]
         if mine:
-            raise CNIError(NOT_RESERVED, f"still reserved: {', '.join(str(one.address) for one in mine)}", "kube-node release ADDRESS")
+            raise Problem(f"still reserved: {', '.join(str(one.address) for one in mine)}", "kube-node release ADDRESS")
         return "no reservation"
 
     trial.step("look at the network", lambda: _subnets(network))
@@ -137,7 +137,7 @@ def _run(trial: Trial, place: Place, network: Network, namespace: str, *, with_p
 
 
 def _plugin(place: Place, network: Network, namespace: str, *, with_pod: bool) -> Plugin:
-    """Return the plugin to run: the one that connects pods, or the IPAM plugin alone. Raises CNIError where it is not there."""
+    """Return the plugin to run: the one that connects pods, or the IPAM plugin alone. Raises Problem where it is not there."""
     from kubenode.cli.pods import Plugin
     from kubenode.host import delegate
 

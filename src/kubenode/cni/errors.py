@@ -6,6 +6,8 @@ each to an operator.
 
 from __future__ import annotations
 
+from kubenode.base.problem import Problem
+
 INCOMPATIBLE_VERSION = 1
 UNKNOWN_CONTAINER = 3
 INVALID_ENVIRONMENT = 4
@@ -39,7 +41,7 @@ NOT_ALLOWED = 120
 SOURCE_TAKEN = 121
 
 
-class CNIError(Exception):
+class CNIError(Problem):
     """What a plugin answers instead of a result (SPEC.md, "Error").
 
     `msg` names the thing that is wrong and its value; `details` says what to do about it. `reference` is how the reference plugins say it,
@@ -47,14 +49,9 @@ class CNIError(Exception):
     """
 
     def __init__(self, code: int, msg: str, details: str = "", reference: str = "") -> None:
-        super().__init__(msg)
+        super().__init__(msg, details)
         self.code = code
-        self.msg = msg
-        self.details = details
         self.reference = reference or msg
-
-    def __str__(self) -> str:
-        return f"{self.msg} ({self.details})" if self.details else self.msg
 
     def as_object(self, cni_version: str) -> dict[str, str | int]:
         """Return the error object for a configuration of this version."""

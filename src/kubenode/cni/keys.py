@@ -7,7 +7,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from kubenode.cni.jsontext import JSON
+    from kubenode.base.jsontext import JSON
 
     Schema = dict[str, "Schema"] | list["Schema"] | None
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from kubenode.base.jsontext import JSONTextError, loads
+from kubenode.base.record import NamedTuple, remembered
 from kubenode.cni import keys, versions
 from kubenode.cni.errors import INVALID_NETWORK_CONFIG, UNDECODABLE, CNIError
-from kubenode.cni.jsontext import JSONTextError, loads
-from kubenode.cni.record import NamedTuple
 from kubenode.cni.request import has_control, is_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from kubenode.cni.jsontext import JSON
+    from kubenode.base.jsontext import JSON
+
+
+USUAL = 16 << 10  # bytes of a configuration that is worth remembering
 
 
 class NetConf(NamedTuple):
@@ -27,7 +30,11 @@ class NetConf(NamedTuple):
 
 
 def decode(stdin: bytes) -> dict[str, JSON]:
-    """Read the JSON object on stdin. Raises CNIError 6."""
+    """Read the JSON object on stdin, which may be somebody else's as well: nobody changes it. Raises CNIError 6."""
+    return _remembered(stdin) if len(stdin) <= USUAL else _decode(stdin)
+
+
+def _decode(stdin: bytes) -> dict[str, JSON]:
     try:
         raw = loads(stdin)
     except JSONTextError as error:
@@ -47,6 +54,9 @@ def decode(stdin: bytes) -> dict[str, JSON]:
         )
     known: dict[str, JSON] = keys.canonical(raw, keys.NETWORK)
     return known
+
+
+_remembered = remembered(_decode, 32)  # configurations: an agent gets the same few for all pods
 
 
 def cni_version(raw: dict[str, JSON]) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from kubenode.base.jsontext import dumps
+from kubenode.base.record import NamedTuple
 from kubenode.cni.errors import INVALID_ENVIRONMENT, CNIError
-from kubenode.cni.jsontext import dumps
-from kubenode.cni.record import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,11 +52,16 @@ class Request(NamedTuple):
         return pairs
 
 
-def pod_of(args: str) -> str:
-    """Return the pod that CNI_ARGS name, as NAMESPACE/NAME; "" where they name none. What is wrong with them is `pod_args`' business."""
-    pairs = dict(pair.partition("=")[::2] for pair in args.split(";"))
+def labels(environ: Mapping[str, str]) -> dict[str, str | None]:
+    """Return the log fields of a call: command, containerID, ifname, and pod as NAMESPACE/NAME. A wrong environment is no error here."""
+    pairs = dict(pair.partition("=")[::2] for pair in environ.get("CNI_ARGS", "").split(";"))
     name = pairs.get("K8S_POD_NAME")
-    return f"{pairs.get('K8S_POD_NAMESPACE') or 'default'}/{name}" if name else ""
+    return {
+        "command": environ.get("CNI_COMMAND"),
+        "containerID": environ.get("CNI_CONTAINERID"),
+        "ifname": environ.get("CNI_IFNAME"),
+        "pod": f"{pairs.get('K8S_POD_NAMESPACE') or 'default'}/{name}" if name else None,
+    }
 
 
 def is_name(text: str) -> bool:
@@ -111,6 +116,6 @@ def _ifname_problem(ifname: str) -> str:
         return "interface name is too long"
     if ifname in {".", ".."}:
         return "interface name is . or .."
-    if any(character in "/:" or character.isspace() for character in ifname):
+    if "/" in ifname or ":" in ifname or (ifname and ifname.split() != [ifname]):
         return "interface name contains / or : or whitespace characters"
     return ""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from kubenode.base.record import NamedTuple
 from kubenode.cni.errors import INTERNAL, CNIError
-from kubenode.cni.record import NamedTuple
 from kubenode.cni.versions import at_least
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from kubenode.cni.jsontext import JSON
+    from kubenode.base.jsontext import JSON
 
 
 class IPConfig(NamedTuple):

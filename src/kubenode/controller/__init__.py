@@ -1,1 +1,1 @@
-"""One per cluster: gives every node subnets of its own. What decides is PURE (`pools` first); the rest talks to the API server."""
+"""EDGE. One per cluster: it watches pools and nodes, lets `pools` decide, and writes what has to be written."""

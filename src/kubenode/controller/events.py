@@ -7,14 +7,14 @@ import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from kubenode.controller.records import API_VERSION, stamp
 from kubenode.kube.refusal import RefusedError
+from kubenode.pools.records import API_VERSION, stamp
 
 if TYPE_CHECKING:
-    from kubenode.controller.ports import Log
-    from kubenode.controller.records import SubnetPool
-    from kubenode.controller.writes import Conflict
+    from kubenode.base.log import Log
     from kubenode.kube.collection import Cluster
+    from kubenode.pools.records import SubnetPool
+    from kubenode.pools.writes import Conflict
 
 EVENTS = "/api/v1/namespaces/default/events"  # where those about objects without a namespace are
 LONGEST_NAME = 253  # characters of an object's name (RFC 1123)

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from kubenode.controller.records import Node, NodeSubnet, RecordError, parse_claim, parse_pool
-from kubenode.controller.texts import read
-from kubenode.kube.node import LAST_APPLIED
 from kubenode.kube.resourceversion import before
+from kubenode.nodes.node import LAST_APPLIED
+from kubenode.pools.records import Node, NodeSubnet, RecordError, parse_claim, parse_pool
+from kubenode.pools.texts import read
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kubenode.controller.pools import Ledger
-    from kubenode.controller.ports import Log
-    from kubenode.controller.records import SubnetPool
+    from kubenode.base.log import Log
+    from kubenode.pools.ledger import Ledger
+    from kubenode.pools.records import SubnetPool
 
 
 class _Meta(msgspec.Struct, rename={"version": "resourceVersion"}):

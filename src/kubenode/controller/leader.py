@@ -15,7 +15,7 @@ from kubenode.kube.refusal import RefusedError
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from kubenode.controller.ports import Log
+    from kubenode.base.log import Log
     from kubenode.kube.collection import Cluster
 
 

@@ -21,7 +21,7 @@ from kubenode.kube.resourceversion import before
 from kubenode.kube.stream import GarbledError
 
 if TYPE_CHECKING:
-    from kubenode.controller.ports import Log
+    from kubenode.base.log import Log
     from kubenode.kube.collection import Cluster, Collection
 
 

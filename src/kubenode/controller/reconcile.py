@@ -14,22 +14,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from kubenode.cni.errors import INTERNAL, TRY_AGAIN_LATER, CNIError
 from kubenode.controller.events import Events
 from kubenode.controller.queue import Key, WorkQueue
-from kubenode.controller.records import GROUP
-from kubenode.controller.released import Now
-from kubenode.controller.status import figures, status
-from kubenode.controller.writes import Annotate, CreateClaim, DeleteClaim, UpdateClaim
 from kubenode.kube.refusal import RefusedError
+from kubenode.pools.records import GROUP
+from kubenode.pools.status import figures, status
+from kubenode.pools.timing import Now
+from kubenode.pools.writes import Annotate, CreateClaim, DeleteClaim, UpdateClaim
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
+    from kubenode.base.log import Log
     from kubenode.controller.feeds import Claims, Nodes, Pools
-    from kubenode.controller.pools import Ledger
-    from kubenode.controller.ports import Log
-    from kubenode.controller.records import Node, NodeSubnet, SubnetPool
-    from kubenode.controller.status import Figures, Reserved
-    from kubenode.controller.writes import Write
     from kubenode.kube.collection import Cluster
+    from kubenode.pools.ledger import Ledger
+    from kubenode.pools.records import Node, NodeSubnet, SubnetPool
+    from kubenode.pools.status import Figures, Reserved
+    from kubenode.pools.writes import Write
 
 NODES = "/api/v1/nodes"
 POOLS = f"/apis/{GROUP}/v1alpha1/subnetpools"

@@ -14,24 +14,24 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from kubenode.base.exposition import HTTPServer
 from kubenode.cni.errors import CNIError
 from kubenode.controller.feeds import Claims, Nodes, Pools
 from kubenode.controller.leader import TERMS, Leader, Terms
 from kubenode.controller.metrics import Metrics
 from kubenode.controller.mirror import Mirror
-from kubenode.controller.pools import Ledger
 from kubenode.controller.reconcile import CLAIMS, NODES, POOLS, Feeds, Reconciler
-from kubenode.controller.status import Reserved
-from kubenode.exposition import HTTPServer
 from kubenode.ipam.ranges import RangeError, Subnet, parse_subnet
 from kubenode.kube.collection import Cluster, Collection
 from kubenode.kube.refusal import RefusedError
+from kubenode.pools.ledger import Ledger
+from kubenode.pools.status import Reserved
 from kubenode.version import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from kubenode.controller.ports import Log
+    from kubenode.base.log import Log
 
 TIMEOUT = 30.0  # seconds for one request; a page of a list may take some
 BEAT = 1.0  # seconds between two signs of life

@@ -1,1 +1,1 @@
-"""EDGE. This host: reservations and the Node view on disk, other plugins, the log."""
+"""EDGE. This host: reservations and the Node view on disk, the runtime's configuration, other plugins."""

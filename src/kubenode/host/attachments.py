@@ -8,18 +8,62 @@ from __future__ import annotations
 
 import os
 
-from kubenode.cni.jsontext import JSONTextError, dumps, loads
+from kubenode.base import files
+from kubenode.base.jsontext import JSONTextError, dumps, loads
+from kubenode.base.record import NamedTuple
 from kubenode.cni.netconf import invalid
-from kubenode.host import files
-from kubenode.ipam.store import Attachment
+from kubenode.ipam.store import DEFAULT_DATA_DIR, Attachment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Any
+
+    from kubenode.base.jsontext import JSON
 
 LONGEST = 64 << 10  # bytes of a record
 DIGEST = ":"
+
+
+class Record(NamedTuple):
+    """What an ADD said, "" for what it did not say.
+
+    `ipam` is what it was handed on with, None where that is not known; `delegate` the executable that gave the addresses, "" for the
+    embedded allocator.
+    """
+
+    netns: str = ""
+    pod_namespace: str = ""
+    pod_name: str = ""
+    pod_uid: str = ""
+    data_dir: str = DEFAULT_DATA_DIR
+    delegate: str = ""
+    ipam: dict[str, JSON] | None = None
+
+    @property
+    def pod(self) -> str:
+        """The pod as NAMESPACE/NAME, "" where no name was said."""
+        return f"{self.pod_namespace or 'default'}/{self.pod_name}" if self.pod_name else ""
+
+    @property
+    def given_by(self) -> str:
+        """The type of the plugin that has reserved the addresses, "" where that is not known."""
+        return str((self.ipam or {}).get("type") or "")
+
+    @classmethod
+    def parse(cls, content: JSON) -> Record | None:
+        """Read a record's JSON; None for what is none."""
+        if not isinstance(content, dict):
+            return None
+        netns, namespace, name, uid, data_dir, delegate = [str(content.get(key) or "") for key in TEXTS]
+        ipam = content.get("ipam")
+        return cls(netns, namespace, name, uid, data_dir or DEFAULT_DATA_DIR, delegate, ipam if isinstance(ipam, dict) else None)
+
+    def as_object(self) -> dict[str, JSON]:
+        texts = {key: value for key, value in zip(TEXTS, self, strict=False) if value}
+        return texts if self.ipam is None else {**texts, "ipam": self.ipam}
+
+
+TEXTS = ("netns", "podNamespace", "podName", "podUID", "dataDir", "delegate")  # the keys of a record's file, in the order of the fields
 
 
 class Attachments:
@@ -34,8 +78,9 @@ class Attachments:
         short = files.short(name)
         return f"{self._directory}/{name if short is name else DIGEST + short}"
 
-    def write(self, attachment: Attachment, record: dict[str, Any]) -> None:
-        content = dumps({"network": self._network, "containerID": attachment.container_id, "ifname": attachment.ifname, **record})
+    def write(self, attachment: Attachment, record: Record) -> None:
+        whose = {"network": self._network, "containerID": attachment.container_id, "ifname": attachment.ifname}
+        content = dumps({**whose, **record.as_object()})
         if len(content) > LONGEST:
             raise invalid([f"ipam and what is said of the pod have {len(content)} bytes, more than the {LONGEST} that are remembered"])
         try:
@@ -56,17 +101,16 @@ class Attachments:
         finally:
             os.close(fd)
 
-    def read(self, attachment: Attachment) -> dict[str, Any]:
-        """Return a record; empty where there is none to be read, as a DEL must go on without. Raises OSError for want of descriptors."""
+    def read(self, attachment: Attachment) -> Record | None:
+        """Return a record; None where there is none to be read, as a DEL must go on without. Raises OSError for want of descriptors."""
         try:
-            record = loads(files.read(self._path(attachment)))
+            return Record.parse(loads(files.read(self._path(attachment))))
         except JSONTextError:
-            return {}
+            return None
         except OSError as error:
             if files.is_passing(error):
                 raise
-            return {}
-        return record if isinstance(record, dict) else {}
+            return None
 
     def remove(self, attachment: Attachment) -> None:
         files.discard(self._path(attachment))  # what stays, the next boot takes away

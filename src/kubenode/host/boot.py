@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import time
 
+from kubenode.base import files
 from kubenode.cni.request import is_name
-from kubenode.host import files
 from kubenode.host.identity import machine_id as own_machine_id
 from kubenode.host.nodeview import DEFAULT_RUN_DIR
 

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import os
 
+from kubenode.base import files
+from kubenode.base.jsontext import JSONTextError, loads
+from kubenode.base.record import NamedTuple
 from kubenode.cni import keys
-from kubenode.cni.jsontext import JSONTextError, loads
 from kubenode.cni.netconf import is_path, json_type
-from kubenode.cni.record import NamedTuple
 from kubenode.cni.request import is_name
 from kubenode.cni.versions import LATEST
-from kubenode.host import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
-    from kubenode.cni.jsontext import JSON
+    from kubenode.base.jsontext import JSON
 
     Shape = type | dict[str, "Shape"] | list["Shape"]
 

@@ -15,11 +15,11 @@ import fcntl
 import os
 import time
 
+from kubenode.base import files
 from kubenode.cni.request import is_ifname, is_name
-from kubenode.host import boot, files
+from kubenode.host import boot
 from kubenode.ipam.address import address_of, parse_address
-from kubenode.ipam.index import Index
-from kubenode.ipam.store import Attachment, Reservation
+from kubenode.ipam.store import DEFAULT_DATA_DIR, Attachment, Index, Reservation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from kubenode.ipam.address import Address
 
-DEFAULT_DATA_DIR = "/var/lib/cni/networks"
 LOCK = "lock"
 LAST_RESERVED = "last_reserved_ip."
 ABANDONED = 60.0  # seconds after which whoever has made a file and not written it is dead

@@ -7,9 +7,9 @@ import os
 import time
 from _signal import SIGKILL, SIGPIPE  # type: ignore[import-not-found] # `signal` imports enum and re
 
+from kubenode.base import files
+from kubenode.base.jsontext import JSONTextError, dumps, loads
 from kubenode.cni.errors import DELEGATE_FAILED, DELEGATE_MISSING, CNIError
-from kubenode.cni.jsontext import JSONTextError, dumps, loads
-from kubenode.host import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 OUR_LIBRARY = b"kube-node.lib"  # stands in the launchers and in the relay that `./build.sh binaries` makes
-OUR_SIZE = 1 << 20  # bytes; the relay has 20 kB, by gcc 700, and the reference's host-local 4 MB
+OUR_SIZE = 1 << 20  # bytes; the relay has 17 kB, by gcc 700, and the reference's host-local 4 MB
 SAID = 65536  # bytes of a delegate's stderr that are passed on
 LARGEST = 4 << 20  # bytes of an answer
 SHOWN = 300  # characters of a delegate's broken answer that go into an error

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 
+from kubenode.base import files
 from kubenode.cni.errors import IO_FAILURE, CNIError
-from kubenode.host import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

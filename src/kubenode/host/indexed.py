@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from kubenode.host.boot import Boot
     from kubenode.host.datadir import Lock
     from kubenode.ipam.address import Address
-    from kubenode.ipam.index import Index
-    from kubenode.ipam.store import Attachment, Reservation
+    from kubenode.ipam.store import Attachment, Index, Reservation
 
 
 class State(NamedTuple):

@@ -11,17 +11,17 @@ import fcntl
 import os
 import time
 
+from kubenode.base import files
+from kubenode.base.jsontext import JSONTextError, dumps, loads
+from kubenode.base.record import NamedTuple
 from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
-from kubenode.cni.jsontext import JSONTextError, dumps, loads
-from kubenode.cni.record import NamedTuple
-from kubenode.host import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, TypeVar
 
-    from kubenode.host.log import Log
+    from kubenode.base.log import Log
 
     T = TypeVar("T")
     Manifest = dict[str, Any]

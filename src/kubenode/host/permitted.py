@@ -9,15 +9,15 @@ from __future__ import annotations
 import os
 import stat
 
+from kubenode.base import files
+from kubenode.base.jsontext import JSONTextError, dumps, loads
 from kubenode.cni.errors import CONFIG_FILE, NOT_ALLOWED, CNIError
-from kubenode.cni.jsontext import JSONTextError, dumps, loads
-from kubenode.host import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
-    from kubenode.cni.jsontext import JSON
+    from kubenode.base.jsontext import JSON
     from kubenode.host.root import HostRoot
 
     Allowed = Mapping[str, tuple[str, ...]]
@@ -25,22 +25,40 @@ if TYPE_CHECKING:
 DEFAULT = "/etc/cni/kube-node.conf"
 ALLOWED = {"kubeconfig": ("/etc",), "nodeFile": ("/etc",), "logfile": ("/var/log",), "resolvConf": ("/etc", "/run")}
 LARGEST = 64 << 10  # bytes of the administrator's file
+MOST = 100  # paths that are remembered
 OTHERS_WRITE = 0o022
 ADVICE = 'such as {"allow": {"logfile": ["/var/log"]}}, with lists of absolute paths for ' + ", ".join(ALLOWED)
 
 
 class Permitted:
-    """The administrator's file. It is read when it is first asked, and again when it has changed."""
+    """The administrator's file. It is read when it is first asked, and again when it has changed.
 
-    def __init__(self, root: HostRoot, environ: Mapping[str, str]) -> None:
+    `unread`: keys whose files this process never opens. Where such a path leads is looked up once.
+    """
+
+    def __init__(self, root: HostRoot, environ: Mapping[str, str], unread: Collection[str] = ()) -> None:
         self.path = environ.get("KUBE_NODE_CONF") or DEFAULT
         self._root = root
         self._known: tuple[tuple[int, ...], Allowed] = ((), ALLOWED)
+        self._unread = unread
+        self._allowed_before: dict[tuple[str, str], tuple[Allowed, str]] = {}
 
     def require(self, key: str, path: str) -> str:
         """Return the path of the host, with its links followed, that a configuration has under a key. Raises CNIError."""
+        allowed = self.allowed()
+        if key not in self._unread:
+            return self._require(key, path, allowed[key])
+        before = self._allowed_before.get((key, path))
+        if before and before[0] is allowed:
+            return before[1]
+        real = self._require(key, path, allowed[key])
+        if len(self._allowed_before) >= MOST:
+            self._allowed_before.clear()
+        self._allowed_before[key, path] = allowed, real
+        return real
+
+    def _require(self, key: str, path: str, directories: tuple[str, ...]) -> str:
         real = self.real(path) if path.startswith("/") else path
-        directories = self.allowed()[key]
         if any(_is_below(real, directory) or _is_below(real, self.real(directory)) for directory in directories):
             return real
         line = dumps({"allow": {key: [*directories, os.path.dirname(real) or "/"]}})

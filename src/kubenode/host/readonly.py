@@ -8,7 +8,7 @@ import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
-from kubenode.host import files
+from kubenode.base import files
 from kubenode.host.datadir import LAST_RESERVED, LOCK, DiskStore, owner_in
 from kubenode.ipam.address import address_of
 from kubenode.ipam.store import Reservation

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
+from kubenode.base import files
 from kubenode.cni.errors import NOT_MOUNTED, OutOfReachError
-from kubenode.host import files
 
 LINKS = 40  # symbolic links that one path may go through, as in the kernel (path_resolution(7))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 
-from kubenode.host import files
+from kubenode.base import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
+from kubenode.base import files
 from kubenode.cni.netconf import invalid
-from kubenode.host import files
 from kubenode.host.datadir import LAST_RESERVED, LOCK
 from kubenode.ipam.address import address_of
 

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from kubenode.agent import protocol
-from kubenode.cni.jsontext import JSONTextError, loads
+from kubenode.base.jsontext import JSONTextError, loads
 from kubenode.host.root import HostRoot
 from kubenode.kube.sources import SERVICE_ACCOUNT
 

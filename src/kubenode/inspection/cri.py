@@ -10,7 +10,7 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
-from kubenode.cni.errors import IO_FAILURE, CNIError
+from kubenode.base.problem import Problem
 from kubenode.inspection import kubelet
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5  # protocol buffers' wire types
 ITEMS, SANDBOX_ID = 1, 1  # field numbers, of ListPodSandboxResponse and PodSandbox
 
 
-class NoCRIError(CNIError):
+class NoCRIError(Problem):
     """A socket whose owner has said that it knows no pods: Docker's containerd, whose CRI plugin is off."""
 
 
@@ -38,9 +38,9 @@ def find_sockets(root: HostRoot) -> list[str]:
 
 
 def sandboxes_of_all(paths: Iterable[str]) -> frozenset[str]:
-    """Return the sandboxes of several runtimes. Who serves no CRI has none, if another does. Raises CNIError where one does not say."""
+    """Return the sandboxes of several runtimes. Who serves no CRI has none, if another does. Raises Problem where one does not say."""
     found: list[frozenset[str]] = []
-    silent: CNIError | None = None
+    silent: Problem | None = None
     for path in paths:
         try:
             found.append(sandboxes(path))
@@ -52,28 +52,26 @@ def sandboxes_of_all(paths: Iterable[str]) -> frozenset[str]:
 
 
 def sandboxes(path: str) -> frozenset[str]:
-    """Return the IDs of all pod sandboxes, whatever their state. Raises CNIError where the runtime does not say."""
+    """Return the IDs of all pod sandboxes, whatever their state. Raises Problem where the runtime does not say."""
     for method in METHODS:
         status, message = _call(path, method)
         if status != UNIMPLEMENTED:
             break
     if status == UNIMPLEMENTED:
-        raise NoCRIError(IO_FAILURE, f"the runtime at {path} serves no CRI", "name the kubelet's socket by --cri-socket")
+        raise NoCRIError(f"the runtime at {path} serves no CRI", "name the kubelet's socket by --cri-socket")
     if status != "0":
-        raise CNIError(
-            IO_FAILURE, f"the runtime at {path} does not list its pods: gRPC status {status or 'missing'}", "is it a CRI socket?"
-        )
+        raise Problem(f"the runtime at {path} does not list its pods: gRPC status {status or 'missing'}", "is it a CRI socket?")
     if len(message) < HEADER or len(message) - HEADER != int.from_bytes(message[1:HEADER]):
-        raise CNIError(IO_FAILURE, f"the runtime at {path} sent half an answer", "try again")
+        raise Problem(f"the runtime at {path} sent half an answer", "try again")
     items = [value for number, value in fields(message[HEADER:]) if number == ITEMS and isinstance(value, bytes)]
     ids = [value for item in items for number, value in fields(item) if number == SANDBOX_ID and isinstance(value, bytes)]
     if len(ids) != len(items):
-        raise CNIError(IO_FAILURE, f"the runtime at {path} sent a sandbox without an ID", "report it with the runtime's version")
+        raise Problem(f"the runtime at {path} sent a sandbox without an ID", "report it with the runtime's version")
     return frozenset(value.decode(errors="replace") for value in ids)
 
 
 def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Yield the fields of a protocol buffers message: number and value. Raises CNIError where it is none."""
+    """Yield the fields of a protocol buffers message: number and value. Raises Problem where it is none."""
     at = 0
     while at < len(message):
         key, at = _varint(message, at)
@@ -100,12 +98,12 @@ def _varint(message: bytes, at: int) -> tuple[int, int]:
     raise _no_message()
 
 
-def _no_message() -> CNIError:
-    return CNIError(IO_FAILURE, "the runtime's answer is no protocol buffers message", "is it a CRI socket?")
+def _no_message() -> Problem:
+    return Problem("the runtime's answer is no protocol buffers message", "is it a CRI socket?")
 
 
 def _call(path: str, method: str) -> tuple[str, bytes]:
-    """Make a call with an empty request; return gRPC's status and the answer's data. Raises CNIError."""
+    """Make a call with an empty request; return gRPC's status and the answer's data. Raises Problem."""
     from h2.config import H2Configuration
     from h2.connection import H2Connection
     from h2.exceptions import ProtocolError
@@ -126,11 +124,10 @@ def _call(path: str, method: str) -> tuple[str, bytes]:
             sock.sendall(connection.data_to_send())
             return _answer(sock, connection, end)
     except ProtocolError as error:
-        raise CNIError(IO_FAILURE, f"the runtime at {path} does not speak HTTP/2: {error}", "is it a CRI socket?") from None
+        raise Problem(f"the runtime at {path} does not speak HTTP/2: {error}", "is it a CRI socket?") from None
     except OSError as error:
         reason = error.strerror or "it is silent"
-        raise CNIError(
-            IO_FAILURE,
+        raise Problem(
             f"the runtime at {path} does not answer: {reason}",
             "is it running? Where it is no more, remove its socket; --cri-socket names whom to ask",
         ) from None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from kubenode.host.attachments import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,7 +25,7 @@ class Holder(NamedTuple):
     attachment: Attachment | None
     addresses: tuple[Address, ...]
     since: float
-    record: dict[str, Any]
+    record: Record
     suspected: bool
 
 
@@ -45,7 +47,7 @@ def holders(network: Network, records: Records, wanted: Wanted) -> tuple[list[Ho
     if not wanted.most or wanted.namespace or suspects or len(since) <= enough:
         found = _grouped(network.name, network.store.held(since), records)
         if wanted.namespace:
-            found = [one for one in found if one.record and (one.record.get("podNamespace") or "default") == wanted.namespace]
+            found = [one for one in found if one.record.pod.partition("/")[0] == wanted.namespace]
     else:
         found = _grouped(network.name, network.store.held(since[:enough]), records)
     shown = [one for index, one in enumerate(found) if not wanted.most or index < wanted.most or one.suspected]
@@ -77,6 +79,6 @@ def _grouped(network: str, held: Iterable[Held], records: Records) -> list[Holde
 def _holder(network: str, group: list[Held], records: Records) -> Holder:
     attachment = group[0].attachment
     addresses = tuple(sorted(one.address for one in group))
-    record = records.of(network, attachment) if attachment else {}
+    record = records.of(network, attachment) if attachment else Record()
     since = min(one.since for one in group)
     return Holder(network, attachment, addresses, since, record, records.is_suspect(network, attachment))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from kubenode.host import files
+from kubenode.base import files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

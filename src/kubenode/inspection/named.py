@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from kubenode.base import files
+from kubenode.base.jsontext import JSONTextError, loads
+from kubenode.base.problem import Problem
 from kubenode.cni import versions
-from kubenode.cni.errors import CONFIG_FILE, CNIError
-from kubenode.cni.jsontext import JSONTextError, loads
 from kubenode.cni.netconf import json_type
-from kubenode.host import cniconfig, files
+from kubenode.host import cniconfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,24 +41,24 @@ class Named(NamedTuple):
     """What files have; `broken`: what is wrong with some of it, one for each document."""
 
     configured: tuple[Configured, ...]
-    broken: tuple[CNIError, ...]
+    broken: tuple[Problem, ...]
 
 
 def read(paths: tuple[str, ...]) -> Named:
-    """Read files. Raises CNIError where one cannot be read, or has nothing that could be a network of ours."""
+    """Read files. Raises Problem where one cannot be read, or has nothing that could be a network of ours."""
     configured: list[Configured] = []
-    broken: list[CNIError] = []
+    broken: list[Problem] = []
     for path in paths:
         before = len(configured) + len(broken)
         for document in _documents(path):
             try:
-                if isinstance(document, CNIError):
+                if isinstance(document, Problem):
                     raise document
                 configured += _networks(path, document)
-            except CNIError as error:
+            except Problem as error:
                 broken.append(error)
         if len(configured) + len(broken) == before:
-            raise CNIError(CONFIG_FILE, f"{path} has no network with {', '.join(PLUGINS)}", WANTED)
+            raise Problem(f"{path} has no network with {', '.join(PLUGINS)}", WANTED)
     return Named(tuple(configured), tuple(broken))
 
 
@@ -71,7 +72,7 @@ def _documents(path: str) -> Iterator[Any]:
     try:
         text = files.read(path)
     except OSError as error:
-        raise CNIError(CONFIG_FILE, f"{path}: {error.strerror}", WANTED) from None
+        raise Problem(f"{path}: {error.strerror}", WANTED) from None
     try:
         documents = iter([loads(text)])
     except JSONTextError:
@@ -83,14 +84,14 @@ def _documents(path: str) -> Iterator[Any]:
             items = document.get("items") if isinstance(document, dict) else None
             yield from items if isinstance(items, list) else [document] if document is not None else []
     except Exception as error:  # noqa: BLE001 -- PyYAML lets through whatever int(), date() and dicts raise on a scalar
-        yield CNIError(CONFIG_FILE, f"{path} is neither JSON nor YAML: {' '.join(str(error).split())}", "correct it")
+        yield Problem(f"{path} is neither JSON nor YAML: {' '.join(str(error).split())}", "correct it")
 
 
 def _networks(path: str, document: Any) -> list[Configured]:
-    """Return what a document has of ours. Raises CNIError."""
+    """Return what a document has of ours. Raises Problem."""
     if not isinstance(document, dict):
         kind = json_type(document) if isinstance(document, (str, int, float, list)) else type(document).__name__
-        raise CNIError(CONFIG_FILE, f"{path} holds a {kind}", WANTED)
+        raise Problem(f"{path} holds a {kind}", WANTED)
     where = path
     try:
         _require_json(document)
@@ -104,7 +105,7 @@ def _networks(path: str, document: Any) -> list[Configured]:
         return [one for network in cniconfig.with_delegates(content) for one in of(path, network)]
     except (cniconfig.RefusedError, OSError) as error:
         advice = error.advice if isinstance(error, cniconfig.RefusedError) else "correct it"
-        raise CNIError(CONFIG_FILE, f"{where}: {error}", advice) from None
+        raise Problem(f"{where}: {error}", advice) from None
 
 
 def _config(text: Any, name: Any) -> Any:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from kubenode.base.problem import Problem
 from kubenode.cni import versions
-from kubenode.cni.errors import CONFIG_FILE, IO_FAILURE, CNIError
 from kubenode.cni.netconf import is_path
 from kubenode.host import cniconfig
-from kubenode.host.datadir import DEFAULT_DATA_DIR
 from kubenode.inspection import named
 from kubenode.inspection.place import Place, call_for
 from kubenode.ipam import allocator, config
-from kubenode.plugins import delegation, host_local, kube_node, node_annotation, options
+from kubenode.ipam.store import DEFAULT_DATA_DIR
+from kubenode.plugins import delegation, embedded, kube_node, node_annotation, options
 from kubenode.plugins.skel import NotHereError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Network(NamedTuple):
     store: ReadOnlyStore
     usages: tuple[Usage, ...]
     exclude: tuple[Subnet, ...]
-    problem: CNIError | None
+    problem: Problem | None
 
     @property
     def name(self) -> str:
@@ -99,20 +99,20 @@ def look_at(place: Place, configured: Configured, manifest: dict[str, Any] | Non
     data_dir = said if isinstance(said, str) and said and is_path(said) else DEFAULT_DATA_DIR
     try:
         call = RESOLVE[str(configured.ipam.get("type"))](call_for(place, configured.raw, manifest))
-        data_dir = host_local.data_dir(call.netconf) or DEFAULT_DATA_DIR
+        data_dir = embedded.data_dir(call.netconf) or DEFAULT_DATA_DIR
         conf = config.load(call.netconf, {})
         store = place.store(data_dir, configured.name)
         usages = tuple(allocator.usage(store, conf.sets, conf.exclude))
         return Network(configured, data_dir, store, usages, conf.exclude, None)
-    except CNIError as error:
+    except Problem as error:
         return Network(configured, data_dir, place.store(data_dir, configured.name), (), (), error)
     except OSError as error:
-        problem = CNIError(CONFIG_FILE, f"{error.filename}: {error.strerror}", "run it as root")
+        problem = Problem(f"{error.filename}: {error.strerror}", "run it as root")
         return Network(configured, data_dir, place.store(data_dir, configured.name), (), (), problem)
 
 
 def rehearse(place: Place, configured: Configured, manifest: dict[str, Any] | None = None) -> None:
-    """Go through what an ADD would, all but the reservation. Raises CNIError where it would fail."""
+    """Go through what an ADD would, all but the reservation. Raises Problem where it would fail."""
     call = call_for(place, configured.raw, manifest)
     versions.require(call.netconf.cni_version, "ADD")
     call = RESOLVE[str(configured.ipam["type"])](call)
@@ -123,8 +123,8 @@ def rehearse(place: Place, configured: Configured, manifest: dict[str, Any] | No
     except NotHereError:  # another plugin's: `delegates` looks whether it is there
         pass
     try:
-        host_local.ready(call)
+        embedded.ready(call)
         if os.geteuid() == 0:  # what an ordinary user may write says nothing of the runtime
-            host_local.require_writable(call)
+            embedded.require_writable(call)
     except OSError as error:
-        raise CNIError(IO_FAILURE, f"{error.filename}: {error.strerror}", "run it as root") from None
+        raise Problem(f"{error.filename}: {error.strerror}", "run it as root") from None

@@ -5,20 +5,20 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from kubenode.base.log import ERROR, Log
+from kubenode.base.problem import Problem
 from kubenode.cni import netconf, request
-from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
 from kubenode.host import identity
 from kubenode.host.attachments import Attachments
 from kubenode.host.boot import Boot
-from kubenode.host.datadir import DEFAULT_DATA_DIR
-from kubenode.host.log import ERROR, Log
 from kubenode.host.namespaces import Namespaces
 from kubenode.host.nodeview import NodeView
 from kubenode.host.permitted import Permitted
 from kubenode.host.readonly import ReadOnlyStore
 from kubenode.host.sources import Sources
-from kubenode.kube import node
-from kubenode.plugins import nodes
+from kubenode.ipam.store import DEFAULT_DATA_DIR
+from kubenode.nodes import node
+from kubenode.plugins import standalone
 from kubenode.plugins.skel import Call
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from kubenode.host.nodeview import View
     from kubenode.host.root import HostRoot
     from kubenode.inspection.named import Named
-    from kubenode.kube.node import Node
+    from kubenode.nodes.node import Node
 
 T = TypeVar("T")
 
@@ -68,11 +68,11 @@ class Place(NamedTuple):
         try:
             view = self.view()
             return node.parse(view.manifest, "the Node view").machine_id if view else ""
-        except (CNIError, OSError):  # whoever asks for the Node tells of that
+        except (Problem, OSError):  # whoever asks for the Node tells of that
             return ""
 
     def view(self) -> View | None:
-        """Return the Node view; None where there is none. Raises CNIError where it is broken, OSError where it cannot be read."""
+        """Return the Node view; None where there is none. Raises Problem where it is broken, OSError where it cannot be read."""
         return NodeView(self.run, node.decode, "", SILENT).read()
 
 
@@ -104,17 +104,15 @@ class Looking:
     def may_have(self, netns: str) -> bool:
         return Namespaces(self._place.root).may_be_there(netns)
 
-    def node(self, options: nodes.NodeOptions, choose: Callable[[Node], T], log: Log) -> T:  # noqa: ARG002 -- skel.Host
+    def node(self, options: standalone.NodeOptions, choose: Callable[[Node], T], log: Log) -> T:  # noqa: ARG002 -- skel.Host
         if options.node_file:
-            return choose(nodes.from_file(options))
+            return choose(standalone.from_file(options))
         if self._manifest is not None:
             return choose(node.parse(self._manifest, "the API server's answer"))
         view = self._place.view()
         if view is None:
             path = os.path.join(self._place.run_dir, "node.json")
-            raise CNIError(
-                TRY_AGAIN_LATER, f"there is no Node view {path} yet", "the first pod's ADD makes it; kube-node doctor asks itself"
-            )
+            raise Problem(f"there is no Node view {path} yet", "the first pod's ADD makes it; kube-node doctor asks itself")
         return choose(node.parse(view.manifest, os.path.join(self._place.run_dir, "node.json")))
 
 
@@ -122,7 +120,7 @@ SILENT = Log("kube-node", ERROR - 1)
 
 
 def call_for(place: Place, raw: dict[str, Any], manifest: dict[str, Any] | None = None) -> Call:
-    """Return a STATUS call of a network's configuration. Raises CNIError where that is invalid."""
+    """Return a STATUS call of a network's configuration. Raises Problem where that is invalid."""
     environ = {**place.environ, "KUBE_NODE_RUN_DIR": place.run}
     parsed = netconf.parse(raw)
     return Call(request.parse({"CNI_COMMAND": "STATUS"}), parsed, environ, Log("kube-node", ERROR - 1), Looking(place, manifest))

@@ -6,8 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from kubenode.cni import versions
-from kubenode.host.attachments import Attachments, everywhere
-from kubenode.host.datadir import DEFAULT_DATA_DIR
+from kubenode.host.attachments import Attachments, Record, everywhere
 from kubenode.host.namespaces import Namespaces
 from kubenode.inspection.named import Configured
 from kubenode.inspection.networks import RECORDS
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from kubenode.ipam.store import Attachment
 
 OURS = "host-local"  # whose files we read
+SILENT = Record()
 
 
 class Records:
@@ -27,24 +27,24 @@ class Records:
     def __init__(self, place: Place) -> None:
         self._place = place
 
-    def of(self, network: str, attachment: Attachment) -> dict[str, Any]:
-        """Return one record; empty where there is none."""
+    def of(self, network: str, attachment: Attachment) -> Record:
+        """Return one record; one that says nothing where there is none."""
         if "all" in self.__dict__:
-            return self.all.get((network, attachment), {})
+            return self.all.get((network, attachment), SILENT)
         return self._read(network, attachment)
 
-    def _read(self, network: str, attachment: Attachment) -> dict[str, Any]:
-        return Attachments(self._place.run, network).read(attachment)
+    def _read(self, network: str, attachment: Attachment) -> Record:
+        return Attachments(self._place.run, network).read(attachment) or SILENT
 
     @cached_property
-    def all(self) -> dict[tuple[str, Attachment], dict[str, Any]]:
+    def all(self) -> dict[tuple[str, Attachment], Record]:
         return {(network, attachment): self._read(network, attachment) for network, attachment in everywhere(self._place.run)}
 
     @cached_property
     def without_namespace(self) -> frozenset[tuple[str, Attachment]]:
         """Those whose network namespace is gone, as the agent judges; whether their pod is gone, too, only the API server knows."""
         namespaces = Namespaces(self._place.root)
-        return frozenset(key for key, record in self.all.items() if namespaces.is_gone(str(record.get("netns") or "")))
+        return frozenset(key for key, record in self.all.items() if namespaces.is_gone(record.netns))
 
     def is_suspect(self, network: str, attachment: Attachment | None) -> bool:
         """Say the same of one attachment, without a look at the others."""
@@ -52,7 +52,7 @@ class Records:
             return False
         if "without_namespace" in self.__dict__:
             return (network, attachment) in self.without_namespace
-        return Namespaces(self._place.root).is_gone(str(self.of(network, attachment).get("netns") or ""))
+        return Namespaces(self._place.root).is_gone(self.of(network, attachment).netns)
 
     def networks_of(self, containers: Collection[str]) -> set[str]:
         """Return the networks in which containers have a record."""
@@ -62,19 +62,13 @@ class Records:
         """Yield one configuration for each network and data directory of which ADDs have handed on host-local's."""
         best: dict[tuple[str, str], dict[str, Any]] = {}
         for (network, _), record in self.all.items():
-            ipam = record.get("ipam")
-            if not isinstance(ipam, dict) or ipam.get("type") != OURS:
+            if record.ipam is None or record.given_by != OURS:
                 continue
-            key = (network, str(record.get("dataDir") or DEFAULT_DATA_DIR))
-            if _count(ipam) > _count(best.get(key, {})):  # a pod with one family of two has a range set less
-                best[key] = ipam
+            key = (network, record.data_dir)
+            if _count(record.ipam) > _count(best.get(key, {})):  # a pod with one family of two has a range set less
+                best[key] = record.ipam
         for (network, data_dir), ipam in best.items():
             yield Configured(RECORDS, {"cniVersion": versions.LATEST, "name": network, "ipam": {**ipam, "dataDir": data_dir}})
-
-
-def pod_of(record: dict[str, Any]) -> str:
-    """Return a pod's namespace and name; "" where its ADD did not say."""
-    return f"{record.get('podNamespace') or 'default'}/{record['podName']}" if record.get("podName") else ""
 
 
 def _count(ipam: dict[str, Any]) -> int:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from kubenode.cni.errors import CONFIG_FILE, IO_FAILURE, CNIError
+from kubenode.base.problem import Problem
 from kubenode.inspection import agentprobe
 from kubenode.inspection.holders import Holder, Wanted, holder_of, holders
 from kubenode.inspection.networks import Network, find
-from kubenode.inspection.records import Records, pod_of
+from kubenode.inspection.records import Records
 from kubenode.ipam.address import parse_address
-from kubenode.kube import node
+from kubenode.nodes import node
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kubenode.inspection.place import Place
     from kubenode.ipam.address import Address
     from kubenode.ipam.store import Attachment
-    from kubenode.kube.node import Node
+    from kubenode.nodes.node import Node
 
 
 class NodeSeen(NamedTuple):
@@ -29,7 +29,7 @@ class NodeSeen(NamedTuple):
     path: str
     view: View | None
     node: Node | None
-    problem: CNIError | None
+    problem: Problem | None
 
 
 class NetworkReport(NamedTuple):
@@ -57,7 +57,7 @@ class Report(NamedTuple):
     def suspects(self) -> set[str]:
         """The pods that may have leaked addresses, each once: their names, or where an ADD did not say, their containers."""
         found = [one for network in self.networks for one in network.suspects]
-        return {pod_of(one.record) or (one.attachment.container_id if one.attachment else "") for one in found}
+        return {one.record.pod or (one.attachment.container_id if one.attachment else "") for one in found}
 
 
 class Other(NamedTuple):
@@ -81,7 +81,7 @@ class Whose(NamedTuple):
 
 
 def look(place: Place, names: Collection[str], wanted: Wanted) -> Report:
-    """Look at all networks, or those of these names. Raises CNIError."""
+    """Look at all networks, or those of these names. Raises Problem."""
     records = Records(place)
     try:
         found = find(place, records)
@@ -94,19 +94,19 @@ def look(place: Place, names: Collection[str], wanted: Wanted) -> Report:
 
 
 def require_known(networks: list[Network], names: Collection[str]) -> list[Network]:
-    """Return the networks of these names, all where there are none. Raises CNIError for a name that none has."""
+    """Return the networks of these names, all where there are none. Raises Problem for a name that none has."""
     if unknown := [name for name in names if name not in {network.name for network in networks}]:
         known = ", ".join(sorted({network.name for network in networks})) or "none"
         problem = f"there is no network {', '.join(unknown)} on this node"
-        raise CNIError(CONFIG_FILE, problem, f"known are {known}; name its configuration by --config")
+        raise Problem(problem, f"known are {known}; name its configuration by --config")
     return [network for network in networks if not names or network.name in names]
 
 
 def look_for(place: Place, text: str) -> Whose:
-    """Find out whose an address is. Raises CNIError."""
+    """Find out whose an address is. Raises Problem."""
     address = parse_address(text.partition("/")[0].strip("[]"))
     if address is None:
-        raise CNIError(CONFIG_FILE, f"{text!r} is no IP address", "such as 10.1.2.3 or fd00::1:2")
+        raise Problem(f"{text!r} is no IP address", "such as 10.1.2.3 or fd00::1:2")
     records = Records(place)
     try:
         networks = find(place, None)
@@ -147,12 +147,12 @@ def see_node(place: Place) -> NodeSeen:
     try:
         view = place.view()
         return NodeSeen(path, view, node.parse(view.manifest, path) if view else None, None)
-    except CNIError as error:
+    except Problem as error:
         return NodeSeen(path, None, None, error)
     except OSError as error:
         return NodeSeen(path, None, None, unreadable(error))
 
 
-def unreadable(error: OSError) -> CNIError:
+def unreadable(error: OSError) -> Problem:
     """Return the error for what cannot be looked at."""
-    return CNIError(IO_FAILURE, f"{error.filename}: {error.strerror}", "run it as root")
+    return Problem(f"{error.filename}: {error.strerror}", "run it as root")

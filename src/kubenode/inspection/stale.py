@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kubenode.host.attachments import Attachments
 from kubenode.host.datadir import ABANDONED, DiskStore
-from kubenode.inspection.records import pod_of
 from kubenode.ipam import allocator
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ def find(place: Place, network: Network, records: Records, sandboxes: frozenset[
             continue
         record = records.of(network.name, held.attachment)
         gone = records.is_suspect(network.name, held.attachment)
-        netns = str(record.get("netns") or "")
+        netns = record.netns
         if held.address in dead:
             why = EARLIER
         elif sandboxes is None:
@@ -65,12 +64,12 @@ def find(place: Place, network: Network, records: Records, sandboxes: frozenset[
         else:
             why = UNKNOWN if now - held.since > YOUNG else ""
         if why:
-            by_word_alone = why == UNKNOWN and not record.get("podName")
-            yield Stale(network, held, pod_of(record), NO_POD if by_word_alone else why, by_word_alone)
+            by_word_alone = why == UNKNOWN and not record.pod
+            yield Stale(network, held, record.pod, NO_POD if by_word_alone else why, by_word_alone)
 
 
 def release(place: Place, stale: list[Stale]) -> tuple[list[Stale], list[OSError]]:
-    """Release those that are still held by whom they were held by; return them, and what could not be done. Raises CNIError, OSError."""
+    """Release those that are still held by whom they were held by; return them, and what could not be done. Raises Problem, OSError."""
     released: list[Stale] = []
     failures: list[OSError] = []
     for network in {id(one.network): one.network for one in stale}.values():
@@ -104,5 +103,5 @@ def _release(store: DiskStore, stale: list[Stale], failures: list[OSError]) -> l
 
 
 def writable(place: Place, network: Network) -> DiskStore:
-    """Return a network's store to change. Raises CNIError where its directory is not the host's."""
+    """Return a network's store to change. Raises Problem where its directory is not the host's."""
     return DiskStore(place.root.seen(network.data_dir, "dataDir"), network.name, place.boot)

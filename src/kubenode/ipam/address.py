@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-from kubenode.cni.memo import remembered
-from kubenode.cni.record import NamedTuple
+from kubenode.base.record import NamedTuple, remembered
 
 BITS = {4: 32, 6: 128}
 MAPPED = 0xFFFF << 32  # ::ffff:0:0/96 (RFC 4291, section 2.5.5.2)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from _bisect import bisect_left, bisect_right
 
+from kubenode.base.record import NamedTuple
 from kubenode.cni.errors import REQUESTED_ADDRESS, CNIError
-from kubenode.cni.record import NamedTuple
-from kubenode.ipam.index import Index
 from kubenode.ipam.search import Search, segments_of
+from kubenode.ipam.store import Index
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

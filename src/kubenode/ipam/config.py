@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from kubenode.base.jsontext import dumps
+from kubenode.base.record import NamedTuple
 from kubenode.cni.errors import INVALID_ENVIRONMENT, CNIError
-from kubenode.cni.jsontext import dumps
 from kubenode.cni.netconf import invalid, is_path, json_type
-from kubenode.cni.record import NamedTuple
 from kubenode.cni.versions import at_least
 from kubenode.ipam.address import BITS, Address, parse_address, parse_cidr
 from kubenode.ipam.ranges import Range, RangeError, RangeSet, Subnet, UnreadableError, check_overlap, make_range, make_set, parse_subnet
@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from kubenode.cni.jsontext import JSON
+    from kubenode.base.jsontext import JSON
     from kubenode.cni.netconf import NetConf
 
 NUMBERS_OF_ROUTE = ("mtu", "advmss", "priority", "table", "scope")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from kubenode.cni.memo import remembered
-from kubenode.cni.record import NamedTuple
+from kubenode.base.record import NamedTuple, remembered
 from kubenode.ipam.address import BITS, MAPPED, Address, parse_cidr
 
 TYPE_CHECKING = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from kubenode.cni.jsontext import JSON
+    from kubenode.base.jsontext import JSON
 
 MINIMUM_FIELDS = 2
 LARGEST = 64 << 10  # bytes

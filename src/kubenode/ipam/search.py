@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from _bisect import bisect_left, bisect_right
 
+from kubenode.base.record import NamedTuple
 from kubenode.cni.errors import DUPLICATE_ALLOCATION, RANGE_FULL, REQUESTED_ADDRESS, CNIError
-from kubenode.cni.record import NamedTuple
 from kubenode.ipam.address import Address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
-    from kubenode.ipam.index import Index
     from kubenode.ipam.ranges import Range, RangeSet, Subnet
-    from kubenode.ipam.store import Attachment, Store
+    from kubenode.ipam.store import Attachment, Index, Store
 
     Exclusions = Collection[Subnet]
 

@@ -1,1 +1,1 @@
-"""Kubernetes: what a Node says (`node`, `annotation`: PURE) and how to ask an API server for it (`kubeconfig`, `client`: EDGE)."""
+"""EDGE. The API server: credentials, TLS, proxies, requests and watches."""

@@ -19,10 +19,10 @@ from lightkube.core.client import Client
 from lightkube.generic_resource import create_global_resource, create_namespaced_resource
 
 from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
-from kubenode.kube import whose
 from kubenode.kube.refusal import RefusedError
 from kubenode.kube.sources import IN_CONFIGURATION, SERVICE_ACCOUNT, connection
 from kubenode.kube.transport import ALL_METADATA, METADATA, Transport
+from kubenode.nodes import whose
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -9,7 +9,7 @@ from base64 import b64encode
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from kubenode.cni import jsontext
+from kubenode.base import jsontext
 from kubenode.cni.errors import KUBECONFIG, TRY_AGAIN_LATER, UNAUTHORIZED, CNIError
 from kubenode.kube import tls
 from kubenode.kube.credentials import Identity, bearer

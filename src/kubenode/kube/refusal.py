@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from http import HTTPStatus
 
-from kubenode.cni import jsontext
+from kubenode.base import jsontext
 from kubenode.cni.errors import FORBIDDEN, KUBECONFIG, NODE_INVALID, TRY_AGAIN_LATER, UNAUTHORIZED, CNIError
 
 PASSING = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.GONE, HTTPStatus.TOO_MANY_REQUESTS)  # 410: the list has expired under us

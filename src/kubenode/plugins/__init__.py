@@ -1,1 +1,1 @@
-"""One module per plugin, composition only: what it does is a call away in `cni`, `ipam`, `kube` and `host`."""
+"""One module per plugin, composition only: what it does is a call away in `cni`, `ipam`, `nodes` and `host`."""

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from kubenode.host.datadir import DEFAULT_DATA_DIR
-from kubenode.plugins.host_local import owner
+from kubenode.host.attachments import Record
+from kubenode.ipam.store import DEFAULT_DATA_DIR
+from kubenode.plugins.embedded import owner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
-    from typing import Any
+    from collections.abc import Collection, Iterable
 
-    from kubenode.cni.jsontext import JSON
+    from kubenode.base.jsontext import JSON
     from kubenode.host.attachments import Attachments
     from kubenode.ipam.store import Attachment
     from kubenode.plugins.skel import Call
 
-POD_ARGS = {"podNamespace": "K8S_POD_NAMESPACE", "podName": "K8S_POD_NAME", "podUID": "K8S_POD_UID"}
+POD_ARGS = ("K8S_POD_NAMESPACE", "K8S_POD_NAME", "K8S_POD_UID")
 
 
-def note(call: Call, ipam: Mapping[str, JSON], executable: str) -> None:
+def note(call: Call, ipam: dict[str, JSON], executable: str) -> None:
     """Keep what this ADD is about, and who is to give the address: "" the embedded allocator. Raises OSError where DEL needs it."""
     args = call.request.pod_args
-    pod = {key: args[name] for key, name in POD_ARGS.items() if args.get(name)}
-    where = {"dataDir": ipam.get("dataDir") or DEFAULT_DATA_DIR, **({"delegate": executable} if executable else {})}
-    record = {"netns": call.request.netns, **pod, **where, "ipam": ipam}
+    namespace, name, uid = [args.get(key, "") for key in POD_ARGS]
+    record = Record(call.request.netns, namespace, name, uid, str(ipam.get("dataDir") or DEFAULT_DATA_DIR), executable, ipam)
     try:
         _records(call).write(owner(call.request), record)
     except OSError as error:
@@ -48,9 +47,8 @@ def all_handed_on(call: Call) -> list[tuple[dict[str, JSON], str]]:
     return list({(str(ipam.get("dataDir")), str(ipam.get("type"))): (ipam, to) for ipam, to in found}.values())
 
 
-def _said(record: Mapping[str, Any]) -> tuple[dict[str, JSON], str] | None:
-    ipam = record.get("ipam")
-    return (ipam, str(record.get("delegate") or "")) if isinstance(ipam, dict) else None
+def _said(record: Record | None) -> tuple[dict[str, JSON], str] | None:
+    return (record.ipam, record.delegate) if record and record.ipam is not None else None
 
 
 def parted(call: Call, valid: Collection[Attachment]) -> tuple[list[Attachment], list[Attachment]]:
@@ -63,8 +61,8 @@ def parted(call: Call, valid: Collection[Attachment]) -> tuple[list[Attachment],
     living: list[Attachment] = []
     for attachment in records.all():
         if attachment not in valid:
-            netns = str(records.read(attachment).get("netns") or "")
-            (living if call.host.may_have(netns) else gone).append(attachment)
+            record = records.read(attachment)
+            (living if record and call.host.may_have(record.netns) else gone).append(attachment)
     return gone, living
 
 

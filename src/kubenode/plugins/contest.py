@@ -10,7 +10,7 @@ import os
 
 from kubenode.cni.errors import SOURCE_TAKEN, CNIError
 from kubenode.host import cniconfig
-from kubenode.host.datadir import DEFAULT_DATA_DIR
+from kubenode.ipam.store import DEFAULT_DATA_DIR
 from kubenode.plugins.options import source_of
 
 TYPE_CHECKING = False

@@ -5,20 +5,20 @@ ADD asks it with the ranges that were found. DEL, CHECK and GC ask it with those
 
 from __future__ import annotations
 
+from kubenode.base.jsontext import JSONTextError, loads
+from kubenode.base.record import NamedTuple
 from kubenode.cni.errors import DELEGATE_MISSING, DUPLICATE_ALLOCATION, INVALID_NETWORK_CONFIG, NOT_AVAILABLE, CNIError
-from kubenode.cni.jsontext import JSONTextError, loads
 from kubenode.cni.netconf import invalid
-from kubenode.cni.record import NamedTuple
 from kubenode.cni.result import addresses_in
 from kubenode.ipam.families import BOTH
-from kubenode.plugins import attached, host_local
+from kubenode.plugins import attached, embedded
 from kubenode.plugins.skel import NotHereError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from kubenode.cni.jsontext import JSON
+    from kubenode.base.jsontext import JSON
     from kubenode.plugins.skel import Call
 
 EMBEDDED = "embedded"
@@ -77,10 +77,10 @@ def add(call: Call, to: Delegate, ipam: Mapping[str, JSON], source: str = "") ->
     """
     given_on = _with_ipam(call, to, ipam)
     if to.executable and to.keeps_our_files:
-        host_local.require_place(given_on)
-        host_local.after_boot(given_on)  # before a record of this boot says that the container's earlier reservation is of now
+        embedded.require_place(given_on)
+        embedded.after_boot(given_on)  # before a record of this boot says that the container's earlier reservation is of now
         if attached.handed_on(call):
-            host_local.require_none(given_on)
+            embedded.require_none(given_on)
     noted = False
 
     def note() -> None:
@@ -93,7 +93,7 @@ def add(call: Call, to: Delegate, ipam: Mapping[str, JSON], source: str = "") ->
     try:
         if not to.executable:
             # With the lock held: in an agent that was stopped, the pod's DEL may have passed before this is carried out, or refused.
-            return host_local.cmd_add(given_on, note)
+            return embedded.cmd_add(given_on, note)
         note()
         result = _run(given_on, to)
         if source and to.keeps_our_files:
@@ -129,7 +129,7 @@ def delete(call: Call, name: str, ipam: Mapping[str, JSON]) -> bytes:
     places = [given_on] if to.keeps_our_files else []
     if known is not configured:
         places.append(_with_ipam(call, to, configured))
-    host_local.release(places)
+    embedded.release(places)
     attached.forget(call)
     return b""
 
@@ -140,7 +140,7 @@ def check(call: Call, name: str, ipam: Mapping[str, JSON]) -> bytes:
     given_on = _with_ipam(call, to, known)
     if to.executable:
         _run(given_on, to)
-    return host_local.cmd_check(given_on) if to.keeps_our_files else b""
+    return embedded.cmd_check(given_on) if to.keeps_our_files else b""
 
 
 def collect(call: Call, name: str, ipam: Mapping[str, JSON]) -> bytes:
@@ -148,14 +148,14 @@ def collect(call: Call, name: str, ipam: Mapping[str, JSON]) -> bytes:
 
     What fails in one place keeps none of the others, and is told at the end.
     """
-    valid = host_local.valid_attachments(call.netconf)
+    valid = embedded.valid_attachments(call.netconf)
     # Before anything is released: where an agent is stopped in between, the runtime's GC passes without it, and new pods come.
     gone, living = attached.parted(call, valid) if valid is not None else ([], [])
     for attachment in living:
         call.log.warning(
             "its network namespace is there, though GC does not list it: it stays", of=attachment.container_id, its=attachment.ifname
         )
-    call = host_local.listing(call, living)
+    call = embedded.listing(call, living)
     configured = {"ranges": ANY_RANGES, **ipam}
     failure: CNIError | OSError | None = None
     done: list[tuple[str, str]] = []
@@ -169,7 +169,7 @@ def collect(call: Call, name: str, ipam: Mapping[str, JSON]) -> bytes:
             if to.executable:
                 _run(given_on, to)
             if to.keeps_our_files:
-                host_local.cmd_gc(given_on, lambda: attached.parted(call, valid or ())[1])
+                embedded.cmd_gc(given_on, lambda: attached.parted(call, valid or ())[1])
         except (CNIError, OSError) as error:
             call.log.error("GC has failed in one place", error=str(error))
             failure = failure or error
@@ -184,7 +184,7 @@ def status(call: Call, to: Delegate, ipam: Mapping[str, JSON], families: Collect
     given_on = _with_ipam(call, to, ipam)
     if to.executable:
         _run(given_on, to)
-    return host_local.cmd_status(given_on, families) if to.keeps_our_files else b""
+    return embedded.cmd_status(given_on, families) if to.keeps_our_files else b""
 
 
 def resolved(call: Call, ipam: Mapping[str, JSON]) -> Call:
@@ -201,7 +201,7 @@ def not_available(error: CNIError) -> CNIError:
 
 def _take(call: Call, given_on: Call, source: str) -> None:
     """Let this network have a source of addresses. Raises CNIError where it is another's."""
-    mine = host_local.directory(given_on)
+    mine = embedded.directory(given_on)
     try:
         if call.host.sources().holder(source) != mine:
             from kubenode.plugins import contest  # before a network's first ADD of a boot

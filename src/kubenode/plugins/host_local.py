@@ -1,281 +1,66 @@
-"""The embedded allocator as commands: addresses from a host-local configuration, over host-local's files."""
+"""host-local under its own name: the embedded allocator with the reference's error codes and texts (its `main.go`).
+
+docs/reference/host-local.md lists what is different, and the differential tests read that list.
+"""
 
 from __future__ import annotations
 
-import os
-
-from kubenode.cni.errors import (
-    INVALID_NETWORK_CONFIG,
-    IO_FAILURE,
-    NOT_AVAILABLE,
-    NOT_RESERVED,
-    RANGE_FULL,
-    UNKNOWN_CONTAINER,
-    CNIError,
-    OutOfReachError,
-)
-from kubenode.cni.netconf import NetConf, invalid, is_path
-from kubenode.cni.result import IPConfig, Result, addresses_in
-from kubenode.host import files
-from kubenode.host.datadir import DEFAULT_DATA_DIR, LAST_RESERVED, LOCK
-from kubenode.ipam import allocator, config
-from kubenode.ipam.address import parse_address
-from kubenode.ipam.families import BOTH
-from kubenode.ipam.search import duplicate
-from kubenode.ipam.store import Attachment
-from kubenode.plugins.skel import answer
-
-VALID = "cni.dev/valid-attachments"
+from kubenode.cni.errors import INCOMPATIBLE_VERSION, IO_FAILURE, NOT_AVAILABLE, TRY_AGAIN_LATER, CNIError
+from kubenode.cni.netconf import is_path
+from kubenode.plugins import delegation, embedded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from kubenode.plugins.skel import Call, Command
 
-    from kubenode.cni.jsontext import JSON
-    from kubenode.cni.request import Request
-    from kubenode.ipam.allocator import Usage
-    from kubenode.ipam.store import Reservation, Store
-    from kubenode.plugins.skel import Call
+ANY = 999  # the one code that the reference has for errors of its own
 
 
-def cmd_add(call: Call, first: Callable[[], None] = lambda: None) -> bytes:
-    """Reserve one address of each range set. `first` is called before, once nobody else can change what is reserved."""
-    store, conf, dns = ready(call)
-    try:
-        added = allocator.allocate(store, conf.sets, owner(call.request), conf.requested, conf.exclude, first)
-    except CNIError as error:
-        if error.code != RANGE_FULL:
-            raise
-        # `msg` stays as the reference has it.
-        raise CNIError(error.code, error.msg, f"network {call.netconf.name} is full on this node: {error.details}") from None
-    _log_released(call, "of an earlier boot", added.dead)
-    _log_released(call, "without an owner: its file is empty, torn or not host-local's", added.nobodys)
-    ips = tuple(IPConfig(a.address.version, f"{a.address}/{a.range.subnet.prefix}", str(a.range.gateway)) for a in added.given)
-    call.log.info("addresses given", ips=[ip.address for ip in ips])
-    return answer(Result(ips, conf.routes, dns).render(call.netconf.cni_version))
+def wording(error: CNIError) -> CNIError:
+    """Return an error in the reference's words, ours in `details`; programs and test suites compare those.
 
-
-def ready(call: Call) -> tuple[Store, config.IPAMConfig, dict[str, object]]:
-    """Return all that an ADD goes by: reservations, configuration, dns. Makes nothing. Raises CNIError where there is none."""
-    store = require_place(call)
-    conf = config.load(call.netconf, call.request.pod_args)
-    return store, conf, _dns(call, conf.resolv_conf)
-
-
-def require_none(call: Call) -> None:
-    """Raise CNIError for a second ADD without a DEL between (SPEC.md, "ADD"). A delegate's DEL after it would free what the pod has."""
-    attachment = owner(call.request)
-    for entry in allocator.find(_store(call), attachment):
-        if entry.address:
-            raise duplicate(entry.address, attachment)
-
-
-def release(places: Sequence[Call]) -> None:
-    """Release what is reserved for the attachment in each of these calls' directories; nothing is a success too (SPEC.md, "DEL").
-
-    What fails in one keeps none of the others. The order is the same for all that do so: an agent keeps each lock until it has answered.
+    A version is refused as libcni does it, details included: the suites of the CNI project's plugins compare all of that.
     """
-    by_path = {str(call.netconf.ipam.get("dataDir") or DEFAULT_DATA_DIR): call for call in reversed(places)}
-    by_inode: dict[tuple[int, ...], Call] = {}
-    for call in by_path.values():
+    if error.code == INCOMPATIBLE_VERSION:
+        msg, _, details = error.reference.partition("; ")
+        return CNIError(error.code, msg, details)
+    if error.reference == error.msg:
+        return error
+    return CNIError(error.code, error.reference, f"{error.msg}; {error.details}")
+
+
+def _as_reference(command: Command) -> Command:
+    def run(call: Call) -> bytes:
         try:
-            by_inode[_inode(call)] = call
+            return command(call)
         except CNIError as error:
-            if error.code != INVALID_NETWORK_CONFIG:
+            if error.code in {NOT_AVAILABLE, IO_FAILURE, TRY_AGAIN_LATER}:  # the reference waits for ever
                 raise
-            call.log.warning("nothing to release there, as nothing can have been given", why=error.msg)
-    failure: CNIError | OSError | None = None
-    for inode in filter(None, sorted(by_inode)):
-        call = by_inode[inode]
-        try:
-            released = allocator.release(_store(call), owner(call.request))
-        except (CNIError, OSError) as error:
-            failure = failure or error
-        else:
-            call.log.info("addresses released", ips=[entry.name for entry in released])
-    if failure:
-        raise failure
+            raise CNIError(ANY, error.msg, error.details, error.reference) from None
+
+    return run
 
 
-def _inode(call: Call) -> tuple[int, ...]:
-    """Return what tells a network's directory from all others; nothing where there is none: ADD has failed. Raises CNIError, OSError."""
-    _store(call)  # which has to be within reach
-    try:
-        status = os.stat(call.host.path(os.path.join(data_dir(call.netconf) or DEFAULT_DATA_DIR, call.netconf.name)))
-    except OSError as error:
-        if files.is_nowhere(error):
-            return ()
-        raise
-    return status.st_dev, status.st_ino
+def _status(call: Call) -> bytes:
+    """Say nothing of ranges that only come with a pod, in `runtimeConfig` (CONVENTIONS.md, `ipRanges`): STATUS is asked without."""
+    has_own = call.netconf.ipam.get("ranges") or call.netconf.ipam.get("subnet") or call.netconf.raw.get("runtimeConfig")
+    return embedded.cmd_status(call) if has_own else b""
 
 
-def cmd_check(call: Call) -> bytes:
-    """Compare what is reserved with what the runtime believes (SPEC.md, "CHECK")."""
-    attachment = owner(call.request)
-    mine = {entry.address for entry in allocator.find(_store(call), attachment)}
-    if not mine:
-        raise CNIError(
-            UNKNOWN_CONTAINER,
-            f"Failed to find address added by container {attachment.container_id}",
-            f"nothing is reserved for its interface {attachment.ifname}: the pod must be created anew",
-            f"host-local: Failed to find address added by container {attachment.container_id}",
-        )
-    if missing := [
-        text for text in _previous_addresses(call.netconf, attachment.ifname) if parse_address(text.partition("/")[0]) not in mine
-    ]:
-        raise CNIError(
-            NOT_RESERVED,
-            f"{', '.join(missing)} not reserved for container {attachment.container_id}",
-            f"reserved for its interface {attachment.ifname}: {', '.join(sorted(map(str, mine)))}; the pod must be created anew",
-        )
-    return b""
+def _add(call: Call) -> bytes:
+    """Do as the reference does with any path: whoever hands addresses on by us may name what host-local may."""
+    ipam = call.netconf.ipam
+    path = ipam.get("resolvConf")
+    if path and isinstance(path, str) and is_path(path):
+        ipam = {**ipam, "resolvConf": call.host.permitted.real(path)}
+    return delegation.add(call, OURSELVES, ipam)
 
 
-def cmd_gc(call: Call, living: Callable[[], Collection[Attachment]] = tuple) -> bytes:
-    """Release what is not in `cni.dev/valid-attachments`, nor among the `living`. No such key: nothing; an empty list: everything."""
-    valid = valid_attachments(call.netconf)
-    if valid is not None:
-        released = allocator.collect(_store(call), valid, living)
-        call.log.info("stale addresses released", ips=[entry.name for entry in released])
-    return b""
-
-
-def cmd_status(call: Call, families: Collection[int] = BOTH) -> bytes:
-    """Raise CNIError 50 where every ADD would fail (SPEC.md, "STATUS"). A full range set is only told, unless `statusWhenFull` is "error".
-
-    A runtime makes the node NotReady for a 50, and Kubernetes then evicts the pods that run there, whose addresses are all right.
-    """
-    conf = config.load(call.netconf, {})
-    require_writable(call)
-    require_place(call)
-    for one in _usage(call, conf):
-        if one.range_set.version in families and one.used >= one.total:
-            full = f"network {call.netconf.name} has no free address in range set {one.range_set}: all {one.total} are reserved"
-            advice = "delete pods of this node, or give it another subnet"
-            if conf.full_is_error:
-                raise CNIError(NOT_AVAILABLE, full, advice)
-            call.log.warning(full, details=advice)
-    return b""
-
-
-def usage(call: Call) -> list[Usage]:
-    """Return how many addresses each range set has and how many are taken. Makes nothing. Raises CNIError."""
-    return _usage(call, config.load(call.netconf, {}))
-
-
-def _usage(call: Call, conf: config.IPAMConfig) -> list[Usage]:
-    store = _store(call)
-    return allocator.usage(store, conf.sets, conf.exclude) if store.is_there() else allocator.unused(conf.sets, conf.exclude)
-
-
-def owner(request: Request) -> Attachment:
-    """Return the attachment that a request is for."""
-    return Attachment(request.container_id, request.ifname)
-
-
-def data_dir(netconf: NetConf) -> str:
-    """Return the configured data directory, "" for the default. Raises CNIError 7."""
-    configured = netconf.ipam.get("dataDir")
-    if configured is None:
-        return ""
-    if not isinstance(configured, str) or not is_path(configured):
-        raise invalid([f"dataDir {configured!r} is not a path"])
-    return configured
-
-
-def valid_attachments(netconf: NetConf) -> set[Attachment] | None:
-    """Return the attachments that GC is to keep; None where the runtime did not say."""
-    listed = netconf.raw.get(VALID)
-    if listed is None:
-        return None
-    valid = {_attachment(item) for item in listed} if isinstance(listed, list) else {None}
-    if None in valid:  # to go on would release the address of who was meant
-        raise invalid(["cni.dev/valid-attachments is not a list of objects with containerID and ifname"])
-    return {attachment for attachment in valid if attachment}
-
-
-def listing(call: Call, living: Collection[Attachment]) -> Call:
-    """Return a GC call whose list has these attachments, too."""
-    if not living:
-        return call
-    raw = call.netconf.raw
-    more = [{"containerID": attachment.container_id, "ifname": attachment.ifname} for attachment in living]
-    return call._replace(netconf=call.netconf._replace(raw={**raw, VALID: [*raw[VALID], *more]}))
-
-
-def _attachment(item: JSON) -> Attachment | None:
-    texts = [item.get(key) for key in ("containerID", "ifname")] if isinstance(item, dict) else [None]
-    return Attachment(*texts) if all(text and isinstance(text, str) for text in texts) else None
-
-
-def require_place(call: Call) -> Store:
-    """Return where an ADD is to reserve. Raises CNIError 7 where this network's reservations would be among another's."""
-    configured, name = data_dir(call.netconf), call.netconf.name
-    if configured and not configured.startswith("/"):
-        raise invalid([f"dataDir {configured!r} is not an absolute path"])
-    if parse_address(name) or name == LOCK or name.startswith(LAST_RESERVED):
-        raise invalid([f"network name {name!r} is what a file of a network's directory is called"])
-    return _store(call)
-
-
-def directory(call: Call) -> str:
-    """Return the host's path of the directory with this network's reservations."""
-    return os.path.normpath(os.path.join(data_dir(call.netconf) or DEFAULT_DATA_DIR, call.netconf.name))
-
-
-def after_boot(call: Call) -> None:
-    """Release what is of an earlier boot, where another plugin is about to use the files."""
-    _log_released(call, "of an earlier boot", allocator.release_dead(_store(call)))
-
-
-def require_writable(call: Call) -> None:
-    """Raise CNIError 50 where no file can be made in this network's directory, nor the directory where there is none yet. Makes nothing."""
-    call.host.store(data_dir(call.netconf), call.netconf.name)  # which has to be within reach
-    path = os.path.abspath(call.host.path(directory(call)))
-    while not os.path.lexists(path):
-        path = os.path.dirname(path)
-    shown = data_dir(call.netconf) or DEFAULT_DATA_DIR
-    if not os.path.isdir(path):
-        advice = "remove that file, or set dataDir to another directory"
-        raise CNIError(NOT_AVAILABLE, f"dataDir {shown} of network {call.netconf.name} is below a file, {path}", advice)
-    if not os.access(path, os.W_OK | os.X_OK):
-        advice = "is its file system read-only? Make it writable, or set dataDir to another directory"
-        raise OutOfReachError(NOT_AVAILABLE, f"dataDir {shown} of network {call.netconf.name} cannot be written", advice)
-
-
-def _log_released(call: Call, why: str, released: Collection[Reservation]) -> None:
-    if released:
-        call.log.warning("reservations released", why=why, ips=[entry.name for entry in released])
-
-
-def _store(call: Call) -> Store:
-    """Return this network's reservations, of which any command may make the directory. Raises CNIError 7 where that must not be."""
-    store = call.host.store(data_dir(call.netconf), call.netconf.name)
-    store.require_place()
-    return store
-
-
-def _dns(call: Call, resolv_conf: str) -> dict[str, object]:
-    if not resolv_conf:
-        return {}
-    from kubenode.ipam import resolvconf  # few configurations have it
-
-    try:
-        text = files.read_exactly(call.host.permitted.here(resolv_conf), resolvconf.LARGEST)
-    except OSError as error:
-        problem = f"resolvConf {resolv_conf} cannot be read: {error.strerror}"
-        advice = "name a file such as /etc/resolv.conf as resolvConf, or leave it out"
-        said = os.strerror(error.errno or 0)
-        reference = f"open {resolv_conf}: {said.lower()}" if said == error.strerror else ""  # else it is ours, of what we do not read
-        raise OutOfReachError(IO_FAILURE, problem, advice, reference) from None
-    return resolvconf.parse(text.decode(errors="replace"))
-
-
-def _previous_addresses(netconf: NetConf, ifname: str) -> list[str]:
-    """Return the addresses of `prevResult`, in any version's shape, but for those that a chained plugin has put on other interfaces."""
-    previous = netconf.raw.get("prevResult")
-    if not isinstance(previous, dict):
-        return []
-    interfaces, ips = (found if isinstance(found := previous.get(key), list) else [] for key in ("interfaces", "ips"))
-    others = [number for number, interface in enumerate(interfaces) if isinstance(interface, dict) and interface.get("name") != ifname]
-    return addresses_in({**previous, "ips": [ip for ip in ips if isinstance(ip, dict) and ip.get("interface") not in others]})
+OURSELVES = delegation.Delegate(delegation.HOST_LOCAL, "")
+COMMANDS = {
+    "ADD": _as_reference(_add),
+    "DEL": _as_reference(lambda call: delegation.delete(call, delegation.EMBEDDED, call.netconf.ipam)),
+    "CHECK": _as_reference(lambda call: delegation.check(call, delegation.EMBEDDED, call.netconf.ipam)),
+    "GC": _as_reference(lambda call: delegation.collect(call, delegation.EMBEDDED, call.netconf.ipam)),
+    "STATUS": _as_reference(_status),
+}

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+from kubenode.base.record import NamedTuple
 from kubenode.cni.errors import CNIError
-from kubenode.cni.record import NamedTuple
 from kubenode.ipam import families
-from kubenode.kube import node
+from kubenode.nodes import node
 from kubenode.plugins import delegation, options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from kubenode.cni.jsontext import JSON
+    from kubenode.base.jsontext import JSON
     from kubenode.ipam.ranges import Subnet
-    from kubenode.kube.node import Node
-    from kubenode.plugins.skel import Call
+    from kubenode.nodes.node import Node
+    from kubenode.plugins.skel import Call, Host
 
 
 def cmd_add(call: Call) -> bytes:
     """Give the pod an address of each family that its namespace gets."""
-    conf = KubeNodeConf.read(call).validated()
+    conf = KubeNodeConf.read(call).validated(call.host)
     subnets = call.host.node(conf.common.node, conf.subnets_of, call.log)
     have = frozenset(subnet.version for subnet in subnets)
     wanted = families.select(have, call.request.pod_args.get("K8S_POD_NAMESPACE", ""), conf.limits)
@@ -49,7 +49,7 @@ def cmd_gc(call: Call) -> bytes:
 def cmd_status(call: Call) -> bytes:
     """Raise CNIError 50 where an ADD would fail now: no subnets, no delegate, or no address left of a family that every pod gets."""
     try:
-        conf = KubeNodeConf.read(call).validated()
+        conf = KubeNodeConf.read(call).validated(call.host)
         subnets = call.host.node(conf.common.node, conf.subnets_of, call.log)
         ipam = options.permit_resolv_conf(call, conf.ipam(subnets, families.BOTH))
         to = delegation.choose(call, conf.common.delegate, ipam)
@@ -61,7 +61,7 @@ def cmd_status(call: Call) -> bytes:
 
 def resolve(call: Call) -> Call:
     """Return the call with host-local's configuration, all families in it. Raises CNIError."""
-    conf = KubeNodeConf.read(call).validated()
+    conf = KubeNodeConf.read(call).validated(call.host)
     return delegation.resolved(call, conf.ipam(call.host.node(conf.common.node, conf.subnets_of, call.log), families.BOTH))
 
 
@@ -86,10 +86,10 @@ class KubeNodeConf(NamedTuple):
         issues = [f"kube-node takes the subnets from the Node; remove {key}" for key in ("ranges", "subnet") if others.pop(key, None)]
         return cls(common, limits, others, [*source.issues, *issues], source.refused)
 
-    def validated(self) -> KubeNodeConf:
-        """Raise CNIError 7 with all issues at once, if there are any, or 120 for what the administrator does not allow."""
+    def validated(self, host: Host) -> KubeNodeConf:
+        """Return it as it may be used here. Raises CNIError 7 with all issues at once, or 120 for what the administrator does not allow."""
         options.raise_issues(self.issues, self.refused)
-        return self
+        return self._replace(common=self.common.permitted(host))
 
     def subnets_of(self, own: Node) -> tuple[Subnet, ...]:
         return node.annotated_subnets(own, self.common.annotation) if self.common.annotation else node.pod_subnets(own)

@@ -5,19 +5,19 @@ The annotation and the configuration file are data; nothing of them is ever eval
 
 from __future__ import annotations
 
+from kubenode.base import files
+from kubenode.base.jsontext import JSONTextError, loads
+from kubenode.base.record import NamedTuple
 from kubenode.cni.errors import ANNOTATION_INVALID, CONFIG_FILE, INVALID_NETWORK_CONFIG, CNIError
-from kubenode.cni.jsontext import JSONTextError, loads
-from kubenode.cni.record import NamedTuple
-from kubenode.host import files
-from kubenode.kube import annotation, node
+from kubenode.nodes import annotation, node
 from kubenode.plugins import delegation, options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from kubenode.cni.jsontext import JSON
-    from kubenode.kube.node import Node
+    from kubenode.base.jsontext import JSON
+    from kubenode.nodes.node import Node
     from kubenode.plugins.skel import Call, Host
 
 CONFIG_PATH = "/etc/cni/node-annotation.conf"
@@ -26,7 +26,7 @@ NO_CONTAINER = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "none", "CNI_NETNS": "n
 
 def cmd_add(call: Call) -> bytes:
     """Give the pod addresses as the annotation says."""
-    conf = NodeAnnotationConf.read(call).validated()
+    conf = NodeAnnotationConf.read(call).validated(call.host)
     ipam = options.permit_resolv_conf(call, call.host.node(conf.common.node, conf.ipam_of, call.log))
     gives = any(ipam.get(key) != conf.others.get(key) for key in ("ranges", "subnet"))  # it may hold something else, such as routes
     source = conf.common.source if gives else ""
@@ -54,7 +54,7 @@ def cmd_gc(call: Call) -> bytes:
 def cmd_status(call: Call) -> bytes:
     """Raise CNIError 50 where an ADD would fail now."""
     try:
-        conf = NodeAnnotationConf.read(call).validated()
+        conf = NodeAnnotationConf.read(call).validated(call.host)
         ipam = options.permit_resolv_conf(call, call.host.node(conf.common.node, conf.ipam_of, call.log))
         return conf.advising(lambda: delegation.status(call, delegation.choose(call, conf.delegate, ipam), ipam))
     except CNIError as error:
@@ -63,7 +63,7 @@ def cmd_status(call: Call) -> bytes:
 
 def resolve(call: Call) -> Call:
     """Return the call with the configuration that the annotation holds. Raises CNIError."""
-    conf = NodeAnnotationConf.read(call).validated()
+    conf = NodeAnnotationConf.read(call).validated(call.host)
     return delegation.resolved(call, call.host.node(conf.common.node, conf.ipam_of, call.log))
 
 
@@ -71,7 +71,7 @@ def cmd_show(call: Call) -> bytes:
     """Print the configuration that an ADD would hand on."""
     import json  # for a person, so indented; a plugin's call does without it
 
-    conf = NodeAnnotationConf.read(call).validated()
+    conf = NodeAnnotationConf.read(call).validated(call.host)
     ipam = call.host.node(conf.common.node, conf.ipam_of, call.log)
     kind = (conf.delegate or delegation.HOST_LOCAL).rpartition("/")[2]
     return json.dumps(call.netconf.with_ipam({"type": kind, **ipam}), indent=2).encode() + b"\n"
@@ -105,10 +105,10 @@ class NodeAnnotationConf(NamedTuple):
         delegate = common.delegate or _executable(file.get("nextipam", ""), call)
         return cls(common, delegate, source.others(), source.issues, source.refused or broken_file)
 
-    def validated(self) -> NodeAnnotationConf:
-        """Raise CNIError 7 with all issues at once, or where the file is broken, or names what the administrator does not allow."""
+    def validated(self, host: Host) -> NodeAnnotationConf:
+        """Return it as it may be used here. Raises CNIError where the file is broken, and as kube-node's."""
         options.raise_issues(self.issues, self.refused)
-        return self
+        return self._replace(common=self.common.permitted(host))
 
     def advising(self, command: Callable[[], bytes]) -> bytes:
         """Run what takes the annotation for a network configuration; where that is invalid, say where it stands. Raises CNIError."""

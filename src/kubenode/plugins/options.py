@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from kubenode.base.log import STREAMS
+from kubenode.base.record import NamedTuple
 from kubenode.cni.errors import CNIError
 from kubenode.cni.netconf import invalid, is_path, json_type
-from kubenode.cni.record import NamedTuple
-from kubenode.host.log import STREAMS
 from kubenode.ipam import config
-from kubenode.plugins.nodes import REFRESH_AFTER, NodeOptions
+from kubenode.plugins.standalone import REFRESH_AFTER, NodeOptions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from kubenode.cni.jsontext import JSON
+    from kubenode.base.jsontext import JSON
     from kubenode.plugins.skel import Call, Host
 
 
@@ -62,6 +62,9 @@ class Options:
             self.refused = self.refused or error
             return ""
 
+    def is_administrators(self, key: str) -> bool:
+        return key in self._administrators
+
     def plugin(self, key: str) -> str:
         """Return the name of a plugin. What runs on the host is not for a configuration to say: of a path the last part counts."""
         name = self.text(key, may_be_empty=False)
@@ -109,16 +112,27 @@ class Options:
 
 
 class Common(NamedTuple):
-    """The keys of `ipam` that both plugins have."""
+    """The keys of `ipam` that both plugins have; `trusted`: the administrator's own file names the kubeconfig."""
 
     node: NodeOptions
     annotation: str
     delegate: str
+    trusted: bool
 
     @property
     def source(self) -> str:
         """Where the addresses are from, of which no other network may give any."""
         return source_of(self.annotation, self.node.node_file_label)
+
+    def permitted(self, host: Host) -> Common:
+        """Return the same with the paths of this process, which are what the administrator allows. Raises CNIError for others."""
+        kubeconfig, node_file = self.node.kubeconfig, self.node.node_file_label
+        if kubeconfig and not self.trusted:
+            host.permitted.require("kubeconfig", kubeconfig)  # and taken as it is written: its links, too, say where its files are
+        if not node_file:
+            return self
+        here = host.permitted.here(host.permitted.require("nodeFile", node_file))
+        return self._replace(node=self.node._replace(node_file=here))
 
 
 def source_of(annotation: str, node_file: str) -> str:
@@ -134,14 +148,10 @@ def common(call: Call, options: Options) -> Common:
     options.text("type")
     options.text("dataDir", for_others=True)
     return Common(
-        NodeOptions(
-            options.text("kubeconfig") if options.path("kubeconfig", call.host) else "",  # its links, too, say where its files are
-            options.path("nodeFile", call.host),
-            options.text("nodeFile"),
-            options.seconds("refreshAfter", REFRESH_AFTER),
-        ),
+        NodeOptions(options.text("kubeconfig"), "", options.text("nodeFile"), options.seconds("refreshAfter", REFRESH_AFTER)),
         options.text("annotation", may_be_empty=False),
         options.plugin("delegate"),
+        options.is_administrators("kubeconfig"),
     )
 
 

@@ -5,25 +5,25 @@ The order is libcni's: environment, stdin, network configuration, version, comma
 
 from __future__ import annotations
 
+from kubenode.base.jsontext import dumps
+from kubenode.base.record import NamedTuple
 from kubenode.cni import netconf, request, versions
 from kubenode.cni.errors import INTERNAL, IO_FAILURE, CNIError, OutOfReachError
-from kubenode.cni.jsontext import dumps
-from kubenode.cni.record import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Protocol, TypeVar
 
+    from kubenode.base.log import Log
     from kubenode.cni.netconf import NetConf
     from kubenode.cni.request import Request
     from kubenode.host.attachments import Attachments
-    from kubenode.host.log import Log
     from kubenode.host.permitted import Permitted
     from kubenode.host.sources import Sources
     from kubenode.ipam.store import Store
-    from kubenode.kube.node import Node
-    from kubenode.plugins.nodes import NodeOptions
+    from kubenode.nodes.node import Node
+    from kubenode.plugins.standalone import NodeOptions
 
     Command = Callable[["Call"], bytes]
     T = TypeVar("T")
@@ -164,7 +164,7 @@ def _advice(error: OSError, host: Host, data_dir: str) -> str:
     import errno
     import os
 
-    from kubenode.host.datadir import DEFAULT_DATA_DIR
+    from kubenode.ipam.store import DEFAULT_DATA_DIR
 
     path, directory = os.fsdecode(error.filename or "") + "/", host.path(data_dir or DEFAULT_DATA_DIR) + "/"
     within = path == "/" or path.startswith(directory) or directory.startswith(path)

@@ -1,23 +1,30 @@
-"""The host as a plugin meets it that the runtime has started: everything is where its path says, and nothing is known beforehand."""
+"""The host as a plugin meets it that the runtime has started, and where its Node comes from: a file, the view, an API server."""
 
 from __future__ import annotations
 
 import os
+import sys
 
+from kubenode.base import files
+from kubenode.base.record import NamedTuple
+from kubenode.cni.errors import INSTALLATION, NODE_INVALID, CNIError
+from kubenode.host import identity
 from kubenode.host.attachments import Attachments
 from kubenode.host.boot import Boot
 from kubenode.host.datadir import DiskStore, wait_for
+from kubenode.host.nodeview import DEFAULT_RUN_DIR, NodeView
 from kubenode.host.sources import Sources
-from kubenode.plugins import nodes
+from kubenode.nodes import node
+from kubenode.version import VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import TypeVar
+    from typing import Any, TypeVar
 
-    from kubenode.host.log import Log
+    from kubenode.base.log import Log
     from kubenode.host.permitted import Permitted
-    from kubenode.kube.node import Node
+    from kubenode.nodes.node import Node
 
     T = TypeVar("T")
 
@@ -45,16 +52,107 @@ class Standalone:
         return path
 
     def store(self, data_dir: str, network: str) -> DiskStore:
-        return DiskStore(data_dir, network, Boot(nodes.run_dir(self._environ)), self._wait)
+        return DiskStore(data_dir, network, Boot(run_dir(self._environ)), self._wait)
 
     def attachments(self, network: str) -> Attachments:
-        return Attachments(nodes.run_dir(self._environ), network)
+        return Attachments(run_dir(self._environ), network)
 
     def sources(self) -> Sources:
-        return Sources(nodes.run_dir(self._environ))
+        return Sources(run_dir(self._environ))
 
     def may_have(self, netns: str) -> bool:
         return netns.startswith("/") and os.path.lexists(netns)
 
-    def node(self, options: nodes.NodeOptions, choose: Callable[[Node], T], log: Log) -> T:
-        return nodes.select(options, choose, self._environ, log)
+    def node(self, options: NodeOptions, choose: Callable[[Node], T], log: Log) -> T:
+        return select(options, choose, self._environ, log)
+
+
+REFRESH_AFTER = 300.0  # seconds
+API_TIMEOUT = 10.0  # seconds for all that has to do with the API server in one call
+RENEWAL_TIMEOUT = 3.0  # seconds where an old view can serve instead: a pod should not wait for an API server that is silent
+LARGEST = 1 << 20  # bytes of a Node manifest; the API server takes no more
+SINGLE_WAIT = 0.8  # of these for each wait, so that a credential plugin that hangs ends before its caller
+
+
+class NodeOptions(NamedTuple):
+    """What a configuration says of where the Node is; `node_file` is where this process finds what it calls `node_file_label`."""
+
+    kubeconfig: str = ""
+    node_file: str = ""
+    node_file_label: str = ""
+    refresh_after: float = REFRESH_AFTER
+
+
+def run_dir(environ: Mapping[str, str]) -> str:
+    """Return the directory of what lasts until the next boot."""
+    return environ.get("KUBE_NODE_RUN_DIR") or DEFAULT_RUN_DIR
+
+
+def select(options: NodeOptions, choose: Callable[[Node], T], environ: Mapping[str, str], log: Log) -> T:
+    """Return what `choose` finds in our Node, from the freshest source that answers. Raises CNIError."""
+    if options.node_file:
+        return choose(from_file(options))
+    view = NodeView(run_dir(environ), node.decode, f"kube-node {VERSION}", log, options.kubeconfig)
+
+    def renew() -> dict[str, Any]:
+        seen = view.read()
+        guesses = (node.parse(seen.manifest, view.path).name,) if seen else ()
+        timeout = RENEWAL_TIMEOUT if seen else API_TIMEOUT
+        return node.reduce(fetch(options.kubeconfig, environ, guesses=guesses, timeout=timeout, complain=log.error))
+
+    return view.get(lambda manifest: choose(node.parse(manifest, view.path)), renew, options.refresh_after)
+
+
+def fetch(
+    kubeconfig: str,
+    environ: Mapping[str, str],
+    name: str = "",
+    guesses: tuple[str, ...] = (),
+    timeout: float = API_TIMEOUT,
+    machine_id: str | None = None,
+    complain: Callable[[str], None] = lambda _: None,
+    option: str = "ipam.kubeconfig",
+) -> dict[str, Any]:
+    """Return our own Node, or the one of this name, as the API server has it now. Raises CNIError; ends within `timeout` seconds.
+
+    `machine_id` is the host's where that is not the one seen from here. `complain` is called where the Node is another machine's. `option`
+    is what names a kubeconfig where an error is shown.
+    """
+    from kubenode.nodes.identity import Identity, other_machine, own_node
+
+    try:
+        from kubenode.kube import client  # brings lightkube and TLS: a hundred times what an ADD costs
+    except ImportError as error:  # compiled parts work with one minor version of Python
+        raise CNIError(
+            INSTALLATION,
+            f"{sys.executable} cannot load the API client: {error}",
+            "install all of a kube-node that was built for this version of Python; or run the agent, which brings its own",
+        ) from None
+
+    directory = run_dir(environ)
+    given, source = (name, "the command line") if name else identity.given_name(environ, directory)
+    known = dict.fromkeys([*guesses, *identity.noted_names(directory), identity.host_name()])
+    machine = identity.machine_id() if machine_id is None else machine_id
+    myself = Identity(given, source, tuple(known), machine, identity.name_file(directory))
+
+    def ask() -> dict[str, Any]:
+        server = client.ApiServer(kubeconfig or None, environ, timeout * SINGLE_WAIT, option=option)
+        try:
+            return own_node(server, myself)
+        finally:
+            server.close()
+
+    found = client.within(timeout, ask)
+    if not name and (problem := other_machine(found, myself)):
+        complain(problem)
+    return found
+
+
+def from_file(options: NodeOptions) -> Node:
+    """Return the Node of the manifest that a configuration names. Raises CNIError."""
+    label = options.node_file_label
+    try:
+        text = files.read_exactly(options.node_file, LARGEST)
+    except OSError as error:
+        raise CNIError(NODE_INVALID, f"nodeFile {label}: {error.strerror}", "write a Node manifest there, or remove nodeFile") from None
+    return node.parse(node.decode(text, label), label)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from kubenode.cni.errors import FORBIDDEN, MACHINE_ID_AMBIGUOUS, NODE_NOT_FOUND, UNAUTHORIZED, CNIError
 from kubenode.inspection.doctor.finding import Finding, State, failure, of_error, ok, skipped, warning
-from kubenode.kube import identity, node
-from kubenode.plugins.nodes import REFRESH_AFTER
+from kubenode.nodes import identity, node
+from kubenode.plugins.standalone import REFRESH_AFTER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

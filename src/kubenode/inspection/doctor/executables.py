@@ -6,7 +6,9 @@ import os
 import re
 from typing import NamedTuple
 
-from kubenode.host import delegate, files, payload
+from kubenode.base import files
+from kubenode.host import delegate
+from kubenode.installer import payload
 
 NAMES = ("kube-node", "node-annotation", "host-local")
 STANDALONE = ".standalone"

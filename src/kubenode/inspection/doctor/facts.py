@@ -13,8 +13,8 @@ from kubenode.inspection.doctor.executables import Executable, executables
 from kubenode.inspection.place import Looking
 from kubenode.inspection.records import Records
 from kubenode.inspection.report import NodeSeen, see_node
-from kubenode.kube import node
-from kubenode.kube.identity import Identity, own_node
+from kubenode.nodes import node
+from kubenode.nodes.identity import Identity, own_node
 from kubenode.plugins import node_annotation
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from kubenode.inspection.networks import Network
     from kubenode.inspection.place import Place
     from kubenode.kube.client import ApiServer
-    from kubenode.kube.node import Node
+    from kubenode.nodes.node import Node
 
     T = TypeVar("T")
 

@@ -7,10 +7,11 @@ import stat
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from kubenode.cni.errors import CNIError
-from kubenode.host import delegate, installed
+from kubenode.base.problem import Problem
+from kubenode.host import delegate
 from kubenode.inspection.doctor.executables import STANDALONE
 from kubenode.inspection.doctor.finding import Finding, failure, of_error, ok, skipped, warning
+from kubenode.installer import installed
 from kubenode.kube.sources import connection
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def kubeconfig(facts: Facts) -> Iterator[Finding]:
         here = facts.place.root.path(path) if path and path != facts.place.kubeconfig else path
         try:
             found = connection(here or None, facts.place.environ)
-        except CNIError as error:
+        except Problem as error:
             yield of_error(error)
             continue
         secrets = [here, found.user.token_file, found.user.key.path if found.user.key else None]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from kubenode.cni.errors import CNIError
+    from kubenode.base.problem import Problem
     from kubenode.inspection.doctor.facts import Facts
 
 
@@ -73,6 +73,6 @@ def failure(what: str, advice: str, run: str = "") -> Finding:
     return Finding(State.FAILURE, what, advice, run)
 
 
-def of_error(error: CNIError, state: State = State.FAILURE) -> Finding:
+def of_error(error: Problem, state: State = State.FAILURE) -> Finding:
     """Return an error of ours as a finding: it says what is wrong and what to do as it is."""
     return Finding(state, error.msg, error.details or "see docs/reference/errors.md")

@@ -6,7 +6,7 @@ import re
 import struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kubenode.host import files
+from kubenode.base import files
 from kubenode.ipam.address import BITS, Address, parse_address
 from kubenode.ipam.ranges import Subnet
 

@@ -10,12 +10,12 @@ from urllib.parse import urlsplit
 
 from kubenode.cni import keys
 from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError, OutOfReachError
-from kubenode.host.datadir import DEFAULT_DATA_DIR
 from kubenode.host.sources import Sources
 from kubenode.inspection.doctor import hostnet
 from kubenode.inspection.doctor.finding import Finding, failure, of_error, ok, skipped, warning
 from kubenode.inspection.networks import RECORDS, rehearse
 from kubenode.ipam.address import parse_address
+from kubenode.ipam.store import DEFAULT_DATA_DIR
 from kubenode.kube.sources import connection
 
 if TYPE_CHECKING:

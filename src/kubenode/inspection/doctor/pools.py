@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kubenode.cni.errors import FORBIDDEN, CNIError
-from kubenode.controller.records import Node, NodeSubnet, RecordError, SubnetPool, noted, object_name, parse_claim, parse_pool
 from kubenode.inspection.doctor.finding import State, failure, of_error, ok, skipped, warning
 from kubenode.ipam.ranges import RangeError
+from kubenode.pools.records import Node, NodeSubnet, RecordError, SubnetPool, noted, object_name, parse_claim, parse_pool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from kubenode.cni.errors import CNIError
-from kubenode.host import files as files_of_host
+from kubenode.base import files as files_of_host
+from kubenode.base.problem import Problem
 from kubenode.inspection.doctor import api, files, networks, pools, runtime, store
 from kubenode.inspection.doctor.finding import Check, Finding, Of, Result, State, failure, of_error, ok, skipped
 from kubenode.inspection.report import unreadable
@@ -68,7 +68,7 @@ def examine(facts: Facts) -> Iterator[Result]:
 def _look(check: Check, facts: Facts) -> list[Finding]:
     try:
         return [*_not_there(check, facts)] or list(check.look(facts))
-    except CNIError as error:
+    except Problem as error:
         return [of_error(error)]
     except PermissionError as error:
         if os.geteuid() != 0:  # the same would come of all that follow
@@ -79,7 +79,7 @@ def _look(check: Check, facts: Facts) -> list[Finding]:
 
 
 def _require_access(facts: Facts) -> None:
-    """Raise CNIError where an ordinary user may not look: of what is not seen nothing can be said."""
+    """Raise Problem where an ordinary user may not look: of what is not seen nothing can be said."""
     root, place = facts.place.root, facts.place
     try:
         for directory in (root.path(place.config_dir), place.run):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from kubenode.host import held
 from kubenode.inspection.doctor.facts import TAKE_NODES
 from kubenode.inspection.doctor.finding import Finding, failure, ok, skipped, warning
 from kubenode.inspection.networks import RESOLVE
+from kubenode.installer import held
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

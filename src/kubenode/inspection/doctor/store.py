@@ -7,12 +7,12 @@ import time
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from kubenode.host import boot, files
+from kubenode.base import files
+from kubenode.host import boot
 from kubenode.host.cniconfig import DEFAULT_CONFIG_DIR
 from kubenode.host.datadir import ABANDONED
 from kubenode.inspection.doctor.finding import Finding, failure, ok, skipped, warning
-from kubenode.inspection.records import pod_of
-from kubenode.plugins.nodes import run_dir
+from kubenode.plugins.standalone import run_dir
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,7 +99,7 @@ def leaks(facts: Facts) -> Iterator[Finding]:
         gone = {attachment for name, attachment in facts.records.without_namespace if name == network.name}
         held = [one for one in facts.held[network.store.directory] if one.attachment in gone]
         if held:
-            told = _some([f"{one.address} ({pod_of(facts.records.of(network.name, one.attachment)) or one.attachment.container_id[:12]})"
+            told = _some([f"{one.address} ({facts.records.of(network.name, one.attachment).pod or one.attachment.container_id[:12]})"
                           for one in held if one.attachment])  # fmt: skip
             advice = "the agent releases them once the API server says that the pods are gone; now, if you know that they are:"
             yield warning(f"network {network.name} may have leaked {told}: network namespaces are gone", advice, _gc(facts, network))

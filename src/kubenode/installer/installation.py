@@ -1,0 +1,225 @@
+"""Files of ours in the host's directories: put there, brought up to date and taken back. What they are is `payload`'s business.
+
+A record beside the plugins says what we have put where, and its digest. What is there and is not ours is a foreign file: it is neither
+overwritten nor removed unless somebody insists, and then it is set aside and comes back in the end.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import glob
+import os
+import shutil
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from kubenode.base import files
+from kubenode.base.problem import Problem
+from kubenode.host import boot
+from kubenode.host.cniconfig import DEFAULT_CONFIG_DIR
+from kubenode.installer import held
+from kubenode.installer.installed import CONFLIST, NEEDS, Entry, Installed
+from kubenode.installer.steps import FORCE, SET_ASIDE, Step, Steps
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+    from kubenode.host.root import HostRoot
+    from kubenode.installer.steps import Part
+
+
+class Installation:
+    """What we have put into one host's directories. Raises Problem."""
+
+    def __init__(self, root: HostRoot, bin_dir: str) -> None:
+        self._root = root
+        self._plugins = os.path.dirname(os.path.join(bin_dir, ""))
+        self._bin_dir = root.path(bin_dir)
+        self._installed = Installed(self._bin_dir)
+        self._steps = Steps(root, self._plugins, self._installed)
+
+    def install(
+        self,
+        parts: Sequence[Part],
+        given: Collection[str] = (),
+        options: Mapping[str, str] | None = None,
+        *,
+        force: bool = False,
+        leave: bool = False,
+        hold: bool = False,
+        dry_run: bool = False,
+    ) -> list[Step]:
+        """Put these parts in place, in this order, and remove what an earlier installation had besides.
+
+        What an option brought that is not among `given` stays. `options` are those to be remembered. `leave`: pass over what is foreign.
+        `hold`: a network configuration that is new waits for the agent.
+        """
+        with self._held(dry_run=dry_run):
+            self._require_exec()
+            self._installed.options |= options or {}
+            steps = [self._steps.forward(part, force=force, hold=hold) for part in parts]
+            obsolete = self._steps.obsolete({part.path for part in parts}, given)
+            foreign = [step for step in steps if step.what == "leave"]
+            if foreign and not leave:
+                raise Problem(
+                    "; ".join(f"{step.path} {step.why}" for step in foreign),
+                    f"nothing was changed; {FORCE}",
+                )
+            steps += [Step("remove", path, "is not meant any more") for path in obsolete]
+            if not dry_run:
+                self._carry_out([(part, step) for part, step in zip(parts, steps, strict=False) if step.what != "leave"], obsolete)
+            return steps
+
+    def uninstall(self, data_dirs: Iterable[str], *, force: bool = False, dry_run: bool = False) -> list[Step]:
+        """Take back what is there by our hand. What was changed since stays, unless `force`.
+
+        The notes of boots in `data_dirs` go, too: whoever gives addresses there from now on does not bring them up to date.
+        """
+        with self._held(dry_run=dry_run):
+            # The network configuration goes first, and what it needs after it.
+            steps = [self._steps.back(path, force=force) for path in reversed(self._installed.entries)]
+            notes = [path for directory in data_dirs for path in boot.notes(self._root.path(directory))]
+            if not dry_run:
+                for step in steps:
+                    self._take_back(step)
+                self._leave()
+                for path in notes:
+                    files.remove(path)
+            return steps + [Step("remove", path.removeprefix(self._root.directory), "the boot that reservations are of") for path in notes]
+
+    def _carry_out(self, work: Sequence[tuple[Part, Step]], obsolete: Sequence[str]) -> None:
+        try:
+            self._announce(work)
+            for part, step in work:
+                if step.what == "hold":
+                    files.replace(f"{self._steps.path(part.path)}{held.SUFFIX}", part.content, durable=True, mode=part.mode)
+                    continue
+                if step.what != "keep":
+                    self._place(part, set_aside=SET_ASIDE in step.why)
+                files.remove(f"{self._steps.path(part.path)}{held.SUFFIX}")
+            for path in obsolete:
+                self._take_back(self._steps.back(path, force=False))
+            for part, _ in work:
+                self._installed.entries[part.path] = self._installed.entries[part.path]._replace(digests=(part.digest(),))
+            self._installed.write()
+        except OSError as error:
+            advice = "what is in place works; run install again, or uninstall"
+            # Of a directory it has the errors of all files.
+            problem = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror
+            raise Problem(f"{error.filename or self._installed.path}: {problem}", advice) from None
+
+    def _announce(self, work: Sequence[tuple[Part, Step]]) -> None:
+        """Write down what is about to be there: whenever we are killed, the record knows all that is ours."""
+        for part, step in work:
+            before = self._installed.entries.pop(part.path, Entry(()))  # anew at the end: the record has the order of the parts
+            digests = tuple(dict.fromkeys([*before.digests, part.digest()]))
+            self._installed.entries[part.path] = Entry(digests, part.living, before.set_aside or SET_ASIDE in step.why, part.option)
+            directory = os.path.dirname(part.path)
+            self._make_directory(directory, 0o700 if part.mode == 0o600 else 0o755)  # noqa: PLR2004 -- a file of root's own
+            if part.option == CONFLIST:
+                self._installed.directories = [path for path in self._installed.directories if path != directory]  # the runtime watches it
+        by_need = sorted(self._installed.entries.items(), key=lambda item: NEEDS.index(item[1].option))
+        self._installed.entries = dict(by_need)
+        self._installed.write()
+
+    def _place(self, part: Part, *, set_aside: bool) -> None:
+        path = self._steps.path(part.path)
+        if part.tree:
+            # Not synced: that takes seconds on a busy disk. What a power failure has torn has another digest at the next installation.
+            temporary = f"{path}{files.TEMPORARY}"
+            shutil.rmtree(temporary, ignore_errors=True)
+            try:
+                shutil.copytree(part.tree, temporary, symlinks=True)
+            except OSError:  # the disk may be full
+                shutil.rmtree(temporary, ignore_errors=True)
+                raise
+            shutil.rmtree(path, ignore_errors=True)
+            os.rename(temporary, path)
+            return
+        if set_aside:
+            # A second name, so that the first is never without a file.
+            files.remove(f"{path}{SET_ASIDE}")
+            os.link(path, f"{path}{SET_ASIDE}", follow_symlinks=False)
+        files.replace(path, part.content, durable=True, mode=part.mode)
+
+    def _take_back(self, step: Step) -> None:
+        path = self._steps.path(step.path)
+        if step.what == "leave":
+            return
+        try:
+            if step.what == "restore":
+                if os.path.lexists(f"{path}{SET_ASIDE}"):
+                    os.rename(f"{path}{SET_ASIDE}", path)
+                    files.remove(f"{path}{SET_ASIDE}")  # rename(2) does nothing where both are names of one file
+            elif self._installed.entries[step.path].tree:
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                files.remove(path)
+            files.remove(f"{path}{held.SUFFIX}")
+        except OSError as error:
+            raise Problem(f"{path}: {error.strerror}", "remove it by hand, or run uninstall again") from None
+        del self._installed.entries[step.path]
+
+    def _leave(self) -> None:
+        """Remove the directories that were made for us and are empty now, and at last the record, where nothing is left in it."""
+        if self._installed.entries:
+            self._installed.write()
+            return
+        files.remove(self._installed.path)
+        self._remove_empty(self._installed.directories)
+
+    def _sweep(self) -> None:
+        """Remove what an installation that was killed had under temporary names."""
+        for there in [self._installed.path, *map(self._steps.path, self._installed.entries)]:
+            for left in glob.glob(f"{glob.escape(there)}.*{files.TEMPORARY}"):
+                files.remove(left)
+            shutil.rmtree(f"{there}{files.TEMPORARY}", ignore_errors=True)
+
+    def _remove_empty(self, directories: Iterable[str]) -> None:
+        for path in sorted({*directories} - {DEFAULT_CONFIG_DIR}, reverse=True):  # a runtime does not see it come back
+            try:
+                os.rmdir(self._root.path(path))
+            except OSError:  # somebody else's files are in it, or it is gone
+                continue
+
+    def _require_exec(self) -> None:
+        there = self._bin_dir
+        while not os.path.isdir(there):
+            there = os.path.dirname(there)
+        if os.statvfs(there).f_flag & os.ST_NOEXEC:
+            problem = f"{self._plugins} is on a file system that is mounted noexec: no plugin could be started"
+            raise Problem(problem, "mount it with exec, or give the runtime another directory and --bin-dir its name")
+
+    def _make_directory(self, path: str, mode: int) -> None:
+        there = self._root.path(path)
+        if os.path.isdir(there):
+            return
+        self._make_directory(os.path.dirname(path), 0o755)
+        os.mkdir(there, mode)
+        self._installed.directories.append(path)
+
+    @contextmanager
+    def _held(self, *, dry_run: bool) -> Iterator[None]:
+        """Let no other installation run, and read what the last one has left."""
+        bin_dir, before = -1, set(self._installed.directories)
+        if self._root.directory and not os.path.isdir(self._root.directory):
+            raise Problem(f"there is no host root {self._root.directory}", "--host-root names where the host's / is")
+        try:
+            if not dry_run:
+                self._installed.read()
+                before = set(self._installed.directories)
+                self._make_directory(self._bin_dir.removeprefix(self._root.directory), 0o755)
+                bin_dir = os.open(self._bin_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                fcntl.flock(bin_dir, fcntl.LOCK_EX)
+            self._installed.read()
+            if not dry_run:
+                self._sweep()
+            yield
+        except Problem:
+            self._remove_empty(set(self._installed.directories) - before)
+            raise
+        except OSError as error:
+            raise Problem(f"{error.filename or self._bin_dir}: {error.strerror}", "only root may do this") from None
+        finally:
+            if bin_dir >= 0:
+                os.close(bin_dir)

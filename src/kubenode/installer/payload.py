@@ -1,0 +1,161 @@
+"""What goes onto a node: the plugins, what they need to reach the API server, the Node's name, network configurations."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from typing import TYPE_CHECKING, NamedTuple
+
+from kubenode.base import files
+from kubenode.base.problem import Problem
+from kubenode.host import cniconfig
+from kubenode.host.attachments import Attachments, everywhere
+from kubenode.host.delegate import OUR_LIBRARY
+from kubenode.installer.installed import CONFLIST, CREDENTIALS, NODE_NAME, TREE, tree_digest
+from kubenode.installer.steps import Part
+from kubenode.ipam.store import DEFAULT_DATA_DIR
+
+if TYPE_CHECKING:
+    from kubenode.host.root import HostRoot
+
+PLUGINS = ("kube-node", "node-annotation", "host-local")
+LIBRARY = OUR_LIBRARY.decode()
+COPIED = ("token", "ca.crt")  # of a service account
+KUBECONFIG = "kubeconfig"  # beside them
+_LIBRARY_IN_LAUNCHER = re.compile(rb"/(" + re.escape(OUR_LIBRARY) + rb"(?:\.[0-9a-f]+)?)\"")
+
+
+class Source(NamedTuple):
+    """A directory that `./build.sh binaries` made, or that we were installed in."""
+
+    directory: str
+
+    def relay(self, plugin: str) -> bytes:
+        return self._read(plugin)
+
+    def launcher(self, plugin: str) -> bytes | None:
+        """Return the standalone launcher; None where there is none."""
+        return self._read(f"{plugin}.standalone") if self._has(f"{plugin}.standalone") else None
+
+    def _has(self, name: str) -> bool:
+        return os.path.exists(os.path.join(self.directory, name))
+
+    def _read(self, name: str) -> bytes:
+        try:
+            return files.read(os.path.join(self.directory, name))
+        except OSError as error:
+            problem = f"{os.path.join(self.directory, name)}: {error.strerror}"
+            raise Problem(problem, "--from=DIR names a directory with kube-node's plugins") from None
+
+
+def own_source() -> str:
+    """Return the directory that we run from, where it is one that can be installed from; else ""."""
+    library = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    return os.path.dirname(library) if os.path.basename(library).startswith(LIBRARY) else ""
+
+
+def plugins(source: Source, names: tuple[str, ...], bin_dir: str, root: HostRoot, *, standalone: bool | None) -> list[Part]:
+    """Return the parts for the CNI bin directory. `standalone`: with what runs without agent; None: where the host's Python can."""
+    launchers = {name: launcher for name in names if (launcher := source.launcher(name)) is not None}
+    if standalone and len(launchers) < len(names):
+        raise Problem(f"{source.directory} has no standalone plugins", "--standalone=no installs the relays alone")
+    if standalone is None:
+        standalone = bool(launchers) and all(_runs_on(root, launcher) for launcher in launchers.values())
+    parts = []
+    if standalone:
+        library = os.path.join(source.directory, library_of(next(iter(launchers.values()))))
+        # Named by what is in it. A launcher and its library then change at once, and a call under way goes on with what it began with.
+        named = f"{LIBRARY}.{tree_digest(library).removeprefix(TREE)[:12]}"
+        parts.append(Part(os.path.join(bin_dir, named), tree=library))
+        for name, launcher in launchers.items():
+            content = _LIBRARY_IN_LAUNCHER.sub(f'/{named}"'.encode(), launcher)
+            parts.append(Part(os.path.join(bin_dir, f"{name}.standalone"), content, 0o755))
+    return [*parts, *(Part(os.path.join(bin_dir, name), source.relay(name), 0o755) for name in names)]
+
+
+def library_of(launcher: bytes) -> str:
+    """Return the name of the library, beside it, that a launcher runs from."""
+    found = _LIBRARY_IN_LAUNCHER.search(launcher)
+    return found[1].decode() if found else LIBRARY
+
+
+def credentials(directory: str, service_account: str, server: str) -> list[Part]:
+    """Return a kubeconfig and what it names, all in one directory: the names are relative and hold on the host as in a container."""
+    cluster = {"server": server, "certificate-authority": "ca.crt"}
+    kubeconfig = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "kube-node",
+        "clusters": [{"name": "kube-node", "cluster": cluster}],
+        "users": [{"name": "kube-node", "user": {"tokenFile": "token"}}],
+        "contexts": [{"name": "kube-node", "context": {"cluster": "kube-node", "user": "kube-node"}}],
+    }
+    copies = service_account_files(service_account).items()
+    parts = [Part(os.path.join(directory, name), content, 0o600, living=True, option=CREDENTIALS) for name, content in copies]
+    text = json.dumps(kubeconfig, indent=1).encode() + b"\n"
+    return [*parts, Part(os.path.join(directory, KUBECONFIG), text, 0o600, option=CREDENTIALS)]
+
+
+def service_account_files(service_account: str) -> dict[str, bytes]:
+    """Return a service account's token and certificate authority, by name. Raises Problem."""
+    try:
+        return {name: files.read(os.path.join(service_account, name)) for name in COPIED}
+    except OSError as error:
+        problem = f"service account: {error.filename or service_account}: {error.strerror}"
+        raise Problem(problem, "is automountServiceAccountToken false? --credentials=none installs no kubeconfig") from None
+
+
+def refresh(directory: str, service_account: str) -> bool:
+    """Bring the copies beside a kubeconfig in `directory` up to date, and return whether anything was new. Raises Problem, OSError."""
+    new = False
+    if not os.path.exists(os.path.join(directory, KUBECONFIG)):  # install has put none there: nobody would use them
+        return new
+    for name, content in service_account_files(service_account).items():
+        path = os.path.join(directory, name)
+        try:
+            if files.read(path) == content:
+                continue
+        except FileNotFoundError:
+            pass
+        files.replace(path, content, durable=True)
+        new = True
+    return new
+
+
+def node_name(run_dir: str, name: str) -> Part:
+    return Part(os.path.join(run_dir, "nodename"), f"{name}\n".encode(), living=True, option=NODE_NAME)
+
+
+def data_dirs(root: HostRoot, run_dir: str, config_dir: str) -> list[str]:
+    """Return the directories in which networks of ours may have kept reservations: by default, as configured, as ADDs have noted."""
+    conf_dirs = [conf["ipam"].get("dataDir") for conf in cniconfig.netconfs(root.path(config_dir), PLUGINS)]
+    run = root.path(run_dir)
+    try:
+        noted = [record.data_dir for network, attachment in everywhere(run) if (record := Attachments(run, network).read(attachment))]
+    except OSError:
+        noted = []
+    return list(dict.fromkeys([DEFAULT_DATA_DIR, *(str(found) for found in [*conf_dirs, *noted] if found)]))
+
+
+def network(root: HostRoot, config_dir: str, file: str) -> Part:
+    """Return a network configuration, which must be one that the runtime takes. Raises Problem."""
+    path = os.path.join(config_dir, os.path.basename(file))
+    try:
+        content = files.read(file)
+        cniconfig.parse(root.path(path), content)
+    except OSError as error:
+        raise Problem(f"{file}: {error.strerror}", "--conflist=FILE names a network configuration") from None
+    except cniconfig.RefusedError as error:
+        raise Problem(f"the runtime would refuse {file}: {error}", error.advice) from None
+    return Part(path, content, option=CONFLIST)
+
+
+def _runs_on(root: HostRoot, launcher: bytes) -> bool:
+    """Say whether the host has the interpreter that a launcher names, in our own minor version: compiled dependencies fit no other."""
+    interpreter = launcher[2:].split(maxsplit=1)[0].decode()
+    path = os.path.realpath(root.path(interpreter))
+    if not root.directory and path == os.path.realpath(sys.executable):
+        return True
+    return os.access(path, os.X_OK) and os.path.basename(path) == f"python{sys.version_info.major}.{sys.version_info.minor}"

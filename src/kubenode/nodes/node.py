@@ -1,0 +1,150 @@
+"""PURE. What a Node object says: who it is, and which subnets are its own.
+
+Errors name the Node, the annotation and the bad part: who reads them sees one Node of many.
+"""
+
+from __future__ import annotations
+
+from kubenode.base.jsontext import JSONTextError, loads
+from kubenode.base.record import NamedTuple
+from kubenode.cni.errors import ANNOTATION_INVALID, ANNOTATION_MISSING, NODE_INVALID, TRY_AGAIN_LATER, CNIError
+from kubenode.ipam.ranges import RangeError, Subnet, parse_subnet
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+ONE_NODE = "it must be one Node object, as `kubectl get node NAME -o json` prints it"
+MOST_SUBNETS = 256  # each is compared with each
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"  # a copy of the whole manifest, of no use to us
+
+
+class Node(NamedTuple):
+    """The part of a Node that matters here."""
+
+    name: str
+    uid: str
+    machine_id: str
+    pod_cidrs: tuple[str, ...]
+    annotations: dict[str, str]
+
+
+def decode(text: bytes, path: str) -> dict[str, Any]:
+    """Read a Node manifest, JSON or YAML, from the text of a file. Raises CNIError, which shows nothing of that."""
+    manifest: Any
+    try:
+        manifest = loads(text)
+    except JSONTextError:
+        manifest = _decode_yaml(text, path)
+    if not isinstance(manifest, dict):
+        raise CNIError(NODE_INVALID, f"{path} is not a Node manifest", ONE_NODE)
+    return manifest
+
+
+def _decode_yaml(text: bytes, path: str) -> Any:
+    import yaml  # only for a file that a person wrote; it takes ten times as long as an ADD
+
+    try:
+        return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 -- both are safe
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
+        where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+        raise CNIError(NODE_INVALID, f"{path} is neither JSON nor YAML{where}", ONE_NODE) from None
+
+
+def parse(manifest: dict[str, Any], source: str) -> Node:
+    """Take a Node out of its manifest. Raises CNIError, which names `source`, and shows nothing of what need not be a Node."""
+    if manifest.get("kind", "Node") != "Node":
+        raise CNIError(NODE_INVALID, f"{source}: kind is not Node", ONE_NODE)
+    metadata, spec = _mapping(manifest, "metadata", source), _mapping(manifest, "spec", source)
+    node_info = _mapping(_mapping(manifest, "status", source), "nodeInfo", source)
+    name = metadata.get("name")
+    if not isinstance(name, str) or not name:
+        raise CNIError(NODE_INVALID, f"{source} has no metadata.name", ONE_NODE)
+    pod_cidrs = spec.get("podCIDRs") or ([spec["podCIDR"]] if spec.get("podCIDR") else [])
+    if not isinstance(pod_cidrs, list) or not all(isinstance(cidr, str) for cidr in pod_cidrs):
+        raise CNIError(NODE_INVALID, f"{source}: spec.podCIDRs is not a list of strings", "each is a subnet in CIDR notation")
+    annotations = _mapping(metadata, "annotations", source)
+    if wrong := [key for key, value in annotations.items() if not isinstance(value, str)]:
+        raise CNIError(NODE_INVALID, f"Node {name}: annotation {wrong[0]!r} is not a string", "put the value into quotes")
+    return Node(name, str(metadata.get("uid", "")), str(node_info.get("machineID", "")), tuple(pod_cidrs), annotations)
+
+
+def _mapping(parent: dict[str, Any], key: str, source: str) -> dict[str, Any]:
+    child = parent.get(key) or {}
+    if not isinstance(child, dict):
+        raise CNIError(NODE_INVALID, f"{source}: {key} is not an object", ONE_NODE)
+    return child
+
+
+def reduce(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return a manifest with only what `parse` reads."""
+    node = parse(manifest, "the API server's answer")
+    annotations = {key: value for key, value in node.annotations.items() if key != LAST_APPLIED}
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": node.name, "uid": node.uid, "annotations": annotations},
+        "spec": {"podCIDRs": list(node.pod_cidrs)},
+        "status": {"nodeInfo": {"machineID": node.machine_id}},
+    }
+
+
+def pod_subnets(node: Node) -> tuple[Subnet, ...]:
+    """Return the subnets of `spec.podCIDRs`. Raises CNIError; 11 while none are assigned."""
+    if not node.pod_cidrs:
+        raise CNIError(
+            TRY_AGAIN_LATER,
+            f"Node {node.name} has no spec.podCIDRs yet",
+            "the controller manager assigns them (--allocate-node-cidrs=true and --cluster-cidr), or kubeadm's --pod-network-cidr",
+        )
+    try:
+        return subnets(node.pod_cidrs)
+    except RangeError as error:
+        raise CNIError(
+            NODE_INVALID, f"spec.podCIDRs of Node {node.name}: {error}", "check --cluster-cidr of the controller manager"
+        ) from None
+
+
+def annotation(node: Node, key: str) -> str:
+    """Return an annotation's value. Raises CNIError where there is none, or nothing in it."""
+    value = node.annotations.get(key)
+    if value is None:
+        raise CNIError(ANNOTATION_MISSING, f"Node {node.name} has no annotation {key}", f"kubectl annotate node {node.name} {key}=VALUE")
+    if not value.strip():
+        raise CNIError(
+            ANNOTATION_INVALID,
+            f"annotation {key} of Node {node.name} is empty",
+            f"kubectl annotate --overwrite node {node.name} {key}=VALUE",
+        )
+    return value
+
+
+def annotated_subnets(node: Node, key: str) -> tuple[Subnet, ...]:
+    """Return the subnets of an annotation `CIDR[,CIDR…]`, blanks allowed. Raises CNIError."""
+    value = annotation(node, key)
+    try:
+        return subnets(part.strip() for part in value.split(","))
+    except RangeError as error:
+        raise CNIError(
+            ANNOTATION_INVALID,
+            f"annotation {key} of Node {node.name}: {error}",
+            f"the value is {value!r}; it must be subnets with commas between, such as 172.20.2.0/24,fd00::2:0:0/96",
+        ) from None
+
+
+def subnets(parts: Iterable[str]) -> tuple[Subnet, ...]:
+    """Read subnets that do not overlap. Raises RangeError."""
+    found: list[Subnet] = []
+    for part in parts:
+        if len(found) >= MOST_SUBNETS:
+            raise RangeError(f"more than {MOST_SUBNETS} subnets")
+        if not part:
+            raise RangeError("an empty subnet, so a comma too many")
+        subnet = parse_subnet(part)
+        for other in found:
+            if subnet.overlaps(other):
+                raise RangeError(f"subnets {other} and {subnet} overlap")
+        found.append(subnet)
+    return tuple(found)

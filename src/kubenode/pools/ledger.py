@@ -1,0 +1,222 @@
+"""PURE. Which node gets which subnet: all that is known of pools, claims and nodes, and for each node what has to be written.
+
+What a node has is never taken from it: an annotation is added to only where all that is in it came from the controller. A claim is held as
+long as its node has it in the annotation that the claim names, whatever its pool says now, and it goes only `reclaimAfter` after that.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kubenode.pools.records import RECLAIM_AFTER, NodeSubnet, object_name
+from kubenode.pools.space import EVERYWHERE, Space, SubnetMap, holder_of
+from kubenode.pools.texts import adoptable, read
+from kubenode.pools.timing import Released, Vouchers
+from kubenode.pools.turn import Turn, leave
+
+BROKEN = "(a broken NodeSubnet)"  # the holder of what is barred; comes before every Node
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from kubenode.ipam.ranges import Subnet
+    from kubenode.pools.records import Node, SubnetPool
+    from kubenode.pools.timing import Now
+    from kubenode.pools.writes import Conflict, Outcome
+
+
+class Ledger:
+    """Fed with what the API server tells; `changed` and `changed_pools` collect whom that concerns, until they are taken.
+
+    `plan` enters what it is about to create at once, so that plans for other nodes, made meanwhile, do not choose the same.
+    """
+
+    def __init__(self) -> None:
+        self.pools: dict[str, SubnetPool] = {}
+        self.nodes: dict[str, Node] = {}
+        self.claims: SubnetMap[NodeSubnet] = SubnetMap()
+        self.conflicts: dict[str, list[Conflict]] = {}
+        self.waiting: dict[str, set[str]] = {}  # node: the pools that have nothing left for it
+        self.misplaced: dict[str, set[Subnet]] = {}  # pool: what it has given and would not give any more
+        self.by_key: dict[str, list[SubnetPool]] = {}  # annotation: who writes to it
+        self.changed: set[str] = set()
+        self.changed_pools: set[str] = set()
+        self.barred: dict[str, Subnet] = {}  # by the name that its NodeSubnet would have
+        self.space = Space(self.claims)
+        self.vouchers = Vouchers()
+        self.released = Released()
+        self._of_node: dict[str, set[Subnet]] = {}
+        self._strange: dict[str, dict[tuple[Subnet, str], None]] = {}  # node: what it holds without a claim, and where
+
+    # What the API server tells.
+
+    def set_pool(self, pool: SubnetPool) -> None:
+        old = self.pools.get(pool.name)
+        self.pools[pool.name] = pool
+        self.changed_pools.add(pool.name)
+        if old is None or not old.same_spec(pool):
+            self._pools_changed(pool.name)
+
+    def drop_pool(self, name: str) -> None:
+        if self.pools.pop(name, None) is not None:
+            self.changed_pools.add(name)
+            self._pools_changed(name)
+
+    def set_claim(self, claim: NodeSubnet) -> None:
+        old = self.claims.get(claim.subnet)
+        if old == claim:
+            return
+        if old is not None and old.node != claim.node:
+            self.drop_claim(claim.subnet)
+        self.enter(claim)
+        self._place(claim)
+        self.changed.add(claim.node)
+        self.changed_pools.add(claim.pool)
+
+    def drop_claim(self, subnet: Subnet) -> None:
+        claim = self.claims.remove(subnet)
+        if claim is None:
+            return
+        self.released.forget(subnet)
+        mine = self._of_node[claim.node]
+        mine.discard(subnet)
+        if not mine:
+            del self._of_node[claim.node]
+        self.misplaced.get(claim.pool, set()).discard(subnet)
+        self.changed.add(claim.node)
+        self.changed_pools.add(claim.pool)
+        self._note(claim.node)
+        self._freed(subnet)
+
+    def set_node(self, node: Node) -> None:
+        old = self.nodes.get(node.name)
+        self.nodes[node.name] = node
+        if old is not None and (old.uid, old.labels, old.annotations) == (node.uid, node.labels, node.annotations):
+            return
+        for claim in self._claims_of(node.name):
+            if claim.released is not None and self.holds(claim, node):
+                self.released.forget(claim.subnet)
+        self._note(node.name)
+        self.changed.add(node.name)
+
+    def drop_node(self, name: str) -> None:
+        if self.nodes.pop(name, None) is not None:
+            self._note(name)
+            self.changed.add(name)
+
+    # What follows from it.
+
+    def plan(self, name: str, now: Now) -> Outcome:
+        """Return what has to be written for a node, and enter what that creates."""
+        node, claims = self.nodes.get(name), self._claims_of(name)
+        if node is None:
+            self._remember(name, [], set())
+            return leave(self, claims, now)
+        keys = self._keys(claims)
+        turn = Turn(self, node, keys, now)
+        for key in keys:
+            turn.settle(key, self.by_key.get(key, []), [claim for claim in claims if claim.annotation == key])
+        self._remember(name, turn.conflicts, turn.waits_for)
+        return turn.outcome()
+
+    def enter(self, claim: NodeSubnet) -> None:
+        """Enter a claim that is to be created."""
+        self.claims.put(claim.subnet, claim)
+        self._of_node.setdefault(claim.node, set()).add(claim.subnet)
+        if claim.node in self._strange:
+            self._note(claim.node)
+
+    def withdraw(self, claim: NodeSubnet) -> None:
+        """Take back what `plan` entered, as it could not be created."""
+        if (entered := self.claims.get(claim.subnet)) is not None and not entered.uid:
+            self.drop_claim(claim.subnet)
+
+    def holds(self, claim: NodeSubnet, node: Node) -> bool:
+        """Tell whether the claim's node, as it is now, has it in an annotation, or may have it, as one cannot be read."""
+        texts = [read(node.annotations.get(key)) for key in self._keys([*self._claims_of(claim.node), claim])]
+        return any(text.problem or claim.subnet in text.subnets for text in texts)
+
+    def bar(self, subnet: Subnet) -> None:
+        """Do not give a subnet: the name of its NodeSubnet is taken by an object that says something else."""
+        self.barred[object_name(subnet)] = subnet
+        self.space.note(subnet, BROKEN)
+
+    def unbar(self, name: str) -> None:
+        """Take note that there is no such object any more, or that it says what its name does."""
+        subnet = self.barred.pop(name, None)
+        if subnet is not None:
+            self.space.forget(subnet, BROKEN)
+            self._freed(subnet)
+
+    def reclaim_after(self, pool: str) -> float:
+        return self.pools[pool].reclaim_after if pool in self.pools else RECLAIM_AFTER
+
+    def _claims_of(self, name: str) -> list[NodeSubnet]:
+        return sorted(claim for subnet in self._of_node.get(name, ()) if (claim := self.claims.get(subnet)))
+
+    def _keys(self, claims: Iterable[NodeSubnet]) -> dict[str, None]:
+        """Return the annotations that pools write to, and those that these claims name: their pool wrote there."""
+        return dict.fromkeys([*self.by_key, *(claim.annotation for claim in claims)])
+
+    def _remember(self, name: str, conflicts: list[Conflict], waits_for: set[str]) -> None:
+        old_conflicts, old_pools = self.conflicts.get(name, []), self.waiting.get(name, set())
+        if conflicts != old_conflicts:
+            self.changed_pools.update(pool for conflict in [*conflicts, *old_conflicts] for pool in conflict.pools)
+        self.changed_pools |= waits_for ^ old_pools
+        self.conflicts.pop(name, None)
+        self.waiting.pop(name, None)
+        if conflicts:
+            self.conflicts[name] = conflicts
+        if waits_for:
+            self.waiting[name] = waits_for
+
+    def _note(self, name: str) -> None:
+        """Take note of what a node's annotations hold without a claim of its own, so that nobody else is given it."""
+        old, holder = self._strange.pop(name, {}), holder_of(name)
+        for subnet, where in old:
+            self.space.forget(subnet, holder, where)
+        node = self.nodes.get(name)
+        found = dict.fromkeys(self._without_claim(node)) if node else {}
+        for subnet, where in found:
+            self.space.note(subnet, holder, where)
+        if found:
+            self._strange[name] = found
+        for subnet, where in old:
+            if (subnet, where) not in found:
+                self._freed(subnet)
+
+    def _without_claim(self, node: Node) -> Iterator[tuple[Subnet, str]]:
+        """Yield what a node's annotations hold without a claim of its own, and in which annotation's pools that counts."""
+        for key, pools in self.by_key.items():
+            text = read(node.annotations.get(key))
+            coming = adoptable(node, text, pools, self.claims) if text.subnets else {}
+            for subnet in text.subnets:
+                claim = self.claims.get(subnet)
+                if claim is None or claim.node != node.name:
+                    yield subnet, EVERYWHERE if subnet in coming else key
+
+    def _freed(self, subnet: Subnet) -> None:
+        self.space.freed(subnet)
+        self.changed.update(self.waiting, self.conflicts)
+
+    def _pools_changed(self, name: str) -> None:
+        """Begin anew with all that depends on what pools there are."""
+        self.by_key = {}
+        for pool in sorted(self.pools.values()):
+            self.by_key.setdefault(pool.annotation, []).append(pool)
+        self.space.pools_changed(self.pools.values())
+        for node in self.nodes:
+            self._note(node)
+        self.misplaced.pop(name, None)
+        for _, claim in self.claims:
+            if claim.pool == name:
+                self._place(claim)
+        self.changed.update(self.nodes, self._of_node)
+        self.changed_pools.update(self.pools)
+
+    def _place(self, claim: NodeSubnet) -> None:
+        pool = self.pools.get(claim.pool)
+        if pool is not None and not any(block.offers(claim.subnet) for block in pool.blocks):
+            self.misplaced.setdefault(pool.name, set()).add(claim.subnet)
+        else:
+            self.misplaced.get(claim.pool, set()).discard(claim.subnet)

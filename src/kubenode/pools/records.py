@@ -1,0 +1,284 @@
+"""PURE. SubnetPool, NodeSubnet and Node as the controller needs them: read once from manifests, and written as such."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from sys import intern
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from kubenode.ipam.address import BITS, DIGITS, Address, parse_address
+from kubenode.ipam.ranges import RangeError, Subnet, parse_subnet
+from kubenode.nodes.node import subnets
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+IN, NOT_IN, EXISTS, DOES_NOT_EXIST = "In", "NotIn", "Exists", "DoesNotExist"
+
+
+class SelectorError(ValueError):
+    """A selector that means nothing; the message is for the operator."""
+
+
+class Requirement(NamedTuple):
+    """What one label has to be."""
+
+    key: str
+    operator: str
+    values: frozenset[str]
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        value = labels.get(self.key)
+        if self.operator == EXISTS:
+            return value is not None
+        if self.operator == DOES_NOT_EXIST:
+            return value is None
+        # As Kubernetes has it, a label that is not there is in no list.
+        return (value in self.values) == (self.operator == IN)
+
+
+class Selector(NamedTuple):
+    """All of the requirements; none of them selects every node."""
+
+    requirements: tuple[Requirement, ...] = ()
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        return all(requirement.matches(labels) for requirement in self.requirements)
+
+
+def parse_selector(selector: Mapping[str, Any]) -> Selector:
+    """Read `matchLabels` and `matchExpressions`. Raises SelectorError."""
+    found = [Requirement(key, IN, frozenset([value])) for key, value in (selector.get("matchLabels") or {}).items()]
+    for expression in selector.get("matchExpressions") or ():
+        key, operator, values = expression.get("key", ""), expression.get("operator", ""), frozenset(expression.get("values") or ())
+        if operator in (IN, NOT_IN) and not values:
+            raise SelectorError(f"nodeSelector: {operator} of label {key} needs values")
+        if operator in (EXISTS, DOES_NOT_EXIST) and values:
+            raise SelectorError(f"nodeSelector: {operator} of label {key} takes no values")
+        if operator not in (IN, NOT_IN, EXISTS, DOES_NOT_EXIST):
+            raise SelectorError(f"nodeSelector: label {key} has operator {operator!r}; there are In, NotIn, Exists and DoesNotExist")
+        found.append(Requirement(key, operator, values))
+    return Selector(tuple(found))
+
+
+GROUP = "kube-node.nordix.org"
+API_VERSION = f"{GROUP}/v1alpha1"
+RECLAIM_AFTER = 3600.0  # seconds
+UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+LONGEST_LABEL = 63
+TOO_SMALL = 2  # bits: a subnet has a network, a gateway and something to give
+
+
+class RecordError(ValueError):
+    """A manifest that cannot be used; the message is for the operator."""
+
+
+class Node(NamedTuple):
+    """A Node's metadata, without what is of no use here."""
+
+    name: str
+    uid: str
+    version: str
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+
+
+class Block(NamedTuple):
+    """A network of a pool that is cut into one subnet a node."""
+
+    cidr: Subnet
+    node_prefix: int
+    exclude: tuple[Subnet, ...] = ()
+
+    @property
+    def total(self) -> int:
+        return 1 << self.node_prefix - self.cidr.prefix
+
+    def holds(self, subnet: Subnet) -> bool:
+        return subnet.prefix >= self.cidr.prefix and self.cidr.overlaps(subnet)
+
+    def cuts(self, subnet: Subnet) -> bool:
+        """Tell whether a subnet is one of those that the network is cut into."""
+        return subnet.prefix == self.node_prefix and self.holds(subnet)
+
+    def is_covered_by(self, subnet: Subnet) -> bool:
+        """Tell whether a subnet that is larger than a node's has the whole network, so that nothing would be left beside it."""
+        return subnet.prefix < self.node_prefix and subnet.prefix <= self.cidr.prefix
+
+    def offers(self, subnet: Subnet) -> bool:
+        return self.holds(subnet) and not any(subnet.overlaps(excluded) for excluded in self.exclude)
+
+
+class SubnetPool(NamedTuple):
+    """What may be given. `problems`: why it gives nothing at all; `version` and `status` are those of the object as it was read."""
+
+    name: str
+    annotation: str
+    blocks: tuple[Block, ...]
+    selector: Selector = Selector()
+    reclaim_after: float = RECLAIM_AFTER
+    problems: tuple[str, ...] = ()
+    uid: str = ""
+    created: str = ""
+    generation: int = 0
+    version: str = ""
+    status: Mapping[str, Any] = {}
+
+    def serves(self, node: Node) -> bool:
+        return not self.problems and self.selector.matches(node.labels)
+
+    def same_spec(self, other: SubnetPool) -> bool:
+        return self[:6] == other[:6] and (self.uid, self.created) == (other.uid, other.created)
+
+
+class NodeSubnet(NamedTuple):
+    """That a subnet is given: to whom, and since when its node does not have it any more. `uid` is "" until the API server has it."""
+
+    subnet: Subnet
+    pool: str
+    annotation: str
+    node: str
+    node_uid: str
+    adopted: bool = False
+    released: float | None = None
+    uid: str = ""
+    version: str = ""
+
+    @property
+    def name(self) -> str:
+        return object_name(self.subnet)
+
+    def manifest(self) -> dict[str, Any]:
+        labels = {f"{GROUP}/pool": self.pool, f"{GROUP}/node": self.node}
+        metadata: dict[str, Any] = {
+            "name": self.name,
+            "labels": {key: value for key, value in labels.items() if len(value) <= LONGEST_LABEL},
+        }
+        if self.version:
+            metadata |= {"uid": self.uid, "resourceVersion": self.version}
+        spec: dict[str, Any] = {
+            "cidr": str(self.subnet),
+            "pool": self.pool,
+            "annotation": self.annotation,
+            "node": self.node,
+            "nodeUID": self.node_uid,
+        }
+        if self.adopted:
+            spec["adopted"] = True
+        if self.released is not None:
+            spec["releasedAt"] = stamp(self.released)
+        return {"apiVersion": API_VERSION, "kind": "NodeSubnet", "metadata": metadata, "spec": spec}
+
+
+def object_name(subnet: Subnet) -> str:
+    """Return the name of a subnet's NodeSubnet, one for one: RFC 1123 allows neither colons nor slashes."""
+    text = str(subnet).replace(":", "-").replace("/", "-")
+    return f"0{text}" if text.startswith("-") else text
+
+
+def parse_claim(manifest: Mapping[str, Any]) -> NodeSubnet:
+    """Read a NodeSubnet. Raises RecordError where its name is not that of its subnet: then it protects nothing."""
+    metadata, spec = manifest["metadata"], manifest.get("spec") or {}
+    try:
+        subnet = parse_subnet(str(spec.get("cidr", "")))
+        released = unstamp(spec["releasedAt"]) if spec.get("releasedAt") else None
+    except ValueError as error:
+        raise RecordError(f"NodeSubnet {metadata['name']}: {error}") from None
+    if object_name(subnet) != metadata["name"]:
+        raise RecordError(f"NodeSubnet {metadata['name']}: its cidr is {subnet}, so it has to be called {object_name(subnet)}")
+    return NodeSubnet(
+        subnet,
+        intern(str(spec.get("pool", ""))),  # many claims say the same
+        intern(str(spec.get("annotation", ""))),
+        intern(str(spec.get("node", ""))),
+        intern(str(spec.get("nodeUID", ""))),
+        bool(spec.get("adopted", False)),
+        released,
+        str(metadata.get("uid", "")),
+        str(metadata.get("resourceVersion", "")),
+    )
+
+
+def parse_pool(manifest: Mapping[str, Any]) -> SubnetPool:
+    """Read a SubnetPool; what is wrong with it is collected in `problems`."""
+    metadata, spec = manifest["metadata"], manifest.get("spec") or {}
+    problems: list[str] = []
+    blocks: list[Block] = []
+    for entry in spec.get("cidrs") or ():
+        try:
+            blocks.append(_block(entry, blocks))
+        except RangeError as error:
+            problems.append(str(error))
+    if not spec.get("cidrs"):
+        problems.append("no cidrs")
+    if not spec.get("annotation") and len(metadata["name"]) > LONGEST_LABEL:
+        problems.append(f"no annotation has a name of more than {LONGEST_LABEL} characters, as the pool has: set annotation")
+    selector, reclaim_after = Selector(), RECLAIM_AFTER
+    try:
+        selector = parse_selector(spec.get("nodeSelector") or {})
+        reclaim_after = duration(spec["reclaimAfter"]) if "reclaimAfter" in spec else RECLAIM_AFTER
+    except (SelectorError, RecordError) as error:
+        problems.append(str(error))
+    return SubnetPool(
+        metadata["name"],
+        spec.get("annotation") or f"{GROUP}/{metadata['name']}",
+        tuple(blocks),
+        selector,
+        reclaim_after,
+        tuple(problems),
+        str(metadata.get("uid", "")),
+        str(metadata.get("creationTimestamp", "")),
+        int(metadata.get("generation", 0)),
+        str(metadata.get("resourceVersion", "")),
+        manifest.get("status") or {},
+    )
+
+
+def _block(entry: Mapping[str, Any], others: list[Block]) -> Block:
+    cidr, node_prefix = parse_subnet(str(entry.get("cidr", ""))), entry.get("nodePrefix")
+    largest = BITS[cidr.version] - TOO_SMALL
+    if not isinstance(node_prefix, int) or not cidr.prefix <= node_prefix <= largest:
+        raise RangeError(f"nodePrefix of {cidr} has to be from {cidr.prefix} to {largest}")
+    for other in others:
+        if cidr.overlaps(other.cidr):
+            raise RangeError(f"{cidr} and {other.cidr} of the same pool overlap")
+    exclude = tuple(network(str(text)) for text in entry.get("exclude") or ())
+    for excluded in exclude:
+        if not excluded.overlaps(cidr):
+            raise RangeError(f"exclude {excluded} is not in {cidr}")
+    return Block(cidr, node_prefix, exclude)
+
+
+def network(text: str) -> Subnet:
+    """Read an address or a network of any size. Raises RangeError."""
+    address_text, slash, prefix_text = text.partition("/")
+    address = parse_address(address_text)
+    if address is None or (slash and not (prefix_text and DIGITS.issuperset(prefix_text) and int(prefix_text) <= BITS[address.version])):
+        raise RangeError(f"{text!r} is neither an address nor a network")
+    host = BITS[address.version] - int(prefix_text) if slash else 0
+    number = address.number >> host << host
+    if number != address.number:
+        raise RangeError(f"{text} has host bits set; the network is {Address(address.version, number)}/{prefix_text}")
+    return Subnet(address.version, number, BITS[address.version] - host)
+
+
+def noted(text: str | None) -> tuple[Subnet, ...]:
+    """Read an annotation `CIDR[,CIDR…]` as kube-node does; nothing where it is missing or blank. Raises RangeError."""
+    return subnets(part.strip() for part in text.split(",")) if text and text.strip() else ()
+
+
+def duration(text: str) -> float:
+    """Read a duration such as `1h30m`, in seconds. Raises RecordError."""
+    if not re.fullmatch(r"(\d+(ms|s|m|h))+", str(text)):
+        raise RecordError(f"{text!r} is no duration such as 90s, 30m or 1h30m")
+    return sum(int(number) * UNITS[unit] for number, unit in re.findall(r"(\d+)(ms|s|m|h)", text))
+
+
+def stamp(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def unstamp(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()

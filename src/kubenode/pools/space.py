@@ -1,0 +1,213 @@
+"""PURE. Free space of pools: the lowest free subnet, how many are free, and who holds the rest. Subnets are found by what they overlap."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right, insort
+from collections import defaultdict
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from kubenode.ipam.address import BITS
+from kubenode.ipam.ranges import Subnet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from kubenode.pools.records import Block, NodeSubnet, SubnetPool
+
+
+T = TypeVar("T")
+
+
+class _Level(Generic[T]):
+    """The subnets of one family and one prefix length. Few lengths are in use at a time, so all of them can be looked through."""
+
+    __slots__ = ("numbers", "values")
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+        self.values: dict[int, T] = {}
+
+
+class SubnetMap(Generic[T]):
+    """A mapping from subnets to values that knows overlaps."""
+
+    def __init__(self) -> None:
+        self._levels: dict[tuple[int, int], _Level[T]] = {}
+
+    def __iter__(self) -> Iterator[tuple[Subnet, T]]:
+        for (version, prefix), level in self._levels.items():
+            for number in level.numbers:
+                yield Subnet(version, number, prefix), level.values[number]
+
+    def __len__(self) -> int:
+        return sum(len(level.values) for level in self._levels.values())
+
+    def get(self, subnet: Subnet) -> T | None:
+        level = self._levels.get((subnet.version, subnet.prefix))
+        return level.values.get(subnet.number) if level else None
+
+    def put(self, subnet: Subnet, value: T) -> None:
+        level = self._levels.setdefault((subnet.version, subnet.prefix), _Level())
+        if subnet.number not in level.values:
+            insort(level.numbers, subnet.number)
+        level.values[subnet.number] = value
+
+    def remove(self, subnet: Subnet) -> T | None:
+        level = self._levels.get((subnet.version, subnet.prefix))
+        if level is None or subnet.number not in level.values:
+            return None
+        del level.numbers[bisect_left(level.numbers, subnet.number)]
+        value = level.values.pop(subnet.number)
+        if not level.values:
+            del self._levels[subnet.version, subnet.prefix]
+        return value
+
+    def overlapping(self, subnet: Subnet) -> Iterator[tuple[Subnet, T]]:
+        """Yield what has an address in common with `subnet`, also what equals it."""
+        for (version, prefix), level in self._levels.items():
+            if version != subnet.version:
+                continue
+            if prefix <= subnet.prefix:
+                host = BITS[version] - prefix
+                number = subnet.number >> host << host
+                if number in level.values:
+                    yield Subnet(version, number, prefix), level.values[number]
+            else:
+                for number in level.numbers[bisect_left(level.numbers, subnet.number) : bisect_right(level.numbers, subnet.last)]:
+                    yield Subnet(version, number, prefix), level.values[number]
+
+    def within(self, subnet: Subnet) -> int:
+        """Count the subnets that lie in `subnet` whole."""
+        return sum(
+            bisect_right(level.numbers, subnet.last) - bisect_left(level.numbers, subnet.number)
+            for (version, prefix), level in self._levels.items()
+            if version == subnet.version and prefix >= subnet.prefix
+        )
+
+
+def holder_of(node: str) -> str:
+    """Return how a node is called among those who hold something, and in what is told of it."""
+    return f"Node {node}"
+
+
+EVERYWHERE = ""  # no annotation: what is held there is held in all pools
+
+
+class Space:
+    """Claims, and what is held without one, seen as what is not free.
+
+    `_strange`: in which annotation, and by whom. What is about to be claimed is held EVERYWHERE; what is in conflict only within the pools
+    of its own annotation, and only itself: of a network that it would have whole, it holds nothing.
+    """
+
+    def __init__(self, claims: SubnetMap[NodeSubnet]) -> None:
+        self._claims = claims
+        self._strange: defaultdict[str, SubnetMap[set[str]]] = defaultdict(SubnetMap)
+        self.overlaps: dict[str, list[str]] = {}  # pool: where it overlaps which other
+        self.barred: dict[tuple[str, Block], str] = {}  # a pool's block that gives nothing, and why
+        self._lowest: dict[tuple[str, Block], int] = {}  # by annotation and network: below it nothing is free
+
+    def note(self, subnet: Subnet, holder: str, key: str = EVERYWHERE) -> None:
+        holders = self._strange[key].get(subnet)
+        if holders is None:
+            self._strange[key].put(subnet, {holder})
+        else:
+            holders.add(holder)
+
+    def forget(self, subnet: Subnet, holder: str, key: str = EVERYWHERE) -> None:
+        holders = self._strange[key].get(subnet)
+        if holders is not None:
+            holders.discard(holder)
+            if not holders:
+                self._strange[key].remove(subnet)
+
+    def strange(self, subnet: Subnet, *keys: str) -> Iterator[tuple[Subnet, set[str]]]:
+        """Yield what has an address of `subnet` and is held without a claim, everywhere or in these annotations, with its holders."""
+        for key in (EVERYWHERE, *keys):
+            yield from self._strange[key].overlapping(subnet)
+
+    def freed(self, subnet: Subnet) -> None:
+        """Look again where `subnet` was."""
+        for (key, block), lowest in self._lowest.items():
+            if block.cidr.overlaps(subnet):
+                host = BITS[block.cidr.version] - block.node_prefix
+                self._lowest[key, block] = min(lowest, max(block.cidr.number, subnet.number >> host << host))
+
+    def pools_changed(self, pools: Iterable[SubnetPool]) -> None:
+        self._lowest = {}
+        self.overlaps, self.barred = {}, {}
+        ordered = sorted(pools, key=lambda pool: (pool.created, pool.name))
+        for index, younger in enumerate(ordered):
+            for older in ordered[:index]:
+                for mine in younger.blocks:
+                    for other in older.blocks:
+                        if mine.cidr.overlaps(other.cidr):
+                            self._overlap(older, other, younger, mine)
+
+    def _overlap(self, older: SubnetPool, other: Block, younger: SubnetPool, mine: Block) -> None:
+        self.overlaps.setdefault(older.name, []).append(f"{other.cidr} overlaps {mine.cidr} of SubnetPool {younger.name}")
+        self.overlaps.setdefault(younger.name, []).append(f"{mine.cidr} overlaps {other.cidr} of SubnetPool {older.name}")
+        if mine.node_prefix != other.node_prefix:
+            # Subnets of two lengths have two names, so the API server would not refuse the second of two that overlap.
+            self.barred[younger.name, mine] = (
+                f"{mine.cidr} overlaps {other.cidr} of SubnetPool {older.name}, which is older and has another nodePrefix: "
+                f"nothing is given of it; make them equal, or exclude nothing and choose another network"
+            )
+
+    def is_open(self, subnet: Subnet, node: str) -> bool:
+        """Tell whether addresses of `subnet` are about to be claimed for another node: the API server may still refuse that."""
+        return any(claim.node != node and not claim.uid for _, claim in self._claims.overlapping(subnet))
+
+    def rival(self, subnet: Subnet, node: str, *keys: str) -> str | None:
+        """Return who else has an address of `subnet`, as far as that counts against `node`: who has a claim, or comes first.
+
+        Of conflicts, only those in the annotations `keys` count.
+        """
+        for _, claim in self._claims.overlapping(subnet):
+            if claim.node != node:
+                return holder_of(claim.node)
+        mine = holder_of(node)
+        return min((holder for _, holders in self.strange(subnet, *keys) for holder in holders if holder < mine), default=None)
+
+    def lowest_free(self, pool: SubnetPool, version: int) -> Subnet | None:
+        """Return the lowest free subnet of the first block of a family that has one."""
+        for block in pool.blocks:
+            if block.cidr.version == version and (pool.name, block) not in self.barred:
+                subnet = self._lowest_of(pool.annotation, block)
+                if subnet is not None:
+                    return subnet
+        return None
+
+    def free(self, key: str, block: Block) -> int:
+        """Count the free subnets of a block, for a pool with this annotation."""
+        unit = BITS[block.cidr.version] - block.node_prefix
+        spans = [
+            (max(held.number, block.cidr.number) - block.cidr.number >> unit, min(held.last, block.cidr.last) - block.cidr.number >> unit)
+            for held in self._taken(block.cidr, key, block)
+        ]
+        taken, end = 0, -1
+        for first, last in sorted(spans):
+            taken += max(0, last - max(first, end + 1) + 1)
+            end = max(end, last)
+        return block.total - taken
+
+    def _lowest_of(self, key: str, block: Block) -> Subnet | None:
+        size = 1 << BITS[block.cidr.version] - block.node_prefix
+        number = self._lowest.get((key, block), block.cidr.number)
+        while number <= block.cidr.last:
+            subnet = Subnet(block.cidr.version, number, block.node_prefix)
+            last = max((held.last for held in self._taken(subnet, key, block)), default=None)
+            if last is None:
+                self._lowest[key, block] = number
+                return subnet
+            # What is larger than a subnet ends where a subnet ends; of what is smaller the rest of its subnet goes with it.
+            number = max(number + size, last + 1)
+        self._lowest[key, block] = number
+        return None
+
+    def _taken(self, subnet: Subnet, key: str, block: Block) -> Iterator[Subnet]:
+        """Yield what has an address of `subnet`, a part of a block of a pool with this annotation."""
+        yield from (excluded for excluded in block.exclude if excluded.overlaps(subnet))
+        yield from (held for held, _ in self._claims.overlapping(subnet))
+        yield from (held for held, _ in self.strange(subnet))
+        yield from (held for held, _ in self._strange[key].overlapping(subnet) if not block.is_covered_by(held))

@@ -1,0 +1,129 @@
+"""PURE. What a SubnetPool's status says: how full its networks are, and the conditions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from kubenode.pools.records import stamp
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from kubenode.ipam.ranges import Subnet
+    from kubenode.pools.ledger import Ledger
+    from kubenode.pools.records import Block, SubnetPool
+
+LARGEST = (1 << 63) - 1  # what an int64 holds; an IPv6 network may have more subnets
+SHOWN = 3  # of many things that are wrong, the rest is counted
+
+
+class Reserved(NamedTuple):
+    """A network that pools had better leave alone, and what it is: `the service network`."""
+
+    subnet: Subnet
+    what: str
+
+
+class Usage(NamedTuple):
+    """How full a network of a pool is, in subnets."""
+
+    block: Block
+    total: int
+    allocated: int
+    free: int
+
+
+class Figures(NamedTuple):
+    """A pool in numbers."""
+
+    usages: list[Usage]
+    waiting: int
+    conflicts: int
+
+
+def figures(ledger: Ledger, pool: SubnetPool) -> Figures:
+    found = [conflict for conflicts in ledger.conflicts.values() for conflict in conflicts]
+    waiting = sum(pool.name in pools for pools in ledger.waiting.values())
+    return Figures(usages(ledger, pool), waiting, sum(pool.name in conflict.pools for conflict in found))
+
+
+def usages(ledger: Ledger, pool: SubnetPool) -> list[Usage]:
+    return [Usage(block, block.total, ledger.claims.within(block.cidr), ledger.space.free(pool.annotation, block)) for block in pool.blocks]
+
+
+def status(
+    ledger: Ledger, pool: SubnetPool, now: float, reserved: Iterable[Reserved] = (), counted: Figures | None = None
+) -> dict[str, Any]:
+    """Return the status that the object should have; equal to `pool.status` where nothing has changed."""
+    networks = [
+        {"cidr": str(usage.block.cidr), "total": min(usage.total, LARGEST), "allocated": usage.allocated, "free": min(usage.free, LARGEST)}
+        for usage in (counted or figures(ledger, pool)).usages
+    ]
+    conditions = [
+        _condition(pool, now, "Ready", *_ready(ledger, pool)),
+        _condition(pool, now, "Exhausted", *_exhausted(ledger, pool)),
+        _condition(pool, now, "Conflict", *_conflict(ledger, pool, reserved)),
+    ]
+    return {
+        "observedGeneration": pool.generation,
+        "cidrs": networks,
+        "allocated": sum(network["allocated"] for network in networks if isinstance(network["allocated"], int)),
+        "conditions": conditions,
+    }
+
+
+def _ready(ledger: Ledger, pool: SubnetPool) -> tuple[bool, str, str]:
+    if pool.problems:
+        return False, "Invalid", "; ".join(pool.problems)
+    barred = [why for (name, _), why in ledger.space.barred.items() if name == pool.name]
+    return (False, "Overlap", _some(barred)) if barred else (True, "Serving", "nodes get subnets of this pool")
+
+
+def _exhausted(ledger: Ledger, pool: SubnetPool) -> tuple[bool, str, str]:
+    waiting = sorted(node for node, pools in ledger.waiting.items() if pool.name in pools)
+    if not waiting:
+        return False, "Enough", "every node that asked has its subnets"
+    return True, "NodesWaiting", f"nothing is left for {len(waiting)} node{'s' * (len(waiting) > 1)}: {_some(waiting, ', ')}; add a CIDR"
+
+
+def _conflict(ledger: Ledger, pool: SubnetPool, reserved: Iterable[Reserved]) -> tuple[bool, str, str]:
+    """Nodes' annotations come first, then what a change of the pool has left behind, then what may do harm."""
+    found = [
+        (conflict.reason, conflict.message)
+        for _, conflicts in sorted(ledger.conflicts.items())
+        for conflict in conflicts
+        if pool.name in conflict.pools
+    ]
+    for subnet in sorted(ledger.misplaced.get(pool.name, ())):
+        claim = ledger.claims.get(subnet)
+        if claim is not None:
+            found.append(("InTheWay", f"Node {claim.node} has {subnet}, which the pool does not offer any more"))
+    found += [("PoolOverlap", text) for text in ledger.space.overlaps.get(pool.name, ())]
+    found += [
+        ("ReservedOverlap", f"{block.cidr} overlaps {other.subnet}, {other.what}")
+        for block in pool.blocks
+        for other in reserved
+        if block.cidr.overlaps(other.subnet)
+    ]
+    if not found:
+        return False, "NoConflict", "no subnet is in two places"
+    return True, found[0][0], _some([message for _, message in found])
+
+
+def _some(texts: list[str], between: str = "; ") -> str:
+    more = len(texts) - SHOWN
+    return between.join(texts[:SHOWN]) + (f"{between}and {more} more" if more > 0 else "")
+
+
+def _condition(pool: SubnetPool, now: float, kind: str, holds: bool, reason: str, message: str) -> dict[str, Any]:  # noqa: FBT001
+    value = "True" if holds else "False"
+    old: dict[str, Any] = next((condition for condition in pool.status.get("conditions") or () if condition.get("type") == kind), {})
+    since = old["lastTransitionTime"] if old.get("status") == value and "lastTransitionTime" in old else stamp(now)
+    return {
+        "type": kind,
+        "status": value,
+        "observedGeneration": pool.generation,
+        "lastTransitionTime": since,
+        "reason": reason,
+        "message": message,
+    }

@@ -1,0 +1,212 @@
+"""PURE. One node's turn: its annotations, its claims and the pools that serve it, settled one annotation after the other.
+
+Or what is left of a node that is gone: its claims.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kubenode.pools.records import NodeSubnet
+from kubenode.pools.texts import adoptable, read
+from kubenode.pools.writes import FOREIGN, OUTSIDE, OVERLAP, UNREADABLE, Annotate, Conflict, CreateClaim, DeleteClaim, Outcome, UpdateClaim
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from kubenode.ipam.ranges import Subnet
+    from kubenode.pools.ledger import Ledger
+    from kubenode.pools.records import Node, SubnetPool
+    from kubenode.pools.timing import Now
+    from kubenode.pools.writes import Write
+
+
+SETTLED_AFTER = 1.0  # seconds; by then the API server has said whether a claim can be created
+
+
+class Turn:
+    """Needs of a node. `keys`: the annotations that pools write to, and those that its claims name, though their pool may have moved on.
+
+    `values`: what its annotations are to be; they are written once all claims of them are there.
+    """
+
+    def __init__(self, ledger: Ledger, node: Node, keys: Iterable[str], now: Now) -> None:
+        self.node = node
+        self.writes: list[Write] = []
+        self.conflicts: list[Conflict] = []
+        self.values: dict[str, str | None] = {}
+        self.waits_for: set[str] = set()
+        self.again: float | None = None
+        self._ledger = ledger
+        self._now = now
+        self._texts = {key: read(node.annotations.get(key)) for key in keys}
+        self._has = {subnet for text in self._texts.values() for subnet in text.subnets}
+        self._doubt = any(text.problem for text in self._texts.values())  # what the node has cannot be told, so it may have all its claims
+
+    def settle(self, key: str, pools: list[SubnetPool], claims: list[NodeSubnet]) -> None:
+        """Settle one annotation: `pools` write to it, `claims` are the node's own that name it."""
+        serving = [pool for pool in pools if pool.serves(self.node)]
+        text = self.node.annotations.get(key)
+        if text is None and not serving and not claims:
+            return
+        subnets, problem = self._texts[key]
+        if problem:
+            self._conflict(key, pools, UNREADABLE, f"annotation {key} of Node {self.node.name} is {text!r}: {problem}")
+            for claim in claims:
+                self._keep(claim)
+            return
+        coming = adoptable(self.node, self._texts[key], pools, self._ledger.claims)
+        by_hand = [subnet for subnet in subnets if not self._is_ours(subnet, key, pools, coming.get(subnet))]
+        # A person may have moved one to another annotation, whose turn is then to see to it.
+        spare = [claim for claim in claims if claim.subnet not in self._has]
+        missing = set() if by_hand else {block.cidr.version for pool in serving for block in pool.blocks} - {s.version for s in subnets}
+        added = [taken for version in sorted(missing) if (taken := self._take(version, key, serving, spare))]
+        for claim in claims if self._doubt else spare:
+            if claim.subnet not in subnets and claim not in added:
+                (self._keep if self._doubt else self._release)(claim)
+        confirmed = [self._confirm_anew(claim, key) for claim in added]
+        if confirmed and all(confirmed):
+            self.values[key] = ",".join([*([text.strip()] if text and text.strip() else []), *(str(claim.subnet) for claim in added)])
+
+    def outcome(self) -> Outcome:
+        """Return what there is to do once all is settled."""
+        annotating = [Annotate(self.node, self.values)] if self.values else []
+        return Outcome([*self.writes, *annotating], self.conflicts, self.again)
+
+    def _is_ours(self, subnet: Subnet, key: str, pools: list[SubnetPool], pool: SubnetPool | None) -> bool:
+        """See to a subnet of the annotation, which may be taken over for `pool`; tell whether the controller has written it."""
+        claim = self._ledger.claims.get(subnet)
+        elsewhere = self._elsewhere(subnet, key)
+        if claim is not None and claim.node == self.node.name and not elsewhere:
+            self._confirm(claim, key)
+            return not claim.adopted
+        if self._ledger.space.is_open(subnet, self.node.name):
+            self._look_again(self._now.steady + SETTLED_AFTER)
+            return False
+        rival = elsewhere or self._ledger.space.rival(subnet, self.node.name, *([] if pool else [key]))
+        if rival is None and pool is not None:
+            self._create(NodeSubnet(subnet, pool.name, key, self.node.name, self.node.uid, adopted=True))
+        elif pools:
+            self._tell(subnet, key, pools, rival)
+        return False
+
+    def _tell(self, subnet: Subnet, key: str, pools: list[SubnetPool], rival: str | None) -> None:
+        """Tell why a subnet is not taken over."""
+        of = [pool for pool in pools if any(block.holds(subnet) for block in pool.blocks)]
+        what = f"{subnet} in annotation {key} of Node {self.node.name}"
+        if rival is not None:
+            self._conflict(key, of or pools, OVERLAP, f"{what} overlaps with what {rival} has")
+        elif not of:
+            self._conflict(key, pools, OUTSIDE, f"{what} is of no SubnetPool with this annotation")
+        elif not any(block.cuts(subnet) for pool in of for block in pool.blocks):
+            sizes = sorted({f"/{block.node_prefix}" for pool in of for block in pool.blocks if block.holds(subnet)})
+            self._conflict(key, of, FOREIGN, f"{what} is not taken over: a node gets a {' or a '.join(sizes)} of {_names(of)}")
+        elif not any(pool.serves(self.node) for pool in of):
+            self._conflict(key, of, FOREIGN, f"{what} is not taken over: {_names(of)} does not serve this node")
+        else:
+            self._conflict(key, of, FOREIGN, f"{what} is not taken over: the node has one of {_names(of)} already")
+
+    def _elsewhere(self, subnet: Subnet, key: str) -> str | None:
+        """Return another annotation of the node that has claimed addresses of a subnet and still holds them."""
+        for held, claim in self._ledger.claims.overlapping(subnet):
+            other = claim.annotation
+            if claim.node == self.node.name and other != key and other in self._texts and held in self._texts[other].subnets:
+                return f"its annotation {other}"
+        return None
+
+    def _take(self, version: int, key: str, pools: list[SubnetPool], spare: Iterable[NodeSubnet]) -> NodeSubnet | None:
+        """Return a claim of a family for the node: one that it has already, or a new one."""
+        # Not those of a pool that does not serve it any more, nor what it does not offer any more: that is how a node moves on.
+        serving = {pool.name for pool in pools}
+        for claim in spare:
+            if (
+                claim.subnet.version == version
+                and claim.pool in serving
+                and claim.subnet not in self._has
+                and not self._is_misplaced(claim)
+            ):
+                return claim
+        offering = [pool for pool in pools if any(block.cidr.version == version for block in pool.blocks)]
+        for pool in offering:
+            subnet = self._ledger.space.lowest_free(pool, version)
+            if subnet is not None:
+                claim = NodeSubnet(subnet, pool.name, key, self.node.name, self.node.uid)
+                self._ledger.enter(claim)
+                return claim
+        self.waits_for.update(pool.name for pool in offering)
+        return None
+
+    def _is_misplaced(self, claim: NodeSubnet) -> bool:
+        return claim.subnet in self._ledger.misplaced.get(claim.pool, ())
+
+    def _create(self, claim: NodeSubnet) -> None:
+        self._ledger.enter(claim)
+        self.writes.append(CreateClaim(claim))
+
+    def _confirm(self, claim: NodeSubnet, key: str) -> bool:
+        """Tell whether the API server has the claim as it has to be; else see to it."""
+        wanted = claim._replace(node_uid=self.node.uid, annotation=key, released=None)
+        if not claim.uid:
+            self.writes.append(CreateClaim(wanted))
+        elif wanted != claim:
+            self.writes.append(UpdateClaim(wanted))
+        else:
+            return True
+        return False
+
+    def _confirm_anew(self, claim: NodeSubnet, key: str) -> bool:
+        """Confirm a claim that is about to be annotated: what is known of it may be old, and another controller may be taking it back."""
+        if not self._confirm(claim, key):
+            return False
+        if not self._ledger.vouchers.cover(claim.subnet, self._now.steady):
+            self.writes.append(UpdateClaim(claim))  # as it is: refused unless it is
+            return False
+        return True
+
+    def _keep(self, claim: NodeSubnet) -> None:
+        """See to a claim that the node may have: it is not released."""
+        if claim.uid:
+            self._confirm(claim, claim.annotation)
+        else:
+            self._ledger.withdraw(claim)
+
+    def _release(self, claim: NodeSubnet) -> None:
+        """See to a claim that the node does not have, and does not need: note since when, and forget it once that is long enough."""
+        if not claim.uid:
+            self._ledger.withdraw(claim)
+            return
+        write, left = reclaim(self._ledger, claim, self._now, orphan=False)
+        self.writes += write
+        if left > 0:
+            self._look_again(self._now.steady + left)
+
+    def _look_again(self, when: float) -> None:
+        self.again = when if self.again is None else min(self.again, when)
+
+    def _conflict(self, key: str, pools: Iterable[SubnetPool], reason: str, message: str) -> None:
+        names = tuple(pool.name for pool in pools)
+        self.conflicts.append(Conflict(self.node.name, self.node.uid, key, reason, message, names))
+
+
+def _names(pools: Iterable[SubnetPool]) -> str:
+    return "SubnetPool " + ", ".join(pool.name for pool in pools)
+
+
+def reclaim(ledger: Ledger, claim: NodeSubnet, now: Now, *, orphan: bool) -> tuple[list[Write], float]:
+    """Note that a claim is released, or forget it once that is long enough; return for how many seconds it is not."""
+    after = ledger.reclaim_after(claim.pool)
+    if claim.released is None:
+        return [UpdateClaim(claim._replace(released=now.wall))], after
+    left = ledger.released.left(claim, after, now)
+    return [DeleteClaim(claim, orphan)] if left <= 0 else [], left
+
+
+def leave(ledger: Ledger, claims: Iterable[NodeSubnet], now: Now) -> Outcome:
+    """See to the claims of a node that is gone."""
+    writes: list[Write] = []
+    waits: list[float] = []
+    for claim in claims:
+        write, left = reclaim(ledger, claim, now, orphan=True)
+        writes += write
+        waits += [left] if left > 0 else []
+    return Outcome(writes, [], now.steady + min(waits) if waits else None)
