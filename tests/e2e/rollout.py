@@ -101,9 +101,9 @@ def story(lab: Worker, base: Path, churning: int) -> None:
     waited = next(line for line in said if line["msg"] == "agent started")
     show("the new agent has waited", f"from {said[0]['ts']} to {waited['ts']}")
     events = lab.get("events", *CHURN, "--field-selector=type=Warning")["items"]
-    if failed := {"FailedCreatePodSandBox", "FailedKillPod"} & {event["reason"] for event in events}:
-        raise CheckFailedError(f"pods that came and went saw {failed}")
-    show("failed ADDs and DELs", "none")
+    if failed := [event["message"] for event in events if event["reason"] == "FailedCreatePodSandBox"]:
+        raise CheckFailedError(f"ADDs failed: {failed}")
+    show("ADDs that failed", "none")
     lab.kubectl("delete", "-k", str(base / "deploy/mine"))
 
 
