@@ -55,7 +55,10 @@ class Place:
         """Run the relay, under another argv[0] if one is given."""
         argv: Sequence[str | bytes] = [str(self.relay) if argv0 is None else argv0, *arguments]
         environ = self.environment(cni_command) if env is None else env
-        done = subprocess.run(argv, executable=self.relay, input=stdin, env=environ, capture_output=True, check=False, timeout=60)
+        # In a new session: so it is no posix_spawn, to which an argv[0] must not be empty.
+        done = subprocess.run(
+            argv, executable=self.relay, input=stdin, env=environ, capture_output=True, check=False, timeout=60, start_new_session=True
+        )
         return Done(done.returncode, done.stdout, done.stderr)
 
     def sh(self, cni_command: str, script: str, stdin: bytes = b"{}") -> Done:

@@ -1,6 +1,6 @@
 """The executables: standard input, the deadline, standard output, the exit code. Without CNI_COMMAND, or with arguments, the command line.
 
-What an ADD with a warm Node view imports is imported here; the rest where it is needed.
+Imports of an ADD with a warm Node view are here; others are where they are needed.
 """
 
 from __future__ import annotations

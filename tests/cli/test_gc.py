@@ -12,6 +12,7 @@ import pytest
 from agentprocess import AgentProcess
 from rebooting import EARLIER, note, reboot
 from runtime_socket import RuntimeSocket
+from wanting import want
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -162,6 +163,7 @@ def test_the_kubelets_socket(seeded: SeededNode, host: Path, form: str) -> None:
 
 def test_a_file_that_cannot_be_removed(seeded: SeededNode, pods: dict[str, Any]) -> None:
     """What can be released is, and is shown; then comes the error that names what could not."""
+    want("the right to mount")
     del pods
     blocked = seeded.networks / "k8snet/10.1.0.2"
     subprocess.run(["mount", "--bind", blocked, blocked], check=True)

@@ -10,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 
+import locked
 import pytest
 from patience import PATIENCE, eventually
 from rebooting import EARLIER, NextBoot, note
@@ -19,7 +20,6 @@ from kubenode.host.attachments import Attachments, Record
 from kubenode.host.boot import BOOT_ID, Boot
 from kubenode.host.datadir import DiskStore
 from kubenode.host.indexed import IndexedStore, Memory
-from kubenode.ipam import allocator
 from kubenode.ipam.address import Address
 from kubenode.ipam.ranges import make_range, make_set, parse_subnet
 from kubenode.ipam.store import Attachment, Reservation
@@ -202,7 +202,7 @@ class Rebooted:
 
     def dead(self) -> list[str]:
         """Return what the next ADD would release, which then notes the boot."""
-        return sorted(entry.name for entry in allocator.release_dead(self.store))
+        return sorted(entry.name for entry in locked.release_dead(self.store))
 
 
 @pytest.fixture
@@ -247,13 +247,13 @@ def test_a_note_that_proves_nothing(after_reboot: Rebooted, text: bytes) -> None
 def test_two_machines(tmp_path: Path, after_reboot: Rebooted) -> None:
     """A directory that two hosts share loses nothing when either of them is rebooted, in whatever order they come."""
     other = DiskStore(str(tmp_path / "data"), "net", NextBoot(str(tmp_path / "other"), lambda: "o"))
-    assert allocator.release_dead(other) == []
+    assert locked.release_dead(other) == []
     assert after_reboot.dead() == []
     assert sorted(line.split()[1] for line in after_reboot.note.read_text().splitlines()) == ["m", "o"]
     after_reboot.note.write_text(note("o") + note("m"))
     assert after_reboot.dead() == []
     after_reboot.note.write_text(note("o") + note("m"))
-    assert allocator.release_dead(other) == []
+    assert locked.release_dead(other) == []
 
 
 def test_machines_without_end(after_reboot: Rebooted) -> None:
@@ -266,14 +266,14 @@ def test_machines_without_end(after_reboot: Rebooted) -> None:
 def test_a_machine_without_a_name(tmp_path: Path, after_reboot: Rebooted) -> None:
     """As long as nobody knows which machine this is nothing is released, and nothing noted."""
     nameless = DiskStore(str(tmp_path / "data"), "net", NextBoot(str(tmp_path / "run"), lambda: ""))
-    assert allocator.release_dead(nameless) == []
+    assert locked.release_dead(nameless) == []
     assert after_reboot.note.read_text() == note("m")
 
 
 def test_what_was_reserved_in_this_boot(tmp_path: Path, after_reboot: Rebooted) -> None:
     """What the reference has reserved since the reboot, before we came, stays; and so does what has a record, whatever the clock says."""
     just_booted = DiskStore(str(tmp_path / "data"), "net", Boot(str(tmp_path / "run"), lambda: "m"))
-    assert allocator.release_dead(just_booted) == []
+    assert locked.release_dead(just_booted) == []
     after_reboot.note.write_text(note("m"))
     Attachments(str(after_reboot.run_dir), "net").write(OWNER, Record())
     assert after_reboot.dead() == []
@@ -293,9 +293,8 @@ def test_an_old_hosts_reservation_in_this_boot(tmp_path: Path, after_reboot: Reb
 def test_the_container_of_before_the_reboot(after_reboot: Rebooted) -> None:
     """A container that keeps its ID over a reboot gets an address: the record of its ADD does not make its old reservation a living one."""
     sets = [make_set(0, [make_range(parse_subnet("10.0.0.0/24"))])]
-    records = Attachments(str(after_reboot.run_dir), "net")
-    added = allocator.allocate(after_reboot.store, sets, OWNER, first=lambda: records.write(OWNER, Record()))
-    assert len(added.dead) == 2
+    dead, added = locked.add(after_reboot.store, sets, OWNER)
+    assert len(dead) == 2
     assert [str(one.address) for one in added.given] == ["10.0.0.2"]
 
 
@@ -357,14 +356,14 @@ def test_only_what_is_old_is_healed(store: DiskStore, tmp_path: Path) -> None:
     path = tmp_path / "data/net/10.0.0.2"
     path.parent.mkdir(parents=True)
     path.touch()
-    given = allocator.allocate(store, sets, OWNER)
+    given = locked.allocate(store, sets, OWNER)
     assert (given.nobodys, str(given.given[0].address)) == ([], "10.0.0.3")
-    assert allocator.collect(store, [OWNER]) == []
+    assert locked.collect(store, [OWNER]) == []
     for number, seconds in enumerate((50, -3600)):
         os.utime(path, times=(time.time() - seconds, time.time() - seconds))
-        assert allocator.allocate(store, sets, Attachment(f"young{number}", "eth0")).nobodys == []
+        assert locked.allocate(store, sets, Attachment(f"young{number}", "eth0")).nobodys == []
     os.utime(path, times=(time.time() - 61, time.time() - 61))
-    assert [entry.name for entry in allocator.allocate(store, sets, Attachment("c2", "eth0")).nobodys] == ["10.0.0.2"]
+    assert [entry.name for entry in locked.allocate(store, sets, Attachment("c2", "eth0")).nobodys] == ["10.0.0.2"]
 
 
 def test_a_lock_that_was_removed_while_somebody_waited(store: DiskStore, tmp_path: Path) -> None:
@@ -413,11 +412,11 @@ def test_names_that_are_not_canonical(store: DiskStore, tmp_path: Path) -> None:
     directory.mkdir(parents=True)
     for name in ("FD00::5", "fd00:0::6"):
         (directory / name).write_text("c9\r\neth0")
-    assert allocator.collect(store, []) == []
-    assert allocator.usage(store, sets)[0].used == 0
-    assert [entry.address for entry in allocator.find(store, Attachment("c9", "eth0"))] == [None, None]
+    assert locked.collect(store, []) == []
+    assert locked.usage(store, sets)[0].used == 0
+    assert [entry.address for entry in locked.find(store, Attachment("c9", "eth0"))] == [None, None]
     kept = IndexedStore(str(tmp_path / "data"), "net", Memory(), lambda: None)
-    assert [str(one.address) for one in allocator.allocate(kept, sets, OWNER).given] == ["fd00::2"]
-    assert len(allocator.release(kept, Attachment("c9", "eth0"))) == 2
-    assert allocator.usage(kept, sets)[0].used == 1
+    assert [str(one.address) for one in locked.allocate(kept, sets, OWNER).given] == ["fd00::2"]
+    assert len(locked.release(kept, Attachment("c9", "eth0"))) == 2
+    assert locked.usage(kept, sets)[0].used == 1
     assert sorted(path.name for path in directory.glob("*:*")) == ["fd00::2"]

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import locked
 import pytest
 from effort import examples
 from hypothesis import settings
@@ -18,9 +19,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from rebooting import NextBoot, note
 
 from kubenode.cni.errors import CNIError
+from kubenode.host.boot import Boot
 from kubenode.host.datadir import DiskStore
 from kubenode.host.indexed import IndexedStore, Memory, State
-from kubenode.ipam import allocator
 from kubenode.ipam.address import Address
 from kubenode.ipam.ranges import make_range, make_set, parse_subnet
 from kubenode.ipam.store import Attachment
@@ -37,7 +38,7 @@ def owner(number: int) -> Attachment:
 
 
 def add(store: Store, number: int) -> list[str]:
-    return [str(given.address) for given in allocator.allocate(store, SETS, owner(number)).given]
+    return [str(given.address) for given in locked.allocate(store, SETS, owner(number)).given]
 
 
 class Counting(IndexedStore):
@@ -58,7 +59,7 @@ def memory() -> Memory:
 @pytest.fixture
 def kept(tmp_path: Path, memory: Memory) -> Counting:
     Counting.reads = 0
-    return Counting(str(tmp_path), "net", memory, lambda: None)
+    return Counting(str(tmp_path), "net", memory, lambda: None, Boot(str(tmp_path), lambda: "m"))
 
 
 @pytest.fixture
@@ -72,8 +73,8 @@ def test_the_disk_is_read_once(kept: Counting) -> None:
     for number in range(10):
         add(kept, number)
     for number in range(10):
-        assert len(allocator.release(kept, owner(number))) == 2
-    assert allocator.usage(kept, SETS)[0].used == 0
+        assert len(locked.release(kept, owner(number))) == 2
+    assert locked.usage(kept, SETS)[0].used == 0
     assert Counting.reads == 1
 
 
@@ -83,18 +84,18 @@ def test_a_change_in_the_same_tick_is_seen(kept: Counting, other: DiskStore) -> 
         first = add(kept, 1)
         second = add(other, 2)
         assert len({*first, *second}) == 4
-        assert sorted(entry.name for entry in allocator.find(kept, owner(2))) == sorted(second), number
-        allocator.release(other, owner(1))
-        assert allocator.find(kept, owner(1)) == []
-        allocator.release(kept, owner(2))
-        assert allocator.find(other, owner(2)) == []
+        assert sorted(entry.name for entry in locked.find(kept, owner(2))) == sorted(second), number
+        locked.release(other, owner(1))
+        assert locked.find(kept, owner(1)) == []
+        locked.release(kept, owner(2))
+        assert locked.find(other, owner(2)) == []
 
 
 def test_a_new_directory_is_another(kept: Counting, tmp_path: Path) -> None:
     """A directory that was removed and made anew is read anew."""
     add(kept, 1)
     shutil.rmtree(tmp_path / "net")
-    assert allocator.find(kept, owner(1)) == []
+    assert locked.find(kept, owner(1)) == []
     assert add(kept, 2) == ["10.0.0.2", "fd00::2"]
 
 
@@ -123,7 +124,7 @@ def test_a_change_without_the_lock(kept: Counting, other: DiskStore, tmp_path: P
         assert not kept.is_as_indexed()
         assert kept.is_as_indexed()
         assert len(kept.index().of(owner(1))) == 1
-    assert len(allocator.find(other, owner(9))) == 1
+    assert len(locked.find(other, owner(9))) == 1
 
 
 def test_another_owners_file_is_not_released(kept: Counting, other: DiskStore, tmp_path: Path) -> None:
@@ -132,11 +133,11 @@ def test_another_owners_file_is_not_released(kept: Counting, other: DiskStore, t
     with kept.lock():
         kept.reserve(SETS[0].ranges[0].gateway, owner(9))
         (tmp_path / "net/10.0.0.2").unlink()
-    allocator.allocate(kept, SETS[:1], owner(2), [Address(4, (10 << 24) + 2)])
-    allocator.release(kept, owner(1))
-    assert [entry.name for entry in allocator.find(other, owner(2))] == ["10.0.0.2"]
-    assert [entry.name for entry in allocator.release(kept, owner(2))] == ["10.0.0.2"]
-    assert allocator.find(other, owner(2)) == []
+    locked.allocate(kept, SETS[:1], owner(2), [Address(4, (10 << 24) + 2)])
+    locked.release(kept, owner(1))
+    assert [entry.name for entry in locked.find(other, owner(2))] == ["10.0.0.2"]
+    assert [entry.name for entry in locked.release(kept, owner(2))] == ["10.0.0.2"]
+    assert locked.find(other, owner(2)) == []
 
 
 def test_what_is_no_reservation_is_no_change(kept: Counting, tmp_path: Path) -> None:
@@ -144,7 +145,7 @@ def test_what_is_no_reservation_is_no_change(kept: Counting, tmp_path: Path) -> 
     add(kept, 1)
     (tmp_path / "net/10.0.0.9").mkdir()
     (tmp_path / "net/10.0.0.10").symlink_to("10.0.0.2")
-    assert allocator.release(kept, owner(2)) == []
+    assert locked.release(kept, owner(2)) == []
     with kept.lock():
         assert kept.is_as_indexed()
 
@@ -154,7 +155,7 @@ def test_what_a_killed_writer_has_left_is_no_change(kept: Counting, tmp_path: Pa
     add(kept, 1)
     (tmp_path / "net/10.0.0.9").touch()
     os.utime(tmp_path / "net/10.0.0.9", times=(0, 0))
-    assert allocator.release(kept, owner(2)) == []
+    assert locked.release(kept, owner(2)) == []
     with kept.lock():
         assert kept.is_as_indexed()
     add(kept, 3)
@@ -168,7 +169,7 @@ def test_a_lock_that_is_kept(tmp_path: Path, memory: Memory, kept: Counting) -> 
     assert memory.mutex.locked()
     with (tmp_path / "net/lock").open() as lock, pytest.raises(BlockingIOError):
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    assert len(allocator.release(mine, owner(1))) == 2
+    assert len(locked.release(mine, owner(1))) == 2
     mine.leave()
     mine.leave()
     add(kept, 2)
@@ -187,10 +188,10 @@ def test_a_lock_that_is_kept_over_a_fault(tmp_path: Path, memory: Memory, kept: 
     add(mine, 1)
     with pytest.raises(ZeroDivisionError):
         fault()
-    assert [entry.name for entry in allocator.release(mine, owner(1))] == ["fd00::2"]
+    assert [entry.name for entry in locked.release(mine, owner(1))] == ["fd00::2"]
     mine.leave()
     add(kept, 2)
-    assert len(allocator.find(kept, owner(2))) == 2
+    assert len(locked.find(kept, owner(2))) == 2
 
 
 def test_an_obstacle(kept: Counting, tmp_path: Path) -> None:
@@ -206,11 +207,11 @@ def test_an_error_makes_it_forget(kept: Counting, memory: Memory) -> None:
     with pytest.raises(CNIError):
         add(kept, 1)
     reads = Counting.reads
-    assert len(allocator.find(kept, owner(1))) == 2
+    assert len(locked.find(kept, owner(1))) == 2
     assert Counting.reads == reads
     with pytest.raises(OSError, match="fault"), kept.lock():
         raise OSError("fault")
-    assert len(allocator.find(kept, owner(1))) == 2
+    assert len(locked.find(kept, owner(1))) == 2
     assert Counting.reads == reads + 1
     assert memory.mutex.acquire(timeout=1)
 
@@ -232,10 +233,10 @@ def test_the_boot_is_asked_for_once(kept: Counting, tmp_path: Path) -> None:
     add(kept, 1)
     again = Counting(str(tmp_path), "net", Memory(), lambda: None, NextBoot(str(tmp_path), lambda: "m"))
     (tmp_path / ".net.boot").write_text(note("m"))
-    assert [entry.name for entry in allocator.release_dead(again)] == ["10.0.0.2", "fd00::2"]
+    assert [entry.name for entry in locked.release_dead(again)] == ["10.0.0.2", "fd00::2"]
     (tmp_path / ".net.boot").write_text(note("m"))
     add(kept, 2)
-    assert allocator.release_dead(again) == []
+    assert locked.release_dead(again) == []
 
 
 @pytest.mark.parametrize("content", ["{}", "{}\r\neth0\r\n"])
@@ -245,8 +246,8 @@ def test_a_reservation_rewritten_in_place(kept: Counting, tmp_path: Path, conten
         add(kept, number)
         for name in (f"10.0.0.{number + 2}", f"fd00::{number + 2}"):
             (tmp_path / "net" / name).write_text(content.format(f"c{number}"))
-    assert sorted(entry.name for entry in allocator.find(kept, owner(1))) == ["10.0.0.3", "fd00::3"]
-    assert sorted(entry.name for entry in allocator.release(kept, owner(0))) == ["10.0.0.2", "fd00::2"]
+    assert sorted(entry.name for entry in locked.find(kept, owner(1))) == ["10.0.0.3", "fd00::3"]
+    assert sorted(entry.name for entry in locked.release(kept, owner(0))) == ["10.0.0.2", "fd00::2"]
     assert not (tmp_path / "net/10.0.0.2").exists()
 
 
@@ -256,8 +257,8 @@ def test_a_reservation_rewritten_for_somebody_else(kept: Counting, tmp_path: Pat
     for name in ("10.0.0.2", "fd00::2"):
         (tmp_path / "net" / name).write_text("c2\r\neth0")
     assert add(kept, 1) == ["10.0.0.3", "fd00::3"]
-    assert len(allocator.release(kept, owner(1))) == 2
-    assert sorted(entry.name for entry in allocator.release(kept, owner(2))) == ["10.0.0.2", "fd00::2"]
+    assert len(locked.release(kept, owner(1))) == 2
+    assert sorted(entry.name for entry in locked.release(kept, owner(2))) == ["10.0.0.2", "fd00::2"]
 
 
 def test_a_change_that_keeps_the_time(kept: Counting, other: DiskStore, tmp_path: Path) -> None:
@@ -269,8 +270,8 @@ def test_a_change_that_keeps_the_time(kept: Counting, other: DiskStore, tmp_path
     (tmp_path / "net/10.0.0.9").write_text("c9\r\neth0")
     time.sleep(0.05)  # more than a tick of the kernel's clock
     os.utime(tmp_path / "net", ns=(status.st_atime_ns, status.st_mtime_ns))
-    assert [entry.name for entry in allocator.find(kept, owner(9))] == ["10.0.0.9"]
-    assert allocator.find(kept, owner(1)) == allocator.find(other, owner(1)) == []
+    assert [entry.name for entry in locked.find(kept, owner(9))] == ["10.0.0.9"]
+    assert locked.find(kept, owner(1)) == locked.find(other, owner(1)) == []
 
 
 class Both(RuleBasedStateMachine):
@@ -300,12 +301,12 @@ class Both(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, 40), ours=st.booleans())
     def release(self, number: int, ours: bool) -> None:  # noqa: FBT001 -- Hypothesis passes it by name
-        released = allocator.release(self.kept if ours else self.other, owner(number))
+        released = locked.release(self.kept if ours else self.other, owner(number))
         assert sorted(entry.name for entry in released) == sorted(self.had.pop(number, []))
 
     @rule(keep=st.sets(st.integers(0, 40)), ours=st.booleans())
     def collect(self, keep: set[int], ours: bool) -> None:  # noqa: FBT001 -- Hypothesis passes it by name
-        allocator.collect(self.kept if ours else self.other, {owner(number) for number in keep})
+        locked.collect(self.kept if ours else self.other, {owner(number) for number in keep})
         self.had = {number: names for number, names in self.had.items() if number in keep}
 
     @rule(number=st.integers(0, 40))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import locked
 import pytest
 from effort import examples
 from hypothesis import settings
@@ -12,7 +13,6 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from memorystore import MemoryStore
 
 from kubenode.cni.errors import CNIError
-from kubenode.ipam import allocator
 from kubenode.ipam.address import Address, parse_address
 from kubenode.ipam.ranges import Subnet, make_range, make_set, parse_subnet
 from kubenode.ipam.store import Attachment
@@ -37,7 +37,7 @@ def owner(number: int) -> Attachment:
 
 
 def add(store: MemoryStore, ranges: list[RangeSet], number: int, *requested: str, exclude: tuple[Subnet, ...] = ()) -> list[str]:
-    return [str(a.address) for a in allocator.allocate(store, ranges, owner(number), [address(r) for r in requested], exclude).given]
+    return [str(a.address) for a in locked.allocate(store, ranges, owner(number), [address(r) for r in requested], exclude).given]
 
 
 def fails(store: MemoryStore, ranges: list[RangeSet], number: int, *requested: str) -> CNIError:
@@ -56,12 +56,12 @@ def test_round_robin() -> None:
     for turn in range(2):
         for number, text in enumerate(expected):
             assert add(store, ranges, number) == [text], turn
-            allocator.release(store, owner(number))
+            locked.release(store, owner(number))
     for number in range(6):
         add(store, ranges, number)
-    allocator.release(store, owner(3))
+    locked.release(store, owner(3))
     assert add(store, ranges, 7) == ["10.0.0.5"]
-    allocator.release(store, owner(7))
+    locked.release(store, owner(7))
     assert add(store, ranges, 8) == ["10.0.0.5"]
 
 
@@ -84,7 +84,7 @@ def test_turns_are_the_familys() -> None:
     got = []
     for number, ranges in enumerate([v6, both, v6, both, v4, both, v6, v4]):
         got.append(add(store, ranges, number))
-        allocator.release(store, owner(number))
+        locked.release(store, owner(number))
     assert [text for pair in got for text in pair if ":" in text] == [f"fd00::{n}" for n in range(2, 8)]
     assert [text for pair in got for text in pair if "." in text] == [f"10.0.0.{n}" for n in range(2, 7)]
 
@@ -112,7 +112,7 @@ def test_excluded_addresses() -> None:
         add(store, ranges, 2, exclude=exclude)
     with pytest.raises(CNIError, match=r"requested ip 10\.0\.0\.5 is excluded"):
         add(store, ranges, 2, "10.0.0.5", exclude=exclude)
-    assert [tuple(u)[1:] for u in allocator.usage(store, ranges, exclude)] == [(2, 2)]
+    assert [tuple(u)[1:] for u in locked.usage(store, ranges, exclude)] == [(2, 2)]
 
 
 def test_a_second_add() -> None:
@@ -124,7 +124,7 @@ def test_a_second_add() -> None:
         111,
         "failed to allocate for range 0: 10.0.0.2 has been allocated to c1, duplicate allocation is not allowed",
     )
-    assert allocator.allocate(store, ranges, Attachment("c1", "net1")).given[0].address == address("10.0.0.3")
+    assert locked.allocate(store, ranges, Attachment("c1", "net1")).given[0].address == address("10.0.0.3")
 
 
 def test_old_files() -> None:
@@ -132,9 +132,9 @@ def test_old_files() -> None:
     store, ranges = MemoryStore(), sets("10.0.0.0/24")
     store.files = {"10.0.0.2": Attachment("c1", ""), "10.0.0.3": Attachment("c2", "")}
     assert fails(store, ranges, 1).code == 111
-    assert [entry.name for entry in allocator.find(store, owner(1))] == ["10.0.0.2"]
-    assert allocator.collect(store, {Attachment("c1", "net1")})[0].name == "10.0.0.3"
-    assert [entry.name for entry in allocator.release(store, owner(1))] == ["10.0.0.2"]
+    assert [entry.name for entry in locked.find(store, owner(1))] == ["10.0.0.2"]
+    assert locked.collect(store, {Attachment("c1", "net1")})[0].name == "10.0.0.3"
+    assert [entry.name for entry in locked.release(store, owner(1))] == ["10.0.0.2"]
     assert store.files == {}
 
 
@@ -142,7 +142,7 @@ def test_what_nobody_owns_is_free() -> None:
     """A file of which nobody can be the owner does not eat the range; what is not named by an address stays."""
     store, ranges = MemoryStore(), sets("10.0.0.0/30")
     store.files = {"10.0.0.2": None, "notes": None}
-    addition = allocator.allocate(store, ranges, owner(1))
+    addition = locked.allocate(store, ranges, owner(1))
     assert [str(a.address) for a in addition.given] == ["10.0.0.2"]
     assert [entry.name for entry in addition.nobodys] == ["10.0.0.2"]
     assert store.files == {"10.0.0.2": owner(1), "notes": None}
@@ -152,7 +152,7 @@ def test_gc_takes_addresses_alone() -> None:
     """A file in the directory that is named by no address stays, though what it holds could be a container's ID."""
     store = MemoryStore()
     store.files = {"10.0.0.2": owner(1), "VERSION": Attachment("5", ""), "notes": None}
-    assert [entry.name for entry in allocator.collect(store, set())] == ["10.0.0.2"]
+    assert [entry.name for entry in locked.collect(store, set())] == ["10.0.0.2"]
     assert store.files == {"VERSION": Attachment("5", ""), "notes": None}
 
 
@@ -168,13 +168,13 @@ def test_reboot() -> None:
     store, ranges = MemoryStore(), sets("10.0.0.0/24")
     add(store, ranges, 1)
     store.boot = 2
-    addition = allocator.allocate(store, ranges, owner(1))
-    assert [entry.name for entry in addition.dead] == ["10.0.0.2"]
+    dead, _ = locked.add(store, ranges, owner(1))
+    assert [entry.name for entry in dead] == ["10.0.0.2"]
     assert list(store.files) == ["10.0.0.3"]
     store.boot = 3
-    assert [entry.name for entry in allocator.collect(store, {owner(1)})] == ["10.0.0.3"]
+    assert [entry.name for entry in locked.collect(store, {owner(1)})] == ["10.0.0.3"]
     add(store, ranges, 1)
-    assert allocator.release_dead(store) == []
+    assert locked.release_dead(store) == []
     assert len(store.files) == 1
 
 
@@ -182,9 +182,9 @@ def test_a_set_that_was_full_before_the_reboot() -> None:
     """What the next ADD will release keeps no set full: STATUS would refuse that ADD for ever."""
     store, ranges = MemoryStore(), sets("10.0.0.0/30")
     add(store, ranges, 1)
-    assert [one.used for one in allocator.usage(store, ranges)] == [1]
+    assert [one.used for one in locked.usage(store, ranges)] == [1]
     store.boot = 2
-    assert [one.used for one in allocator.usage(store, ranges)] == [0]
+    assert [one.used for one in locked.usage(store, ranges)] == [0]
     assert list(store.files) == ["10.0.0.2"]
     assert add(store, ranges, 2) == ["10.0.0.2"]
 
@@ -210,7 +210,7 @@ def test_the_one_free_address_of_a_16(free: str) -> None:
     counting.__dict__.update(store.__dict__)
     assert add(counting, ranges, 0) == [free]
     assert tried == [address(free)]
-    assert [tuple(u)[1:] for u in allocator.usage(counting, ranges)] == [(65_533, 65_533)]
+    assert [tuple(u)[1:] for u in locked.usage(counting, ranges)] == [(65_533, 65_533)]
 
 
 class Model(RuleBasedStateMachine):
@@ -246,12 +246,12 @@ class Model(RuleBasedStateMachine):
 
     @rule(number=CONTAINERS)
     def release(self, number: int) -> None:
-        freed = {entry.name for entry in allocator.release(self.store, owner(number))}
+        freed = {entry.name for entry in locked.release(self.store, owner(number))}
         assert freed == self.given.pop(number, set())
 
     @rule(valid=st.sets(CONTAINERS))
     def collect(self, valid: set[int]) -> None:
-        allocator.collect(self.store, {owner(number) for number in valid})
+        locked.collect(self.store, {owner(number) for number in valid})
         self.given = {number: texts for number, texts in self.given.items() if number in valid}
 
     @rule(name=st.sampled_from(["10.0.0.4", "fd00::2", "10.9.9.9", "note"]))
@@ -261,7 +261,7 @@ class Model(RuleBasedStateMachine):
     @rule()
     def reboot(self) -> None:
         self.store.boot += 1
-        allocator.release_dead(self.store)
+        locked.release_dead(self.store)
         self.given = {}
 
     @rule(turn=st.sampled_from([0, 1, 2]), text=st.sampled_from(["10.0.0.6", "10.0.1.2", "fd00::7", "192.0.2.1", "10.0.0.3"]))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import rebooting
 from callplugin import Network
 from patience import PATIENCE
 from rebooting import reboot, rebooted
@@ -450,6 +451,7 @@ def test_all_issues_at_once(embedded: NetworkMaker, view: ViewWriter, ipam: dict
 @pytest.mark.parametrize("plugin", ["kube-node", "node-annotation"])
 def test_after_a_reboot(network: NetworkMaker, view: ViewWriter, plugin: str, tmp_path: Path, run_dir: Path) -> None:
     """The first ADD after a reboot releases what was reserved before it, once, whoever gives the addresses; no note of a boot: nothing."""
+    rebooting.wanted()
     view("11.0.1.0/24", annotations={"a": 'ranges: [[{"subnet": "11.0.1.0/24"}]]'})
     net = network(plugin, **({"annotation": "a"} if plugin == "node-annotation" else {}))
     note = net.directory.parent / ".net.boot"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from callplugin import Network, environment, execute
 from patience import eventually
+from wanting import want
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -178,6 +179,7 @@ def test_del_with_a_broken_directory(embedded: NetworkMaker, view: ViewWriter, d
 @pytest.mark.parametrize("command", ["DEL", "GC"])
 def test_a_file_that_cannot_be_removed(embedded: NetworkMaker, view: ViewWriter, command: str) -> None:
     """DEL and GC go on after a file that they cannot remove, and name it at the end; with it gone they succeed."""
+    want("the right to mount")
     view("11.0.1.0/24", "1100:0:0:1::/64")
     net = embedded()
     for container in ("c1", "c2"):

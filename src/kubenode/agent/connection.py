@@ -24,7 +24,7 @@ UCRED = struct.Struct("3i")  # pid, uid, gid (unix(7), SO_PEERCRED)
 
 
 class Connection:
-    """A relay's connection. Whoever answers first has answered: its thread, or the clock. Only its thread closes it."""
+    """A relay's connection. The first to answer has answered: its thread, or the clock. Only its thread closes it."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock

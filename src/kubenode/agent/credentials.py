@@ -9,7 +9,7 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
-from kubenode.cni.errors import CNIError
+from kubenode.base.problem import Problem
 from kubenode.installer import payload
 from kubenode.kube.offloop import off_loop
 
@@ -27,7 +27,7 @@ async def keep_credentials(directory: str, service_account: str, log: Log, look:
             if await off_loop(partial(payload.refresh, directory, service_account)):
                 log.info("service account copied", directory=directory)
             told = ""
-        except (CNIError, OSError) as error:
+        except (Problem, OSError) as error:
             if str(error) != told:
                 log.error("the service account cannot be copied", error=str(error))
             told = str(error)

@@ -1,4 +1,4 @@
-"""What the agent does at the start and then every minute, apart from any call: reboot, leaks, foreign changes, new networks."""
+"""Housekeeping of the agent, at the start and then every minute, apart from any call: reboot, leaks, foreign changes, new networks."""
 
 from __future__ import annotations
 
@@ -94,12 +94,13 @@ class Housekeeping:
             store = self._stores.get(place.data_dir, place.network)
             if not os.path.isdir(store.directory):
                 return
-            if dead := allocator.release_dead(store):
-                released = [entry.name for entry in dead]
-                self._log.warning("reservations of an earlier boot released", network=place.network, dataDir=place.data_dir, ips=released)
+            told = {"network": place.network, "dataDir": place.data_dir}
             with store.lock():
-                if not store.is_as_indexed():
-                    told = {"network": place.network, "dataDir": place.data_dir}
-                    self._log.warning("somebody has changed reservations without the lock", **told)
+                dead = allocator.release_dead(store)
+                is_as_indexed = store.is_as_indexed()
+            if dead:
+                self._log.warning("reservations of an earlier boot released", **told, ips=[entry.name for entry in dead])
+            if not is_as_indexed:
+                self._log.warning("somebody has changed reservations without the lock", **told)
         except (CNIError, OSError) as error:
             self._log.error("a data directory cannot be looked after", network=place.network, dataDir=place.data_dir, error=str(error))

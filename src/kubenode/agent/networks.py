@@ -12,38 +12,26 @@ from kubenode.cni import keys, netconf, request
 from kubenode.cni.errors import CNIError
 from kubenode.host import cniconfig
 from kubenode.ipam.store import DEFAULT_DATA_DIR
-from kubenode.plugins import embedded, host_local, kube_node, node_annotation, skel
+from kubenode.plugins import embedded
 from kubenode.plugins.skel import Call
+from kubenode.plugins.table import PLUGINS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from kubenode.base.workers import Round
     from kubenode.ipam.allocator import Usage
-    from kubenode.plugins.skel import Command, Host
+    from kubenode.plugins.skel import Host
 
     Used = tuple["Key", list[Usage]]
 
 
-class Plugin(NamedTuple):
-    """What the agent serves under a plugin's name."""
-
-    commands: Mapping[str, Command]
-    resolve: Callable[[Call], Call]  # to host-local's configuration; raises CNIError
-    wording: Callable[[CNIError], CNIError] = skel.as_it_is
-
-
-PLUGINS = {
-    "kube-node": Plugin(kube_node.COMMANDS, kube_node.resolve),
-    "node-annotation": Plugin(node_annotation.COMMANDS, node_annotation.resolve),
-    "host-local": Plugin(host_local.COMMANDS, lambda call: call, host_local.wording),
-}
 LONGEST = 64 << 10  # bytes of a network's configuration that are remembered
 MOST = 1000  # networks remembered; a node has a few
 
 
 class Key(NamedTuple):
-    """What has reservations of its own: a network in a data directory."""
+    """A network in a data directory: each has reservations of its own."""
 
     network: str
     data_dir: str
@@ -85,7 +73,7 @@ class Networks:
 
     def read_config(self, directory: str) -> None:
         """Note what the runtime's configuration has and no call has brought yet."""
-        for conf in cniconfig.netconfs(directory, PLUGINS):
+        for conf in cniconfig.netconfs(directory, cniconfig.OURS):
             key = key_of(conf)
             if key and key not in self._known:
                 self.note(key, str(conf["ipam"]["type"]), dumps(conf).encode())

@@ -1,4 +1,4 @@
-"""What systemd is told (sd_notify(3)): ready, how it goes, still alive, stopping."""
+"""Messages to systemd (sd_notify(3)): ready, how it goes, still alive, stopping."""
 
 from __future__ import annotations
 

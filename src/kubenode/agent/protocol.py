@@ -1,4 +1,4 @@
-"""What passes between relay and agent (`relay/relay.c` is the other side). No I/O.
+"""The protocol between relay and agent (`relay/relay.c` is the other side). No I/O.
 
 A connection carries one call: `kn1`, the plugin's name, `KEY=VALUE` for each CNI variable, an empty text, each with a zero byte behind;
 then standard input to the end. The answer is a status byte, the exit code or 2 for "not mine", and standard output.

@@ -62,8 +62,8 @@ class Stores:
 class AgentHost:
     """A `skel.Host` for one call; `before` is called with the lock of a store held, and raises where the call is too late.
 
-    `keep`: a store's lock stays until the end of a `with` around the call and its answer. What a call did is then done, answered and, if
-    nobody took the answer, undone before anybody else comes: the runtime's DEL, by whichever way, is before all of it or after all of it.
+    `keep`: a store's lock stays until the end of a `with` around the call and its answer. A call is then done, answered and, if nobody
+    took the answer, undone before anybody else comes: the runtime's DEL, by whichever way, is before all of it or after all of it.
     """
 
     execs = False

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from kubenode.agent.inquiry import Inquiry
 from kubenode.agent.networks import Key
-from kubenode.cni.errors import FORBIDDEN, TRY_AGAIN_LATER, CNIError
+from kubenode.cni.errors import FORBIDDEN, CNIError
 from kubenode.cni.request import is_name
 from kubenode.host.attachments import Attachments, Record
 from kubenode.host.namespaces import Namespaces
@@ -50,7 +50,7 @@ POD_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")  # RFC 1123; of another
 
 
 class Mode(Enum):
-    """What becomes of a leak."""
+    """The treatment of leaks."""
 
     ON = "on"
     REPORT = "report"
@@ -166,7 +166,10 @@ class Reclaimer:
         for one in attached:
             try:
                 store = self._stores.get(one.place.data_dir, one.network)
-                is_reserved = os.path.isdir(store.directory) and bool(allocator.find(store, one.attachment))
+                is_reserved = False
+                if os.path.isdir(store.directory):
+                    with store.lock():
+                        is_reserved = bool(allocator.find(store, one.attachment))
             except (CNIError, OSError) as error:
                 self._say(one, str(error))
                 continue
@@ -219,16 +222,16 @@ class Reclaimer:
     def _release(self, leaked: list[Attached], asked: float) -> list[Attached]:
         done: list[Attached] = []
         for one in leaked:
-
-            def is_certain(one: Attached = one) -> None:
-                # With the lock held: what an ADD does now comes after us.
-                if not self._is_still(one) or time.monotonic() - asked > FRESH:
-                    raise CNIError(TRY_AGAIN_LATER, "what was known of it has changed")
-
             try:
-                released = allocator.release(self._stores.get(one.place.data_dir, one.network, is_certain), one.attachment)
+                store = self._stores.get(one.place.data_dir, one.network)
+                with store.lock():  # an ADD of now comes after us
+                    is_certain = self._is_still(one) and time.monotonic() - asked <= FRESH
+                    released = allocator.release(store, one.attachment) if is_certain else []
             except (CNIError, OSError) as error:
                 self._say(one, str(error))
+                continue
+            if not is_certain:
+                self._say(one, "what was known of it has changed")
                 continue
             self._forget(one)
             self._log.warning("leaked addresses released", ips=[entry.name for entry in released], **one.told())

@@ -1,7 +1,8 @@
 """The socket: relays' connections become calls of `skel.run`, each on a thread of its own, answered once and in time.
 
-Threads wait in accept(2), one more than are at work, so that a call is never handed from one to another. Who waits for a network's lock
-keeps only that network's pods waiting. An ADD or DEL is answered before it lets the lock go, and an ADD whose relay is gone by then takes
+Threads wait in accept(2), one more than are at work, so that a call is never handed from one to another. A call that waits for a network's
+lock keeps only that network's pods waiting. An ADD or DEL is answered before it lets the lock go, and an ADD whose relay is gone by then
+takes
 its addresses back: the runtime was told that it failed.
 """
 
@@ -19,10 +20,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from kubenode.agent import protocol
 from kubenode.agent.connection import DEADLINE, Connection
-from kubenode.agent.networks import PLUGINS
 from kubenode.cni import request
 from kubenode.cni.errors import INVALID_ENVIRONMENT, TRY_AGAIN_LATER, CNIError
 from kubenode.plugins import skel
+from kubenode.plugins.table import PLUGINS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

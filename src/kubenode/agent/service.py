@@ -51,7 +51,7 @@ PATIENCE = 2.0  # seconds that a scrape, or a housekeeping pass, waits for netwo
 
 
 class Options(NamedTuple):
-    """How the agent is run. Paths are the host's; `kubeconfig` is this process's own. `listen`: host and port, None for no HTTP.
+    """The options of an agent. Paths are the host's; `kubeconfig` is this process's own. `listen`: host and port, None for no HTTP.
 
     `wait`: let another agent that has the socket end first.
     """

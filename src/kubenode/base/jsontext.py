@@ -31,7 +31,7 @@ def _no_constant(text: str) -> float:
 
 
 class _Context:
-    """What the C scanner reads from a decoder."""
+    """The attributes that the C scanner reads from a decoder."""
 
     strict = True
     object_hook = None

@@ -37,7 +37,7 @@ STREAMS = frozenset(["stdout", "stderr"])
 
 
 class Log:
-    """Where one call's log lines go. Without a file only warnings and errors are written, to stderr, as the runtime shows that."""
+    """The log of one call. Without a file only warnings and errors are written, to stderr, as the runtime shows that."""
 
     def __init__(self, plugin: str, level: int = WARNING, sink: Sink | None = None) -> None:
         self._sink: Sink = sink or Output()

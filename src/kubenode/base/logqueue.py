@@ -14,7 +14,7 @@ LAST_WORDS = 1.0  # seconds that a process may take at its end to write what wai
 
 
 class LogQueue:
-    """A `log.Sink` that never waits. Where the reader of stderr is stuck only its thread is."""
+    """A `log.Sink` that never waits. A stuck reader of stderr stops only this thread."""
 
     def __init__(self) -> None:
         self._output = Output(patience=None)

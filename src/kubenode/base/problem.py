@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class Problem(Exception):  # noqa: N818 -- it is what a person has, and what is shown
-    """What is wrong and what to do: `msg` names the thing and its value, `details` the cure."""
+    """A fault and its cure: `msg` names the thing and its value, `details` says what to do."""
 
     def __init__(self, msg: str, details: str = "") -> None:
         super().__init__(msg)

@@ -51,7 +51,7 @@ class Workers:
 
 
 class Round:
-    """Questions to several networks, each on its own thread. Who does not answer in time is left out.
+    """Questions to several networks, each on its own thread. An answer that comes too late is left out.
 
     Nobody is asked again before the last answer is there: behind a lock that somebody holds for hours nothing piles up.
     """

@@ -1,1 +1,1 @@
-"""What a person runs, one module per command, imported on demand."""
+"""Commands for a person, one module each, imported on demand."""

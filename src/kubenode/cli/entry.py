@@ -1,4 +1,4 @@
-"""What both command lines do around a command: how each way of failing is told, and the exit code of it."""
+"""The frame of both command lines: what a failure prints, and its exit code."""
 
 from __future__ import annotations
 

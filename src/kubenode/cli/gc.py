@@ -50,8 +50,8 @@ def command(
     A reservation of a pod counts as stale when no container runtime has such a sandbox (and it is older than five minutes, and no network
     namespace of it is there), or, where no runtime can be asked, when the network namespace that its ADD named is gone. In doubt it stays.
 
-    A runtime does not know the containers of podman, Docker or nerdctl. What no record says to be a pod's is only shown, as doubtful, and
-    goes with --all.
+    A runtime does not know the containers of podman, Docker or nerdctl. A container without a record of a pod is only shown, as doubtful,
+    and goes with --all.
 
     \b
     Examples:

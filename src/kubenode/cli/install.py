@@ -11,6 +11,7 @@ from click.core import ParameterSource
 
 from kubenode.base.problem import Problem
 from kubenode.cli.output import with_output
+from kubenode.host import cniconfig
 from kubenode.host.cniconfig import DEFAULT_CONFIG_DIR
 from kubenode.host.nodeview import DEFAULT_RUN_DIR
 from kubenode.host.root import HostRoot
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from kubenode.installer.installed import Installed
 
 DEFAULT_BIN_DIR = "/opt/cni/bin"
-DEFAULT_PLUGINS = "kube-node,node-annotation"
+DEFAULT_PLUGINS = ",".join(cniconfig.TAKE_NODES)
 DEFAULT_CREDENTIALS = "/etc/cni/net.d/kube-node.d"
 GIVEN = frozenset([ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT])
 PAST = {
@@ -82,7 +83,7 @@ REMEMBERED = frozenset(["plugins", "standalone", "credentials", "api_server", "r
 )
 @click.option(
     "--plugins", metavar="NAMES", default=DEFAULT_PLUGINS, show_default=True,
-    help=f"Some of {', '.join(payload.PLUGINS)}. host-local takes the place of the reference plugin.",
+    help=f"Some of {', '.join(cniconfig.OURS)}. host-local takes the place of the reference plugin.",
 )  # fmt: skip
 @click.option(
     "--standalone", type=click.Choice(["auto", "yes", "no"]), default="auto", show_default=True,
@@ -124,8 +125,8 @@ def command(
 ) -> None:
     r"""Install the plugins on this node, or bring them up to date.
 
-    Each file appears by renaming, so that pods may start meanwhile. What is there and is not ours is an error, before anything is changed,
-    or with --leave a warning. What an option has brought stays, in later runs without it, until that option says otherwise.
+    Each file appears by renaming, so that pods may start meanwhile. A file that is not ours is an error, before anything is changed, or
+    with --leave a warning. What an option has brought stays, in later runs without it, until that option says otherwise.
 
     \b
     Examples:
@@ -149,7 +150,7 @@ def command(
 
 def _known(before: Installed, bin_dir: str) -> dict[str, str]:
     """Return the options of the last time. A record of before they were remembered has the plugins that were installed."""
-    had = [name for name in payload.PLUGINS if os.path.join(bin_dir, name) in before.entries]
+    had = [name for name in cniconfig.OURS if os.path.join(bin_dir, name) in before.entries]
     plugins = ",".join(dict.fromkeys([*DEFAULT_PLUGINS.split(","), *had]))
     return {"plugins": plugins, **{name: value for name, value in before.options.items() if name in REMEMBERED}}
 
@@ -208,9 +209,9 @@ def _source(directory: str) -> payload.Source:
 
 def _names(text: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-    unknown = [name for name in names if name not in payload.PLUGINS]
+    unknown = [name for name in names if name not in cniconfig.OURS]
     if unknown or not names:
-        raise click.BadParameter(f"{text!r}: some of {', '.join(payload.PLUGINS)}", param_hint="--plugins")
+        raise click.BadParameter(f"{text!r}: some of {', '.join(cniconfig.OURS)}", param_hint="--plugins")
     return names
 
 

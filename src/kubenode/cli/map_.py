@@ -41,8 +41,8 @@ class Drawn(NamedTuple):
 def command(target: str, svg_file: str, html_file: str, place: Place, output: Output) -> int:
     r"""Draw what is in use of each subnet: a cell is an address, or in larger subnets a block of them.
 
-    Of a subnet much larger than what is in use, the beginning is drawn. In a file the pointer on a cell tells whose it is, and since when.
-    Of a SubnetPool a cell is a node's subnet; pool/ may be left out where this node has no network of that name.
+    A subnet much larger than what is in use is drawn from its beginning. In a file the pointer on a cell tells whose it is, and since when.
+    In a SubnetPool a cell is a node's subnet; pool/ may be left out where this node has no network of that name.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""How things look: one kind of console, bar, number and age for all commands. Colour only on a terminal, and none with NO_COLOR."""
+"""The look of all commands: one kind of console, bar, number and age. Colour only on a terminal, and none with NO_COLOR."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ MILLISECONDS = 1000.0
 
 
 class Step(NamedTuple):
-    """What was done, how long it took, and what came of it; `failed` where that was an error."""
+    """A step that was done, how long it took, and its outcome; `failed` where that was an error."""
 
     name: str
     milliseconds: float

@@ -60,12 +60,12 @@ class NetworkName(click.ParamType):  # type: ignore[type-arg] # generic only to 
         from click.shell_completion import CompletionItem
 
         directory = str(ctx.params.get("config_dir") or cniconfig.DEFAULT_CONFIG_DIR)
-        names = {str(conf.get("name")) for conf in cniconfig.netconfs(directory, ("kube-node", "node-annotation", "host-local"))}
+        names = {str(conf.get("name")) for conf in cniconfig.netconfs(directory, cniconfig.OURS)}
         return [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]
 
 
 def place(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options, and hand them on as `place`. What is broken of --config is told on stderr; the exit code is 1 then."""
+    """Give a command the options, and hand them on as `place`. Broken parts of --config are named on stderr; the exit code is 1 then."""
 
     @functools.wraps(function)
     def command(*args: Any, place: Place, **options: Any) -> int:

@@ -42,7 +42,7 @@ SOURCE_TAKEN = 121
 
 
 class CNIError(Problem):
-    """What a plugin answers instead of a result (SPEC.md, "Error").
+    """A plugin's answer in place of a result (SPEC.md, "Error").
 
     `msg` names the thing that is wrong and its value; `details` says what to do about it. `reference` is how the reference plugins say it,
     where those words are others: host-local answers in them under its own name.

@@ -32,7 +32,7 @@ NETWORK: Schema = {
 
 
 def canonical(value: JSON, schema: Schema) -> JSON:
-    """Return a value with the keys of a schema spelt as there. Of several that are one the last counts; others stay as they are."""
+    """Return a value with the keys of a schema spelt as there. The last of several that are one counts; others stay as they are."""
     if isinstance(value, list) and isinstance(schema, list):
         return [canonical(item, schema[0]) for item in value]
     if not isinstance(value, dict) or not isinstance(schema, dict):

@@ -25,7 +25,7 @@ IFNAME_LENGTH = 15  # the kernel's IFNAMSIZ, less the closing zero
 
 
 class Request(NamedTuple):
-    """One call of a plugin. What the command does not need is "" where the runtime left it out."""
+    """One call of a plugin. A variable that the command does not need is "" where the runtime left it out."""
 
     command: str
     container_id: str

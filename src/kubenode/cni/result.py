@@ -20,7 +20,7 @@ class IPConfig(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What an IPAM plugin gives: addresses, routes and DNS settings. It has no interfaces ("Delegated plugins (IPAM)")."""
+    """The result of an IPAM plugin: addresses, routes and DNS settings. It has no interfaces ("Delegated plugins (IPAM)")."""
 
     ips: tuple[IPConfig, ...]
     routes: tuple[dict[str, JSON], ...] = ()

@@ -1,4 +1,4 @@
-"""Who of several controllers works: the holder of a Lease. It saves work; that no subnet is given twice does not depend on it."""
+"""The one of several controllers that works: the holder of a Lease. It saves work; that no subnet is given twice does not depend on it."""
 
 from __future__ import annotations
 

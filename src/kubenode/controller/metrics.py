@@ -1,4 +1,4 @@
-"""What the controller tells Prometheus."""
+"""Metrics of the controller."""
 
 from __future__ import annotations
 

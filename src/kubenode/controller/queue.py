@@ -1,4 +1,6 @@
-"""What is still to be looked at: each key once, never by two at a time, again later where it failed or is not due yet."""
+"""The queue of keys that are still to be looked at: each key once, never by two at a time, again later where it failed or is not due
+yet.
+"""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class Observer(Protocol):
 
 
 class Feeds(NamedTuple):
-    """Where an answer of the API server goes, so that the next decision knows it before a watch tells."""
+    """The way of an answer of the API server, so that the next decision knows it before the watch does."""
 
     nodes: Nodes
     claims: Claims
@@ -84,7 +84,7 @@ class Reconciler:
             self.figures.clear()
 
     def heard(self) -> None:
-        """Put what the ledger says has changed on the queue. Who does not work leaves it there."""
+        """Put what the ledger says has changed on the queue. A controller that does not lead leaves it there."""
         if not self.works:
             return
         for name in sorted(self._ledger.changed):

@@ -1,7 +1,7 @@
-"""What an ADD said of its pod, in the run directory: it tells `status` whose an address is, and DEL, CHECK and GC what was asked for.
+"""Records of attachments, in the run directory: `status` learns from them whose an address is, and DEL, CHECK and GC what was asked for.
 
-One file an attachment, `attachments/NETWORK:CONTAINERID:IFNAME`; none of the three can have a colon. Where that is longer than a name may
-be the file is called `:` and a digest of it.
+One file an attachment, `attachments/NETWORK:CONTAINERID:IFNAME`; none of the three can have a colon. A name that would be too long is `:`
+and a digest of it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DIGEST = ":"
 
 
 class Record(NamedTuple):
-    """What an ADD said, "" for what it did not say.
+    """The words of an ADD, "" for what it did not say.
 
     `ipam` is what it was handed on with, None where that is not known; `delegate` the executable that gave the addresses, "" for the
     embedded allocator.

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     Shape = type | dict[str, "Shape"] | list["Shape"]
 
+OURS = ("kube-node", "node-annotation", "host-local")  # the types of `ipam` that our plugins serve
+TAKE_NODES = OURS[:2]  # of these the ones that need to know the Node
 DEFAULT_CONFIG_DIR = "/etc/cni/net.d"
 LIST = ".conflist"
 SUFFIXES = (".conf", LIST, ".json")  # as libcni's `ConfFiles` has them

@@ -72,7 +72,7 @@ class DiskStore:
             storeplace.require(self.directory, self._boot.run_dir)
 
     def if_unused(self, do: Callable[[], None]) -> bool:
-        """Do something while nothing is reserved here and nobody is about to; say whether. Whoever has the lock is not waited for."""
+        """Do something while nothing is reserved here and nobody is about to; say whether. It does not wait for the lock."""
         try:
             fd = os.open(f"{self.directory}/{LOCK}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:

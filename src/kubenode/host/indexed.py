@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class State(NamedTuple):
-    """What tells a directory as it is from one that somebody has changed; times in nanoseconds."""
+    """The state of a directory, which is another one after somebody has changed it; times in nanoseconds."""
 
     device: int
     inode: int
@@ -37,7 +37,7 @@ class State(NamedTuple):
 
 
 class Memory:
-    """What is known of one network's directory between calls; one thread at a time has it."""
+    """Knowledge of one network's directory between calls; one thread at a time has it."""
 
     def __init__(self) -> None:
         self.mutex = threading.Lock()

@@ -1,6 +1,6 @@
 """Waiting for a lock with an end: flock(2) has none, and to try again and again would come behind all who wait in it.
 
-One thread a lock waits in flock(2), however many calls wait and give up. Whoever comes next has its place in the queue.
+One thread a lock waits in flock(2), however many calls wait and give up. The next call takes its place in the queue.
 """
 
 from __future__ import annotations

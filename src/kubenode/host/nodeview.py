@@ -1,8 +1,8 @@
 """The Node as last seen: one file for all plugins of this host, and the only cache.
 
 A Node manifest with a mark of when it was fetched, and by which kubeconfig. Without the mark a person wrote it: it always serves and is
-never replaced. Of many plugins that need a new one, one asks; the others wait and take its answer, also when that is an error. Who has
-another kubeconfig has another file: the Node that one API server shows is no answer for who asks another.
+never replaced. One of many plugins that need a new one asks; the others wait and take its answer, also when that is an error. Each
+kubeconfig has a file of its own: one API server's Node is no answer to a question to another.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a network configuration may name on this host, by the word of the host's administrator.
+"""Paths that a network configuration may name on this host, by the word of the host's administrator.
 
 A configuration may come from a tenant (a NetworkAttachmentDefinition). A path in it counts only below the directories that the
 administrator's file allows for its key. That file is root's; so is the environment that may name another.
@@ -33,7 +33,7 @@ ADVICE = 'such as {"allow": {"logfile": ["/var/log"]}}, with lists of absolute p
 class Permitted:
     """The administrator's file. It is read when it is first asked, and again when it has changed.
 
-    `unread`: keys whose files this process never opens. Where such a path leads is looked up once.
+    `unread`: keys whose files this process never opens. Links of such a path are followed once.
     """
 
     def __init__(self, root: HostRoot, environ: Mapping[str, str], unread: Collection[str] = ()) -> None:
@@ -114,7 +114,7 @@ class Permitted:
 
 
 def _allow(content: JSON) -> dict[str, tuple[str, ...]]:
-    """Return what the file allows. What it does not know it refuses: a key that is misspelt would allow what was to be forbidden."""
+    """Return what the file allows. Unknown keys are refused: a key that is misspelt would allow what was to be forbidden."""
     allow = content.get("allow", {}) if isinstance(content, dict) else None
     if not isinstance(allow, dict):
         raise ValueError("not an object, or allow is not one")  # noqa: TRY004 -- it is the text that is wrong

@@ -1,4 +1,4 @@
-"""Where a network may have its reservations: not inside of another network's directory, and in none that is something else's."""
+"""The place of a network's reservations: not inside of another network's directory, and in none that is something else's."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What is on this node, looked at from outside: networks, reservations, leaks, faults. Looking changes nothing."""
+"""This node as seen from outside: networks, reservations, leaks, faults. Looking changes nothing."""

@@ -41,7 +41,7 @@ class Agent(NamedTuple):
 
 
 class Credentials(NamedTuple):
-    """What an agent asks the API server with, by paths that are good here."""
+    """The credentials of an agent for the API server, by paths that are good here."""
 
     kubeconfig: str
     environ: dict[str, str]

@@ -38,7 +38,9 @@ def find_sockets(root: HostRoot) -> list[str]:
 
 
 def sandboxes_of_all(paths: Iterable[str]) -> frozenset[str]:
-    """Return the sandboxes of several runtimes. Who serves no CRI has none, if another does. Raises Problem where one does not say."""
+    """Return the sandboxes of several runtimes. A socket that serves no CRI has none, if another does. Raises Problem where one does not
+    say.
+    """
     found: list[frozenset[str]] = []
     silent: Problem | None = None
     for path in paths:

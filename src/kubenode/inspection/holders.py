@@ -1,4 +1,4 @@
-"""Who holds which address since when."""
+"""Holders of addresses, and since when."""
 
 from __future__ import annotations
 

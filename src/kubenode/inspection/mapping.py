@@ -1,6 +1,6 @@
 """A subnet as cells, each an address or a block of them, and a pool as cells, each a node's subnet or a block of them. No I/O.
 
-Of a subnet that is larger than what is in use the beginning is shown that holds all of it: of a /64 nobody wants to see all the free ones.
+A subnet that is larger than what is in use is shown from its beginning, as far as anything is in use: a /64 has too many free ones.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SMALLEST = 8  # bits of the smallest part that is shown: 256 addresses
 
 
 class Kind(Enum):
-    """What an address is, or a node's subnet; a block is FREE or HELD, by how much of it is in use, or as the worst in it."""
+    """The kind of an address, or of a node's subnet; a block is FREE or HELD, by how much of it is in use, or as the worst in it."""
 
     FREE = "free"
     HELD = "held"

@@ -14,7 +14,6 @@ from kubenode.host import cniconfig
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PLUGINS = ("kube-node", "node-annotation", "host-local")  # whose networks are ours
 DEFINITION = "NetworkAttachmentDefinition"
 WANTED = f"name a CNI configuration or a {DEFINITION}"
 MOST = 100_000  # values in a document, however they came to be
@@ -38,7 +37,7 @@ class Configured(NamedTuple):
 
 
 class Named(NamedTuple):
-    """What files have; `broken`: what is wrong with some of it, one for each document."""
+    """Networks of files; `broken`: the faults, one for each document."""
 
     configured: tuple[Configured, ...]
     broken: tuple[Problem, ...]
@@ -58,13 +57,13 @@ def read(paths: tuple[str, ...]) -> Named:
             except Problem as error:
                 broken.append(error)
         if len(configured) + len(broken) == before:
-            raise Problem(f"{path} has no network with {', '.join(PLUGINS)}", WANTED)
+            raise Problem(f"{path} has no network with {', '.join(cniconfig.OURS)}", WANTED)
     return Named(tuple(configured), tuple(broken))
 
 
 def of(path: str, network: cniconfig.Network) -> Iterator[Configured]:
     """Yield the configurations of a network that are ours."""
-    return (Configured(path, raw, network.chain) for raw in network.netconfs(PLUGINS))
+    return (Configured(path, raw, network.chain) for raw in network.netconfs(cniconfig.OURS))
 
 
 def _documents(path: str) -> Iterator[Any]:

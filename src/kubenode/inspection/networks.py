@@ -13,24 +13,19 @@ from kubenode.inspection import named
 from kubenode.inspection.place import Place, call_for
 from kubenode.ipam import allocator, config
 from kubenode.ipam.store import DEFAULT_DATA_DIR
-from kubenode.plugins import delegation, embedded, kube_node, node_annotation, options
+from kubenode.plugins import delegation, embedded, options
 from kubenode.plugins.skel import NotHereError
+from kubenode.plugins.table import PLUGINS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from kubenode.host.readonly import ReadOnlyStore
     from kubenode.inspection.named import Configured
     from kubenode.inspection.records import Records
     from kubenode.ipam.allocator import Usage
     from kubenode.ipam.ranges import Subnet
-    from kubenode.plugins.skel import Call
 
-RESOLVE: dict[str, Callable[[Call], Call]] = {
-    "kube-node": kube_node.resolve,
-    "node-annotation": node_annotation.resolve,
-    "host-local": lambda call: call,
-}
 RECORDS = "attachment records"  # where a network's configuration is from if not from a file
 
 
@@ -98,11 +93,12 @@ def look_at(place: Place, configured: Configured, manifest: dict[str, Any] | Non
     said = configured.ipam.get("dataDir")
     data_dir = said if isinstance(said, str) and said and is_path(said) else DEFAULT_DATA_DIR
     try:
-        call = RESOLVE[str(configured.ipam.get("type"))](call_for(place, configured.raw, manifest))
+        call = PLUGINS[str(configured.ipam.get("type"))].resolve(call_for(place, configured.raw, manifest))
         data_dir = embedded.data_dir(call.netconf) or DEFAULT_DATA_DIR
         conf = config.load(call.netconf, {})
         store = place.store(data_dir, configured.name)
-        usages = tuple(allocator.usage(store, conf.sets, conf.exclude))
+        with store.lock():
+            usages = tuple(allocator.usage(store, conf.sets, conf.exclude))
         return Network(configured, data_dir, store, usages, conf.exclude, None)
     except Problem as error:
         return Network(configured, data_dir, place.store(data_dir, configured.name), (), (), error)
@@ -115,7 +111,7 @@ def rehearse(place: Place, configured: Configured, manifest: dict[str, Any] | No
     """Go through what an ADD would, all but the reservation. Raises Problem where it would fail."""
     call = call_for(place, configured.raw, manifest)
     versions.require(call.netconf.cni_version, "ADD")
-    call = RESOLVE[str(configured.ipam["type"])](call)
+    call = PLUGINS[str(configured.ipam["type"])].resolve(call)
     ipam = options.permit_resolv_conf(call, call.netconf.ipam)
     call = call._replace(netconf=call.netconf._replace(ipam=ipam))
     try:
@@ -124,7 +120,6 @@ def rehearse(place: Place, configured: Configured, manifest: dict[str, Any] | No
         pass
     try:
         embedded.ready(call)
-        if os.geteuid() == 0:  # what an ordinary user may write says nothing of the runtime
-            embedded.require_writable(call)
+        embedded.require_writable(call, by_us=os.geteuid() == 0)  # what an ordinary user may write says nothing of the runtime
     except OSError as error:
         raise Problem(f"{error.filename}: {error.strerror}", "run it as root") from None

@@ -1,4 +1,4 @@
-"""Where to look, and the host as plugins' code meets it when somebody only looks."""
+"""The places to look at, and the host as plugins' code meets it when nothing may be changed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 class Place(NamedTuple):
-    """Where things are. Paths are the host's; `configs` are files of this process's own, and `named` is what they have."""
+    """Paths of a node. Paths are the host's; `configs` are files of this process's own, and `named` is what they have."""
 
     root: HostRoot
     run_dir: str

@@ -1,4 +1,4 @@
-"""What ADDs have said of their pods, read once for all questions, and who of them has no network namespace any more."""
+"""All records of attachments, read once for all questions, and those whose network namespace is gone."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class Other(NamedTuple):
 
 
 class Whose(NamedTuple):
-    """What an address is: who holds it, and of which networks' subnets it is one. `others`: what the holders' containers have beside it."""
+    """An address: its holders, and the networks whose subnets it is in. `others`: what the holders' containers have beside it."""
 
     address: Address
     holders: list[tuple[Network, Holder]]

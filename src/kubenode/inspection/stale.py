@@ -82,7 +82,8 @@ def release(place: Place, stale: list[Stale]) -> tuple[list[Stale], list[OSError
             if one.held.attachment and one.held.attachment not in left:
                 attachments.remove(one.held.attachment)
         if not failures and any(one.why == EARLIER for one in mine):
-            allocator.release_dead(store)  # nothing is left of an earlier boot: note that it is over
+            with store.lock():
+                allocator.release_dead(store)  # nothing is left of an earlier boot: note that it is over
     return released, failures
 
 

@@ -1,1 +1,1 @@
-"""What a release puts on a host and takes away again: executables, credentials, network configuration. Every step can be undone."""
+"""Installation of a release on a host, and its removal: executables, credentials, network configuration. Every step can be undone."""

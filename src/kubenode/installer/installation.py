@@ -1,7 +1,7 @@
-"""Files of ours in the host's directories: put there, brought up to date and taken back. What they are is `payload`'s business.
+"""Files of ours in the host's directories: put there, brought up to date and taken back. `payload` says which.
 
-A record beside the plugins says what we have put where, and its digest. What is there and is not ours is a foreign file: it is neither
-overwritten nor removed unless somebody insists, and then it is set aside and comes back in the end.
+A record beside the plugins says what we have put where, and its digest. A file that is not ours is foreign: it is neither overwritten nor
+removed unless somebody insists, and then it is set aside and comes back in the end.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Installation:
-    """What we have put into one host's directories. Raises Problem."""
+    """Our files in one host's directories. Raises Problem."""
 
     def __init__(self, root: HostRoot, bin_dir: str) -> None:
         self._root = root
@@ -51,7 +51,7 @@ class Installation:
     ) -> list[Step]:
         """Put these parts in place, in this order, and remove what an earlier installation had besides.
 
-        What an option brought that is not among `given` stays. `options` are those to be remembered. `leave`: pass over what is foreign.
+        Files of an option that is not among `given` stay. `options` are those to be remembered. `leave`: pass over what is foreign.
         `hold`: a network configuration that is new waits for the agent.
         """
         with self._held(dry_run=dry_run):
@@ -71,7 +71,7 @@ class Installation:
             return steps
 
     def uninstall(self, data_dirs: Iterable[str], *, force: bool = False, dry_run: bool = False) -> list[Step]:
-        """Take back what is there by our hand. What was changed since stays, unless `force`.
+        """Take back what is there by our hand. Files that were changed since stay, unless `force`.
 
         The notes of boots in `data_dirs` go, too: whoever gives addresses there from now on does not bring them up to date.
         """

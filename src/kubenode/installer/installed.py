@@ -1,4 +1,4 @@
-"""What has been installed on a host, by the record beside the plugins: which paths, what is in them, and the directories made for them."""
+"""The record of an installation, beside the plugins: which paths, what is in them, and the directories made for them."""
 
 from __future__ import annotations
 

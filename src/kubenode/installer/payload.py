@@ -1,4 +1,4 @@
-"""What goes onto a node: the plugins, what they need to reach the API server, the Node's name, network configurations."""
+"""The files for a node: the plugins, what they need to reach the API server, the Node's name, network configurations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from kubenode.ipam.store import DEFAULT_DATA_DIR
 if TYPE_CHECKING:
     from kubenode.host.root import HostRoot
 
-PLUGINS = ("kube-node", "node-annotation", "host-local")
 LIBRARY = OUR_LIBRARY.decode()
 COPIED = ("token", "ca.crt")  # of a service account
 KUBECONFIG = "kubeconfig"  # beside them
@@ -130,7 +129,7 @@ def node_name(run_dir: str, name: str) -> Part:
 
 def data_dirs(root: HostRoot, run_dir: str, config_dir: str) -> list[str]:
     """Return the directories in which networks of ours may have kept reservations: by default, as configured, as ADDs have noted."""
-    conf_dirs = [conf["ipam"].get("dataDir") for conf in cniconfig.netconfs(root.path(config_dir), PLUGINS)]
+    conf_dirs = [conf["ipam"].get("dataDir") for conf in cniconfig.netconfs(root.path(config_dir), cniconfig.OURS)]
     run = root.path(run_dir)
     try:
         noted = [record.data_dir for network, attachment in everywhere(run) if (record := Attachments(run, network).read(attachment))]

@@ -53,7 +53,7 @@ class Steps:
         self._installed = record
 
     def path(self, path: str) -> str:
-        """Return where a path of the host is found. What it names may be a link: that is the foreign file, and not what it leads to."""
+        """Return where a path of the host is found. Its path may be a link: that is the foreign file, and not what it leads to."""
         return os.path.join(self._root.path(os.path.dirname(path)), os.path.basename(path))
 
     def forward(self, part: Part, *, force: bool, hold: bool) -> Step:

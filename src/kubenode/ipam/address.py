@@ -69,7 +69,7 @@ def address_of(name: str) -> Address | None:
 
 
 def parse_cidr(text: str) -> tuple[Address, int] | None:
-    """Read an address and its prefix length, or return None. Of an IPv4-mapped one the length is that of the IPv4 address."""
+    """Read an address and its prefix length, or return None. An IPv4-mapped one has the length of the IPv4 address."""
     address_text, slash, prefix_text = text.partition("/")
     address = parse_address(address_text)
     if address is None or not slash or not prefix_text or not DIGITS.issuperset(prefix_text) or len(prefix_text) > PREFIX_DIGITS:

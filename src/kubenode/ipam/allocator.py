@@ -1,7 +1,7 @@
 """Giving and taking back addresses; `search` knows which is next.
 
-Each function takes the store's lock once, for all of its work. An address is taken when its file can be made, and only then; what is
-known of other files can cost time but never give an address twice.
+The caller holds the store's lock. An address is taken when its file can be made, and only then; what is known of other files can cost
+time but never give an address twice.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from kubenode.ipam.store import Index
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from kubenode.ipam.address import Address
     from kubenode.ipam.ranges import RangeSet
@@ -27,15 +27,14 @@ NOTHING: dict[int, list[int]] = {4: [], 6: []}
 
 
 class Addition(NamedTuple):
-    """What an ADD was given, and what was released on the way: `dead` of an earlier boot, `nobodys` without a readable owner."""
+    """The addresses of an ADD, and what was released on the way, as it had no readable owner."""
 
     given: list[Allocation]
-    dead: list[Reservation]
     nobodys: list[Reservation]
 
 
 class Usage(NamedTuple):
-    """How many addresses a range set can give, and how many of them are taken."""
+    """The number of addresses that a range set can give, and of those that are taken."""
 
     range_set: RangeSet
     total: int
@@ -48,61 +47,56 @@ def allocate(
     attachment: Attachment,
     requested: Sequence[Address] = (),
     exclude: Exclusions = (),
-    first: Callable[[], None] = lambda: None,
 ) -> Addition:
-    """Reserve one address of each range set, or none at all. `first` is called before, with the lock held. Raises CNIError."""
-    with store.lock():
-        dead = _release_dead(store)  # before `first`, whose record of this boot may be of a container that has had an earlier one
-        first()
-        index = _index_for(store, attachment)
-        nobodys = _release_nobodys(store, index)
-        had = index.of(attachment)
-        search = Search(store, attachment, index, exclude)
-        wanted = dict.fromkeys(requested)
-        given: list[Allocation] = []
-        try:
-            for range_set in sets:
-                request = next((address for address in wanted if range_set.range_of(address)), None)
-                if request is not None:
-                    del wanted[request]
-                given.append(search.reserve(range_set, request))
-            _refuse_leftovers(wanted, sets)
-            search.note_turns()
-        except BaseException:  # all or nothing, wherever the deadline's signal came in between
-            for entry in store.index().of(attachment):
-                if entry not in had:
-                    store.release(entry)
-            raise
-        return Addition(given, dead, nobodys)
+    """Reserve one address of each range set, or none at all. Raises CNIError."""
+    index = _index_for(store, attachment)
+    nobodys = _release_nobodys(store, index)
+    had = index.of(attachment)
+    search = Search(store, attachment, index, exclude)
+    wanted = dict.fromkeys(requested)
+    given: list[Allocation] = []
+    try:
+        for range_set in sets:
+            request = next((address for address in wanted if range_set.range_of(address)), None)
+            if request is not None:
+                del wanted[request]
+            given.append(search.reserve(range_set, request))
+        _refuse_leftovers(wanted, sets)
+        search.note_turns()
+    except BaseException:  # all or nothing, wherever the deadline's signal came in between
+        for entry in store.index().of(attachment):
+            if entry not in had:
+                store.release(entry)
+        raise
+    return Addition(given, nobodys)
 
 
 def release_dead(store: Store) -> list[Reservation]:
     """Release what was reserved before this boot for certain: its containers are gone. This boot is noted then."""
-    with store.lock():
-        return _release_dead(store)
+    if store.is_of_this_boot():
+        return []
+    dead = _release_all(store, store.dead())
+    store.note_boot()  # last: whoever dies before leaves the work to the next
+    return dead
 
 
 def release(store: Store, attachment: Attachment) -> list[Reservation]:
     """Release all that is reserved for an attachment, or else, as old host-locals wrote it, for its container."""
-    with store.lock():
-        mine = _find(store.index(), attachment)
-        released = _release_all(store, mine)
-        if len(released) < len(mine):  # what was remembered is not so any more
-            released += _release_all(store, _find(store.index(), attachment))
-        return released
+    mine = _find(store.index(), attachment)
+    released = _release_all(store, mine)
+    if len(released) < len(mine):  # what was remembered is not so any more
+        released += _release_all(store, _find(store.index(), attachment))
+    return released
 
 
 def find(store: Store, attachment: Attachment) -> list[Reservation]:
     """Return what is reserved for an attachment."""
-    with store.lock():
-        return _find(_index_for(store, attachment), attachment)
+    return _find(_index_for(store, attachment), attachment)
 
 
-def collect(store: Store, listed: Collection[Attachment], living: Callable[[], Collection[Attachment]] = tuple) -> list[Reservation]:
-    """Release what belongs to no valid attachment (SPEC.md, "GC"). An old file is kept while its container has any.
-
-    `living`, called with the lock held, names who is valid without being listed.
-    """
+def collect(store: Store, valid: Collection[Attachment]) -> list[Reservation]:
+    """Release what belongs to no valid attachment (SPEC.md, "GC"). An old file is kept while its container has any."""
+    containers = {attachment.container_id for attachment in valid}
 
     def is_stale(entry: Reservation) -> bool:
         owner = entry.attachment
@@ -110,30 +104,26 @@ def collect(store: Store, listed: Collection[Attachment], living: Callable[[], C
             return entry.address is not None
         return owner not in valid if owner.ifname else owner.container_id not in containers
 
-    with store.lock():
-        valid = {*listed, *living()}
-        containers = {attachment.container_id for attachment in valid}
-        released: list[Reservation] = []
-        try:
-            released += _release_dead(store)
-        finally:
-            stale = [entry for entry in store.index() if is_stale(entry) and (entry.attachment or store.is_abandoned(entry))]
-            released += _release_all(store, stale)
-        return released
+    released: list[Reservation] = []
+    try:
+        released += release_dead(store)
+    finally:
+        stale = [entry for entry in store.index() if is_stale(entry) and (entry.attachment or store.is_abandoned(entry))]
+        released += _release_all(store, stale)
+    return released
 
 
 def usage(store: Store, sets: Iterable[RangeSet], exclude: Exclusions = ()) -> list[Usage]:
     """Count what each range set can give and what of it is taken.
 
-    Names tell that. Of a set that seems full owners and boot count, too: what is nobody's or dead the next ADD releases.
+    Names tell that. In a set that seems full owners and boot count, too: the next ADD releases what is without owner or dead.
     """
-    with store.lock():
-        counted = _count(store.taken(), sets, exclude)
-        if all(one.used < one.total for one in counted):
-            return counted
-        index, dead = store.index(), {*store.dead()}
-        living = Index(entry for entry in index if entry not in dead) if dead else index
-        return _count(living.taken, sets, exclude)
+    counted = _count(store.taken(), sets, exclude)
+    if all(one.used < one.total for one in counted):
+        return counted
+    index, dead = store.index(), {*store.dead()}
+    living = Index(entry for entry in index if entry not in dead) if dead else index
+    return _count(living.taken, sets, exclude)
 
 
 def unused(sets: Iterable[RangeSet], exclude: Exclusions = ()) -> list[Usage]:
@@ -160,14 +150,6 @@ def _index_for(store: Store, attachment: Attachment) -> Index:
     index = store.index()
     had = index.of(attachment) + index.of_container(attachment.container_id)
     return index if all(store.has(entry) for entry in had) else store.index()
-
-
-def _release_dead(store: Store) -> list[Reservation]:
-    if store.is_of_this_boot():
-        return []
-    dead = _release_all(store, store.dead())
-    store.note_boot()  # last: whoever dies before leaves the work to the next
-    return dead
 
 
 def _release_nobodys(store: Store, index: Index) -> list[Reservation]:

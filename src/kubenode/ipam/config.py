@@ -111,7 +111,7 @@ def _address(text: JSON, key: str) -> Address:
 
 
 def _requested(netconf: NetConf, args: Mapping[str, str]) -> tuple[Address, ...]:
-    """Return what was asked for; a prefix length is of no meaning. Where `args` says it, CNI_ARGS is ignored (CONVENTIONS.md)."""
+    """Return what was asked for; a prefix length is of no meaning. `args` comes before CNI_ARGS (CONVENTIONS.md)."""
     texts = list(_array(_object(_object(netconf.raw, "args"), "cni"), "ips"))
     try:
         if not texts and args.get("IP"):

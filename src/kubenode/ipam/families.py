@@ -1,4 +1,4 @@
-"""Who gets which address family."""
+"""Address families by namespace."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ class Reservation(NamedTuple):
 
 
 class Index:
-    """Who has what, and which addresses are taken. `taken` has the numbers of owned addresses in order, by family (4 or 6)."""
+    """Reservations by owner, and the addresses that are taken. `taken` has the numbers of owned addresses in order, by family (4 or 6)."""
 
     def __init__(self, entries: Iterable[Reservation]) -> None:
         self._names: dict[Attachment, tuple[str, ...]] = {}

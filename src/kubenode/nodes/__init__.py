@@ -1,1 +1,1 @@
-"""PURE. What a Node object says: its subnets, its annotations, and which Node is ours. No I/O: an API server is a Protocol."""
+"""PURE. Node objects: their subnets, their annotations, and which Node is ours. No I/O: an API server is a Protocol."""

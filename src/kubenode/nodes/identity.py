@@ -1,4 +1,4 @@
-"""PURE. Which Node is ours. Where a name is known, one GET; a LIST of all is the last resort."""
+"""PURE. Which Node is ours. A known name takes one GET; a LIST of all is the last resort."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     Manifest = dict[str, Any]
 
     class Nodes(Protocol):
-        """What is asked of an API server."""
+        """Questions to an API server."""
 
         def own_name(self) -> str: ...
         def node(self, name: str) -> Manifest | None: ...
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Identity(NamedTuple):
-    """What this host knows of itself; "" for what it does not. `guesses` are names that count only with our machine-id.
+    """This host's knowledge of itself; "" for what it does not know. `guesses` are names that count only with our machine-id.
 
     `name_file` is where an administrator may write the name.
     """

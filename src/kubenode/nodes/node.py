@@ -1,4 +1,4 @@
-"""PURE. What a Node object says: who it is, and which subnets are its own.
+"""PURE. A Node object: its name, and its subnets.
 
 Errors name the Node, the annotation and the bad part: who reads them sees one Node of many.
 """

@@ -1,4 +1,4 @@
-"""What an ADD leaves for DEL, CHECK and GC, which ask nobody: the `ipam` that was handed on, and whose the address is."""
+"""The record that an ADD leaves for DEL, CHECK and GC, which ask nobody: the `ipam` that was handed on, and whose the address is."""
 
 from __future__ import annotations
 
@@ -31,13 +31,29 @@ def note(call: Call, ipam: dict[str, JSON], executable: str) -> None:
         call.log.warning("what this ADD is about could not be written", error=str(error))
 
 
+def noted(call: Call) -> Record | None:
+    """Return what an ADD has said of this attachment."""
+    return _records(call).read(owner(call.request))
+
+
 def forget(call: Call) -> None:
     _records(call).remove(owner(call.request))
 
 
+def put_back(call: Call, before: Record | None) -> None:
+    """Undo `note`: the record is again what `noted` returned before. Raises nothing: it is called where something has failed already."""
+    if before is None:
+        forget(call)
+        return
+    try:
+        _records(call).write(owner(call.request), before)
+    except OSError as error:
+        call.log.warning("the record of the pod's first ADD could not be written again", error=str(error))
+
+
 def handed_on(call: Call) -> tuple[dict[str, JSON], str] | None:
     """Return the `ipam` that this attachment's ADD handed on, and to which executable; None where nothing is known of it."""
-    return _said(_records(call).read(owner(call.request)))
+    return _said(noted(call))
 
 
 def all_handed_on(call: Call) -> list[tuple[dict[str, JSON], str]]:

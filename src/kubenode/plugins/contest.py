@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from kubenode.plugins.skel import Call
 
-PLUGINS = ("kube-node", "node-annotation")
-
 
 def settle(call: Call, source: str, mine: str) -> None:
     """Let this network have a source. Raises CNIError where another has reservations of it, or is to have it; OSError."""
@@ -54,7 +52,7 @@ def _taken(call: Call, source: str, place: str, does: str, already: str, then: s
 
 def _configured(call: Call, source: str) -> list[str]:
     """Return the directories of the networks that have this source in the runtime's configuration."""
-    found = cniconfig.netconfs(call.host.path(cniconfig.DEFAULT_CONFIG_DIR), PLUGINS)
+    found = cniconfig.netconfs(call.host.path(cniconfig.DEFAULT_CONFIG_DIR), cniconfig.TAKE_NODES)
     return [_place(conf.get("name"), conf["ipam"]) for conf in found if _source(conf["ipam"]) == source]
 
 

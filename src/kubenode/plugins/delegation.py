@@ -1,4 +1,5 @@
-"""Who gives the addresses once the ranges are known: the embedded allocator, or another IPAM plugin over the same files.
+"""The hand-over to whoever gives the addresses once the ranges are known: the embedded allocator, or another IPAM plugin over the same
+files.
 
 ADD asks it with the ranges that were found. DEL, CHECK and GC ask it with those that the ADD had: they never look at the Node.
 """
@@ -7,9 +8,10 @@ from __future__ import annotations
 
 from kubenode.base.jsontext import JSONTextError, loads
 from kubenode.base.record import NamedTuple
-from kubenode.cni.errors import DELEGATE_MISSING, DUPLICATE_ALLOCATION, INVALID_NETWORK_CONFIG, NOT_AVAILABLE, CNIError
+from kubenode.cni.errors import DELEGATE_MISSING, INVALID_NETWORK_CONFIG, NOT_AVAILABLE, CNIError
 from kubenode.cni.netconf import invalid
 from kubenode.cni.result import addresses_in
+from kubenode.ipam import allocator
 from kubenode.ipam.families import BOTH
 from kubenode.plugins import attached, embedded
 from kubenode.plugins.skel import NotHereError
@@ -70,40 +72,49 @@ def _choose_for_release(call: Call, name: str) -> Delegate:
         return Delegate(HOST_LOCAL, "")
 
 
-def add(call: Call, to: Delegate, ipam: Mapping[str, JSON], source: str = "") -> bytes:
+def add(call: Call, to: Delegate, ipam: dict[str, JSON], source: str = "") -> bytes:
     """Get addresses with this `ipam`, and return the result as it goes to stdout. Raises CNIError, and then nothing stays reserved.
 
     `source`: where the ranges are from that no other network may have.
     """
     given_on = _with_ipam(call, to, ipam)
-    if to.executable and to.keeps_our_files:
+    if to.executable:
+        return _add_by_plugin(call, to, given_on, source)
+    ready = embedded.ready(given_on)
+    # All of it with the lock held: in an agent that was stopped, the pod's DEL may have passed before this is carried out, or refused.
+    with ready.store.lock():
+        dead = allocator.release_dead(ready.store)  # before a record of this boot says that the container's earlier reservation is of now
+        is_second = bool(allocator.find(ready.store, embedded.owner(call.request)))
+        before = attached.noted(call) if is_second else None
+        try:
+            if source:
+                _take(call, given_on, source)
+            attached.note(call, given_on.netconf.ipam, "")
+            added = embedded.allocate(given_on, ready)
+        except BaseException:  # the deadline's signal, too
+            attached.put_back(call, before)
+            raise
+    embedded.log_released(call, embedded.EARLIER_BOOT, dead)
+    return embedded.result(given_on, ready, added)
+
+
+def _add_by_plugin(call: Call, to: Delegate, given_on: Call, source: str) -> bytes:
+    """Let another plugin give the addresses, and undo what it did where that fails."""
+    if to.keeps_our_files:
         embedded.require_place(given_on)
         embedded.after_boot(given_on)  # before a record of this boot says that the container's earlier reservation is of now
         if attached.handed_on(call):
             embedded.require_none(given_on)
-    noted = False
-
-    def note() -> None:
-        nonlocal noted
+    try:
         if source and to.keeps_our_files:
             _take(call, given_on, source)
         attached.note(call, given_on.netconf.ipam, to.executable)
-        noted = True
-
-    try:
-        if not to.executable:
-            # With the lock held: in an agent that was stopped, the pod's DEL may have passed before this is carried out, or refused.
-            return embedded.cmd_add(given_on, note)
-        note()
         result = _run(given_on, to)
         if source and to.keeps_our_files:
             _take(call, given_on, source)  # again: somebody may have taken it before host-local had the lock
-    except (CNIError, OSError) as error:
-        if to.executable:
-            _undo(given_on, to)
-        # A duplicate's earlier ADD is still good.
-        if noted and (to.executable or not isinstance(error, CNIError) or error.code != DUPLICATE_ALLOCATION):
-            attached.forget(call)
+    except (CNIError, OSError):
+        _undo(given_on, to)
+        attached.forget(call)
         raise
     call.log.info("addresses given", ips=_given(result), delegate=to.executable)
     return result
@@ -146,7 +157,7 @@ def check(call: Call, name: str, ipam: Mapping[str, JSON]) -> bytes:
 def collect(call: Call, name: str, ipam: Mapping[str, JSON]) -> bytes:
     """Release what is stale (SPEC.md, "GC"), wherever this network has had addresses. host-local itself never does.
 
-    What fails in one place keeps none of the others, and is told at the end.
+    A failure in one place stops none of the others, and is raised at the end.
     """
     valid = embedded.valid_attachments(call.netconf)
     # Before anything is released: where an agent is stopped in between, the runtime's GC passes without it, and new pods come.
@@ -168,8 +179,8 @@ def collect(call: Call, name: str, ipam: Mapping[str, JSON]) -> bytes:
             given_on = _with_ipam(call, to, known)
             if to.executable:
                 _run(given_on, to)
-            if to.keeps_our_files:
-                embedded.cmd_gc(given_on, lambda: attached.parted(call, valid or ())[1])
+            if to.keeps_our_files and valid is not None:
+                embedded.collect(given_on, {*valid, *living}, lambda listed=valid: attached.parted(call, listed)[1])  # type: ignore[misc]
         except (CNIError, OSError) as error:
             call.log.error("GC has failed in one place", error=str(error))
             failure = failure or error

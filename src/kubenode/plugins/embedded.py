@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from kubenode.base import files
+from kubenode.base.record import NamedTuple
 from kubenode.cni.errors import (
     INVALID_NETWORK_CONFIG,
     IO_FAILURE,
@@ -26,6 +27,7 @@ from kubenode.ipam.store import DEFAULT_DATA_DIR, Attachment
 from kubenode.plugins.skel import answer
 
 VALID = "cni.dev/valid-attachments"
+EARLIER_BOOT = "of an earlier boot"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,39 +35,52 @@ if TYPE_CHECKING:
 
     from kubenode.base.jsontext import JSON
     from kubenode.cni.request import Request
-    from kubenode.ipam.allocator import Usage
+    from kubenode.ipam.allocator import Addition, Usage
     from kubenode.ipam.store import Reservation, Store
     from kubenode.plugins.skel import Call
 
 
-def cmd_add(call: Call, first: Callable[[], None] = lambda: None) -> bytes:
-    """Reserve one address of each range set. `first` is called before, once nobody else can change what is reserved."""
-    store, conf, dns = ready(call)
+class Ready(NamedTuple):
+    """All that an ADD goes by: reservations, configuration, dns."""
+
+    store: Store
+    conf: config.IPAMConfig
+    dns: dict[str, object]
+
+
+def ready(call: Call) -> Ready:
+    """Read all that an ADD goes by. Makes nothing. Raises CNIError where there is none."""
+    store = require_place(call)
+    conf = config.load(call.netconf, call.request.pod_args)
+    return Ready(store, conf, _dns(call, conf.resolv_conf))
+
+
+def allocate(call: Call, ready: Ready) -> Addition:
+    """Reserve one address of each range set, with the lock held. Raises CNIError."""
+    conf = ready.conf
     try:
-        added = allocator.allocate(store, conf.sets, owner(call.request), conf.requested, conf.exclude, first)
+        return allocator.allocate(ready.store, conf.sets, owner(call.request), conf.requested, conf.exclude)
     except CNIError as error:
         if error.code != RANGE_FULL:
             raise
         # `msg` stays as the reference has it.
         raise CNIError(error.code, error.msg, f"network {call.netconf.name} is full on this node: {error.details}") from None
-    _log_released(call, "of an earlier boot", added.dead)
-    _log_released(call, "without an owner: its file is empty, torn or not host-local's", added.nobodys)
+
+
+def result(call: Call, ready: Ready, added: Addition) -> bytes:
+    """Return an ADD's result as it goes to stdout."""
+    log_released(call, "without an owner: its file is empty, torn or not host-local's", added.nobodys)
     ips = tuple(IPConfig(a.address.version, f"{a.address}/{a.range.subnet.prefix}", str(a.range.gateway)) for a in added.given)
     call.log.info("addresses given", ips=[ip.address for ip in ips])
-    return answer(Result(ips, conf.routes, dns).render(call.netconf.cni_version))
-
-
-def ready(call: Call) -> tuple[Store, config.IPAMConfig, dict[str, object]]:
-    """Return all that an ADD goes by: reservations, configuration, dns. Makes nothing. Raises CNIError where there is none."""
-    store = require_place(call)
-    conf = config.load(call.netconf, call.request.pod_args)
-    return store, conf, _dns(call, conf.resolv_conf)
+    return answer(Result(ips, ready.conf.routes, ready.dns).render(call.netconf.cni_version))
 
 
 def require_none(call: Call) -> None:
     """Raise CNIError for a second ADD without a DEL between (SPEC.md, "ADD"). A delegate's DEL after it would free what the pod has."""
-    attachment = owner(call.request)
-    for entry in allocator.find(_store(call), attachment):
+    store, attachment = _store(call), owner(call.request)
+    with store.lock():
+        mine = allocator.find(store, attachment)
+    for entry in mine:
         if entry.address:
             raise duplicate(entry.address, attachment)
 
@@ -73,7 +88,7 @@ def require_none(call: Call) -> None:
 def release(places: Sequence[Call]) -> None:
     """Release what is reserved for the attachment in each of these calls' directories; nothing is a success too (SPEC.md, "DEL").
 
-    What fails in one keeps none of the others. The order is the same for all that do so: an agent keeps each lock until it has answered.
+    A failure in one stops none of the others. The order is the same for all that do so: an agent keeps each lock until it has answered.
     """
     by_path = {str(call.netconf.ipam.get("dataDir") or DEFAULT_DATA_DIR): call for call in reversed(places)}
     by_inode: dict[tuple[int, ...], Call] = {}
@@ -88,7 +103,9 @@ def release(places: Sequence[Call]) -> None:
     for inode in filter(None, sorted(by_inode)):
         call = by_inode[inode]
         try:
-            released = allocator.release(_store(call), owner(call.request))
+            store = _store(call)
+            with store.lock():
+                released = allocator.release(store, owner(call.request))
         except (CNIError, OSError) as error:
             failure = failure or error
         else:
@@ -112,7 +129,9 @@ def _inode(call: Call) -> tuple[int, ...]:
 def cmd_check(call: Call) -> bytes:
     """Compare what is reserved with what the runtime believes (SPEC.md, "CHECK")."""
     attachment = owner(call.request)
-    mine = {entry.address for entry in allocator.find(_store(call), attachment)}
+    store = _store(call)
+    with store.lock():
+        mine = {entry.address for entry in allocator.find(store, attachment)}
     if not mine:
         raise CNIError(
             UNKNOWN_CONTAINER,
@@ -131,13 +150,12 @@ def cmd_check(call: Call) -> bytes:
     return b""
 
 
-def cmd_gc(call: Call, living: Callable[[], Collection[Attachment]] = tuple) -> bytes:
-    """Release what is not in `cni.dev/valid-attachments`, nor among the `living`. No such key: nothing; an empty list: everything."""
-    valid = valid_attachments(call.netconf)
-    if valid is not None:
-        released = allocator.collect(_store(call), valid, living)
-        call.log.info("stale addresses released", ips=[entry.name for entry in released])
-    return b""
+def collect(call: Call, valid: Collection[Attachment], living: Callable[[], Collection[Attachment]]) -> None:
+    """Release what is neither valid nor among the living, who are asked for with the lock held."""
+    store = _store(call)
+    with store.lock():
+        released = allocator.collect(store, {*valid, *living()})
+    call.log.info("stale addresses released", ips=[entry.name for entry in released])
 
 
 def cmd_status(call: Call, families: Collection[int] = BOTH) -> bytes:
@@ -165,7 +183,10 @@ def usage(call: Call) -> list[Usage]:
 
 def _usage(call: Call, conf: config.IPAMConfig) -> list[Usage]:
     store = _store(call)
-    return allocator.usage(store, conf.sets, conf.exclude) if store.is_there() else allocator.unused(conf.sets, conf.exclude)
+    if not store.is_there():
+        return allocator.unused(conf.sets, conf.exclude)
+    with store.lock():
+        return allocator.usage(store, conf.sets, conf.exclude)
 
 
 def owner(request: Request) -> Attachment:
@@ -225,11 +246,17 @@ def directory(call: Call) -> str:
 
 def after_boot(call: Call) -> None:
     """Release what is of an earlier boot, where another plugin is about to use the files."""
-    _log_released(call, "of an earlier boot", allocator.release_dead(_store(call)))
+    store = _store(call)
+    with store.lock():
+        dead = allocator.release_dead(store)
+    log_released(call, EARLIER_BOOT, dead)
 
 
-def require_writable(call: Call) -> None:
-    """Raise CNIError 50 where no file can be made in this network's directory, nor the directory where there is none yet. Makes nothing."""
+def require_writable(call: Call, *, by_us: bool = True) -> None:
+    """Raise CNIError 50 where no file can be made in this network's directory, nor the directory where there is none yet. Makes nothing.
+
+    `by_us`: by this process; else by root, who is kept from it only by a file in the way.
+    """
     call.host.store(data_dir(call.netconf), call.netconf.name)  # which has to be within reach
     path = os.path.abspath(call.host.path(directory(call)))
     while not os.path.lexists(path):
@@ -238,12 +265,12 @@ def require_writable(call: Call) -> None:
     if not os.path.isdir(path):
         advice = "remove that file, or set dataDir to another directory"
         raise CNIError(NOT_AVAILABLE, f"dataDir {shown} of network {call.netconf.name} is below a file, {path}", advice)
-    if not os.access(path, os.W_OK | os.X_OK):
+    if by_us and not os.access(path, os.W_OK | os.X_OK):
         advice = "is its file system read-only? Make it writable, or set dataDir to another directory"
         raise OutOfReachError(NOT_AVAILABLE, f"dataDir {shown} of network {call.netconf.name} cannot be written", advice)
 
 
-def _log_released(call: Call, why: str, released: Collection[Reservation]) -> None:
+def log_released(call: Call, why: str, released: Collection[Reservation]) -> None:
     if released:
         call.log.warning("reservations released", why=why, ips=[entry.name for entry in released])
 

@@ -1,4 +1,4 @@
-"""What both plugins are told in `ipam`, read once; what is wrong is collected, for the operator to see all of it at once."""
+"""Options of both plugins in `ipam`, read once; faults are collected, for the operator to see all of them at once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LONGEST = 1e9  # seconds that can be meant
 
 
 class Options:
-    """Typed values out of an object. What is of a wrong type or not allowed counts as left out, and its issue is kept.
+    """Typed values out of an object. A value of a wrong type, or one that is not allowed, counts as left out, and its issue is kept.
 
     `administrators`: the keys that are of the host's administrator, who may name what there is.
     """
@@ -66,7 +66,7 @@ class Options:
         return key in self._administrators
 
     def plugin(self, key: str) -> str:
-        """Return the name of a plugin. What runs on the host is not for a configuration to say: of a path the last part counts."""
+        """Return the name of a plugin. A configuration does not say what runs on the host: the last part of a path counts."""
         name = self.text(key, may_be_empty=False)
         if "/" in name:
             self.issues.append(f"{key} {name!r} is a path: give the name of a plugin in CNI_PATH")
@@ -121,7 +121,7 @@ class Common(NamedTuple):
 
     @property
     def source(self) -> str:
-        """Where the addresses are from, of which no other network may give any."""
+        """The source of the addresses, of which no other network may give any."""
         return source_of(self.annotation, self.node.node_file_label)
 
     def permitted(self, host: Host) -> Common:

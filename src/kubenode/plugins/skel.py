@@ -1,4 +1,4 @@
-"""What happens around a command: environment and stdin in, an exit code and stdout out, whatever goes wrong between.
+"""The frame of a command: environment and stdin in, an exit code and stdout out, whatever goes wrong between.
 
 The order is libcni's: environment, stdin, network configuration, version, command. Nothing here or below ends the process.
 """
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
         @property
         def permitted(self) -> Permitted:
-            """What a network configuration may name on the host, and where that is found from here."""
+            """Paths that a network configuration may name on the host, and where they are found from here."""
 
         def path(self, path: str) -> str:
             """Return where a path of the host is found from here."""

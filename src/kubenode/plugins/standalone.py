@@ -75,7 +75,7 @@ SINGLE_WAIT = 0.8  # of these for each wait, so that a credential plugin that ha
 
 
 class NodeOptions(NamedTuple):
-    """What a configuration says of where the Node is; `node_file` is where this process finds what it calls `node_file_label`."""
+    """The place of the Node by a configuration; `node_file` is where this process finds what the configuration calls `node_file_label`."""
 
     kubeconfig: str = ""
     node_file: str = ""

@@ -1,6 +1,6 @@
 """PURE. Which node gets which subnet: all that is known of pools, claims and nodes, and for each node what has to be written.
 
-What a node has is never taken from it: an annotation is added to only where all that is in it came from the controller. A claim is held as
+A node keeps what it has: an annotation is added to only where all that is in it came from the controller. A claim is held as
 long as its node has it in the annotation that the claim names, whatever its pool says now, and it goes only `reclaimAfter` after that.
 """
 

@@ -1,4 +1,4 @@
-"""PURE. What a deleted pool has left behind, taken away: nothing else takes a subnet from a node, and a person asks for it."""
+"""PURE. Removal of what a deleted pool has left behind: nothing else takes a subnet from a node, and a person asks for it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def purge(pool: str, claims: Iterable[NodeSubnet], nodes: Mapping[str, Node]) -> tuple[list[Annotate], list[DeleteClaim]]:
-    """Return how the pool's subnets go from the annotations, and then its claims. What stood there by hand stays."""
+    """Return how the pool's subnets go from the annotations, and then its claims. Subnets that were written by hand stay."""
     mine = [claim for claim in claims if claim.pool == pool]
     given: dict[tuple[str, str], set[str]] = {}
     for claim in mine:

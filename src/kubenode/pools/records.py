@@ -23,7 +23,7 @@ class SelectorError(ValueError):
 
 
 class Requirement(NamedTuple):
-    """What one label has to be."""
+    """A requirement of one label."""
 
     key: str
     operator: str
@@ -112,7 +112,9 @@ class Block(NamedTuple):
 
 
 class SubnetPool(NamedTuple):
-    """What may be given. `problems`: why it gives nothing at all; `version` and `status` are those of the object as it was read."""
+    """The subnets that may be given. `problems`: why it gives nothing at all; `version` and `status` are those of the object as it was
+    read.
+    """
 
     name: str
     annotation: str

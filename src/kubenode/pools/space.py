@@ -96,8 +96,8 @@ EVERYWHERE = ""  # no annotation: what is held there is held in all pools
 class Space:
     """Claims, and what is held without one, seen as what is not free.
 
-    `_strange`: in which annotation, and by whom. What is about to be claimed is held EVERYWHERE; what is in conflict only within the pools
-    of its own annotation, and only itself: of a network that it would have whole, it holds nothing.
+    `_strange`: in which annotation, and by whom. A subnet that is about to be claimed is held EVERYWHERE; one in conflict only within the
+    pools of its own annotation, and only itself: it holds nothing of a network that it would have whole.
     """
 
     def __init__(self, claims: SubnetMap[NodeSubnet]) -> None:
@@ -161,7 +161,7 @@ class Space:
     def rival(self, subnet: Subnet, node: str, *keys: str) -> str | None:
         """Return who else has an address of `subnet`, as far as that counts against `node`: who has a claim, or comes first.
 
-        Of conflicts, only those in the annotations `keys` count.
+        Only conflicts in the annotations `keys` count.
         """
         for _, claim in self._claims.overlapping(subnet):
             if claim.node != node:

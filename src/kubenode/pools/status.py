@@ -1,4 +1,4 @@
-"""PURE. What a SubnetPool's status says: how full its networks are, and the conditions."""
+"""PURE. The status of a SubnetPool: how full its networks are, and the conditions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Reserved(NamedTuple):
 
 
 class Usage(NamedTuple):
-    """How full a network of a pool is, in subnets."""
+    """The use of a network of a pool, in subnets."""
 
     block: Block
     total: int

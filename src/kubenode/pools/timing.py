@@ -1,4 +1,4 @@
-"""PURE. What holds for a time: a claim that is released, and a claim that the API server has just taken from us.
+"""PURE. Facts that hold for a time: a claim is released, or the API server has just taken it from us.
 
 Spans are counted by a steady clock: a stamp alone is the word of a clock that may have been wrong.
 """

@@ -1,4 +1,4 @@
-"""PURE. What has to be written so that the cluster is as it should be, and what there is to say about it."""
+"""PURE. The writes that make the cluster as it should be, and what there is to say about it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Write = CreateClaim | UpdateClaim | DeleteClaim | Annotate
 
 
 class Conflict(NamedTuple):
-    """What is wrong with a Node's annotation, and the pools that it concerns. The controller never changes such a one."""
+    """The fault of a Node's annotation, and the pools that it concerns. The controller never changes such a one."""
 
     node: str
     uid: str

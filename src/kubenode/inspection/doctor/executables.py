@@ -7,10 +7,9 @@ import re
 from typing import NamedTuple
 
 from kubenode.base import files
-from kubenode.host import delegate
+from kubenode.host import cniconfig, delegate
 from kubenode.installer import payload
 
-NAMES = ("kube-node", "node-annotation", "host-local")
 STANDALONE = ".standalone"
 RELAY_VERSION = re.compile(rb" of kube-node ([^\0:]+): passes")
 LIBRARY_VERSION = re.compile(rb"""VERSION = ["']([^"']+)["']""")
@@ -31,7 +30,7 @@ class Executable(NamedTuple):
 
 def executables(directories: list[str]) -> list[Executable]:
     """Return what there is of ours under the names that runtimes call, and the launchers beside."""
-    candidates = [os.path.join(directory, name + end) for directory in directories for name in NAMES for end in ("", STANDALONE)]
+    candidates = [os.path.join(directory, name + end) for directory in directories for name in cniconfig.OURS for end in ("", STANDALONE)]
     return [_look(path) for path in candidates if os.path.isfile(path) and delegate.is_ours(path)]
 
 

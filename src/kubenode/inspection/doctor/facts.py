@@ -1,4 +1,4 @@
-"""What checks look at, each looked up when it is first asked for. Looking changes nothing; the API server is asked a few questions."""
+"""Facts for the checks, each looked up when it is first asked for. Looking changes nothing; the API server is asked a few questions."""
 
 from __future__ import annotations
 
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 PATIENCE = 4.0  # seconds for all that is asked of an API server in one go
-TAKE_NODES = ("kube-node", "node-annotation")  # the plugins that need to know the Node
 
 
 class Facts:
@@ -69,7 +68,7 @@ class Facts:
 
     @cached_property
     def held(self) -> dict[str, list[Held]]:
-        """What is held in each directory, in the order of addresses."""
+        """The reservations of each directory, in the order of addresses."""
         directories = {network.store.directory: network.store for network in self.networks}
         return {directory: sorted(store.held(), key=lambda one: one.address) for directory, store in directories.items()}
 
@@ -111,7 +110,7 @@ class Facts:
 
     @staticmethod
     def asks(configured: Configured) -> bool:
-        return configured.ipam.get("type") in TAKE_NODES and not configured.ipam.get("nodeFile")
+        return configured.ipam.get("type") in cniconfig.TAKE_NODES and not configured.ipam.get("nodeFile")
 
     def _kubeconfig_of(self, configured: Configured) -> str:
         if named := configured.ipam.get("kubeconfig"):
@@ -147,7 +146,7 @@ class Facts:
 
     @cached_property
     def agent_credentials(self) -> Credentials | str:
-        """What a running agent asks the API server with; a text says why that is not known."""
+        """The credentials of a running agent; a text says why they are not known."""
         if not self.agent.up:
             return "no agent answers"
         if self.seen.view is not None and self.seen.view.fetched is None:
@@ -178,7 +177,7 @@ class Facts:
 
     @cached_property
     def asked(self) -> dict[str, dict[str, Any] | CNIError]:
-        """What each kubeconfig's API server says of our Node."""
+        """The answer of each kubeconfig's API server about our Node."""
         answers: dict[str, dict[str, Any] | CNIError] = {}
         for kubeconfig in self.kubeconfigs:
             try:

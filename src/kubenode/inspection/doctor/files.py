@@ -8,7 +8,7 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from kubenode.base.problem import Problem
-from kubenode.host import delegate
+from kubenode.host import cniconfig, delegate
 from kubenode.inspection.doctor.executables import STANDALONE
 from kubenode.inspection.doctor.finding import Finding, failure, of_error, ok, skipped, warning
 from kubenode.installer import installed
@@ -33,7 +33,7 @@ def plugins(facts: Facts) -> Iterator[Finding]:
     for name in wanted:
         there = [path for directory in directories if os.path.lexists(path := os.path.join(directory, name))]
         if not there:
-            ours = name in {"kube-node", "node-annotation", "host-local"}
+            ours = name in cniconfig.OURS
             advice = INSTALL if ours else "copy it there from the reference plugins (Debian: containernetworking-plugins)"
             yield failure(f"there is no plugin {name} in {where}", advice)
         elif not delegate.find(name, directories):

@@ -1,4 +1,4 @@
-"""What a check finds: how bad it is, and what to do."""
+"""The findings of a check: how bad it is, and what to do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class State(IntEnum):
-    """How bad; the worst is the exit code. `SKIPPED` is neither well nor bad: nobody has looked."""
+    """Severity; the worst is the exit code. `SKIPPED` is neither well nor bad: nobody has looked."""
 
     SKIPPED = -1
     OK = 0
@@ -35,7 +35,7 @@ class Finding(NamedTuple):
 
 
 class Of(Enum):
-    """What a check is about."""
+    """The subject of a check."""
 
     NETWORKS = "there is no network of ours"
     SUBNETS = "there is no network of ours whose subnets are known"

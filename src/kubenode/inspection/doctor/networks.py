@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from kubenode.base.problem import Problem
 from kubenode.cni import keys
 from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError, OutOfReachError
 from kubenode.host.sources import Sources
@@ -40,9 +41,10 @@ def valid(facts: Facts) -> Iterator[Finding]:
     for one in facts.configured:
         try:
             rehearse(facts.place, one, facts.fresh)
-        except CNIError as error:
+        except Problem as error:
             told = f"network {one.name} in {one.path}: {error.msg}"
-            if error.code == TRY_AGAIN_LATER or (isinstance(error, OutOfReachError) and not _is_mounted(facts, one)):
+            is_passing = isinstance(error, CNIError) and error.code == TRY_AGAIN_LATER
+            if is_passing or (isinstance(error, OutOfReachError) and not _is_mounted(facts, one)):
                 yield skipped(told, error.details)
             else:
                 yield failure(told, error.details or f"correct {one.path}")
@@ -58,7 +60,7 @@ def _is_mounted(facts: Facts, one: Configured) -> bool:
 
 
 def families(facts: Facts) -> Iterator[Finding]:
-    """Who is kept from one family gets an address of the other."""
+    """Pods that are kept from one family get an address of the other."""
     for network in facts.networks:
         have = sorted({usage.range_set.version for usage in network.usages})
         limits = {family: network.configured.ipam.get(_limit(family)) for family in (4, 6)}

@@ -25,7 +25,7 @@ BAD = {"Ready": "False", "Exhausted": "True", "Conflict": "True"}
 
 
 class _Told(NamedTuple):
-    """What the API server says. `claims`: of each subnet that the node has; not among them is what we may not look at."""
+    """The answers of the API server. `claims`: of each subnet that the node has; not among them is what we may not look at."""
 
     pools: list[SubnetPool]
     node: Node

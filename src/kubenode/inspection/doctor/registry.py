@@ -52,7 +52,7 @@ CHECKS = (
 
 
 def examine(facts: Facts) -> Iterator[Result]:
-    """Make all checks. What is well is told in one line, and only of a check that found nothing wrong."""
+    """Make all checks. A check that found nothing wrong has one line."""
     if os.geteuid() != 0:
         _require_access(facts)
     for check in CHECKS:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from kubenode.inspection.doctor.facts import TAKE_NODES
+from kubenode.host import cniconfig
 from kubenode.inspection.doctor.finding import Finding, failure, ok, skipped, warning
-from kubenode.inspection.networks import RESOLVE
 from kubenode.installer import held
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ def pod_network(facts: Facts) -> Iterator[Finding]:
     waiting = ", ".join(os.path.basename(path) for path in held.waiting(facts.place.root.path(directory)))
     if not facts.configured and not waiting:
         advice = f"write one, such as examples/10-k8snet.conflist, to {directory}; or name secondary networks' by --config"
-        yield failure(f"no network with {', '.join(RESOLVE)} in {directory}", advice)
+        yield failure(f"no network with {', '.join(cniconfig.OURS)} in {directory}", advice)
     if found is None:
         if waiting:
             yield failure(
@@ -55,11 +54,11 @@ def pod_network(facts: Facts) -> Iterator[Finding]:
         return
     file, network = found
     told = f"pods get network {network.name} of {file.path}, with addresses by {' and '.join(_givers(network))}"
-    ours = [one for one in facts.runtime_files if any(list(each.netconfs(TAKE_NODES)) for each in one.networks)]
-    if any(network.netconfs(TAKE_NODES)):
+    ours = [one for one in facts.runtime_files if any(list(each.netconfs(cniconfig.TAKE_NODES)) for each in one.networks)]
+    if any(network.netconfs(cniconfig.TAKE_NODES)):
         yield ok(told)
     elif file.networks[0].is_multus or not ours:  # host-local may be our drop-in
-        yield ok(told if any(network.netconfs(RESOLVE)) else f"{told}: kube-node is not this node's pod network")
+        yield ok(told if any(network.netconfs(cniconfig.OURS)) else f"{told}: kube-node is not this node's pod network")
     else:
         behind = ours[0].path
         yield failure(

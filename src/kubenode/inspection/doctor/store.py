@@ -87,7 +87,7 @@ def torn(facts: Facts) -> Iterator[Finding]:
 
 
 def leaks(facts: Facts) -> Iterator[Finding]:
-    """Who holds an address has a network namespace."""
+    """Each holder of an address has a network namespace."""
     for network in _there(facts):
         unknown = [
             one.address
