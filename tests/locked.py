@@ -21,19 +21,19 @@ def allocate(
 ) -> Addition:
     """Do what an ADD does: release what is of an earlier boot, then allocate."""
     with store.lock():
-        allocator.release_dead(store)
+        allocator.release_from_earlier_boot(store)
         return allocator.allocate(store, sets, attachment, requested, exclude)
 
 
 def add(store: Store, sets: Sequence[RangeSet], attachment: Attachment) -> tuple[list[Reservation], Addition]:
     """Do the same; return what was released, too."""
     with store.lock():
-        return allocator.release_dead(store), allocator.allocate(store, sets, attachment)
+        return allocator.release_from_earlier_boot(store), allocator.allocate(store, sets, attachment)
 
 
-def release_dead(store: Store) -> list[Reservation]:
+def release_from_earlier_boot(store: Store) -> list[Reservation]:
     with store.lock():
-        return allocator.release_dead(store)
+        return allocator.release_from_earlier_boot(store)
 
 
 def release(store: Store, attachment: Attachment) -> list[Reservation]:

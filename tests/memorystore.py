@@ -82,7 +82,7 @@ class MemoryStore:
     def is_of_this_boot(self) -> bool:
         return self.boot == self.noted_boot
 
-    def dead(self) -> list[Reservation]:
+    def from_earlier_boot(self) -> list[Reservation]:
         return [] if self.is_of_this_boot() else [entry for entry in self.index() if entry.address]
 
     def note_boot(self) -> None:

@@ -13,10 +13,10 @@ from callplugin import environment, execute
 from patience import PATIENCE, eventually
 from rebooting import EARLIER, NextBoot, note, reboot
 
+from kubenode.agent.host import ReadOnlyHost, Stores
 from kubenode.agent.housekeeping import Housekeeping
 from kubenode.agent.networks import Key, Networks, key_of
 from kubenode.agent.ownnode import OwnNode
-from kubenode.agent.reach import LookingHost, Stores
 from kubenode.base.log import INFO, Log
 from kubenode.base.workers import Round, Workers
 from kubenode.host.attachments import Attachments, Record
@@ -48,7 +48,7 @@ class Place:
         ask = Round(Workers(), log, 0.5)
         self.ask = ask
         own = OwnNode(NodeView(str(run_dir), node.decode, "test", log), log)
-        self.looking = LookingHost(HostRoot(), Permitted(HostRoot(), {}), str(run_dir), self.stores, own)
+        self.looking = ReadOnlyHost(HostRoot(), Permitted(HostRoot(), {}), str(run_dir), self.stores, own)
         self.keep = Housekeeping(self.networks, self.stores, ask, None, str(run_dir), str(self.config_dir), log)
 
     def of_another_boot(self, network: str) -> Path:

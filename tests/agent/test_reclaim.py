@@ -15,9 +15,9 @@ from counting import calls_of
 from patience import PATIENCE, eventually
 
 from kubenode.agent import inquiry, reclaim
+from kubenode.agent.host import Stores
 from kubenode.agent.housekeeping import Housekeeping
 from kubenode.agent.networks import Networks
-from kubenode.agent.reach import Stores
 from kubenode.agent.reclaim import Mode, Reclaimer
 from kubenode.base.log import INFO, Log
 from kubenode.base.workers import Round, Workers

@@ -28,8 +28,8 @@ def test_answers(ask: Round) -> None:
     def question(number: int) -> Callable[[], int]:
         return lambda: barrier.wait(5) * 0 + number
 
-    assert ask.ask({number: question(number) for number in range(3)}) == {0: 0, 1: 1, 2: 2}
-    assert ask.ask({}) == {}
+    assert ask.gather({number: question(number) for number in range(3)}) == {0: 0, 1: 1, 2: 2}
+    assert ask.gather({}) == {}
 
 
 def test_who_does_not_answer(ask: Round) -> None:
@@ -43,35 +43,35 @@ def test_who_does_not_answer(ask: Round) -> None:
 
     for _ in range(3):
         begin = time.monotonic()
-        assert ask.ask({"busy": busy, "net": lambda: True}) == {"net": True}
+        assert ask.gather({"busy": busy, "net": lambda: True}) == {"net": True}
         assert time.monotonic() - begin < PATIENCE
     assert len(asked) == 1
     free.set()
-    assert ask.ask({"busy": busy}) == {"busy": True}
+    assert ask.gather({"busy": busy}) == {"busy": True}
     assert len(asked) <= 2
 
 
 def test_another_question(ask: Round) -> None:
     """Who asks something else, while an answer is still to come, gets no answer that is not his."""
     free = threading.Event()
-    assert ask.ask({"busy": lambda: free.wait(10 * PATIENCE)}) == {}
+    assert ask.gather({"busy": lambda: free.wait(10 * PATIENCE)}) == {}
     threading.Timer(0.1, free.set).start()
-    assert ask.ask({"busy": lambda: "mine"}, "another") == {"busy": "mine"}
+    assert ask.gather({"busy": lambda: "mine"}, "another") == {"busy": "mine"}
 
 
 def test_a_question_that_fails(ask: Round, capfd: pytest.CaptureFixture[str]) -> None:
     """A fault in a question has no answer and is logged; the network's thread goes on."""
-    assert ask.ask({"net": lambda: 1 // 0, "other": lambda: 1}) == {"other": 1}
+    assert ask.gather({"net": lambda: 1 // 0, "other": lambda: 1}) == {"other": 1}
     assert "ZeroDivisionError" in capfd.readouterr().err
-    assert ask.ask({"net": lambda: 2}) == {"net": 2}
+    assert ask.gather({"net": lambda: 2}) == {"net": 2}
 
 
 def test_no_thread_to_be_had(ask: Round, capfd: pytest.CaptureFixture[str]) -> None:
     """Where the system gives no thread there is no answer, and the log says so; once it gives one there is."""
     usual = threading.stack_size(1 << 47)  # all that a process can have
     try:
-        assert ask.ask({"net": lambda: 1, "other": lambda: 1}) == {}
+        assert ask.gather({"net": lambda: 1, "other": lambda: 1}) == {}
     finally:
         threading.stack_size(usual)
     assert capfd.readouterr().err.count("can't start new thread") == 2
-    assert ask.ask({"net": lambda: 1}) == {"net": 1}
+    assert ask.gather({"net": lambda: 1}) == {"net": 1}

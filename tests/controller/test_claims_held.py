@@ -67,7 +67,7 @@ class Cluster:
         else:
             uid = write.claim.uid or f"c{self._writes}"
             self.ledger.set_claim(write.claim._replace(uid=uid, version=str(self._writes)))
-            self.ledger.vouchers.add(write.claim.subnet, self.now)
+            self.ledger.recent_writes.add(write.claim.subnet, self.now)
             self.ledger.changed.add(write.claim.node)
 
 

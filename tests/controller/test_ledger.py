@@ -40,7 +40,7 @@ def settle(ledger: Ledger, now: float = 0.0) -> int:
             else:
                 assert isinstance(write, CreateClaim)
                 ledger.set_claim(write.claim._replace(uid=f"c{count}", version=str(count)))
-                ledger.vouchers.add(write.claim.subnet, now)
+                ledger.recent_writes.add(write.claim.subnet, now)
     return count
 
 
@@ -87,7 +87,7 @@ def first_pass(count: int) -> tuple[Ledger, int]:
             for write in ledger.plan(name, at(0.0)).writes:
                 assert isinstance(write, CreateClaim)
                 ledger.set_claim(write.claim._replace(uid="c", version="1"))
-                ledger.vouchers.add(write.claim.subnet, 0.0)
+                ledger.recent_writes.add(write.claim.subnet, 0.0)
             (annotate,) = ledger.plan(name, at(0.0)).writes
             assert isinstance(annotate, Annotate)
             ledger.set_node(annotate.node._replace(annotations={key: str(value) for key, value in annotate.values.items()}))
@@ -201,7 +201,7 @@ def test_what_is_known_of_a_claim_is_checked_before_it_is_annotated() -> None:
     claim = NodeSubnet(parse_subnet("10.0.0.32/28"), "p", "p", "n", "u", uid="c", version="1")
     ledger.set_claim(claim)
     assert ledger.plan("n", at(100.0)).writes == [UpdateClaim(claim)]
-    ledger.vouchers.add(claim.subnet, 100.0)
+    ledger.recent_writes.add(claim.subnet, 100.0)
     (write,) = ledger.plan("n", at(101.0)).writes
     assert isinstance(write, Annotate)
     assert write.values == {"p": "10.0.0.32/28"}

@@ -207,11 +207,11 @@ class Controllers(RuleBasedStateMachine):
             there = claims.get(write.claim.subnet)
             view.ledger.set_claim(there or self.put_claim(write.claim._replace(uid=f"c{self.cluster.next()}")))
             if there is None:
-                view.ledger.vouchers.add(write.claim.subnet, self.now)
+                view.ledger.recent_writes.add(write.claim.subnet, self.now)
         elif isinstance(write, UpdateClaim):
             if (there := claims.get(write.claim.subnet)) and there.version == write.claim.version:
                 view.ledger.set_claim(self.put_claim(write.claim))
-                view.ledger.vouchers.add(write.claim.subnet, self.now)
+                view.ledger.recent_writes.add(write.claim.subnet, self.now)
         elif isinstance(write, DeleteClaim):
             there = claims.get(write.claim.subnet)
             if node := nodes.get(write.claim.node):
@@ -293,7 +293,7 @@ class Controllers(RuleBasedStateMachine):
                 self.check_served(view.ledger, name)
         assert self.views[0].ledger.conflicts == fresh.ledger.conflicts
         assert self.views[0].ledger.waiting == fresh.ledger.waiting
-        assert self.views[0].ledger.misplaced.items() >= {name: s for name, s in fresh.ledger.misplaced.items() if s}.items()
+        assert self.views[0].ledger.outside_pool.items() >= {name: s for name, s in fresh.ledger.outside_pool.items() if s}.items()
 
     def check_served(self, ledger: Ledger, name: str) -> None:
         node = self.cluster.nodes.get(name)

@@ -178,7 +178,7 @@ def test_the_boot(tmp_path: Path) -> None:
     store = DiskStore(str(tmp_path / "data"), "net", Boot(str(tmp_path), lambda: "m"))
     with store.lock():
         assert not store.is_of_this_boot()
-        assert store.dead() == []
+        assert store.from_earlier_boot() == []
         store.note_boot()
         assert path.read_text() == f"{Path(BOOT_ID).read_text().strip()} m\n"
         assert mode(path) == "600"
@@ -200,9 +200,9 @@ class Rebooted:
             self.store.reserve(V6, OWNER)
         self.note.write_text(note("m"))
 
-    def dead(self) -> list[str]:
+    def from_earlier_boot(self) -> list[str]:
         """Return what the next ADD would release, which then notes the boot."""
-        return sorted(entry.name for entry in locked.release_dead(self.store))
+        return sorted(entry.name for entry in locked.release_from_earlier_boot(self.store))
 
 
 @pytest.fixture
@@ -212,11 +212,11 @@ def after_reboot(tmp_path: Path) -> Rebooted:
 
 def test_after_a_reboot(after_reboot: Rebooted) -> None:
     """What is of an earlier boot of this machine, for certain, is dead; once this boot is noted nothing more is."""
-    assert after_reboot.dead() == ["10.0.0.2", "fd00::2"]
+    assert after_reboot.from_earlier_boot() == ["10.0.0.2", "fd00::2"]
     assert after_reboot.note.read_text() == f"{Path(BOOT_ID).read_text().strip()} m\n"
     with after_reboot.store.lock():
         after_reboot.store.reserve(ADDRESS, OWNER)
-    assert after_reboot.dead() == []
+    assert after_reboot.from_earlier_boot() == []
 
 
 @pytest.mark.parametrize(
@@ -240,43 +240,43 @@ def test_after_a_reboot(after_reboot: Rebooted) -> None:
 def test_a_note_that_proves_nothing(after_reboot: Rebooted, text: bytes) -> None:
     """An empty, torn or foreign note, one of earlier versions, or of several machines releases nothing; this boot is in it afterwards."""
     after_reboot.note.write_bytes(text)
-    assert after_reboot.dead() == []
+    assert after_reboot.from_earlier_boot() == []
     assert f"{Path(BOOT_ID).read_text().strip()} m\n" in after_reboot.note.read_text()
 
 
 def test_two_machines(tmp_path: Path, after_reboot: Rebooted) -> None:
     """A directory that two hosts share loses nothing when either of them is rebooted, in whatever order they come."""
     other = DiskStore(str(tmp_path / "data"), "net", NextBoot(str(tmp_path / "other"), lambda: "o"))
-    assert locked.release_dead(other) == []
-    assert after_reboot.dead() == []
+    assert locked.release_from_earlier_boot(other) == []
+    assert after_reboot.from_earlier_boot() == []
     assert sorted(line.split()[1] for line in after_reboot.note.read_text().splitlines()) == ["m", "o"]
     after_reboot.note.write_text(note("o") + note("m"))
-    assert after_reboot.dead() == []
+    assert after_reboot.from_earlier_boot() == []
     after_reboot.note.write_text(note("o") + note("m"))
-    assert locked.release_dead(other) == []
+    assert locked.release_from_earlier_boot(other) == []
 
 
 def test_machines_without_end(after_reboot: Rebooted) -> None:
     """A machine that has another machine-id each time it starts releases nothing, and makes no note without end."""
     after_reboot.note.write_text("".join(note(f"m{number}") for number in range(100)))
-    assert after_reboot.dead() == []
+    assert after_reboot.from_earlier_boot() == []
     assert len(after_reboot.note.read_text().splitlines()) < 10
 
 
 def test_a_machine_without_a_name(tmp_path: Path, after_reboot: Rebooted) -> None:
     """As long as nobody knows which machine this is nothing is released, and nothing noted."""
     nameless = DiskStore(str(tmp_path / "data"), "net", NextBoot(str(tmp_path / "run"), lambda: ""))
-    assert locked.release_dead(nameless) == []
+    assert locked.release_from_earlier_boot(nameless) == []
     assert after_reboot.note.read_text() == note("m")
 
 
 def test_what_was_reserved_in_this_boot(tmp_path: Path, after_reboot: Rebooted) -> None:
     """What the reference has reserved since the reboot, before we came, stays; and so does what has a record, whatever the clock says."""
     just_booted = DiskStore(str(tmp_path / "data"), "net", Boot(str(tmp_path / "run"), lambda: "m"))
-    assert locked.release_dead(just_booted) == []
+    assert locked.release_from_earlier_boot(just_booted) == []
     after_reboot.note.write_text(note("m"))
     Attachments(str(after_reboot.run_dir), "net").write(OWNER, Record())
-    assert after_reboot.dead() == []
+    assert after_reboot.from_earlier_boot() == []
 
 
 def test_an_old_hosts_reservation_in_this_boot(tmp_path: Path, after_reboot: Rebooted) -> None:
@@ -284,10 +284,10 @@ def test_an_old_hosts_reservation_in_this_boot(tmp_path: Path, after_reboot: Reb
     for name in ("10.0.0.2", "fd00::2"):
         (tmp_path / "data/net" / name).write_text("c1")
     Attachments(str(after_reboot.run_dir), "net").write(OWNER, Record())
-    assert after_reboot.dead() == []
+    assert after_reboot.from_earlier_boot() == []
     Attachments(str(after_reboot.run_dir), "net").remove(OWNER)
     after_reboot.note.write_text(note("m"))
-    assert after_reboot.dead() == ["10.0.0.2", "fd00::2"]
+    assert after_reboot.from_earlier_boot() == ["10.0.0.2", "fd00::2"]
 
 
 def test_the_container_of_before_the_reboot(after_reboot: Rebooted) -> None:
@@ -357,13 +357,13 @@ def test_only_what_is_old_is_healed(store: DiskStore, tmp_path: Path) -> None:
     path.parent.mkdir(parents=True)
     path.touch()
     given = locked.allocate(store, sets, OWNER)
-    assert (given.nobodys, str(given.given[0].address)) == ([], "10.0.0.3")
+    assert (given.ownerless, str(given.given[0].address)) == ([], "10.0.0.3")
     assert locked.collect(store, [OWNER]) == []
     for number, seconds in enumerate((50, -3600)):
         os.utime(path, times=(time.time() - seconds, time.time() - seconds))
-        assert locked.allocate(store, sets, Attachment(f"young{number}", "eth0")).nobodys == []
+        assert locked.allocate(store, sets, Attachment(f"young{number}", "eth0")).ownerless == []
     os.utime(path, times=(time.time() - 61, time.time() - 61))
-    assert [entry.name for entry in locked.allocate(store, sets, Attachment("c2", "eth0")).nobodys] == ["10.0.0.2"]
+    assert [entry.name for entry in locked.allocate(store, sets, Attachment("c2", "eth0")).ownerless] == ["10.0.0.2"]
 
 
 def test_a_lock_that_was_removed_while_somebody_waited(store: DiskStore, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kubenode.cni.errors import CNIError
+from kubenode.base.problem import Problem
 from kubenode.host.root import HostRoot
 from kubenode.installer.installation import Installation
 from kubenode.installer.steps import Part
@@ -107,7 +107,7 @@ def test_a_link_of_several_plugins(host: Host) -> None:
     for name in ("host-local", "bridge"):
         (host.bin / name).unlink(missing_ok=True)
         (host.bin / name).symlink_to("cni")
-    with pytest.raises(CNIError, match="host-local is not ours"):
+    with pytest.raises(Problem, match="host-local is not ours"):
         host.installation.install(host.parts)
     host.install()
     assert (host.bin / "bridge").read_bytes() == b"all plugins in one"
@@ -122,7 +122,7 @@ def test_no_space(host: Host) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4000, hard))
     try:
-        with pytest.raises(CNIError, match="File too large"):
+        with pytest.raises(Problem, match="File too large"):
             host.install()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -137,6 +137,6 @@ def test_no_record(host: Host, text: str) -> None:
     (host.bin / "kube-node.installed").write_text(text)
     before = host.files()
     for work in (host.install, host.uninstall):
-        with pytest.raises(CNIError, match="is no record of an installation"):
+        with pytest.raises(Problem, match="is no record of an installation"):
             work()
     assert host.files() == before

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubenode.cni.errors import CNIError
+from kubenode.base.problem import Problem
 from kubenode.inspection.cri import fields
 
 
@@ -23,12 +23,12 @@ def test_anything(message: bytes) -> None:
         for number, value in fields(message):
             assert isinstance(value, (int, bytes))
             assert number >= 0
-    except CNIError:
+    except Problem:
         pass
 
 
 @pytest.mark.parametrize("message", [b"\x0a", b"\x0a\x05abc", b"\x0b", b"\x80"])
 def test_torn(message: bytes) -> None:
     """A message that ends too early, or is of no known kind, is an error."""
-    with pytest.raises(CNIError, match="no protocol buffers message"):
+    with pytest.raises(Problem, match="no protocol buffers message"):
         list(fields(message))

@@ -144,7 +144,7 @@ def test_what_nobody_owns_is_free() -> None:
     store.files = {"10.0.0.2": None, "notes": None}
     addition = locked.allocate(store, ranges, owner(1))
     assert [str(a.address) for a in addition.given] == ["10.0.0.2"]
-    assert [entry.name for entry in addition.nobodys] == ["10.0.0.2"]
+    assert [entry.name for entry in addition.ownerless] == ["10.0.0.2"]
     assert store.files == {"10.0.0.2": owner(1), "notes": None}
 
 
@@ -174,7 +174,7 @@ def test_reboot() -> None:
     store.boot = 3
     assert [entry.name for entry in locked.collect(store, {owner(1)})] == ["10.0.0.3"]
     add(store, ranges, 1)
-    assert locked.release_dead(store) == []
+    assert locked.release_from_earlier_boot(store) == []
     assert len(store.files) == 1
 
 
@@ -261,7 +261,7 @@ class Model(RuleBasedStateMachine):
     @rule()
     def reboot(self) -> None:
         self.store.boot += 1
-        locked.release_dead(self.store)
+        locked.release_from_earlier_boot(self.store)
         self.given = {}
 
     @rule(turn=st.sampled_from([0, 1, 2]), text=st.sampled_from(["10.0.0.6", "10.0.1.2", "fd00::7", "192.0.2.1", "10.0.0.3"]))

@@ -18,8 +18,8 @@ from kubenode.ipam import allocator
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from kubenode.agent.host import Stores
     from kubenode.agent.networks import Networks
-    from kubenode.agent.reach import Stores
     from kubenode.agent.reclaim import Reclaimer
     from kubenode.base.log import Log
     from kubenode.base.workers import Round
@@ -74,7 +74,7 @@ class Housekeeping:
         else:
             for _ in records:
                 pass
-        self._ask.ask({place: partial(self._look_after, place) for place in sorted(places) if is_name(place.network)})
+        self._ask.gather({place: partial(self._look_after, place) for place in sorted(places) if is_name(place.network)})
         if self._reclaimer:
             self._reclaimer.judge()
 
@@ -96,7 +96,7 @@ class Housekeeping:
                 return
             told = {"network": place.network, "dataDir": place.data_dir}
             with store.lock():
-                dead = allocator.release_dead(store)
+                dead = allocator.release_from_earlier_boot(store)
                 is_as_indexed = store.is_as_indexed()
             if dead:
                 self._log.warning("reservations of an earlier boot released", **told, ips=[entry.name for entry in dead])

@@ -84,7 +84,7 @@ class Networks:
 
     def usages(self, ask: Round, environ: Mapping[str, str], host: Host) -> list[Used]:
         """Return how full each network is; one whose lock somebody holds for long is left out."""
-        found = ask.ask({key: partial(self.usage, key, environ, host) for key in self.known()})
+        found = ask.gather({key: partial(self.usage, key, environ, host) for key in self.known()})
         return list(dict(one for one in found.values() if one).items())  # two configurations may lead to the same place
 
     def usage(self, key: Key, environ: Mapping[str, str], host: Host) -> Used | None:

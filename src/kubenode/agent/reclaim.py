@@ -25,8 +25,8 @@ from kubenode.ipam import allocator
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
+    from kubenode.agent.host import Stores
     from kubenode.agent.inquiry import Pods
-    from kubenode.agent.reach import Stores
     from kubenode.base.log import Log
     from kubenode.base.workers import Round
     from kubenode.host.root import HostRoot
@@ -158,7 +158,7 @@ class Reclaimer:
         by_place: dict[Key, list[Attached]] = {}
         for one in attached:
             by_place.setdefault(one.place, []).append(one)
-        return self._ask.ask({place: partial(do, some) for place, some in by_place.items()}, what).values()
+        return self._ask.gather({place: partial(do, some) for place, some in by_place.items()}, what).values()
 
     def _reserved(self, attached: list[Attached]) -> list[Attached]:
         """Return those that have addresses. The others' ADD has failed, or somebody has released them."""

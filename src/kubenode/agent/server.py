@@ -2,8 +2,7 @@
 
 Threads wait in accept(2), one more than are at work, so that a call is never handed from one to another. A call that waits for a network's
 lock keeps only that network's pods waiting. An ADD or DEL is answered before it lets the lock go, and an ADD whose relay is gone by then
-takes
-its addresses back: the runtime was told that it failed.
+takes its addresses back: the runtime was told that it failed.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ from kubenode.plugins.table import PLUGINS
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from kubenode.agent.host import AgentHost
     from kubenode.agent.networks import Networks
-    from kubenode.agent.reach import AgentHost
     from kubenode.base.log import Log
 
     class HostMaker(Protocol):

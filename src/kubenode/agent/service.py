@@ -13,11 +13,11 @@ from kubenode.agent import ownnode, protocol
 from kubenode.agent.claim import Claim
 from kubenode.agent.configuration import Configuration
 from kubenode.agent.credentials import keep_credentials
+from kubenode.agent.host import AgentHost, ReadOnlyHost, Stores
 from kubenode.agent.housekeeping import EVERY, Housekeeping
 from kubenode.agent.metrics import Metrics
 from kubenode.agent.networks import Networks
 from kubenode.agent.notify import Notifier
-from kubenode.agent.reach import AgentHost, LookingHost, Stores
 from kubenode.agent.reclaim import GRACE, Mode, Reclaimer
 from kubenode.agent.server import Server
 from kubenode.base.exposition import HTTPServer
@@ -184,7 +184,7 @@ class Agent:
             return
         ask = Round(self._workers, self._log, PATIENCE)
         self._metrics.show_node(lambda: self._own.seen)
-        looking = LookingHost(self._root, self._permitted, self._run_dir, self._stores, self._own)
+        looking = ReadOnlyHost(self._root, self._permitted, self._run_dir, self._stores, self._own)
         self._metrics.show_usage(lambda: self._networks.usages(ask, self._environ, looking))
         self._metrics.show_ready(self._unready)
         self._metrics.show_log(lambda: self._log.dropped)

@@ -1,7 +1,7 @@
 """/metrics, /healthz and /readyz over HTTP, for agent and controller, whoever is on the other side.
 
-There are a few connections at a time, each for a few seconds in all. One more ends the one that has said nothing for longest: a client
-that asks at once, as the kubelet and Prometheus do, gets an answer, however many others keep connections open.
+There are a few connections at a time, each for a few seconds in all. One more ends the one that has said nothing for longest: a client that
+asks at once, as the kubelet and Prometheus do, gets an answer, however many others keep connections open.
 """
 
 from __future__ import annotations

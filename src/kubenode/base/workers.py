@@ -63,7 +63,7 @@ class Round:
         self._mutex = threading.Lock()
         self._asked: dict[tuple[str, Hashable], Future[object]] = {}
 
-    def ask(self, questions: Mapping[K, Callable[[], T]], what: str = "") -> dict[K, T]:
+    def gather(self, questions: Mapping[K, Callable[[], T]], what: str = "") -> dict[K, T]:
         """Return the answers that are there in time, also those to the same question (`what`) of somebody else.
 
         A question that raises has no answer, and is logged.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kubenode.cli import where
+from kubenode.cli import options
 from kubenode.cli.output import with_output
 
 if TYPE_CHECKING:
@@ -45,9 +45,9 @@ def _misuse() -> Iterator[None]:
 @click.command("doctor", cls=Doctor, short_help="What is wrong with this node, and what to do.")
 @with_output
 @click.option("--quiet", "-q", is_flag=True, help="Only what is wrong.")
-@where.BIN_DIR
-@where.KUBECONFIG
-@where.place_alone
+@options.BIN_DIR
+@options.KUBECONFIG
+@options.place_alone
 def command(place: Place, output: Output, *, quiet: bool) -> int:
     r"""Check this node, from the plugins to the last reservation, and say what to do.
 

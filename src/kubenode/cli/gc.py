@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kubenode.cli import where
+from kubenode.cli import options
 from kubenode.cli.output import with_output
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.command("gc", short_help="Release what no pod has any more.")
 @click.option("--dry-run", is_flag=True, help="Show what would be released, and release nothing.")
 @click.option(
-    "--network", "-n", "names", multiple=True, metavar="NAME", type=where.NetworkName(), help="Only this network. May come several times."
+    "--network", "-n", "names", multiple=True, metavar="NAME", type=options.NetworkName(), help="Only this network. May come several times."
 )
 @click.option(
     "--from", "source", type=click.Choice(["auto", "cri", "netns"]), default="auto", show_default=True,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @click.option("--all", "doubtful", is_flag=True, help="Also what is doubtful: it may be a container's that is no pod. Asks before.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask; --all with -o json or yaml needs it, or --dry-run.")
 @with_output
-@where.place
+@options.place
 def command(
     names: tuple[str, ...],
     source: str,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from kubenode.cli import where
+from kubenode.cli import options
 from kubenode.cli.output import with_output
 
 if TYPE_CHECKING:
@@ -32,12 +32,12 @@ class Drawn(NamedTuple):
 
 
 @click.command("map", short_help="A picture of what is in use of a subnet.")
-@click.argument("target", type=where.NetworkName(), required=False, default="", metavar="[NETWORK|SUBNET|pool/POOL]")
+@click.argument("target", type=options.NetworkName(), required=False, default="", metavar="[NETWORK|SUBNET|pool/POOL]")
 @click.option("--svg", "svg_file", default="", metavar="FILE", help="Write an SVG picture instead; - is standard output.")
 @click.option("--html", "html_file", default="", metavar="FILE", help="Write a page with the picture; - is standard output.")
 @with_output
-@where.KUBECONFIG
-@where.place
+@options.KUBECONFIG
+@options.place
 def command(target: str, svg_file: str, html_file: str, place: Place, output: Output) -> int:
     r"""Draw what is in use of each subnet: a cell is an address, or in larger subnets a block of them.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kubenode.cli import where
+from kubenode.cli import options
 from kubenode.cli.output import with_output
 
 if TYPE_CHECKING:
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 @click.command("release", short_help="Release one address by hand.")
 @click.argument("address")
-@click.option("--network", "-n", default="", metavar="NAME", type=where.NetworkName(), help="In this network, where several have it.")
+@click.option("--network", "-n", default="", metavar="NAME", type=options.NetworkName(), help="In this network, where several have it.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask; -o json and yaml need it.")
 @with_output
-@where.place
+@options.place
 def command(address: str, network: str, place: Place, output: Output, *, yes: bool) -> int:
     r"""Release an address, whoever holds it. It asks before.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kubenode.cli import where
+from kubenode.cli import options
 from kubenode.cli.output import with_output
 
 if TYPE_CHECKING:
@@ -20,14 +20,14 @@ NEWEST = 10  # pods shown of each network unless all are asked for
 @click.command("status", short_help="Networks, used and free addresses, whose each is.")
 @click.argument("address", required=False, metavar="[ADDRESS]")
 @click.option(
-    "--network", "-n", "names", multiple=True, metavar="NAME", type=where.NetworkName(), help="Only this network. May come several times."
+    "--network", "-n", "names", multiple=True, metavar="NAME", type=options.NetworkName(), help="Only this network. May come several times."
 )
 @click.option("--namespace", default="", metavar="NAMESPACE", help="Only pods of this namespace.")
 @click.option("--all", "-a", "show_all", is_flag=True, help=f"All pods, not only the {NEWEST} newest of each network.")
 @click.option("--watch", "-w", is_flag=True, help="Look again and again, until Ctrl-C.")
 @click.option("--interval", type=click.FloatRange(min=0.2), default=2.0, show_default=True, metavar="SECONDS", help="For --watch.")
 @with_output
-@where.place
+@options.place
 def command(
     address: str | None,
     names: tuple[str, ...],

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kubenode.cli import screen
-from kubenode.inspection.networks import RECORDS
 
 if TYPE_CHECKING:
     from kubenode.inspection.holders import Holder
@@ -56,7 +55,7 @@ def _network(one: NetworkReport) -> dict[str, Any]:
     network = one.network
     return {
         "name": network.name,
-        "plugin": None if network.configured.path == RECORDS else network.plugin,
+        "plugin": None if network.configured.is_recorded else network.plugin,
         "config": network.configured.path,
         "dataDir": network.data_dir,
         "source": network.source,

@@ -15,7 +15,6 @@ from rich.table import Table
 from rich.text import Text
 
 from kubenode.cli import screen
-from kubenode.inspection.networks import RECORDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -136,7 +135,7 @@ def _network(one: NetworkReport, report: Report, out: Console, subnet: int, *, w
 def _title(network: Network, out: Console) -> Text:
     """Return a network's name, plugin, source of subnets and configuration, in as few lines as they need."""
     kind = network.configured.raw.get("type")
-    plugin = [] if network.configured.path == RECORDS else [f"{network.plugin} in {kind}" if kind else network.plugin]
+    plugin = [] if network.configured.is_recorded else [f"{network.plugin} in {kind}" if kind else network.plugin]
     told = [*plugin, network.source, network.configured.path]
     lines = [f"{network.name}  {told[0]}"]
     between = screen.legible(" · ", out)

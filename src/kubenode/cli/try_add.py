@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from kubenode.cli import where
+from kubenode.cli import options
 from kubenode.cli.output import with_output
 
 if TYPE_CHECKING:
@@ -57,12 +57,12 @@ class Trial:
 
 
 @click.command("try-add", short_help="Ask for an address and give it back, with timings.")
-@click.argument("network", type=where.NetworkName(), metavar="NETWORK")
+@click.argument("network", type=options.NetworkName(), metavar="NETWORK")
 @click.option("--namespace", default="default", show_default=True, metavar="NAMESPACE", help="As if the pod were of this namespace.")
 @click.option("--pod", "with_pod", is_flag=True, help="Also make a network namespace and connect it by the network's plugin. Needs root.")
 @with_output
-@where.BIN_DIR
-@where.place
+@options.BIN_DIR
+@options.place
 def command(network: str, namespace: str, place: Place, output: Output, *, with_pod: bool) -> int:
     r"""Ask for an address and give it back, with the time that each step takes.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kubenode.cli import where
+from kubenode.cli import options
 from kubenode.cli.output import with_output
 from kubenode.version import VERSION
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 @click.command("version", short_help="Versions of this program and of what is installed.")
 @with_output
-@where.BIN_DIR
-@where.place
+@options.BIN_DIR
+@options.place
 def command(place: Place, output: Output) -> None:
     r"""Show versions: of this program, of the executables in the CNI bin directory, of the specification.
 

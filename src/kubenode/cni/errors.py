@@ -1,7 +1,7 @@
 """The one error type that crosses a plugin's boundary, and the number of every cause.
 
-Codes below 100 are the specification's (SPEC.md, "Error"); from 100 they are ours, one per cause. `docs/reference/errors.md` explains
-each to an operator.
+Codes below 100 are the specification's (SPEC.md, "Error"); from 100 they are ours, one per cause. `docs/reference/errors.md` explains each
+to an operator.
 """
 
 from __future__ import annotations

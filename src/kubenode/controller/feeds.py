@@ -119,7 +119,7 @@ class Claims(Feed):
         gone = [claim for _, claim in self._ledger.claims if claim.uid and claim.name not in names and not before(version, claim.version)]
         for claim in gone:
             self._ledger.drop_claim(claim.subnet)
-        for name in self._ledger.barred.keys() - names:
+        for name in self._ledger.blocked.keys() - names:
             self._ledger.unbar(name)
         self._heard()
 

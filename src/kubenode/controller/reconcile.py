@@ -167,13 +167,13 @@ class Reconciler:
             raise
         else:
             self._feeds.claims.take_object(made)
-            self._ledger.vouchers.add(claim.subnet, time.monotonic())
+            self._ledger.recent_writes.add(claim.subnet, time.monotonic())
             self._log.debug("gave", subnet=str(claim.subnet), node=claim.node, pool=claim.pool, adopted=claim.adopted)
 
     async def _update(self, claim: NodeSubnet) -> None:
         try:
             self._feeds.claims.take_object(await self._cluster.replace(f"{CLAIMS}/{claim.name}", claim.manifest()))
-            self._ledger.vouchers.add(claim.subnet, time.monotonic())
+            self._ledger.recent_writes.add(claim.subnet, time.monotonic())
         except RefusedError as refused:
             if refused.status not in (HTTPStatus.CONFLICT, HTTPStatus.NOT_FOUND):
                 raise

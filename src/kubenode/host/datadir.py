@@ -189,7 +189,7 @@ class DiskStore:
     def is_of_this_boot(self) -> bool:
         return self._boot.is_in(self.boot_noted())
 
-    def dead(self) -> list[Reservation]:
+    def from_earlier_boot(self) -> list[Reservation]:
         if not self._boot.is_after(self.boot_noted()):
             return []
         began, recorded = self._boot.began(), self._boot.recorded(self._network)

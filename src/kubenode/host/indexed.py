@@ -1,9 +1,9 @@
 """Reservations on disk with an index that outlives the call: what an agent has of each network.
 
-The index is good while the directory is the same and has the modification time that was set here, under the lock, when it was last
-looked at. Set to the nanosecond, that time differs from any that the kernel gives for another's change, also for one in the same tick of
-its clock. A change that keeps it, by who restores a directory with its times, has another ctime. A file system that does not keep the time
-gets no index. Whether an address is free is for `DiskStore.reserve` to say.
+The index is good while the directory is the same and has the modification time that was set here, under the lock, when it was last looked
+at. Set to the nanosecond, that time differs from any that the kernel gives for another's change, also for one in the same tick of its
+clock. A change that keeps it, by who restores a directory with its times, has another ctime. A file system that does not keep the time gets
+no index. Whether an address is free is for `DiskStore.reserve` to say.
 """
 
 from __future__ import annotations
@@ -162,8 +162,8 @@ class IndexedStore(DiskStore):
             self._memory.boot_is_known = super().is_of_this_boot()
         return self._memory.boot_is_known
 
-    def dead(self) -> list[Reservation]:
-        return [] if self.is_of_this_boot() else super().dead()
+    def from_earlier_boot(self) -> list[Reservation]:
+        return [] if self.is_of_this_boot() else super().from_earlier_boot()
 
     def is_as_indexed(self) -> bool:
         """Say whether the directory holds the names that the index has: somebody may change it without the lock. Needs the lock."""
@@ -171,7 +171,7 @@ class IndexedStore(DiskStore):
         if index is None:
             return True
         here = super().taken()
-        for entry in index.nobodys():  # what a killed writer has left is there, too, until the next ADD
+        for entry in index.ownerless():  # what a killed writer has left is there, too, until the next ADD
             if entry.address and entry.address.number in here[entry.address.version]:
                 here[entry.address.version].remove(entry.address.number)
         if index.taken == here:

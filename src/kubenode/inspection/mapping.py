@@ -162,5 +162,5 @@ def _taken(ledger: Ledger, pool: SubnetPool, block: Block) -> Iterator[tuple[int
             yield *_span(block, subnet), Kind.RELEASED, f"{who}, which is without it"
         else:
             yield *_span(block, subnet), Kind.HELD, who
-    for subnet, nodes in ledger.space.strange(block.cidr, pool.annotation):
+    for subnet, nodes in ledger.space.unclaimed(block.cidr, pool.annotation):
         yield *_span(block, subnet), Kind.CONFLICT, f"{subnet} in an annotation of Node {', '.join(sorted(nodes))}, without a NodeSubnet"

@@ -20,11 +20,15 @@ MOST = 100_000  # values in a document, however they came to be
 
 
 class Configured(NamedTuple):
-    """A plugin's configuration, and where that stands written; `chain`: the plugins that the network calls, this one among them."""
+    """A plugin's configuration, and where that stands written; `chain`: the plugins that the network calls, this one among them.
+
+    `is_recorded`: it is from records of attachments, and from no file.
+    """
 
     path: str
     raw: dict[str, Any]
     chain: tuple[str, ...] = ()
+    is_recorded: bool = False
 
     @property
     def name(self) -> str:

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from kubenode.ipam.allocator import Usage
     from kubenode.ipam.ranges import Subnet
 
-RECORDS = "attachment records"  # where a network's configuration is from if not from a file
-
 
 class Network(NamedTuple):
     """A network in a data directory, and how full it is; `problem`: why its subnets are not known."""
@@ -50,12 +48,12 @@ class Network(NamedTuple):
     @property
     def by_source(self) -> str:
         """Say the same with the word that goes before it."""
-        return self.source if self.configured.path == RECORDS else f"by {self.source}"
+        return self.source if self.configured.is_recorded else f"by {self.source}"
 
     @property
     def source(self) -> str:
         """Say where the subnets come from."""
-        if self.configured.path == RECORDS:
+        if self.configured.is_recorded:
             return "as last given"
         annotation = self.configured.ipam.get("annotation")
         if self.plugin == "host-local":

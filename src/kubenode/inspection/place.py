@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from kubenode.base.log import ERROR, Log
 from kubenode.base.problem import Problem
 from kubenode.cni import netconf, request
+from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
 from kubenode.host import identity
 from kubenode.host.attachments import Attachments
 from kubenode.host.boot import Boot
@@ -76,7 +77,7 @@ class Place(NamedTuple):
         return NodeView(self.run, node.decode, "", SILENT).read()
 
 
-class Looking:
+class ReadOnlyHost:
     """A `skel.Host` for who only looks: the Node is the one given, else the one of the view, however old."""
 
     execs = False
@@ -112,7 +113,8 @@ class Looking:
         view = self._place.view()
         if view is None:
             path = os.path.join(self._place.run_dir, "node.json")
-            raise Problem(f"there is no Node view {path} yet", "the first pod's ADD makes it; kube-node doctor asks itself")
+            advice = "the first pod's ADD makes it; kube-node doctor asks itself"
+            raise CNIError(TRY_AGAIN_LATER, f"there is no Node view {path} yet", advice)
         return choose(node.parse(view.manifest, os.path.join(self._place.run_dir, "node.json")))
 
 
@@ -123,4 +125,4 @@ def call_for(place: Place, raw: dict[str, Any], manifest: dict[str, Any] | None 
     """Return a STATUS call of a network's configuration. Raises Problem where that is invalid."""
     environ = {**place.environ, "KUBE_NODE_RUN_DIR": place.run}
     parsed = netconf.parse(raw)
-    return Call(request.parse({"CNI_COMMAND": "STATUS"}), parsed, environ, Log("kube-node", ERROR - 1), Looking(place, manifest))
+    return Call(request.parse({"CNI_COMMAND": "STATUS"}), parsed, environ, Log("kube-node", ERROR - 1), ReadOnlyHost(place, manifest))

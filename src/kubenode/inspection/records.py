@@ -9,7 +9,6 @@ from kubenode.cni import versions
 from kubenode.host.attachments import Attachments, Record, everywhere
 from kubenode.host.namespaces import Namespaces
 from kubenode.inspection.named import Configured
-from kubenode.inspection.networks import RECORDS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -68,7 +67,8 @@ class Records:
             if _count(record.ipam) > _count(best.get(key, {})):  # a pod with one family of two has a range set less
                 best[key] = record.ipam
         for (network, data_dir), ipam in best.items():
-            yield Configured(RECORDS, {"cniVersion": versions.LATEST, "name": network, "ipam": {**ipam, "dataDir": data_dir}})
+            raw = {"cniVersion": versions.LATEST, "name": network, "ipam": {**ipam, "dataDir": data_dir}}
+            yield Configured("attachment records", raw, is_recorded=True)
 
 
 def _count(ipam: dict[str, Any]) -> int:

@@ -13,6 +13,7 @@ from kubenode.ipam import allocator
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from kubenode.host.attachments import Record
     from kubenode.host.readonly import Held
     from kubenode.inspection.networks import Network
     from kubenode.inspection.place import Place
@@ -21,19 +22,22 @@ if TYPE_CHECKING:
 
 # A runtime knows a sandbox only once its network is there, so that for a moment an address has nobody.
 YOUNG = 300.0  # seconds for which a reservation is not called stale by the runtime's word alone
-EARLIER = "it is of before the last reboot"
+GONE = "its network namespace is gone"
 UNKNOWN = "the runtime has no such sandbox"
-NO_POD = f"{UNKNOWN}, but nothing says that it was a pod's"
 
 
 class Stale(NamedTuple):
-    """A reservation that is to go, and why; `doubtful`: it may as well be a container's of which nobody who was asked can know."""
+    """A reservation that is to go, and why; `doubtful`: it may as well be a container's of which nobody who was asked can know.
+
+    `earlier_boot`: it is of before the last reboot.
+    """
 
     network: Network
     held: Held
     pod: str
     why: str
     doubtful: bool = False
+    earlier_boot: bool = False
 
 
 def find(place: Place, network: Network, records: Records, sandboxes: frozenset[str] | None) -> Iterator[Stale]:
@@ -41,7 +45,7 @@ def find(place: Place, network: Network, records: Records, sandboxes: frozenset[
 
     A runtime knows its pods and no other's containers (podman, Docker, nerdctl): what has no record of a pod is doubtful. Raises OSError.
     """
-    dead = {entry.address for entry in network.store.dead()}
+    dead = {entry.address for entry in network.store.from_earlier_boot()}
     now = time.time()
     for held in network.store.held():
         if held.attachment is None:
@@ -49,23 +53,24 @@ def find(place: Place, network: Network, records: Records, sandboxes: frozenset[
                 yield Stale(network, held, "", "its file is empty or torn")
             continue
         record = records.of(network.name, held.attachment)
+        stale = Stale(network, held, record.pod, "")
         gone = records.is_suspect(network.name, held.attachment)
-        netns = record.netns
         if held.address in dead:
-            why = EARLIER
+            yield stale._replace(why="it is of before the last reboot", earlier_boot=True)
         elif sandboxes is None:
-            why = "its network namespace is gone" if gone else ""
-        elif held.attachment.container_id in sandboxes:
-            why = ""
-        elif gone:
-            why = "its network namespace is gone, and the runtime has no such sandbox"
-        elif netns and os.path.lexists(place.root.path(netns)):
-            why = ""  # somebody else's container, which that runtime does not know
-        else:
-            why = UNKNOWN if now - held.since > YOUNG else ""
-        if why:
-            by_word_alone = why == UNKNOWN and not record.pod
-            yield Stale(network, held, record.pod, NO_POD if by_word_alone else why, by_word_alone)
+            if gone:
+                yield stale._replace(why=GONE)
+        elif held.attachment.container_id not in sandboxes:
+            if gone:
+                yield stale._replace(why=f"{GONE}, and {UNKNOWN}")
+            elif now - held.since > YOUNG and not _is_there(place, record):
+                why = UNKNOWN if record.pod else f"{UNKNOWN}, but nothing says that it was a pod's"
+                yield stale._replace(why=why, doubtful=not record.pod)
+
+
+def _is_there(place: Place, record: Record) -> bool:
+    """Say whether the network namespace is there: then it is somebody else's container, which that runtime does not know."""
+    return bool(record.netns) and os.path.lexists(place.root.path(record.netns))
 
 
 def release(place: Place, stale: list[Stale]) -> tuple[list[Stale], list[OSError]]:
@@ -81,9 +86,9 @@ def release(place: Place, stale: list[Stale]) -> tuple[list[Stale], list[OSError
         for one in mine:
             if one.held.attachment and one.held.attachment not in left:
                 attachments.remove(one.held.attachment)
-        if not failures and any(one.why == EARLIER for one in mine):
+        if not failures and any(one.earlier_boot for one in mine):
             with store.lock():
-                allocator.release_dead(store)  # nothing is left of an earlier boot: note that it is over
+                allocator.release_from_earlier_boot(store)  # nothing is left of an earlier boot: note that it is over
     return released, failures
 
 

@@ -95,7 +95,7 @@ class Installation:
                     files.replace(f"{self._steps.path(part.path)}{held.SUFFIX}", part.content, durable=True, mode=part.mode)
                     continue
                 if step.what != "keep":
-                    self._place(part, set_aside=SET_ASIDE in step.why)
+                    self._place(part, set_aside=step.set_aside)
                 files.remove(f"{self._steps.path(part.path)}{held.SUFFIX}")
             for path in obsolete:
                 self._take_back(self._steps.back(path, force=False))
@@ -113,7 +113,7 @@ class Installation:
         for part, step in work:
             before = self._installed.entries.pop(part.path, Entry(()))  # anew at the end: the record has the order of the parts
             digests = tuple(dict.fromkeys([*before.digests, part.digest()]))
-            self._installed.entries[part.path] = Entry(digests, part.living, before.set_aside or SET_ASIDE in step.why, part.option)
+            self._installed.entries[part.path] = Entry(digests, part.living, before.set_aside or step.set_aside, part.option)
             directory = os.path.dirname(part.path)
             self._make_directory(directory, 0o700 if part.mode == 0o600 else 0o755)  # noqa: PLR2004 -- a file of root's own
             if part.option == CONFLIST:

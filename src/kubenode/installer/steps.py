@@ -37,11 +37,12 @@ class Part(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One path and what is done to it: write, hold, replace, keep, remove, restore or leave."""
+    """One path and what is done to it: write, hold, replace, keep, remove, restore or leave. `set_aside`: a foreign file makes room."""
 
     what: str
     path: str
     why: str = ""
+    set_aside: bool = False
 
 
 class Steps:
@@ -70,7 +71,7 @@ class Steps:
         if delegate.is_ours(path):
             return Step("replace", part.path, "copied there by hand")
         if force:
-            return Step("replace", part.path, f"what was there is now {part.path}{SET_ASIDE}")
+            return Step("replace", part.path, f"what was there is now {part.path}{SET_ASIDE}", set_aside=True)
         return Step("leave", part.path, "was changed since it was installed" if entry else "is not ours")
 
     def obsolete(self, wanted: set[str], given: Collection[str]) -> list[str]:

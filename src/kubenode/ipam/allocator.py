@@ -1,7 +1,7 @@
 """Giving and taking back addresses; `search` knows which is next.
 
-The caller holds the store's lock. An address is taken when its file can be made, and only then; what is known of other files can cost
-time but never give an address twice.
+The caller holds the store's lock. An address is taken when its file can be made, and only then; what is known of other files can cost time
+but never give an address twice.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Addition(NamedTuple):
     """The addresses of an ADD, and what was released on the way, as it had no readable owner."""
 
     given: list[Allocation]
-    nobodys: list[Reservation]
+    ownerless: list[Reservation]
 
 
 class Usage(NamedTuple):
@@ -50,7 +50,7 @@ def allocate(
 ) -> Addition:
     """Reserve one address of each range set, or none at all. Raises CNIError."""
     index = _index_for(store, attachment)
-    nobodys = _release_nobodys(store, index)
+    ownerless = _release_ownerless(store, index)
     had = index.of(attachment)
     search = Search(store, attachment, index, exclude)
     wanted = dict.fromkeys(requested)
@@ -68,14 +68,14 @@ def allocate(
             if entry not in had:
                 store.release(entry)
         raise
-    return Addition(given, nobodys)
+    return Addition(given, ownerless)
 
 
-def release_dead(store: Store) -> list[Reservation]:
+def release_from_earlier_boot(store: Store) -> list[Reservation]:
     """Release what was reserved before this boot for certain: its containers are gone. This boot is noted then."""
     if store.is_of_this_boot():
         return []
-    dead = _release_all(store, store.dead())
+    dead = _release_all(store, store.from_earlier_boot())
     store.note_boot()  # last: whoever dies before leaves the work to the next
     return dead
 
@@ -106,7 +106,7 @@ def collect(store: Store, valid: Collection[Attachment]) -> list[Reservation]:
 
     released: list[Reservation] = []
     try:
-        released += release_dead(store)
+        released += release_from_earlier_boot(store)
     finally:
         stale = [entry for entry in store.index() if is_stale(entry) and (entry.attachment or store.is_abandoned(entry))]
         released += _release_all(store, stale)
@@ -121,7 +121,7 @@ def usage(store: Store, sets: Iterable[RangeSet], exclude: Exclusions = ()) -> l
     counted = _count(store.taken(), sets, exclude)
     if all(one.used < one.total for one in counted):
         return counted
-    index, dead = store.index(), {*store.dead()}
+    index, dead = store.index(), {*store.from_earlier_boot()}
     living = Index(entry for entry in index if entry not in dead) if dead else index
     return _count(living.taken, sets, exclude)
 
@@ -152,9 +152,9 @@ def _index_for(store: Store, attachment: Attachment) -> Index:
     return index if all(store.has(entry) for entry in had) else store.index()
 
 
-def _release_nobodys(store: Store, index: Index) -> list[Reservation]:
+def _release_ownerless(store: Store, index: Index) -> list[Reservation]:
     """Release what nobody owns and nobody is about to write, though the lock's file may be a new one: no DEL can ever match it."""
-    return _release_all(store, [entry for entry in index.nobodys() if store.is_abandoned(entry)])
+    return _release_all(store, [entry for entry in index.ownerless() if store.is_abandoned(entry)])
 
 
 def _release_all(store: Store, entries: Iterable[Reservation]) -> list[Reservation]:

@@ -56,8 +56,8 @@ class Search:
     def _last_reserved(self, range_set: RangeSet) -> tuple[int, Address | None]:
         """Return where the set's turns are noted, and the last one.
 
-        host-local notes them under the set's position, so that a pod with IPv6 alone makes IPv4 start anew. Ours is elsewhere where
-        another family's turn is noted there.
+        host-local notes them under the set's position, so that a pod with IPv6 alone makes IPv4 start anew. Ours is elsewhere where another
+        family's turn is noted there.
         """
         last = self._noted(range_set.id)
         if last is None or last.version == range_set.version:

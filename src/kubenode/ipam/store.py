@@ -57,7 +57,7 @@ if TYPE_CHECKING:
         def is_of_this_boot(self) -> bool:
             """Say whether this boot of the host is noted already."""
 
-        def dead(self) -> list[Reservation]:
+        def from_earlier_boot(self) -> list[Reservation]:
             """Return what was reserved before this boot for certain; nothing where this boot is noted, or where there is any doubt."""
 
         def note_boot(self) -> None:
@@ -114,7 +114,7 @@ class Index:
         """Return what a host-local before 0.8.0 has reserved for a container, without noting an interface."""
         return self.of(Attachment(container_id, ""))
 
-    def nobodys(self) -> list[Reservation]:
+    def ownerless(self) -> list[Reservation]:
         """Return the addresses whose files no DEL can ever match."""
         return list(self._nobodys.values())
 

@@ -83,7 +83,9 @@ def add(call: Call, to: Delegate, ipam: dict[str, JSON], source: str = "") -> by
     ready = embedded.ready(given_on)
     # All of it with the lock held: in an agent that was stopped, the pod's DEL may have passed before this is carried out, or refused.
     with ready.store.lock():
-        dead = allocator.release_dead(ready.store)  # before a record of this boot says that the container's earlier reservation is of now
+        dead = allocator.release_from_earlier_boot(
+            ready.store
+        )  # before a record of this boot says that the container's earlier reservation is of now
         is_second = bool(allocator.find(ready.store, embedded.owner(call.request)))
         before = attached.noted(call) if is_second else None
         try:

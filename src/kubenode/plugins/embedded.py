@@ -69,7 +69,7 @@ def allocate(call: Call, ready: Ready) -> Addition:
 
 def result(call: Call, ready: Ready, added: Addition) -> bytes:
     """Return an ADD's result as it goes to stdout."""
-    log_released(call, "without an owner: its file is empty, torn or not host-local's", added.nobodys)
+    log_released(call, "without an owner: its file is empty, torn or not host-local's", added.ownerless)
     ips = tuple(IPConfig(a.address.version, f"{a.address}/{a.range.subnet.prefix}", str(a.range.gateway)) for a in added.given)
     call.log.info("addresses given", ips=[ip.address for ip in ips])
     return answer(Result(ips, ready.conf.routes, ready.dns).render(call.netconf.cni_version))
@@ -248,7 +248,7 @@ def after_boot(call: Call) -> None:
     """Release what is of an earlier boot, where another plugin is about to use the files."""
     store = _store(call)
     with store.lock():
-        dead = allocator.release_dead(store)
+        dead = allocator.release_from_earlier_boot(store)
     log_released(call, EARLIER_BOOT, dead)
 
 

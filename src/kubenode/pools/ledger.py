@@ -1,20 +1,20 @@
 """PURE. Which node gets which subnet: all that is known of pools, claims and nodes, and for each node what has to be written.
 
-A node keeps what it has: an annotation is added to only where all that is in it came from the controller. A claim is held as
-long as its node has it in the annotation that the claim names, whatever its pool says now, and it goes only `reclaimAfter` after that.
+A node keeps what it has: an annotation is added to only where all that is in it came from the controller. A claim is held as long as its
+node has it in the annotation that the claim names, whatever its pool says now, and it goes only `reclaimAfter` after that.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kubenode.pools.plan import NodePlan, plan_departed
 from kubenode.pools.records import RECLAIM_AFTER, NodeSubnet, object_name
 from kubenode.pools.space import EVERYWHERE, Space, SubnetMap, holder_of
 from kubenode.pools.texts import adoptable, read
-from kubenode.pools.timing import Released, Vouchers
-from kubenode.pools.turn import Turn, leave
+from kubenode.pools.timing import RecentWrites, Released
 
-BROKEN = "(a broken NodeSubnet)"  # the holder of what is barred; comes before every Node
+BROKEN = "(a broken NodeSubnet)"  # the holder of what is blocked; comes before every Node
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -37,16 +37,16 @@ class Ledger:
         self.claims: SubnetMap[NodeSubnet] = SubnetMap()
         self.conflicts: dict[str, list[Conflict]] = {}
         self.waiting: dict[str, set[str]] = {}  # node: the pools that have nothing left for it
-        self.misplaced: dict[str, set[Subnet]] = {}  # pool: what it has given and would not give any more
+        self.outside_pool: dict[str, set[Subnet]] = {}  # pool: what it has given and would not give any more
         self.by_key: dict[str, list[SubnetPool]] = {}  # annotation: who writes to it
         self.changed: set[str] = set()
         self.changed_pools: set[str] = set()
-        self.barred: dict[str, Subnet] = {}  # by the name that its NodeSubnet would have
+        self.blocked: dict[str, Subnet] = {}  # by the name that its NodeSubnet would have
         self.space = Space(self.claims)
-        self.vouchers = Vouchers()
+        self.recent_writes = RecentWrites()
         self.released = Released()
         self._of_node: dict[str, set[Subnet]] = {}
-        self._strange: dict[str, dict[tuple[Subnet, str], None]] = {}  # node: what it holds without a claim, and where
+        self._unclaimed: dict[str, dict[tuple[Subnet, str], None]] = {}  # node: what it holds without a claim, and where
 
     # What the API server tells.
 
@@ -82,7 +82,7 @@ class Ledger:
         mine.discard(subnet)
         if not mine:
             del self._of_node[claim.node]
-        self.misplaced.get(claim.pool, set()).discard(subnet)
+        self.outside_pool.get(claim.pool, set()).discard(subnet)
         self.changed.add(claim.node)
         self.changed_pools.add(claim.pool)
         self._note(claim.node)
@@ -111,19 +111,19 @@ class Ledger:
         node, claims = self.nodes.get(name), self._claims_of(name)
         if node is None:
             self._remember(name, [], set())
-            return leave(self, claims, now)
+            return plan_departed(self, claims, now)
         keys = self._keys(claims)
-        turn = Turn(self, node, keys, now)
+        plan = NodePlan(self, node, keys, now)
         for key in keys:
-            turn.settle(key, self.by_key.get(key, []), [claim for claim in claims if claim.annotation == key])
-        self._remember(name, turn.conflicts, turn.waits_for)
-        return turn.outcome()
+            plan.plan_annotation(key, self.by_key.get(key, []), [claim for claim in claims if claim.annotation == key])
+        self._remember(name, plan.conflicts, plan.waits_for)
+        return plan.outcome()
 
     def enter(self, claim: NodeSubnet) -> None:
         """Enter a claim that is to be created."""
         self.claims.put(claim.subnet, claim)
         self._of_node.setdefault(claim.node, set()).add(claim.subnet)
-        if claim.node in self._strange:
+        if claim.node in self._unclaimed:
             self._note(claim.node)
 
     def withdraw(self, claim: NodeSubnet) -> None:
@@ -138,12 +138,12 @@ class Ledger:
 
     def bar(self, subnet: Subnet) -> None:
         """Do not give a subnet: the name of its NodeSubnet is taken by an object that says something else."""
-        self.barred[object_name(subnet)] = subnet
+        self.blocked[object_name(subnet)] = subnet
         self.space.note(subnet, BROKEN)
 
     def unbar(self, name: str) -> None:
         """Take note that there is no such object any more, or that it says what its name does."""
-        subnet = self.barred.pop(name, None)
+        subnet = self.blocked.pop(name, None)
         if subnet is not None:
             self.space.forget(subnet, BROKEN)
             self._freed(subnet)
@@ -172,7 +172,7 @@ class Ledger:
 
     def _note(self, name: str) -> None:
         """Take note of what a node's annotations hold without a claim of its own, so that nobody else is given it."""
-        old, holder = self._strange.pop(name, {}), holder_of(name)
+        old, holder = self._unclaimed.pop(name, {}), holder_of(name)
         for subnet, where in old:
             self.space.forget(subnet, holder, where)
         node = self.nodes.get(name)
@@ -180,7 +180,7 @@ class Ledger:
         for subnet, where in found:
             self.space.note(subnet, holder, where)
         if found:
-            self._strange[name] = found
+            self._unclaimed[name] = found
         for subnet, where in old:
             if (subnet, where) not in found:
                 self._freed(subnet)
@@ -207,7 +207,7 @@ class Ledger:
         self.space.pools_changed(self.pools.values())
         for node in self.nodes:
             self._note(node)
-        self.misplaced.pop(name, None)
+        self.outside_pool.pop(name, None)
         for _, claim in self.claims:
             if claim.pool == name:
                 self._place(claim)
@@ -217,6 +217,6 @@ class Ledger:
     def _place(self, claim: NodeSubnet) -> None:
         pool = self.pools.get(claim.pool)
         if pool is not None and not any(block.offers(claim.subnet) for block in pool.blocks):
-            self.misplaced.setdefault(pool.name, set()).add(claim.subnet)
+            self.outside_pool.setdefault(pool.name, set()).add(claim.subnet)
         else:
-            self.misplaced.get(claim.pool, set()).discard(claim.subnet)
+            self.outside_pool.get(claim.pool, set()).discard(claim.subnet)

@@ -96,35 +96,35 @@ EVERYWHERE = ""  # no annotation: what is held there is held in all pools
 class Space:
     """Claims, and what is held without one, seen as what is not free.
 
-    `_strange`: in which annotation, and by whom. A subnet that is about to be claimed is held EVERYWHERE; one in conflict only within the
+    `_unclaimed`: in which annotation, and by whom. A subnet that is about to be claimed is held EVERYWHERE; one in conflict only within the
     pools of its own annotation, and only itself: it holds nothing of a network that it would have whole.
     """
 
     def __init__(self, claims: SubnetMap[NodeSubnet]) -> None:
         self._claims = claims
-        self._strange: defaultdict[str, SubnetMap[set[str]]] = defaultdict(SubnetMap)
+        self._unclaimed: defaultdict[str, SubnetMap[set[str]]] = defaultdict(SubnetMap)
         self.overlaps: dict[str, list[str]] = {}  # pool: where it overlaps which other
-        self.barred: dict[tuple[str, Block], str] = {}  # a pool's block that gives nothing, and why
+        self.blocked: dict[tuple[str, Block], str] = {}  # a pool's block that gives nothing, and why
         self._lowest: dict[tuple[str, Block], int] = {}  # by annotation and network: below it nothing is free
 
     def note(self, subnet: Subnet, holder: str, key: str = EVERYWHERE) -> None:
-        holders = self._strange[key].get(subnet)
+        holders = self._unclaimed[key].get(subnet)
         if holders is None:
-            self._strange[key].put(subnet, {holder})
+            self._unclaimed[key].put(subnet, {holder})
         else:
             holders.add(holder)
 
     def forget(self, subnet: Subnet, holder: str, key: str = EVERYWHERE) -> None:
-        holders = self._strange[key].get(subnet)
+        holders = self._unclaimed[key].get(subnet)
         if holders is not None:
             holders.discard(holder)
             if not holders:
-                self._strange[key].remove(subnet)
+                self._unclaimed[key].remove(subnet)
 
-    def strange(self, subnet: Subnet, *keys: str) -> Iterator[tuple[Subnet, set[str]]]:
+    def unclaimed(self, subnet: Subnet, *keys: str) -> Iterator[tuple[Subnet, set[str]]]:
         """Yield what has an address of `subnet` and is held without a claim, everywhere or in these annotations, with its holders."""
         for key in (EVERYWHERE, *keys):
-            yield from self._strange[key].overlapping(subnet)
+            yield from self._unclaimed[key].overlapping(subnet)
 
     def freed(self, subnet: Subnet) -> None:
         """Look again where `subnet` was."""
@@ -135,7 +135,7 @@ class Space:
 
     def pools_changed(self, pools: Iterable[SubnetPool]) -> None:
         self._lowest = {}
-        self.overlaps, self.barred = {}, {}
+        self.overlaps, self.blocked = {}, {}
         ordered = sorted(pools, key=lambda pool: (pool.created, pool.name))
         for index, younger in enumerate(ordered):
             for older in ordered[:index]:
@@ -149,7 +149,7 @@ class Space:
         self.overlaps.setdefault(younger.name, []).append(f"{mine.cidr} overlaps {other.cidr} of SubnetPool {older.name}")
         if mine.node_prefix != other.node_prefix:
             # Subnets of two lengths have two names, so the API server would not refuse the second of two that overlap.
-            self.barred[younger.name, mine] = (
+            self.blocked[younger.name, mine] = (
                 f"{mine.cidr} overlaps {other.cidr} of SubnetPool {older.name}, which is older and has another nodePrefix: "
                 f"nothing is given of it; make them equal, or exclude nothing and choose another network"
             )
@@ -167,12 +167,12 @@ class Space:
             if claim.node != node:
                 return holder_of(claim.node)
         mine = holder_of(node)
-        return min((holder for _, holders in self.strange(subnet, *keys) for holder in holders if holder < mine), default=None)
+        return min((holder for _, holders in self.unclaimed(subnet, *keys) for holder in holders if holder < mine), default=None)
 
     def lowest_free(self, pool: SubnetPool, version: int) -> Subnet | None:
         """Return the lowest free subnet of the first block of a family that has one."""
         for block in pool.blocks:
-            if block.cidr.version == version and (pool.name, block) not in self.barred:
+            if block.cidr.version == version and (pool.name, block) not in self.blocked:
                 subnet = self._lowest_of(pool.annotation, block)
                 if subnet is not None:
                     return subnet
@@ -209,5 +209,5 @@ class Space:
         """Yield what has an address of `subnet`, a part of a block of a pool with this annotation."""
         yield from (excluded for excluded in block.exclude if excluded.overlaps(subnet))
         yield from (held for held, _ in self._claims.overlapping(subnet))
-        yield from (held for held, _ in self.strange(subnet))
-        yield from (held for held, _ in self._strange[key].overlapping(subnet) if not block.is_covered_by(held))
+        yield from (held for held, _ in self.unclaimed(subnet))
+        yield from (held for held, _ in self._unclaimed[key].overlapping(subnet) if not block.is_covered_by(held))

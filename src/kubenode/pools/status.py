@@ -75,8 +75,8 @@ def status(
 def _ready(ledger: Ledger, pool: SubnetPool) -> tuple[bool, str, str]:
     if pool.problems:
         return False, "Invalid", "; ".join(pool.problems)
-    barred = [why for (name, _), why in ledger.space.barred.items() if name == pool.name]
-    return (False, "Overlap", _some(barred)) if barred else (True, "Serving", "nodes get subnets of this pool")
+    blocked = [why for (name, _), why in ledger.space.blocked.items() if name == pool.name]
+    return (False, "Overlap", _some(blocked)) if blocked else (True, "Serving", "nodes get subnets of this pool")
 
 
 def _exhausted(ledger: Ledger, pool: SubnetPool) -> tuple[bool, str, str]:
@@ -94,7 +94,7 @@ def _conflict(ledger: Ledger, pool: SubnetPool, reserved: Iterable[Reserved]) ->
         for conflict in conflicts
         if pool.name in conflict.pools
     ]
-    for subnet in sorted(ledger.misplaced.get(pool.name, ())):
+    for subnet in sorted(ledger.outside_pool.get(pool.name, ())):
         claim = ledger.claims.get(subnet)
         if claim is not None:
             found.append(("InTheWay", f"Node {claim.node} has {subnet}, which the pool does not offer any more"))

@@ -42,7 +42,7 @@ GOOD_FOR = 10.0  # seconds; less than any `reclaimAfter` that makes sense
 MOST = 1000  # as many claims are not under way at once
 
 
-class Vouchers:
+class RecentWrites:
     """The API server's word for claims, by subnet."""
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ from kubenode.cni.errors import CNIError
 from kubenode.host import cniconfig, identity
 from kubenode.inspection import agentprobe, networks
 from kubenode.inspection.doctor.executables import Executable, executables
-from kubenode.inspection.place import Looking
+from kubenode.inspection.place import ReadOnlyHost
 from kubenode.inspection.records import Records
 from kubenode.inspection.report import NodeSeen, see_node
 from kubenode.nodes import node
@@ -117,7 +117,7 @@ class Facts:
             return str(named)
         if configured.ipam.get("type") == "node-annotation":
             try:
-                return node_annotation.config_file(self.place.environ, Looking(self.place)).get("kubeconfig", "")
+                return node_annotation.config_file(self.place.environ, ReadOnlyHost(self.place)).get("kubeconfig", "")
             except CNIError:
                 return ""
         return ""

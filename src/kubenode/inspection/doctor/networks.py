@@ -14,7 +14,7 @@ from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError, OutOfReachError
 from kubenode.host.sources import Sources
 from kubenode.inspection.doctor import hostnet
 from kubenode.inspection.doctor.finding import Finding, failure, of_error, ok, skipped, warning
-from kubenode.inspection.networks import RECORDS, rehearse
+from kubenode.inspection.networks import rehearse
 from kubenode.ipam.address import parse_address
 from kubenode.ipam.store import DEFAULT_DATA_DIR
 from kubenode.kube.sources import connection
@@ -172,7 +172,7 @@ def exhaustion(facts: Facts) -> Iterator[Finding]:
 def ipv4_limit(facts: Facts) -> Iterator[Finding]:
     """Pods without IPv4 can reach the API server: its address is not IPv4."""
     limited = [one for one in facts.networks if one.plugin == "kube-node" and one.configured.ipam.get("ipv4-namespaces") is not None]
-    limited = [one for one in limited if one.configured.path != RECORDS and not facts.is_secondary(one.configured)]
+    limited = [one for one in limited if not one.configured.is_recorded and not facts.is_secondary(one.configured)]
     if not limited:
         yield skipped("the pods' network has no ipv4-namespaces")
     for network in limited:

@@ -62,7 +62,7 @@ def reboot(facts: Facts) -> Iterator[Finding]:
                 "nodes that share a dataDir share its addresses; where none of them uses it any more, note that it is this node's alone",
                 note_it,
             )
-        elif dead := network.store.dead():
+        elif dead := network.store.from_earlier_boot():
             yield warning(
                 f"{network.store.directory} has {len(dead)} reservations of before the last reboot",
                 "the next ADD releases them; now:",

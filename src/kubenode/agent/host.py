@@ -122,7 +122,7 @@ class AgentHost:
         return self._own.choose(choose)
 
 
-class LookingHost(AgentHost):
+class ReadOnlyHost(AgentHost):
     """The host for who only looks: at networks that others serve, too."""
 
     def store(self, data_dir: str, network: str) -> Store:

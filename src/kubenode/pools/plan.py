@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SETTLED_AFTER = 1.0  # seconds; by then the API server has said whether a claim can be created
 
 
-class Turn:
+class NodePlan:
     """Needs of a node. `keys`: the annotations that pools write to, and those that its claims name, though their pool may have moved on.
 
     `values`: what its annotations are to be; they are written once all claims of them are there.
@@ -43,7 +43,7 @@ class Turn:
         self._has = {subnet for text in self._texts.values() for subnet in text.subnets}
         self._doubt = any(text.problem for text in self._texts.values())  # what the node has cannot be told, so it may have all its claims
 
-    def settle(self, key: str, pools: list[SubnetPool], claims: list[NodeSubnet]) -> None:
+    def plan_annotation(self, key: str, pools: list[SubnetPool], claims: list[NodeSubnet]) -> None:
         """Settle one annotation: `pools` write to it, `claims` are the node's own that name it."""
         serving = [pool for pool in pools if pool.serves(self.node)]
         text = self.node.annotations.get(key)
@@ -123,7 +123,7 @@ class Turn:
                 claim.subnet.version == version
                 and claim.pool in serving
                 and claim.subnet not in self._has
-                and not self._is_misplaced(claim)
+                and not self._is_outside_pool(claim)
             ):
                 return claim
         offering = [pool for pool in pools if any(block.cidr.version == version for block in pool.blocks)]
@@ -136,8 +136,8 @@ class Turn:
         self.waits_for.update(pool.name for pool in offering)
         return None
 
-    def _is_misplaced(self, claim: NodeSubnet) -> bool:
-        return claim.subnet in self._ledger.misplaced.get(claim.pool, ())
+    def _is_outside_pool(self, claim: NodeSubnet) -> bool:
+        return claim.subnet in self._ledger.outside_pool.get(claim.pool, ())
 
     def _create(self, claim: NodeSubnet) -> None:
         self._ledger.enter(claim)
@@ -158,7 +158,7 @@ class Turn:
         """Confirm a claim that is about to be annotated: what is known of it may be old, and another controller may be taking it back."""
         if not self._confirm(claim, key):
             return False
-        if not self._ledger.vouchers.cover(claim.subnet, self._now.steady):
+        if not self._ledger.recent_writes.cover(claim.subnet, self._now.steady):
             self.writes.append(UpdateClaim(claim))  # as it is: refused unless it is
             return False
         return True
@@ -201,7 +201,7 @@ def reclaim(ledger: Ledger, claim: NodeSubnet, now: Now, *, orphan: bool) -> tup
     return [DeleteClaim(claim, orphan)] if left <= 0 else [], left
 
 
-def leave(ledger: Ledger, claims: Iterable[NodeSubnet], now: Now) -> Outcome:
+def plan_departed(ledger: Ledger, claims: Iterable[NodeSubnet], now: Now) -> Outcome:
     """See to the claims of a node that is gone."""
     writes: list[Write] = []
     waits: list[float] = []
