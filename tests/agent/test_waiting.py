@@ -103,6 +103,9 @@ def test_a_process_of_another_container_has_no_number(agent: AgentProcess, run_d
     said = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE).stderr
     assert f"another agent serves {agent.socket}" in said
     assert ", process " not in said
+    status = [*IN_A_CONTAINER, str(KUBE_NODE), "status", f"--run-dir={run_dir}", f"--cni-config={run_dir}"]
+    said = subprocess.run(status, capture_output=True, text=True, check=False, timeout=PATIENCE).stdout
+    assert "up, a process of another container, answers in" in said
     (run_dir / "agent.sock.lock").write_text(f"{os.getpid()}\n")  # as earlier versions wrote it
     said = subprocess.run(command[len(IN_A_CONTAINER) :], capture_output=True, text=True, check=False, timeout=PATIENCE).stderr
     assert f"another agent serves {agent.socket}" in said
