@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from patience import eventually
 
-from kubenode.cni.errors import CNIError
+from kubenode.base.problem import Problem
 from kubenode.inspection import cri
 
 if TYPE_CHECKING:
@@ -49,5 +49,5 @@ def containerd(socket: Path, *, serves_cri: bool) -> Iterator[Path]:
 def answers(socket: Path) -> bool:
     try:
         return bool(cri._call(str(socket), cri.METHODS[0]))
-    except CNIError:
+    except Problem:
         return False

@@ -21,18 +21,20 @@ DIGEST = "sha256:" + "0123456789abcdef" * 4
 # Values, the version of Kubernetes, and the components that do the same.
 SAME: list[tuple[dict[str, Any], str, list[str]]] = [
     ({}, OLD, []),
-    ({}, NEW, []),
+    ({}, "1.21.14-gke.700", []),
+    ({}, "1.22.0-rc.0", ["surge"]),
+    ({}, NEW, ["surge"]),
     ({"network": {"enabled": True}}, OLD, ["bridge"]),
     ({"scrape": True}, OLD, ["scrape"]),
     ({"reclaim": True}, OLD, ["reclaim"]),
-    ({"network": {"enabled": True}, "scrape": True, "reclaim": True}, NEW, ["bridge", "scrape", "reclaim"]),
+    ({"network": {"enabled": True}, "scrape": True, "reclaim": True}, NEW, ["bridge", "scrape", "reclaim", "surge"]),
     ({"controller": {"enabled": True}}, OLD, ["../controller"]),
-    ({"controller": {"enabled": True}}, "1.30.14", ["../controller"]),
-    ({"controller": {"enabled": True}}, "1.31.0-rc.1", ["../controller", "cel"]),
-    ({"controller": {"enabled": True}}, "1.31.6-gke.1020000", ["../controller", "cel"]),
-    ({"controller": {"enabled": True}}, NEW, ["../controller", "cel"]),
-    ({"controller": {"enabled": True, "policy": True}}, NEW, ["../controller", "cel", "policy"]),
-    ({"controller": {"policy": True}}, NEW, []),  # the policies need the controller's CRDs
+    ({"controller": {"enabled": True}}, "1.30.14", ["../controller", "surge"]),
+    ({"controller": {"enabled": True}}, "1.31.0-rc.1", ["../controller", "cel", "surge"]),
+    ({"controller": {"enabled": True}}, "1.31.6-gke.1020000", ["../controller", "cel", "surge"]),
+    ({"controller": {"enabled": True}}, NEW, ["../controller", "cel", "surge"]),
+    ({"controller": {"enabled": True, "policy": True}}, NEW, ["../controller", "cel", "policy", "surge"]),
+    ({"controller": {"policy": True}}, NEW, ["surge"]),  # the policies need the controller's CRDs
 ]
 
 

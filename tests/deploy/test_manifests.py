@@ -45,6 +45,17 @@ def test_no_right_to_pods_unless_it_is_asked_for(overlay: Path) -> None:
     assert resources(kustomized(overlay, ["reclaim"])) == {"nodes", "pods"}
 
 
+def test_the_new_pod_comes_before_the_old_one_goes(overlay: Path) -> None:
+    """With the component no pod goes before its successor has run for a while, which waits for it, and needs no port that it has."""
+    spec = documents(kustomized(overlay, ["bridge", "scrape", "reclaim", "surge"]))["DaemonSet/kube-node"]["spec"]
+    assert spec["updateStrategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": "10%"}
+    assert spec["minReadySeconds"] > 0
+    pod = spec["template"]["spec"]
+    assert "--wait" in pod["containers"][0]["args"]
+    # It would be the host's: with the old pod there the new one could not be placed.
+    assert not any("ports" in container for container in (*pod["initContainers"], *pod["containers"]))
+
+
 def test_the_policy_knows_the_controller() -> None:
     """The ServiceAccount that the policy names is the controller's, and who may write pools' annotations is the controller, too."""
     policies = documents((DEPLOY / "components/policy/policy.yaml").read_text())

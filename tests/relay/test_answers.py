@@ -14,6 +14,7 @@ import pytest
 from fakeagent import Connection, FakeAgent, answer
 from patience import PATIENCE, at_best
 from relayplace import LOCAL, SECOND, TICK
+from wanting import want
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -312,3 +313,15 @@ def test_how_the_agent_is(place: Place, question: str) -> None:
     with FakeAgent(place.socket, Connection.wait):
         assert "does not answer in time" in json.loads(place.call("", b"", question).stdout)["msg"]
     assert not place.ran()
+
+
+def test_another_containers_agent(place: Place) -> None:
+    """Where the agent is another container's, ours waits for its end and is well, whatever that one lacks; its host is told the truth."""
+    want("root")
+    why = b'{"msg": "the Node is not known yet"}\n'
+    with FakeAgent(place.socket, answer(b"\1" + why)):
+        for question in ("healthz", "readyz"):
+            assert place.sh("", f"unshare --pid --fork $relay {question}") == (0, b"", b"")
+            assert place.call("", b"", question) == (1, why, b"")
+    done = place.sh("", "unshare --pid --fork $relay readyz")
+    assert f"no agent at {place.socket}" in json.loads(done.stdout)["msg"]

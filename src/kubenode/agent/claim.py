@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import fcntl
 import os
 import socket
@@ -13,22 +15,47 @@ from kubenode.cni.errors import AGENT_RUNS, IO_FAILURE, CNIError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from kubenode.base.log import Log
+
 PASSED_ON = 3  # SD_LISTEN_FDS_START
 LONGEST = 107 - len(files.TEMPORARY)  # bytes (unix(7)), with what the path ends in until it is listened on
+PAUSE = 0.05  # seconds between looks whether another agent has ended
 BACKLOG = 1024  # relays that wait; the kernel's own limit (net.core.somaxconn) may be lower
 
 
 class Claim:
-    """The right to a socket's path, by a lock beside it that ends with the process. Raises CNIError where another has it, or none can."""
+    """The right to a socket's path, by a lock beside it that ends with the process. Raises CNIError where no socket can have that path."""
 
     def __init__(self, path: str) -> None:
         if len(os.fsencode(path)) > LONGEST:
             raise CNIError(IO_FAILURE, f"socket path {path} has more than {LONGEST} bytes", "give --socket, or --run-dir, a shorter one")
         self.path = path
-        self._lock = _lock(path)
+        self._lock = -1
         self._listener: socket.socket | None = None
         self._bound: tuple[int, int] | None = None  # the device and inode of the path that leads to our socket
         self.problem = ""  # why relays do not reach us
+
+    async def take(self, stop: asyncio.Event, log: Log, *, wait: bool) -> bool:
+        """Take it, with `wait` as soon as another agent that has it has ended. Say whether it is ours: not where we are to stop first.
+
+        Raises CNIError where another agent has it, and OSError.
+        """
+        told = False
+        while not stop.is_set():
+            try:
+                self._lock = _lock(self.path)
+            except CNIError as error:
+                if not wait:
+                    raise
+                if not told:
+                    log.info("waiting for another agent to end", reason=error.msg)
+                told = True
+            else:
+                return True
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), PAUSE)
+        log.info("agent stopped, without its turn")
+        return False
 
     def look(self) -> socket.socket | None:
         """See whether relays reach us: somebody may have removed the path, or its directory. Return a new socket where that was so."""
@@ -105,13 +132,19 @@ def _lock(path: str) -> int:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        pid = files.read(f"{path}.lock").decode(errors="replace").strip() or "?"
+        pid, _, numbers = files.read(f"{path}.lock").decode(errors="replace").strip().partition(" ")
         os.close(lock)
-        problem = f"another agent, process {pid}, serves {path}"
-        raise CNIError(AGENT_RUNS, problem, "stop it first, or give this one another socket") from None
+        # In another container's numbers it may be any process of ours.
+        process = f", process {pid}," if numbers == _numbers() else ""
+        raise CNIError(AGENT_RUNS, f"another agent{process} serves {path}", "stop it first, or give this one another socket") from None
     os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    os.pwrite(lock, f"{os.getpid()} {_numbers()}\n".encode(), 0)
     return lock
+
+
+def _numbers() -> str:
+    """Return the PID namespace in which our process has its number."""
+    return os.readlink("/proc/self/ns/pid")
 
 
 def _identity(path: str | int) -> tuple[int, int] | None:

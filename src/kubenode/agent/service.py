@@ -51,7 +51,10 @@ PATIENCE = 2.0  # seconds that a scrape, or a housekeeping pass, waits for netwo
 
 
 class Options(NamedTuple):
-    """The options of an agent. Paths are the host's; `kubeconfig` is this process's own. `listen`: host and port, None for no HTTP."""
+    """The options of an agent. Paths are the host's; `kubeconfig` is this process's own. `listen`: host and port, None for no HTTP.
+
+    `wait`: let another agent that has the socket end first.
+    """
 
     run_dir: str
     socket: str
@@ -64,6 +67,7 @@ class Options(NamedTuple):
     grace: float = GRACE
     credentials: str = ""
     every: float = EVERY
+    wait: bool = False
 
 
 class Agent:
@@ -96,6 +100,8 @@ class Agent:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        if not await self._claim.take(stop, self._log, wait=self._options.wait):
+            return
         _raise_file_limit()
         self._serve_http()
         listener = self._claim.listen(self._environ)
@@ -122,6 +128,8 @@ class Agent:
             for task in [stopped, *tasks]:
                 task.cancel()
             server.close()
+            if self._http:
+                self._http.close()
             self._claim.end()
             self._log.info("agent stopped", unanswered=left)
 

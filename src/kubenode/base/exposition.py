@@ -46,7 +46,7 @@ class Counted:
 
 
 class HTTPServer:
-    """Serves until the process ends. The checks return why not, "" where all is well, and wait for nothing.
+    """Serves until it is closed, or the process ends. The checks return why not, "" where all is well, and wait for nothing.
 
     `problem` says why nobody can connect: a port that is taken is tried again, as all else works without.
     """
@@ -59,6 +59,7 @@ class HTTPServer:
         self._silent: dict[asyncio.StreamWriter, None] = {}  # connections that have not asked yet, the oldest first
         self._open = 0
         self._scrape: asyncio.Task[bytes] | None = None
+        self._listener: socket.socket | None = None
         self.port = 0
         self.problem = ""
 
@@ -66,6 +67,11 @@ class HTTPServer:
         """Serve, on a thread and a loop of its own: a process whose loop is stuck can say so."""
         listener = self._listen()
         threading.Thread(target=lambda: asyncio.run(self._work(listener)), daemon=True, name="http").start()
+
+    def close(self) -> None:
+        """Leave the port to another process."""
+        if self._listener is not None:
+            self._listener.close()
 
     def _listen(self) -> socket.socket | None:
         host, port = self._address
@@ -77,6 +83,7 @@ class HTTPServer:
                 self._log.error(problem, details="nobody gets metrics or health; give --listen another address, or none")
             self.problem = problem
             return None
+        self._listener = listener
         self.port = listener.getsockname()[1]
         if self.problem:
             self._log.info("it listens now", address=f"{host}:{self.port}")

@@ -60,6 +60,7 @@ class Address(click.ParamType):  # type: ignore[type-arg] # generic only to type
     help="How often it looks for leaks, reboots and new networks.",
 )  # fmt: skip
 @click.option("--listen", type=Address(), default=LISTEN, show_default=True, help="/metrics, /healthz and /readyz; none for nothing.")
+@click.option("--wait", is_flag=True, help="Where another agent has the socket, serve once that has ended. [default: an error]")
 @click.option("--loglevel", type=click.Choice(["warning", "info", "debug", "trace"]), default="info", show_default=True)
 def command(
     socket: str | None,
@@ -73,6 +74,8 @@ def command(
     grace: float,
     every: float,
     listen: tuple[str, int] | None,
+    *,
+    wait: bool,
     loglevel: str,
 ) -> None:
     r"""Serve the plugins of this node.
@@ -101,6 +104,7 @@ def command(
         grace=grace,
         credentials="" if credentials == "none" else credentials,
         every=every,
+        wait=wait,
     )
     level = {name: number for number, name in log.NAMES.items()}[loglevel]
     lines = LogQueue()

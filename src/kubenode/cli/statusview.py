@@ -103,7 +103,7 @@ def _head(report: Report) -> Table:
         why = str(seen.problem) if seen.problem else f"not seen yet: there is no {seen.path}"
         table.add_row("Node", f"[yellow]{escape(why)}[/]")
     if agent.up:
-        table.add_row("Agent", f"[green]up[/], process {agent.pid}, answers in {agent.milliseconds:.1f} ms")
+        table.add_row("Agent", f"[green]up[/], {agent.process}, answers in {agent.milliseconds:.1f} ms")
         for problem in agent.problems:
             table.add_row("", f"[yellow]![/] {escape(problem)}")
     elif agent.installed:

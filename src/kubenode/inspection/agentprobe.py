@@ -39,6 +39,11 @@ class Agent(NamedTuple):
     def up(self) -> bool:
         return not self.problem
 
+    @property
+    def process(self) -> str:
+        """The process that answers; one of another container has no number here."""
+        return f"process {self.pid}" if self.pid else "a process of another container"
+
 
 class Credentials(NamedTuple):
     """The credentials of an agent for the API server, by paths that are good here."""

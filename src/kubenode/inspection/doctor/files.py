@@ -99,7 +99,7 @@ def agent(facts: Facts) -> Iterator[Finding]:
     found = facts.agent
     relays = [one for one in facts.executables if one.is_relay and not one.path.endswith(STANDALONE)]
     if found.up:
-        yield ok(f"process {found.pid} answers in {found.milliseconds:.1f} ms on {found.socket}")
+        yield ok(f"{found.process} answers in {found.milliseconds:.1f} ms on {found.socket}")
     elif found.installed:
         start = "start it: systemctl restart kube-node-agent, or see its DaemonSet; kube-node agent runs it by hand"
         yield warning(f"the agent at {found.socket} is down: {found.problem}", start)
