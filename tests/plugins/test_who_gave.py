@@ -244,3 +244,24 @@ def test_the_longest_names(embedded: NetworkMaker, view: ViewWriter, run_dir: Pa
     assert os.listdir(run_dir / "attachments") == []
     net.netconf["name"] = LONGEST + "n"
     net.ok("DEL", container)
+
+
+@pytest.mark.ways("standalone", "console")
+@pytest.mark.parametrize("why", ["source", "full"])
+def test_second_add_elsewhere(embedded: NetworkMaker, view: ViewWriter, tmp_path: Path, why: str) -> None:
+    """A second ADD that fails leaves the record of the first, also where the annotation has another dataDir by now: its DEL needs that."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    view("11.0.1.0/24", annotations={"a": f'dataDir: "{first}", ranges: [[{{"subnet": "11.0.1.0/24"}}]]'})
+    net = embedded("node-annotation", annotation="a")
+    net.add("c1")
+    subnet = "11.0.1.0/24"
+    if why == "full":  # and not the source, of which nothing is noted then
+        subnet = "11.0.1.0/30"
+        (second / "net").mkdir(parents=True)
+        (second / "net/11.0.1.2").write_text("c2\r\neth0")
+        for link in (tmp_path / "run" / "sources").iterdir() if (tmp_path / "run" / "sources").exists() else ():
+            link.unlink()
+    view("11.0.1.0/24", annotations={"a": f'dataDir: "{second}", ranges: [[{{"subnet": "{subnet}"}}]]'})
+    assert net.call("ADD", "c1").code == 1
+    net.ok("DEL", "c1")
+    assert not (first / "net/11.0.1.2").exists()
