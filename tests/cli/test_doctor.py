@@ -623,7 +623,7 @@ def test_addresses_without_a_record(doctor: Doctor) -> None:
 
 
 def test_the_kubeconfig_of_a_definition(doctor: Doctor, tmp_path: Path) -> None:
-    """A kubeconfig that a tenant's definition names is not opened where the administrator does not allow it: it can name a program to run."""
+    """The kubeconfig of a tenant's definition is not opened where the administrator does not allow it: it can name a program to run."""
     ran, kubeconfig, definition = tmp_path / "ran", tmp_path / "kubeconfig", tmp_path / "tenant.json"
     who = {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": "touch", "args": [str(ran)], "interactiveMode": "Never"}}
     kubeconfig.write_text(
