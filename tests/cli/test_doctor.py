@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
+from administrator import allow
 from agentprocess import AgentProcess
 from callplugin import environment
 from healthy import SCRIPTS, Doctor, follow, steps
@@ -617,3 +618,33 @@ def test_relays_alone_need_an_agent(doctor: Doctor) -> None:
     install(doctor, "--standalone=no")
     code, found = doctor.findings()
     assert (code, {one["check"] for one in found if one["state"] == "failure"}) == (2, {"fallback"})
+
+
+def test_addresses_without_a_record(doctor: Doctor) -> None:
+    """It is told of how many addresses nobody knows whose they are, as of what the reference's host-local has given."""
+    doctor.node.hold("k8snet", 3, since=0x110)
+    told = [one["what"] for one in doctor.run("--json").json["checks"] if one["check"] == "leaks"]
+    assert "network k8snet: of 3 addresses no record says whose they are" in told
+
+
+def test_the_kubeconfig_of_a_definition(doctor: Doctor, tmp_path: Path) -> None:
+    """The kubeconfig of a tenant's definition is not opened where the administrator does not allow it: it can name a program to run."""
+    ran, kubeconfig, definition = tmp_path / "ran", tmp_path / "kubeconfig", tmp_path / "tenant.json"
+    who = {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": "touch", "args": [str(ran)], "interactiveMode": "Never"}}
+    kubeconfig.write_text(
+        json.dumps(
+            {
+                "current-context": "x",
+                "clusters": [{"name": "x", "cluster": {"server": "https://127.0.0.1:9"}}],
+                "users": [{"name": "x", "user": who}],
+                "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}],
+            }
+        )
+    )
+    conf = doctor.node.conf("tenant", annotation="example.com/net1", kubeconfig=str(kubeconfig))
+    doctor.env["KUBE_NODE_CONF"] = str(allow(tmp_path / "kube-node.conf", kubeconfig=["/etc"]))
+    (doctor.node.run / "node.json").unlink()  # else the API server is not asked
+    spec = {"config": json.dumps(conf)}
+    definition.write_text(json.dumps({"kind": "NetworkAttachmentDefinition", "metadata": {"name": "tenant"}, "spec": spec}))
+    doctor.run(f"--config={definition}")
+    assert not ran.exists()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,8 +16,6 @@ from patience import eventually
 from wanting import want
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from callplugin import NetworkMaker, ViewWriter
     from podnet import PodNet
 
@@ -244,3 +244,48 @@ def test_the_longest_names(embedded: NetworkMaker, view: ViewWriter, run_dir: Pa
     assert os.listdir(run_dir / "attachments") == []
     net.netconf["name"] = LONGEST + "n"
     net.ok("DEL", container)
+
+
+@pytest.mark.ways("standalone", "console")
+@pytest.mark.parametrize("why", ["source", "full"])
+def test_second_add_elsewhere(embedded: NetworkMaker, view: ViewWriter, tmp_path: Path, why: str) -> None:
+    """A second ADD that fails leaves the record of the first, also where the annotation has another dataDir by now: its DEL needs that."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    view("11.0.1.0/24", annotations={"a": f'dataDir: "{first}", ranges: [[{{"subnet": "11.0.1.0/24"}}]]'})
+    net = embedded("node-annotation", annotation="a")
+    net.add("c1")
+    subnet = "11.0.1.0/24"
+    if why == "full":  # and not the source, of which nothing is noted then
+        subnet = "11.0.1.0/30"
+        (second / "net").mkdir(parents=True)
+        (second / "net/11.0.1.2").write_text("c2\r\neth0")
+        for link in (tmp_path / "run" / "sources").iterdir() if (tmp_path / "run" / "sources").exists() else ():
+            link.unlink()
+    view("11.0.1.0/24", annotations={"a": f'dataDir: "{second}", ranges: [[{{"subnet": "{subnet}"}}]]'})
+    assert net.call("ADD", "c1").code == 1
+    net.ok("DEL", "c1")
+    assert not (first / "net/11.0.1.2").exists()
+
+
+@pytest.mark.ways("standalone", "console")
+def test_gc_beside_an_add(embedded: NetworkMaker, view: ViewWriter, tmp_path: Path, run_dir: Path) -> None:
+    """A record that an ADD is writing at the moment is no sign that its pod is gone: GC leaves it."""
+    view("11.0.1.0/24")
+    net = embedded()
+    net.add("c1", env={"CNI_NETNS": "/proc/self/ns/net"})
+    record = run_dir / "attachments/net:c1:eth0"
+    written = record.read_bytes()
+    with (tmp_path / "networks/net/lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        record.write_bytes(b"")  # as an ADD has it for a moment, with the lock held
+        environ = environment("GC", path=net.path)
+        stdin = json.dumps({**net.netconf, "ipam": net.ipam, **NOTHING_VALID}).encode()
+        gc = subprocess.Popen([net.executable], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ)
+        assert gc.stdin
+        gc.stdin.write(stdin)
+        gc.stdin.close()
+        eventually(lambda: any("->" in line and f" {gc.pid} " in line for line in Path("/proc/locks").read_text().splitlines()))
+        record.write_bytes(written)
+    assert gc.wait() == 0
+    assert net.reserved() == ["11.0.1.2"]
+    assert record.read_bytes() == written
