@@ -66,12 +66,12 @@ def allocate(
             given.append(search.reserve(range_set, request))
         _refuse_leftovers(wanted, sets)
         search.note_turns()
+        return Addition(given, ownerless)
     except BaseException:  # all or nothing, wherever the deadline's signal came in between
         for entry in store.index().of(attachment):
             if entry not in had:
                 store.release(entry)
         raise
-    return Addition(given, ownerless)
 
 
 def release_from_earlier_boot(store: Store) -> list[Reservation]:

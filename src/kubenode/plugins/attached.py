@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kubenode.cni.errors import CNIError
 from kubenode.host.attachments import Record
 from kubenode.ipam.store import DEFAULT_DATA_DIR
 from kubenode.plugins.embedded import owner
@@ -47,7 +48,7 @@ def put_back(call: Call, before: Record | None) -> None:
         return
     try:
         _records(call).write(owner(call.request), before)
-    except OSError as error:
+    except (CNIError, OSError) as error:
         call.log.warning("the record of the pod's first ADD could not be written again", error=str(error))
 
 
@@ -78,7 +79,8 @@ def parted(call: Call, valid: Collection[Attachment]) -> tuple[list[Attachment],
     for attachment in records.all():
         if attachment not in valid:
             record = records.read(attachment)
-            (living if record and call.host.may_have(record.netns) else gone).append(attachment)
+            if record is not None:  # else an ADD is just writing it
+                (living if call.host.may_have(record.netns) else gone).append(attachment)
     return gone, living
 
 

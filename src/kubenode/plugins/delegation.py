@@ -83,11 +83,9 @@ def add(call: Call, to: Delegate, ipam: dict[str, JSON], source: str = "") -> by
     ready = embedded.ready(given_on)
     # All of it with the lock held: in an agent that was stopped, the pod's DEL may have passed before this is carried out, or refused.
     with ready.store.lock():
-        dead = allocator.release_from_earlier_boot(
-            ready.store
-        )  # before a record of this boot says that the container's earlier reservation is of now
-        is_second = bool(allocator.find(ready.store, embedded.owner(call.request)))
-        before = attached.noted(call) if is_second else None
+        # Before a record of this boot says that the container's earlier reservation is of now.
+        dead = allocator.release_from_earlier_boot(ready.store)
+        before = attached.noted(call)  # by a first ADD, whose addresses may be in another dataDir
         try:
             if source:
                 _take(call, given_on, source)
@@ -105,8 +103,9 @@ def _add_by_plugin(call: Call, to: Delegate, given_on: Call, source: str) -> byt
     if to.keeps_our_files:
         embedded.require_place(given_on)
         embedded.after_boot(given_on)  # before a record of this boot says that the container's earlier reservation is of now
-        if attached.handed_on(call):
-            embedded.require_none(given_on)
+    before = attached.noted(call)
+    if before and to.keeps_our_files:
+        embedded.require_none(given_on)
     try:
         if source and to.keeps_our_files:
             _take(call, given_on, source)
@@ -116,7 +115,7 @@ def _add_by_plugin(call: Call, to: Delegate, given_on: Call, source: str) -> byt
             _take(call, given_on, source)  # again: somebody may have taken it before host-local had the lock
     except (CNIError, OSError):
         _undo(given_on, to)
-        attached.forget(call)
+        attached.put_back(call, before)
         raise
     call.log.info("addresses given", ips=_given(result), delegate=to.executable)
     return result

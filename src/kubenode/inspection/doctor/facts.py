@@ -93,7 +93,7 @@ class Facts:
             return []
         if self.place.kubeconfig:
             return [self.place.kubeconfig]
-        named = {self._kubeconfig_of(one): None for one in self.configured if self.asks(one)}
+        named = {self.kubeconfig_of(one): None for one in self.configured if self.asks(one)}
         return list(named)
 
     @cached_property
@@ -103,7 +103,7 @@ class Facts:
             return "no network of this node takes anything from the API server"
         if self.seen.view and self.seen.view.fetched is None:
             return f"{self.seen.path} is written by hand: the API server is not asked"
-        if self.agent.up and not self.place.kubeconfig and not any(self._kubeconfig_of(one) for one in self.configured):
+        if self.agent.up and not self.place.kubeconfig and not any(self.kubeconfig_of(one) for one in self.configured):
             found = self.agent_credentials
             return found if isinstance(found, str) else "the agent asks the API server, with credentials of its own: see agent-rights"
         return ""
@@ -112,8 +112,13 @@ class Facts:
     def asks(configured: Configured) -> bool:
         return configured.ipam.get("type") in cniconfig.TAKE_NODES and not configured.ipam.get("nodeFile")
 
-    def _kubeconfig_of(self, configured: Configured) -> str:
+    def kubeconfig_of(self, configured: Configured) -> str:
+        """Return what a network names, "" where it may not be opened: a definition is a tenant's, and a kubeconfig can name a program."""
         if named := configured.ipam.get("kubeconfig"):
+            try:
+                self.place.permitted.require("kubeconfig", str(named))
+            except CNIError:  # which `networks` tells
+                return ""
             return str(named)
         if configured.ipam.get("type") == "node-annotation":
             try:

@@ -177,7 +177,7 @@ def ipv4_limit(facts: Facts) -> Iterator[Finding]:
         yield skipped("the pods' network has no ipv4-namespaces")
     for network in limited:
         limit = network.configured.ipam["ipv4-namespaces"]
-        address = _api_address(facts, str(network.configured.ipam.get("kubeconfig") or ""))
+        address = _api_address(facts, facts.kubeconfig_of(network.configured))
         if address is None:
             yield skipped("the API server's address is not known here")
         elif address.version != 4:  # noqa: PLR2004 -- the IP version

@@ -92,7 +92,7 @@ def leaks(facts: Facts) -> Iterator[Finding]:
         unknown = [
             one.address
             for one in facts.held[network.store.directory]
-            if one.attachment and not facts.records.of(network.name, one.attachment)
+            if one.attachment and (network.name, one.attachment) not in facts.records.all
         ]
         if unknown:
             yield skipped(f"network {network.name}: of {len(unknown)} addresses no record says whose they are")
