@@ -1,10 +1,14 @@
-"""The record that an ADD leaves for DEL, CHECK and GC, which ask nobody: the `ipam` that was handed on, and whose the address is."""
+"""The record that an ADD leaves for DEL, CHECK and GC, which ask nobody: the `ipam` that was handed on, and whose the address is.
+
+And the attachments that GC lists.
+"""
 
 from __future__ import annotations
 
 from kubenode.cni.errors import CNIError
+from kubenode.cni.netconf import invalid
 from kubenode.host.attachments import Record
-from kubenode.ipam.store import DEFAULT_DATA_DIR
+from kubenode.ipam.store import DEFAULT_DATA_DIR, Attachment
 from kubenode.plugins.embedded import owner
 
 TYPE_CHECKING = False
@@ -12,10 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from kubenode.base.jsontext import JSON
+    from kubenode.cni.netconf import NetConf
     from kubenode.host.attachments import Attachments
-    from kubenode.ipam.store import Attachment
     from kubenode.plugins.skel import Call
 
+VALID = "cni.dev/valid-attachments"
 POD_ARGS = ("K8S_POD_NAMESPACE", "K8S_POD_NAME", "K8S_POD_UID")
 
 
@@ -92,3 +97,28 @@ def forget_all(call: Call, stale: Iterable[Attachment]) -> None:
 
 def _records(call: Call) -> Attachments:
     return call.host.attachments(call.netconf.name)
+
+
+def valid_attachments(netconf: NetConf) -> set[Attachment] | None:
+    """Return the attachments that GC is to keep; None where the runtime did not say."""
+    listed = netconf.raw.get(VALID)
+    if listed is None:
+        return None
+    valid = {_attachment(item) for item in listed} if isinstance(listed, list) else {None}
+    if None in valid:  # to go on would release the address of who was meant
+        raise invalid(["cni.dev/valid-attachments is not a list of objects with containerID and ifname"])
+    return {attachment for attachment in valid if attachment}
+
+
+def listing(call: Call, living: Collection[Attachment]) -> Call:
+    """Return a GC call whose list has these attachments, too."""
+    if not living:
+        return call
+    raw = call.netconf.raw
+    more = [{"containerID": attachment.container_id, "ifname": attachment.ifname} for attachment in living]
+    return call._replace(netconf=call.netconf._replace(raw={**raw, VALID: [*raw[VALID], *more]}))
+
+
+def _attachment(item: JSON) -> Attachment | None:
+    texts = [item.get(key) for key in ("containerID", "ifname")] if isinstance(item, dict) else [None]
+    return Attachment(*texts) if all(text and isinstance(text, str) for text in texts) else None

@@ -160,14 +160,14 @@ def collect(call: Call, name: str, ipam: Mapping[str, JSON]) -> bytes:
 
     A failure in one place stops none of the others, and is raised at the end.
     """
-    valid = embedded.valid_attachments(call.netconf)
+    valid = attached.valid_attachments(call.netconf)
     # Before anything is released: where an agent is stopped in between, the runtime's GC passes without it, and new pods come.
     gone, living = attached.parted(call, valid) if valid is not None else ([], [])
     for attachment in living:
         call.log.warning(
             "its network namespace is there, though GC does not list it: it stays", of=attachment.container_id, its=attachment.ifname
         )
-    call = embedded.listing(call, living)
+    call = attached.listing(call, living)
     configured = {"ranges": ANY_RANGES, **ipam}
     failure: CNIError | OSError | None = None
     done: list[tuple[str, str]] = []

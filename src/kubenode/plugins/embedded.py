@@ -26,14 +26,12 @@ from kubenode.ipam.search import duplicate
 from kubenode.ipam.store import DEFAULT_DATA_DIR, Attachment
 from kubenode.plugins.skel import answer
 
-VALID = "cni.dev/valid-attachments"
 EARLIER_BOOT = "of an earlier boot"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
-    from kubenode.base.jsontext import JSON
     from kubenode.cni.request import Request
     from kubenode.ipam.allocator import Addition, Usage
     from kubenode.ipam.store import Reservation, Store
@@ -202,31 +200,6 @@ def data_dir(netconf: NetConf) -> str:
     if not isinstance(configured, str) or not is_path(configured):
         raise invalid([f"dataDir {configured!r} is not a path"])
     return configured
-
-
-def valid_attachments(netconf: NetConf) -> set[Attachment] | None:
-    """Return the attachments that GC is to keep; None where the runtime did not say."""
-    listed = netconf.raw.get(VALID)
-    if listed is None:
-        return None
-    valid = {_attachment(item) for item in listed} if isinstance(listed, list) else {None}
-    if None in valid:  # to go on would release the address of who was meant
-        raise invalid(["cni.dev/valid-attachments is not a list of objects with containerID and ifname"])
-    return {attachment for attachment in valid if attachment}
-
-
-def listing(call: Call, living: Collection[Attachment]) -> Call:
-    """Return a GC call whose list has these attachments, too."""
-    if not living:
-        return call
-    raw = call.netconf.raw
-    more = [{"containerID": attachment.container_id, "ifname": attachment.ifname} for attachment in living]
-    return call._replace(netconf=call.netconf._replace(raw={**raw, VALID: [*raw[VALID], *more]}))
-
-
-def _attachment(item: JSON) -> Attachment | None:
-    texts = [item.get(key) for key in ("containerID", "ifname")] if isinstance(item, dict) else [None]
-    return Attachment(*texts) if all(text and isinstance(text, str) for text in texts) else None
 
 
 def require_place(call: Call) -> Store:
