@@ -623,7 +623,7 @@ def test_relays_alone_need_an_agent(doctor: Doctor) -> None:
 def test_addresses_without_a_record(doctor: Doctor) -> None:
     """It is told of how many addresses nobody knows whose they are, as of what the reference's host-local has given."""
     doctor.node.hold("k8snet", 3, since=0x110)
-    told = [one["what"] for one in doctor.run("--json").json["checks"] if one["check"] == "leaks"]
+    told = [one["what"] for one in doctor.run("-o", "json").json["checks"] if one["check"] == "leaks"]
     assert "network k8snet: of 3 addresses no record says whose they are" in told
 
 
