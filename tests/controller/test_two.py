@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from controllerprocess import ControllerProcess, until
+from patience import PATIENCE
 
 if TYPE_CHECKING:
     from pathlib import Path
