@@ -1,15 +1,14 @@
-"""A log for processes that serve many: whoever logs, perhaps with a lock held, hands a line over, and one thread writes."""
+"""A log for processes that serve many: a thread that logs, perhaps with a lock held, hands a line over, and one thread writes."""
 
 from __future__ import annotations
 
-import queue
 import threading
-import time
+from collections import deque
 
 from kubenode.base.log import Output
 
 LIMIT = 1 << 20  # bytes that wait to be written; what comes while there are more is dropped
-REST = 0.02  # seconds in which the call that logs ends: a thread that writes at once competes with it for the interpreter
+PAUSE = 0.1  # seconds between looks for lines: a thread that is woken for each competes with the call that logs for the interpreter
 LAST_WORDS = 1.0  # seconds that a process may take at its end to write what waits
 
 
@@ -18,9 +17,10 @@ class LogQueue:
 
     def __init__(self) -> None:
         self._output = Output(patience=None)
-        self._lines: queue.SimpleQueue[tuple[str, bytes] | None] = queue.SimpleQueue()
+        self._lines: deque[tuple[str, bytes]] = deque()
         self._mutex = threading.Lock()
         self._size = self._refused = 0
+        self._ending = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True, name="log")
         self._thread.start()
 
@@ -34,21 +34,21 @@ class LogQueue:
                 self._refused += 1
                 return
             self._size += len(text)
-        self._lines.put((path, text))
+        self._lines.append((path, text))
 
     def close(self, seconds: float) -> None:
         """Write what waits, if that takes no longer than so many seconds."""
-        self._lines.put(None)
+        self._ending.set()
         self._thread.join(seconds)
 
     def _work(self) -> None:
-        while True:
-            lines = [self._lines.get()]
-            time.sleep(REST)
-            lines += [self._lines.get() for _ in range(self._lines.qsize())]  # nobody else takes any
-            for line in lines:
-                if line is None:
-                    return
-                self._output.write(*line)
-                with self._mutex:
-                    self._size -= len(line[1])
+        while not self._ending.wait(PAUSE):
+            self._write()
+        self._write()
+
+    def _write(self) -> None:
+        while self._lines:
+            path, text = self._lines.popleft()
+            self._output.write(path, text)
+            with self._mutex:
+                self._size -= len(text)
