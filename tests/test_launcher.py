@@ -98,9 +98,9 @@ def test_a_del_that_is_slow_after_a_delegate_that_hangs(net: Network, tmp_path: 
     delegate.write_text("#!/bin/sh\nexec sleep 60\n")
     delegate.chmod(0o755)
     program = (
-        "import time\nfrom kubenode import launcher\nfrom kubenode.plugins import host_local\n"
-        "launcher.DEADLINE, release = 0.5, host_local.release\n"
-        "host_local.release = lambda places: (time.sleep(2.5), release(places))\n"
+        "import time\nfrom kubenode import launcher\nfrom kubenode.plugins import embedded\n"
+        "launcher.DEADLINE, release = 0.5, embedded.release\n"
+        "embedded.release = lambda places: (time.sleep(2.5), release(places))\n"
         "launcher.kube_node()\n"
     )
     stdin = json.dumps({**net.netconf, "ipam": {**net.ipam, "delegate": "host-local"}})
