@@ -403,7 +403,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         string(argv0, sizeof argv0);
     argv[1] = flags & 128 ? room[1] : NULL;
     if (argv[1])
-        strcpy(room[1], "-V");
+        strcpy(room[1], "--version");
 
     enum outcome outcome = (enum outcome)setjmp(back);
     if (outcome == 0) {

@@ -98,7 +98,7 @@ def test_relays_for_other_machines(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert f"{tmp_path}/relay holds the relay for {here()}\n" in done.stdout
     relay = tmp_path / "relay" / here() / "relay"
-    assert subprocess.run([relay, "-V"], capture_output=True, text=True, check=True).stdout == "7\n"
+    assert subprocess.run([relay, "--version"], capture_output=True, text=True, check=True).stdout == "7\n"
     for name in NAMES:
         assert (tmp_path / "bin" / name).read_bytes() == relay.read_bytes()
         assert os.access(tmp_path / "bin" / name, os.X_OK)
