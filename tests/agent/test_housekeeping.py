@@ -160,7 +160,7 @@ def test_one_broken_directory(place: Place, capfd: pytest.CaptureFixture[str]) -
     assert told["a data directory cannot be looked after"] == "bad"
 
 
-def test_a_held_lock_keeps_no_other_network(place: Place) -> None:
+def test_a_held_lock_keeps_no_other_network(place: Place, capfd: pytest.CaptureFixture[str]) -> None:
     """Somebody who holds one network's lock does not keep the others from being looked after."""
     place.of_another_boot("held")
     directory = place.of_another_boot("net")
@@ -171,6 +171,8 @@ def test_a_held_lock_keeps_no_other_network(place: Place) -> None:
         place.keep.tidy()
         assert time.monotonic() - begin < PATIENCE
         assert os.listdir(directory) == ["lock"]
+        capfd.readouterr()
+    eventually(lambda: '"held"' in capfd.readouterr().err, "its turn comes")
 
 
 def test_a_network_is_one_however_its_directory_is_written() -> None:
