@@ -97,7 +97,7 @@ def test_no_call_is_lost(agent: AgentProcess, second: AgentProcess, netconf: Net
 
 def test_a_process_of_another_container_has_no_number(agent: AgentProcess, run_dir: Path, node_file: Path) -> None:
     """Whoever does not see the first one's process is not shown a number that means another."""
-    want("root")
+    want("the right to mount")
     assert agent.process
     command = [*IN_A_CONTAINER, str(KUBE_NODE), "agent", f"--run-dir={run_dir}", f"--node-file={node_file}", "--listen=none"]
     said = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE).stderr
