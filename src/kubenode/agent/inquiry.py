@@ -25,7 +25,7 @@ MIRROR = "kubernetes.io/config.mirror"  # the UID of a static pod, which runtime
 
 
 class Inquiry:
-    """What the API server says in one pass; no pod is asked for twice."""
+    """Answers of the API server in one pass; no pod is asked for twice."""
 
     def __init__(self, pods: Pods) -> None:
         self.pods = pods

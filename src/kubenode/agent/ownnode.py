@@ -29,7 +29,7 @@ LOOK = 1.0  # seconds between looks at a manifest that a person may change
 
 
 class OwnNode:
-    """What is known of our Node. `why` says why nothing newer is; None while all is well."""
+    """Knowledge of our Node. `why` says why nothing newer is; None while all is well."""
 
     def __init__(self, view: NodeView, log: Log) -> None:
         self.node: Node | None = None

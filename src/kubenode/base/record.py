@@ -62,5 +62,5 @@ else:
             return tuple.__new__(type(self), values)
 
     def remembered(function, most=1024):
-        """Let a pure function with hashable arguments remember its last `most` results. What it raises is not remembered."""
+        """Let a pure function with hashable arguments remember its last `most` results. An exception is not remembered."""
         return _lru_cache_wrapper(function, most, False, tuple)  # noqa: FBT003 -- its own signature

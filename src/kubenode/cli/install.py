@@ -126,7 +126,7 @@ def command(
     r"""Install the plugins on this node, or bring them up to date.
 
     Each file appears by renaming, so that pods may start meanwhile. A file that is not ours is an error, before anything is changed, or
-    with --leave a warning. What an option has brought stays, in later runs without it, until that option says otherwise.
+    with --leave a warning. Files of an option stay, in later runs without it, until that option says otherwise.
 
     \b
     Examples:

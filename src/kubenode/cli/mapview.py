@@ -1,4 +1,4 @@
-"""What `kube-node map` prints: cells in the terminal, an SVG picture, a page with it, JSON."""
+"""The output of `kube-node map`: cells in the terminal, an SVG picture, a page with it, JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `kube-node status` prints: each network with bars, and who holds which address."""
+"""The output of `kube-node status`: each network with bars, and who holds which address."""
 
 from __future__ import annotations
 

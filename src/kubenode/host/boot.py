@@ -50,7 +50,7 @@ class Boot:
         return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) - MARGIN
 
     def is_in(self, note: bytes) -> bool:
-        """Say whether a note has this boot. Where the kernel does not name it nothing can be noted: that is to say yes."""
+        """Say whether a note has this boot. Nothing can be noted where the kernel does not name it: that is to say yes."""
         this = self.id()
         return not this or f"{this} ".encode() in note
 

@@ -95,7 +95,7 @@ class Steps:
         there, entry = installed.digest_of(self.path(path)), self._installed.entries[path]
         aside = installed.digest_of(f"{self.path(path)}{SET_ASIDE}") if entry.set_aside else ""
         is_ours = entry.has(there)
-        # Who is killed in between has not taken a foreign file's place yet, or has given it back.
+        # An installer that is killed in between has not taken a foreign file's place yet, or has given it back.
         is_back = entry.set_aside and bool(there) and not is_ours and aside in ("", there)
         if there and not is_ours and not is_back and not force:
             return Step("leave", path, "was changed since it was installed")

@@ -110,7 +110,7 @@ class ApiServer:
     def nodes(self) -> Iterator[dict[str, Any]]:
         """Yield every Node once, in pages, each as GET has it: a list says kind and version once for all.
 
-        Where a page has expired (410) the list is asked for again, once.
+        The list is asked for again, once, where a page has expired (410).
         """
         seen: set[object] = set()
         for last_try in (False, True):

@@ -1,4 +1,4 @@
-"""Who we are to the API server: a user's record turned into an Authorization header and a client certificate, read anew each time.
+"""Credentials for the API server: a user's record turned into an Authorization header and a client certificate, read again each time.
 
 Also by credential plugins (client.authentication.k8s.io v1 and v1beta1): a user's `exec` program is run, and what it prints is read.
 """

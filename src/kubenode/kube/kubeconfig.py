@@ -1,4 +1,4 @@
-"""What a kubeconfig says: which API server, and who we are there. Records, and the rules by which one entry is read.
+"""A kubeconfig's content: which API server, and our credentials there. Records, and the rules by which one entry is read.
 
 Matches client-go's `tools/clientcmd`: the same keys, and what kubectl refuses is refused here. Where the files lie is `sources`' business.
 """

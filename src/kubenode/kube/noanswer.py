@@ -1,4 +1,4 @@
-"""What it means to an operator that no answer came from an API server, or not whole: an exception turned into one CNIError."""
+"""The meaning of an answer that did not come, or not whole, to an operator: an exception turned into one CNIError."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def before(version: str, other: str) -> bool:
 
 
 class Source(Protocol):
-    """What is followed, and who takes it. A CNIError ends a watch, and so does a fault, which is logged, too."""
+    """A source of objects, and the receiver of what it says. A CNIError ends a watch, and so does a fault, which is logged, too."""
 
     name: str  # for log and errors
 
@@ -51,7 +51,7 @@ class Source(Protocol):
 
 
 class Pace(NamedTuple):
-    """How long things take, in seconds."""
+    """The pace of a watch, in seconds."""
 
     lifetime: float = 1800  # of a watch, until the server ends it; ± 20 %, so that a cluster's agents do not come back together
     silence: float = 150  # until a watch counts as stalled once a bookmark has come: one is sent each minute
@@ -171,7 +171,7 @@ class Reflector:
         if (at_once or newly_expired) and not asked_for:
             return 0.0
         pause = max(self._pace.shortest, min(self._pace.longest, (now - self._trouble) / self._pace.share)) * self._random.uniform(0.5, 1)
-        # What a silent server has cost already counts: it is to be noticed soon when it speaks again.
+        # Time that a silent server has cost counts already: it is to be noticed soon when it speaks again.
         spent = now - began if self._accepted is None else 0.0
         return max(0.0, pause - spent) + min(self._pace.longest, asked_for)
 

@@ -1,4 +1,5 @@
-"""What every way to the API server needs, blocking or not: the proxy, TLS, credentials on a request, and the words for what went wrong.
+"""The part that every way to the API server needs, blocking or not: the proxy, TLS, credentials on a request, and the words for what went
+wrong.
 
 The sending itself is the transports' business.
 """
@@ -39,7 +40,9 @@ class _Bracketed(httpx2.URL):
 
 
 class SignOn:
-    """Who we are at one API server, and how to get there. Reading credentials blocks: files, or an exec plugin for `timeout` seconds."""
+    """The session with one API server: its address, and our credentials there. Reading credentials blocks: files, or an exec plugin for
+    `timeout` seconds.
+    """
 
     def __init__(self, connection: Connection, environ: Mapping[str, str], timeout: float) -> None:
         self.server = connection.cluster.server
@@ -84,12 +87,12 @@ class SignOn:
 
     @property
     def identity(self) -> Identity:
-        """Who we are at present."""
+        """The credentials of the moment."""
         return self._identity
 
     @property
     def host(self) -> str:
-        """What is connected to: the API server, or the proxy."""
+        """The peer of the connection: the API server, or the proxy."""
         return urlsplit(self._proxy.url if self._proxy else self.server).hostname or ""
 
     def expired(self) -> bool:

@@ -31,7 +31,9 @@ def read(pem: Pem) -> bytes:
 
 
 def anchors(cluster: Cluster) -> list[bytes]:
-    """Return the certificates that vouch for the API server, DER; none where those are the system's. What is no base64 is left out."""
+    """Return the certificates that vouch for the API server, DER; none where those are the system's. Blocks that are no base64 are left
+    out.
+    """
     if cluster.insecure or cluster.certificate_authority is None:
         return []
     found = []

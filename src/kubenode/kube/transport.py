@@ -50,7 +50,7 @@ class Transport:
 
     @property
     def identity(self) -> Identity:
-        """Who we are at present."""
+        """The credentials of the moment."""
         return self._sign_on.identity
 
     def close(self) -> None:
