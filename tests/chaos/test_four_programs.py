@@ -177,6 +177,15 @@ def left(node: Node) -> list[tuple[str, str]]:
     return list(node.owners())
 
 
+def why_not_reclaimed(node: Node, run_dir: Path, agent: AgentProcess) -> str:
+    """Return what is left of leaked pods, with all that the history, the records and the agent's log have of them."""
+    left = node.reclaimable()
+    owners = {owner for _, owner in left}
+    lines = [line for line in (*node.history, *agent.log().splitlines()) if any(re.search(rf"\b{owner}\b", line) for owner in owners)]
+    records = [path.read_text() for path in (run_dir / "attachments").iterdir() if path.name.split(":")[1] in owners]
+    return "\n".join([f"not reclaimed: {left}", *lines, f"records: {records}", *agent.log().splitlines()[-20:]])
+
+
 @pytest.mark.timeout(300 + 3 * SECONDS)
 @pytest.mark.parametrize("number", range(SEEDS))  # a seed would give the test another name on each worker
 def test_four_programs(
@@ -215,7 +224,7 @@ def test_four_programs(
                 trouble.until(time.monotonic() + SECONDS) if "agent" in WANTED else time.sleep(SECONDS)
                 faults.stop()
                 node.stop(180)
-                eventually(lambda: not node.reclaimable(), lambda: f"not reclaimed: {node.reclaimable()}")
+                eventually(lambda: not node.reclaimable(), lambda: why_not_reclaimed(node, run_dir, agent))
                 eventually(lambda: not left(node), lambda: f"left: {left(node)}", TORN + PATIENCE)
                 records = run_dir / "attachments"
                 eventually(lambda: not os.listdir(records), lambda: f"records: {os.listdir(records)}")
