@@ -110,7 +110,7 @@ def settled(process: ControllerProcess, nodes: int, served: int) -> bool:
         allocated == nodes * 4
         and done == served
         and float(found.get("kube_node_controller_queue_depth", 1)) == 0
-        and "all is known" in process.log()
+        and "caches synced" in process.log()
     )
 
 

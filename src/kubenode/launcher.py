@@ -93,7 +93,7 @@ def _run(
     try:
         files.write_all(1, stdout)
     except OSError as error:
-        log.error("nobody reads the answer", error=str(error))
+        log.error("cannot write the answer to stdout", error=str(error))
         exit_code = 1
     os._exit(exit_code)  # what the interpreter would tidy up goes with the process
 

@@ -60,7 +60,7 @@ def test_the_network_comes_when_pods_can_have_addresses(place: Place, run_dir: P
         write_node(place.node, "10.0.0.0/24")
         eventually(place.conflist.exists, "the network does not come")
         assert agent.add(conf) == ["10.0.0.2"]
-        assert agent.said("network configuration put in place")["path"] == str(place.conflist)
+        assert agent.said("network configuration written")["path"] == str(place.conflist)
     assert json.loads(place.conflist.read_text()) == CONFLIST
     assert place.names() == [place.conflist.name]
 
@@ -127,7 +127,7 @@ def test_a_network_that_is_there_already(place: Place, run_dir: Path) -> None:
     place.conflist.write_text("{}")
     write_node(place.node, "10.0.0.0/24")
     with place.agent(run_dir) as agent:
-        agent.said("a network configuration was there already")
+        agent.said("network configuration exists")
         eventually(lambda: place.names() == [place.conflist.name], "what waited stays")
     assert place.conflist.read_text() == "{}"
 

@@ -104,8 +104,8 @@ def test_the_namespace_is_looked_for_on_the_host(container: Container) -> None:
         for name in ("c1", "c2"):
             agent.add(conf(), name, netns=f"/var/run/netns/{name}", args="K8S_POD_NAMESPACE=default;K8S_POD_NAME=pod")
         (container.node / "run/netns/c1").unlink()
-        assert agent.said("its network namespace is gone")["netns"] == "/var/run/netns/c1"
-        assert [line["containerID"] for line in agent.lines("its network namespace is gone")] == ["c1"]
+        assert agent.said("the network namespace is gone")["netns"] == "/var/run/netns/c1"
+        assert [line["containerID"] for line in agent.lines("the network namespace is gone")] == ["c1"]
 
 
 @pytest.mark.parametrize(("mounts", "stay"), [(MOUNTS, ["c1"]), (("/var/lib/cni", "/run/kube-node", "/etc"), ["c1", "c2"])])
@@ -129,7 +129,7 @@ def test_namespaces_that_cannot_be_seen(container: Container) -> None:
     with container.agent(mounts=mounts) as agent:
         agent.add(conf(), netns="/var/run/netns/c1", args="K8S_POD_NAMESPACE=default;K8S_POD_NAME=pod")
         container.a_pass(agent)
-        assert agent.lines("its network namespace is gone") == []
+        assert agent.lines("the network namespace is gone") == []
         assert "kube_node_leaks_suspected{" not in agent.get("/metrics")[1]
 
 
@@ -143,7 +143,7 @@ def test_a_directory_that_was_made_anew(container: Container) -> None:
         (container.node / "run/netns/c1").touch()
         agent.add(conf(), netns="/var/run/netns/c1", args="K8S_POD_NAMESPACE=default;K8S_POD_NAME=pod")
         container.a_pass(agent)
-        assert agent.lines("its network namespace is gone") == []
+        assert agent.lines("the network namespace is gone") == []
 
 
 @pytest.mark.parametrize("data_dir", ["/data/cni", "/link/cni"])

@@ -157,7 +157,7 @@ def test_one_broken_directory(place: Place, capfd: pytest.CaptureFixture[str]) -
     place.keep.tidy()
     assert os.listdir(directory) == ["lock"]
     told = {line["msg"]: line["network"] for line in lines(capfd)}
-    assert told["a data directory cannot be looked after"] == "bad"
+    assert told["housekeeping of a data directory failed"] == "bad"
 
 
 def test_a_held_lock_keeps_no_other_network(place: Place, capfd: pytest.CaptureFixture[str]) -> None:

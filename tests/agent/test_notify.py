@@ -74,7 +74,7 @@ def test_the_life_of_a_service(manager: Manager, address: str, tmp_path: Path, r
         assert time.monotonic() - begin < 16  # without $WATCHDOG_USEC it would be 20
         assert manager.wait_for("STATUS=Node node-1")["WATCHDOG"] == "1"
         node.write_text("[")
-        manager.wait_for("STATUS=Node node-1; " + agent.said("the Node manifest cannot be used")["error"].rpartition(" (")[0])
+        manager.wait_for("STATUS=Node node-1; " + agent.said("cannot use the Node manifest")["error"].rpartition(" (")[0])
         assert agent.stop() == 0
         manager.wait_for("STOPPING=1")
     assert [message for message in manager.told if "READY" in message] == manager.told[:1]
@@ -159,7 +159,7 @@ def test_the_restrictions_leave_its_work(tmp_path: Path) -> None:
         for container in ("c1", "c2", "c3"):
             agent.add(conf, container, netns=str(spaces / "c1"), args=pod_args("pod"))
         (spaces / "c1").unlink()
-        assert agent.said("its network namespace is gone")
+        assert agent.said("the network namespace is gone")
         assert agent.call("DEL", conf).code == 0
         assert sorted(file.name for file in reserved.glob("10.*")) == ["10.0.0.3", "10.0.0.4"]
         assert agent.call("GC", {**conf, "cni.dev/valid-attachments": [{"containerID": "c3", "ifname": "eth0"}]}).code == 0

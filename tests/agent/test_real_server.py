@@ -109,7 +109,7 @@ def test_a_node_that_comes_back(
     api_server.create_node(node, ["11.0.7.0/24"])
     Pods(watching, netconf()).within("11.0.7.")
     assert (data_dir / "net/11.0.1.2").exists()
-    line = watching.said("the own Node is another one now")
+    line = watching.said("Node was recreated with another UID")
     assert (line["old_subnets"], line["new_subnets"]) == (["11.0.1.0/24", "1100:0:0:1::/64"], ["11.0.7.0/24"])
     for container in ("old", "between"):
         assert watching.call("DEL", netconf(), container).code == 0

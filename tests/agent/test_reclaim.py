@@ -14,7 +14,7 @@ import pytest
 from counting import calls_of
 from patience import PATIENCE, eventually
 
-from kubenode.agent import inquiry, reclaim
+from kubenode.agent import podlookup, reclaim
 from kubenode.agent.host import Stores
 from kubenode.agent.housekeeping import Housekeeping
 from kubenode.agent.networks import Networks
@@ -436,7 +436,7 @@ def test_only_the_attachment_itself_is_released(node: Node) -> None:
 
 def test_the_api_server_is_not_flooded(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pass asks for a limited number of pods, and the next one begins with those that were not asked for yet."""
-    monkeypatch.setattr(inquiry, "QUESTIONS", 3)
+    monkeypatch.setattr(podlookup, "QUESTIONS", 3)
     containers = [f"c{number}" for number in range(8)]
     for container in containers:
         node.add(container)

@@ -80,7 +80,7 @@ def test_leaks(api_server: RealApiServer, tmp_path: Path, run_dir: Path, conf: d
             agent.add(conf, name, netns=path, args=pod_args(pods[name][0], uid=pods[name][1]))
         for name in ("restarted", "leaked", "replaced"):
             delete(spaces[name])
-        agent.said("its network namespace is gone")
+        agent.said("the network namespace is gone")
         assert len(reserved(conf)) == 4
         for name in ("leaked", "replaced"):
             api_server.request("DELETE", f"{PODS}/{pods[name][0]}?gracePeriodSeconds=0")
@@ -115,7 +115,7 @@ def test_with_a_kubelets_credentials(
         eventually(lambda: len(reserved(conf)) == 2, "leaks are not released")
         eventually(lambda: len(agent.lines("leaked addresses released")) == 2, "leaks are not logged")
         assert sorted(line["containerID"] for line in agent.lines("leaked addresses released")) == ["leaked", "replaced"]
-        assert agent.said("its network namespace is gone")["why_it_stays"] == "its pod is still there"
+        assert agent.said("the network namespace is gone")["why_it_stays"] == "its pod is still there"
         assert "kube_node_reclaim_forbidden 0.0" in agent.get("/metrics")[1]
     asked = {(one.verb, one.resource) for one in api_server.asked() if one.user == user}
     assert asked <= {("get", "nodes"), ("watch", "nodes"), ("get", "pods"), ("list", "pods")}
@@ -130,7 +130,7 @@ def test_without_the_right(
         path = netns()
         agent.add(conf, netns=path, args=pod_args("never-was"))
         delete(path)
-        line = agent.said("does not say which pods are gone")
+        line = agent.said("cannot ask the API server for pods")
         assert 'resources: ["pods"], verbs: ["get"]' in line["error"]
         assert len(reserved(conf)) == 1
 
@@ -141,7 +141,7 @@ def test_with_a_node_file(run_dir: Path, tmp_path: Path, conf: dict[str, Any], n
         path = netns()
         agent.add(conf, netns=path, args=pod_args("pod"))
         delete(path)
-        assert agent.said("its network namespace is gone")["pod"] == "default/pod"
+        assert agent.said("the network namespace is gone")["pod"] == "default/pod"
         assert len(reserved(conf)) == 1
         assert agent.call("DEL", conf).code == 0
         assert (reserved(conf), os.listdir(run_dir / "attachments")) == ([], [])

@@ -20,7 +20,7 @@ from ourprocess import KUBE_NODE
 from patience import PATIENCE, eventually
 from wanting import want
 
-from kubenode.agent import claim, protocol
+from kubenode.agent import listener, protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -283,13 +283,17 @@ def test_a_second_agent(agent: AgentProcess, node_file: Path, run_dir: Path, net
 
 def test_the_longest_path(node_file: Path, run_dir: Path) -> None:
     """An agent serves at the longest path that it can; of one byte more it says which it is, and what to do."""
-    longest = run_dir / ("x" * (claim.LONGEST - len(str(run_dir)) - 1))
+    longest = run_dir / ("x" * (listener.LONGEST - len(str(run_dir)) - 1))
     options = (f"--node-file={node_file}", "--listen=none", f"--socket={longest}")
     with AgentProcess(run_dir, *options, socket_path=longest) as agent:
         assert agent.ask("kube-node", "VERSION", b"").code == 0
     command = [str(KUBE_NODE), "agent", f"--run-dir={run_dir}", *options[:2], f"--socket={longest}x"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, f"{longest}x has more than {claim.LONGEST} bytes" in done.stderr, "--socket" in done.stderr) == (1, True, True)
+    assert (done.returncode, f"{longest}x has more than {listener.LONGEST} bytes" in done.stderr, "--socket" in done.stderr) == (
+        1,
+        True,
+        True,
+    )
 
 
 def test_a_stale_socket(agent: AgentProcess, netconf: NetConfMaker) -> None:
@@ -312,7 +316,7 @@ def test_a_changed_manifest(agent: AgentProcess, node_file: Path, netconf: NetCo
     node_file.write_text(json.dumps(manifest))
     eventually(lambda: agent.ask("kube-node", "ADD", netconf(annotation="k")).code == 0)
     node_file.write_text("{")
-    eventually(lambda: "the Node manifest cannot be used" in agent.log())
+    eventually(lambda: "cannot use the Node manifest" in agent.log())
     assert agent.ask("kube-node", "ADD", netconf(annotation="k"), container_id="c2").addresses == ["172.20.0.3"]
 
 

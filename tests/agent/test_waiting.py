@@ -45,7 +45,7 @@ def test_nothing_is_done_meanwhile(agent: AgentProcess, second: AgentProcess, ne
     (line,) = second.lines()
     assert line["reason"] == f"another agent, process {agent.process.pid}, serves {agent.socket}"
     assert second.stop() == 0
-    assert [line["msg"] for line in second.lines()] == ["waiting for another agent to end", "agent stopped, without its turn"]
+    assert [line["msg"] for line in second.lines()] == ["waiting for another agent to end", "agent stopped before the other agent ended"]
     assert agent.add(netconf(), "c2") == ["10.1.0.3", "fd01::3"]
 
 

@@ -21,7 +21,7 @@ from kubenode.cli.install import command, uninstall
 from kubenode.host.attachments import Attachments, Record
 from kubenode.installer import held
 from kubenode.ipam.store import Attachment
-from kubenode.kube import credentials, sources
+from kubenode.kube import credentials, loadingrules
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -157,7 +157,7 @@ def test_the_kubeconfig_is_what_the_pod_has(host: Host) -> None:
     assert {path.name: path.stat().st_mode & 0o7777 for path in directory.iterdir()} == dict.fromkeys(
         ["kubeconfig", "token", "ca.crt"], 0o600
     )
-    connection = sources.connection(str(directory / "kubeconfig"), {})
+    connection = loadingrules.connection(str(directory / "kubeconfig"), {})
     assert connection.cluster.server == "https://[fd00::1]:443"
     assert connection.user.token_file == str(directory / "token")
     assert credentials.identify(connection, {}, 1.0).authorization == "Bearer token-1"

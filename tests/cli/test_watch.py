@@ -23,7 +23,7 @@ from kubenode.cli import statusview
 from kubenode.host.root import HostRoot
 from kubenode.inspection import named
 from kubenode.inspection.holders import Wanted
-from kubenode.inspection.place import Place
+from kubenode.inspection.locations import Locations
 from kubenode.inspection.report import look
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ NEWEST = 10
 def fitting(node: SeededNode, lines: int = LINES, most: int = NEWEST, *, wide: bool = False) -> str:
     """Return what stands on a terminal of so many lines, which has to hold it."""
     out = Console(file=io.StringIO(), width=COLUMNS, height=lines, force_terminal=True, color_system=None, highlight=False, emoji=False)
-    place = Place(HostRoot(""), str(node.run), str(node.net), f"{node.run}/agent.sock", (), (), "", os.environ, named.read(()))
+    place = Locations(HostRoot(""), str(node.run), str(node.net), f"{node.run}/agent.sock", (), (), "", os.environ, named.read(()))
     found = look(place, (), Wanted("", most))
     assert isinstance(out.file, io.StringIO)
     out.print(statusview.fitting(found, out, wide=wide))

@@ -14,7 +14,7 @@ import pytest
 from kubenode.base.log import Log
 from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
 from kubenode.controller.leader import DURATION, RETRY, Leader
-from kubenode.kube.refusal import RefusedError
+from kubenode.kube.refusal import StatusError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,8 +64,8 @@ class Leases:
         return self.lease
 
 
-def refused(status: HTTPStatus) -> RefusedError:
-    return RefusedError(TRY_AGAIN_LATER, f"answered {status}", "", status, {})
+def refused(status: HTTPStatus) -> StatusError:
+    return StatusError(TRY_AGAIN_LATER, f"answered {status}", "", status, {})
 
 
 class Lines:
@@ -191,7 +191,7 @@ def test_an_api_server_that_is_gone(*, silent: bool) -> None:
         if not silent:
             assert one.leader.failure is leases.failure
             await asyncio.sleep(60)
-            assert one.lines.said.count("the Lease cannot be had") == 1
+            assert one.lines.said.count("cannot acquire the Lease") == 1
             leases.failure = None
             await until(lambda: one.leader.leads)
             assert (len(one.spans), one.leader.failure) == (2, None)

@@ -12,9 +12,9 @@ import pytest
 from kubenode.base.log import ERROR, Log
 from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
 from kubenode.controller.events import EVENTS
-from kubenode.controller.feeds import Claims, Nodes, Pools
+from kubenode.controller.handlers import Claims, Nodes, Pools
 from kubenode.controller.metrics import Metrics
-from kubenode.controller.reconcile import CLAIMS, NODES, POOLS, Feeds, Reconciler
+from kubenode.controller.reconcile import CLAIMS, NODES, POOLS, Handlers, Reconciler
 from kubenode.kube.refusal import refusal
 from kubenode.pools.ledger import Ledger
 
@@ -72,13 +72,13 @@ def served(cluster: Cluster, node: str, annotations: dict[str, str], seconds: fl
         def heard() -> None:
             reconciler.heard()
 
-        feeds = Feeds(*(kind(ledger, heard, log) for kind in (Nodes, Claims, Pools)))  # type: ignore[arg-type]
-        reconciler = Reconciler(cluster, ledger, feeds, log, Metrics())  # type: ignore[arg-type]
+        handlers = Handlers(*(kind(ledger, heard, log) for kind in (Nodes, Claims, Pools)))  # type: ignore[arg-type]
+        reconciler = Reconciler(cluster, ledger, handlers, log, Metrics())  # type: ignore[arg-type]
         for number in range(2):
             spec = {"annotation": f"net{number}", "cidrs": [{"cidr": f"10.{number}.0.0/16", "nodePrefix": 24}]}
-            feeds.pools.put(msgspec.Raw(msgspec.json.encode({"metadata": {"name": f"p{number}", "uid": f"p{number}"}, "spec": spec})))
+            handlers.pools.put(msgspec.Raw(msgspec.json.encode({"metadata": {"name": f"p{number}", "uid": f"p{number}"}, "spec": spec})))
         metadata = {"name": node, "uid": "n", "resourceVersion": "1", "annotations": annotations}
-        feeds.nodes.put(msgspec.Raw(msgspec.json.encode({"metadata": metadata})))
+        handlers.nodes.put(msgspec.Raw(msgspec.json.encode({"metadata": metadata})))
         try:
             await asyncio.wait_for(reconciler.run(), seconds)
         except TimeoutError:

@@ -14,7 +14,7 @@ from standin import StandInApiServer, answer, node, serve
 from kubenode.cni.errors import KUBECONFIG, CNIError
 from kubenode.kube.asynctransport import AsyncTransport
 from kubenode.kube.client import ApiServer
-from kubenode.kube.sources import connection
+from kubenode.kube.loadingrules import connection
 
 if TYPE_CHECKING:
     from collections.abc import Callable

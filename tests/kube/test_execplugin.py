@@ -17,8 +17,8 @@ from standin import StandInApiServer, answer, node, refuse
 
 from kubenode.cni.errors import KUBECONFIG, TRY_AGAIN_LATER, UNAUTHORIZED, CNIError
 from kubenode.kube.client import ApiServer
-from kubenode.kube.credentials import Identity, identify
-from kubenode.kube.sources import connection
+from kubenode.kube.credentials import Credentials, identify
+from kubenode.kube.loadingrules import connection
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,14 +40,14 @@ def credential(status: object, api_version: str = V1) -> str:
     return json.dumps({"apiVersion": api_version, "kind": "ExecCredential", "status": status})
 
 
-def login(directory: Path, exec_: Mapping[str, Any], timeout: float = 10, **cluster: Any) -> Identity:
+def login(directory: Path, exec_: Mapping[str, Any], timeout: float = 10, **cluster: Any) -> Credentials:
     """Return what the exec entry gives for a kubeconfig in `directory`."""
     said = {"server": "https://192.0.2.1:6443", **{key.replace("_", "-"): value for key, value in cluster.items()}}
     kubeconfig = write_kubeconfig(directory / "kube.conf", said, {"exec": {"apiVersion": V1, **exec_}})
     return identify(connection(str(kubeconfig), ENVIRON), ENVIRON, timeout)
 
 
-def says(directory: Path, output: str, **exec_: Any) -> Identity:
+def says(directory: Path, output: str, **exec_: Any) -> Credentials:
     (directory / "output").write_text(output)
     return login(directory, {"command": script(directory, 'cat "$(dirname "$0")/output"'), **exec_})
 
@@ -59,7 +59,7 @@ def test_token(tmp_path: Path, version: str) -> None:
 
     identity = says(tmp_path, credential({"token": "t1"}, api_version), apiVersion=api_version)
 
-    assert identity == Identity("Bearer t1", None, None, float("inf"))
+    assert identity == Credentials("Bearer t1", None, None, float("inf"))
 
 
 def test_certificate_and_expiry(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_certificate_and_expiry(tmp_path: Path) -> None:
 
     identity = says(tmp_path, credential(status))
 
-    assert identity == Identity(None, b"C", b"K", dt.datetime(2030, 1, 31, 12, 0, 0, 500000, dt.UTC).timestamp())
+    assert identity == Credentials(None, b"C", b"K", dt.datetime(2030, 1, 31, 12, 0, 0, 500000, dt.UTC).timestamp())
 
 
 def test_what_the_plugin_is_told(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from kubenode.cni.errors import KUBECONFIG, CNIError
-from kubenode.kube import sources
+from kubenode.kube import loadingrules
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,11 +52,14 @@ def test_places_are_tried_in_their_order(tmp_path: Path) -> None:
     environ = {"HOME": str(tmp_path), "KUBECONFIG": write(tmp_path / "listed", "https://listed"), **IN_CLUSTER}
     write(tmp_path / ".kube/config", "https://home")
 
-    servers = [sources.connection(configured, environ, account).cluster.server, sources.connection(None, environ, account).cluster.server]
+    servers = [
+        loadingrules.connection(configured, environ, account).cluster.server,
+        loadingrules.connection(None, environ, account).cluster.server,
+    ]
     del environ["KUBECONFIG"]
-    servers.append(sources.connection("", environ, account).cluster.server)
+    servers.append(loadingrules.connection("", environ, account).cluster.server)
     del environ["KUBERNETES_SERVICE_HOST"]
-    servers.append(sources.connection(None, environ, account).cluster.server)
+    servers.append(loadingrules.connection(None, environ, account).cluster.server)
 
     assert servers == ["https://configured", "https://listed", "https://10.96.0.1:443", "https://home"]
 
@@ -72,14 +75,14 @@ def test_half_a_service_account_is_none(tmp_path: Path, missing: str) -> None:
     else:
         del environ[missing]
 
-    assert sources.connection(None, environ, account).cluster.server == "https://home"
+    assert loadingrules.connection(None, environ, account).cluster.server == "https://home"
 
 
 def test_service_account_over_ipv6(tmp_path: Path) -> None:
     """An IPv6 API server's address stands in brackets; token and CA stay files, as they change under us."""
     account = service_account(tmp_path / "account")
 
-    found = sources.connection(None, {**IN_CLUSTER, "KUBERNETES_SERVICE_HOST": "fd00::1"}, account)
+    found = loadingrules.connection(None, {**IN_CLUSTER, "KUBERNETES_SERVICE_HOST": "fd00::1"}, account)
 
     assert found.cluster.server == "https://[fd00::1]:443"
     assert found.user.token_file == f"{account}/token"
@@ -90,7 +93,7 @@ def test_service_account_over_ipv6(tmp_path: Path) -> None:
 def test_nothing_anywhere(tmp_path: Path) -> None:
     """With no configuration at all, the error lists every place that was looked at."""
     with pytest.raises(CNIError) as caught:
-        sources.connection(None, {"HOME": str(tmp_path)}, str(tmp_path / "account"))
+        loadingrules.connection(None, {"HOME": str(tmp_path)}, str(tmp_path / "account"))
 
     assert caught.value.code == KUBECONFIG
     places = ("ipam.kubeconfig", "$KUBECONFIG", f"{tmp_path}/account/token", "KUBERNETES_SERVICE_HOST", f"{tmp_path}/.kube/config")
@@ -100,7 +103,7 @@ def test_nothing_anywhere(tmp_path: Path) -> None:
 def test_home_without_its_variable(tmp_path: Path) -> None:
     """A runtime starts plugins without HOME: the home directory then comes from the user database."""
     with pytest.raises(CNIError, match="no kubeconfig found") as caught:
-        sources.connection(None, {}, str(tmp_path))
+        loadingrules.connection(None, {}, str(tmp_path))
 
     assert "/.kube/config" in caught.value.details
 
@@ -109,7 +112,7 @@ def test_tilde(tmp_path: Path) -> None:
     """`~` in the configured path is HOME."""
     write(tmp_path / "kube.conf", "https://tilde")
 
-    assert sources.connection("~/kube.conf", {"HOME": str(tmp_path)}).cluster.server == "https://tilde"
+    assert loadingrules.connection("~/kube.conf", {"HOME": str(tmp_path)}).cluster.server == "https://tilde"
 
 
 def test_path_relative_to_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +120,7 @@ def test_path_relative_to_the_working_directory(tmp_path: Path, monkeypatch: pyt
     write(tmp_path / "kube.conf", "https://relative")
     monkeypatch.chdir(tmp_path)
 
-    assert sources.connection("kube.conf", {}).cluster.server == "https://relative"
+    assert loadingrules.connection("kube.conf", {}).cluster.server == "https://relative"
 
 
 def test_list_is_merged_and_the_first_file_wins(tmp_path: Path) -> None:
@@ -125,7 +128,7 @@ def test_list_is_merged_and_the_first_file_wins(tmp_path: Path) -> None:
     first = write(tmp_path / "a/first", "https://first", contexts=[], users=[])
     second = write(tmp_path / "b/second", "https://second", {"client-certificate": "c.crt", "client-key": "c.key"}, current_context="other")
 
-    found = sources.connection(None, {"KUBECONFIG": f":{tmp_path}/missing:{first}:{second}:{first}"})
+    found = loadingrules.connection(None, {"KUBECONFIG": f":{tmp_path}/missing:{first}:{second}:{first}"})
 
     assert found.cluster.server == "https://first"
     assert found.origin == f"user 'me' of kubeconfig {second}"
@@ -139,7 +142,7 @@ def test_list_of_missing_files(tmp_path: Path) -> None:
     account = service_account(tmp_path / "account")
 
     with pytest.raises(CNIError, match=f"kubeconfig {tmp_path}/missing: cannot be read") as caught:
-        sources.connection(None, {"KUBECONFIG": f"{tmp_path}/missing:{tmp_path}/too", **IN_CLUSTER}, account)
+        loadingrules.connection(None, {"KUBECONFIG": f"{tmp_path}/missing:{tmp_path}/too", **IN_CLUSTER}, account)
 
     assert caught.value.code == KUBECONFIG
 
@@ -149,7 +152,7 @@ def test_relative_paths_start_at_their_file(tmp_path: Path) -> None:
     user = {"client-certificate": "x/c.crt", "client-key": "../c.key", "tokenFile": "t", "exec": {"apiVersion": V1, "command": "./login"}}
     kubeconfig = write(tmp_path / "d/kube.conf", user=user, cluster={"certificate-authority": "ca.crt"})
 
-    found = sources.connection(kubeconfig, {})
+    found = loadingrules.connection(kubeconfig, {})
 
     paths = [pem and pem.path for pem in (found.user.certificate, found.user.key, found.cluster.certificate_authority)]
     assert paths == [f"{tmp_path}/d/x/c.crt", f"{tmp_path}/d/../c.key", f"{tmp_path}/d/ca.crt"]
@@ -162,7 +165,7 @@ def test_command_without_slash_is_left_to_path(tmp_path: Path) -> None:
     """A bare command name is looked up in PATH."""
     kubeconfig = write(tmp_path / "kube.conf", user={"exec": {"apiVersion": V1, "command": "login", "args": ["-x"]}})
 
-    plugin = sources.connection(kubeconfig, {}).user.exec
+    plugin = loadingrules.connection(kubeconfig, {}).user.exec
 
     assert plugin is not None
     assert (plugin.command, plugin.args) == ("login", ("-x",))
@@ -179,7 +182,7 @@ def test_command_without_slash_is_left_to_path(tmp_path: Path) -> None:
 )
 def test_server(tmp_path: Path, server: str, cluster: dict[str, Any], expected: str) -> None:
     """A server without a scheme gets https where TLS is configured and http where it is not, as kubectl does."""
-    assert sources.connection(write(tmp_path / "kube.conf", server, cluster=cluster), {}).cluster.server == expected
+    assert loadingrules.connection(write(tmp_path / "kube.conf", server, cluster=cluster), {}).cluster.server == expected
 
 
 @pytest.mark.parametrize(
@@ -208,7 +211,7 @@ def test_broken_file(tmp_path: Path, content: str, complaint: str) -> None:
     path.write_bytes(content.encode("latin-1"))
 
     with pytest.raises(CNIError, match=f"kubeconfig {path}: .*{complaint}") as caught:
-        sources.connection(str(path), {})
+        loadingrules.connection(str(path), {})
 
     assert caught.value.code == KUBECONFIG
     assert "\n" not in caught.value.msg
@@ -221,7 +224,7 @@ def test_unreadable_file(tmp_path: Path, kind: str) -> None:
     path = {"missing": f"{tmp_path}/no", "directory": str(tmp_path), "NUL": "a\0b", "endless": "/dev/zero"}[kind]
 
     with pytest.raises(CNIError) as caught:
-        sources.connection(path, {})
+        loadingrules.connection(path, {})
 
     assert caught.value.code == KUBECONFIG
     assert path in caught.value.msg
@@ -243,7 +246,7 @@ def test_broken_reference(tmp_path: Path, part: str, value: Any, complaint: str)
     kubeconfig = write(tmp_path / "kube.conf", **{part: value})
 
     with pytest.raises(CNIError, match=f"kubeconfig {kubeconfig}: .*{complaint}") as caught:
-        sources.connection(kubeconfig, {})
+        loadingrules.connection(kubeconfig, {})
 
     assert caught.value.code == KUBECONFIG
 
@@ -273,7 +276,7 @@ def test_broken_cluster(tmp_path: Path, cluster: dict[str, Any], complaint: str)
     kubeconfig = write(tmp_path / "kube.conf", cluster=cluster)
 
     with pytest.raises(CNIError, match=f"kubeconfig {kubeconfig}: cluster 'here': .*{complaint}") as caught:
-        sources.connection(kubeconfig, {})
+        loadingrules.connection(kubeconfig, {})
 
     assert caught.value.code == KUBECONFIG
 
@@ -306,10 +309,10 @@ def test_broken_user(tmp_path: Path, user: dict[str, Any], complaint: str | None
     kubeconfig = write(tmp_path / "kube.conf", user=user)
 
     if complaint is None:
-        assert sources.connection(kubeconfig, {}).user.exec is None
+        assert loadingrules.connection(kubeconfig, {}).user.exec is None
         return
     with pytest.raises(CNIError, match=f"kubeconfig {kubeconfig}: user 'me': .*{complaint}") as caught:
-        sources.connection(kubeconfig, {})
+        loadingrules.connection(kubeconfig, {})
 
     assert caught.value.code == KUBECONFIG
     assert "12345" not in str(caught.value)

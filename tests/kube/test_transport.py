@@ -10,7 +10,7 @@ import pytest
 from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
 from kubenode.kube import transport
 from kubenode.kube.kubeconfig import Cluster, Connection, User
-from kubenode.kube.refusal import RefusedError
+from kubenode.kube.refusal import StatusError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,7 +65,7 @@ def test_a_token_that_has_been_renewed(tmp_path: Path) -> None:
     assert asking.status() == 200
     assert asking.wire.tokens == ["Bearer first", "Bearer second"]
     asking = Asking(tmp_path, httpx2.Response(401), httpx2.Response(401))
-    with pytest.raises(RefusedError) as refused:
+    with pytest.raises(StatusError) as refused:
         asking.status()
     assert refused.value.status == 401
 
@@ -73,7 +73,7 @@ def test_a_token_that_has_been_renewed(tmp_path: Path) -> None:
 def test_a_token_that_cannot_be_another(tmp_path: Path) -> None:
     """A token in the kubeconfig itself is not tried twice."""
     asking = Asking(tmp_path, httpx2.Response(401), user=User(token="t"))
-    with pytest.raises(RefusedError):
+    with pytest.raises(StatusError):
         asking.status()
     assert asking.wire.tokens == ["Bearer t"]
 
@@ -85,7 +85,7 @@ def test_a_server_that_is_busy(tmp_path: Path, status: int) -> None:
     assert Asking(tmp_path, httpx2.Response(status, headers=soon), httpx2.Response(200)).status() == 200
     for answers, pause in (([soon, soon], 0.01), ([late], TIMEOUT + 1), ([{}], None), ([{"Retry-After": "Fri, 1 Jan 2027"}], None)):
         asking = Asking(tmp_path, *(httpx2.Response(status, headers=headers) for headers in answers))
-        with pytest.raises(RefusedError) as refused:
+        with pytest.raises(StatusError) as refused:
             asking.status()
         assert (refused.value.status, refused.value.retry_after, len(asking.wire.tokens)) == (status, pause, len(answers))
 
@@ -94,7 +94,7 @@ def test_other_refusals(tmp_path: Path) -> None:
     """What is refused for another reason is not asked for again, whatever the server says of a pause."""
     for status in (403, 404, 500):
         asking = Asking(tmp_path, httpx2.Response(status, headers={"Retry-After": "0"}))
-        with pytest.raises(RefusedError) as refused:
+        with pytest.raises(StatusError) as refused:
             asking.status()
         assert (refused.value.status, len(asking.wire.tokens)) == (status, 1)
 

@@ -87,7 +87,7 @@ def test_the_view_serves(network: NetworkMaker, stopped: RealApiServer, kubeconf
     outdate(run_dir, 100_000)
     answer = net.call("ADD", "stale")
     assert (answer.code, answer.addresses) == (0, ["11.0.1.3", "1100:0:0:1::3"])
-    assert "the old one serves" in answer.stderr
+    assert "using the old one" in answer.stderr
     net.ok("STATUS")
     net.ok("DEL", "stale")
 

@@ -68,7 +68,7 @@ def test_each_call_names_its_pod(network: NetworkMaker, view: ViewWriter, lines:
     net = network(**lines.option)
     answer, (given,) = lines.of(net, "ADD")
     assert answer.code == 0
-    assert (named(given), given["msg"], given["ips"]) == (one("ADD"), "addresses given", ["10.0.0.2/24"])
+    assert (named(given), given["msg"], given["ips"]) == (one("ADD"), "addresses allocated", ["10.0.0.2/24"])
     answer, (failed,) = lines.of(net, "ADD")
     assert (answer.code, failed["level"], failed["msg"]) == (1, "error", answer.json["msg"])
     assert named(failed) == one("ADD")

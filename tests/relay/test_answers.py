@@ -274,7 +274,7 @@ def test_nobody_takes_the_answer(place: Place, redirection: str) -> None:
     """With stdout closed or full it fails and says so on stderr; with nothing to print it does not."""
     with FakeAgent(place.socket, answer(b"\0{}\n")):
         done = place.sh("ADD", f'exec "$relay" {redirection}')
-    assert (done.code, done.stderr) == (1, b"relay: nobody reads the answer\n")
+    assert (done.code, done.stderr) == (1, b"relay: cannot write the answer to stdout\n")
     with FakeAgent(place.socket, answer(b"\0")):
         assert place.sh("DEL", f'exec "$relay" {redirection}') == (0, b"", b"")
 

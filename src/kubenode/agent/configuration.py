@@ -75,9 +75,9 @@ class Configuration:
                 continue
             try:
                 if held.let_go(path):
-                    self._log.info("network configuration put in place", path=place)
+                    self._log.info("network configuration written", path=place)
                 else:
-                    self._log.warning("a network configuration was there already: left as it is", path=place)
+                    self._log.warning("network configuration exists: not changed", path=place)
             except OSError as error:
                 self.problem = f"the network configuration {place} cannot be put in place: {error.strerror}"
                 if self.problem != before:

@@ -29,6 +29,6 @@ async def keep_credentials(directory: str, service_account: str, log: Log, look:
             told = ""
         except (Problem, OSError) as error:
             if str(error) != told:
-                log.error("the service account cannot be copied", error=str(error))
+                log.error("cannot copy the service account", error=str(error))
             told = str(error)
         await asyncio.sleep(look)

@@ -86,7 +86,7 @@ class Housekeeping:
                 places.add(Key(network, record.data_dir))
                 yield Attached(network, attachment, record)
         except OSError as error:
-            self._log.error("the records of attachments cannot be read", error=str(error))
+            self._log.error("cannot read the attachment records", error=str(error))
 
     def _look_after(self, place: Key) -> None:
         """Release what is of an earlier boot, and see whether the index is right. On the network's own thread."""
@@ -101,6 +101,6 @@ class Housekeeping:
             if dead:
                 self._log.warning("reservations of an earlier boot released", **told, ips=[entry.name for entry in dead])
             if not is_as_indexed:
-                self._log.warning("somebody has changed reservations without the lock", **told)
+                self._log.warning("reservations changed without the lock", **told)
         except (CNIError, OSError) as error:
-            self._log.error("a data directory cannot be looked after", network=place.network, dataDir=place.data_dir, error=str(error))
+            self._log.error("housekeeping of a data directory failed", network=place.network, dataDir=place.data_dir, error=str(error))

@@ -62,10 +62,10 @@ class OwnNode:
                 return False
             self.node = node.parse(view.manifest, self._view.path)
         except CNIError as error:  # we write it by renaming: what is broken is a person's, to be corrected
-            self._log.error("the Node view cannot be used", error=str(error))
+            self._log.error("cannot use the Node view", error=str(error))
             return True
         self.seen = time.time() - view.age()
-        self._log.info("the Node view serves until there is news", node=self.node.name, age=round(view.age()))
+        self._log.info("serving from the Node view until the API server answers", node=self.node.name, age=round(view.age()))
         return view.fetched is None
 
     def publish(self, manifest: dict[str, Any] | None) -> None:
@@ -92,7 +92,7 @@ class OwnNode:
                     found = node.parse(self._manifest, self._view.path)
                     await off_loop(partial(identity.note_name, os.path.dirname(self._view.path), found.name, found.machine_id))
                 except (CNIError, OSError) as error:
-                    self._log.error("the Node view cannot be written", error=str(error))
+                    self._log.error("cannot write the Node view", error=str(error))
 
     async def follow_file(self, path: str, label: str) -> None:
         """Serve a manifest that a person writes, and take it anew when it changes. It becomes the view, too, if it is not already."""
@@ -116,7 +116,7 @@ class OwnNode:
 
     def _fail(self, error: CNIError) -> None:
         if str(self.failure) != str(error):
-            self._log.error("the Node manifest cannot be used", error=str(error))
+            self._log.error("cannot use the Node manifest", error=str(error))
         self.failure = error
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from kubenode.cni.errors import FORBIDDEN, CNIError
 from kubenode.kube.client import ApiServer, within
-from kubenode.kube.refusal import RefusedError
-from kubenode.kube.sources import AGENTS
+from kubenode.kube.loadingrules import AGENTS
+from kubenode.kube.refusal import StatusError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -56,7 +56,7 @@ class ApiPods:
     def _counted(self, verb: str, ask: Callable[[], T]) -> T:
         try:
             return within(TIMEOUT, ask)
-        except RefusedError as refused:
+        except StatusError as refused:
             self._observer.requested(verb, str(refused.status))
             raise
         except Exception:

@@ -14,8 +14,8 @@ from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from kubenode.agent.inquiry import Inquiry
 from kubenode.agent.networks import Key
+from kubenode.agent.podlookup import PodLookup
 from kubenode.cni.errors import FORBIDDEN, CNIError
 from kubenode.cni.request import is_name
 from kubenode.host.attachments import Attachments, Record
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
     from kubenode.agent.host import Stores
-    from kubenode.agent.inquiry import Pods
+    from kubenode.agent.podlookup import Pods
     from kubenode.base.log import Log
     from kubenode.base.workers import Round
     from kubenode.host.root import HostRoot
@@ -189,26 +189,26 @@ class Reclaimer:
         if not askable or self._connect is None:
             return []
         gone: list[Attached] = []
-        inquiry = None
+        lookup = None
         problem: CNIError | None = None
         try:
-            inquiry = Inquiry(self._connect())
+            lookup = PodLookup(self._connect())
             for one in askable:
-                if inquiry.is_over():
+                if lookup.is_over():
                     break
                 self._asked[one.key] = self._clock()
-                if (is_gone := inquiry.is_gone(*one.pod, one.record.pod_uid)) is None:
+                if (is_gone := lookup.is_gone(*one.pod, one.record.pod_uid)) is None:
                     continue
                 if is_gone:
                     gone.append(one)
                 else:
                     self._say(one, "its pod is still there")
-            problem = inquiry.forbidden
+            problem = lookup.forbidden
         except CNIError as error:
             problem = error
         finally:
-            if inquiry:
-                inquiry.pods.close()
+            if lookup:
+                lookup.pods.close()
         self._complain(problem)
         return gone
 
@@ -253,7 +253,7 @@ class Reclaimer:
         """Say that an attachment is suspected and why it stays, once for each reason."""
         if self._said.get(one.key) != why:
             self._said[one.key] = why
-            self._log.warning("an address may have leaked: its network namespace is gone", why_it_stays=why, **one.told())
+            self._log.warning("suspected leak: the network namespace is gone", why_it_stays=why, **one.told())
 
     def _complain(self, problem: CNIError | None) -> None:
         """Say once why nobody knows which pods are gone. A right that is missing is the same for each pod, and somebody's choice."""
@@ -261,5 +261,5 @@ class Reclaimer:
         self._observer.may_ask(allowed=not is_forbidden)
         complaint = "forbidden" if is_forbidden else str(problem or "")
         if problem and complaint != self._complaint:
-            self._log.warning("the API server does not say which pods are gone: their addresses stay", error=str(problem))
+            self._log.warning("cannot ask the API server for pods: suspected leaks stay reserved", error=str(problem))
         self._complaint = complaint

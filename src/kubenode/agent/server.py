@@ -111,7 +111,7 @@ class Server:
                 last.settimeout(1)
                 last.connect(address)
         except OSError as error:  # somebody has removed the path
-            self._log.error("the socket cannot be reached any more", error=str(error))
+            self._log.error("cannot connect to the own socket", error=str(error))
             return False
         return True
 
@@ -183,7 +183,7 @@ class Server:
                         relay.sendall(bytes([skel.NOT_HERE]))
                 self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
             except OSError as error:
-                self._log.error("cannot turn a connection away", error=str(error))
+                self._log.error("cannot refuse a connection", error=str(error))
                 time.sleep(PAUSE)
 
     def _serve(self, connection: Connection) -> None:
@@ -191,7 +191,7 @@ class Server:
             self._check_peer(connection)
             asked = protocol.parse(connection.receive())
         except CNIError as error:
-            self._log.warning("a request was refused", error=str(error))
+            self._log.warning("request refused", error=str(error))
             connection.refuse(error)
         except OSError:  # it is gone, or does not end within its time
             connection.refuse(_too_late())
@@ -218,7 +218,7 @@ class Server:
         with self._host(before, keep=command in {"ADD", "DEL"}) as host:
             status, stdout = self._run(asked, host, log)
             if not connection.answer(status, stdout) and status == 0 and command == "ADD":
-                log.warning("nobody waits for an ADD's addresses any more: releasing them")
+                log.warning("the relay of an ADD is gone: releasing its addresses")
                 self._run(asked._replace(environ={**asked.environ, "CNI_COMMAND": "DEL"}), host, log)
         self._observer.called(asked.plugin, command, status, stdout, connection.age())
         if status == 0 and command in {"ADD", "STATUS"}:

@@ -10,11 +10,11 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from kubenode.agent import ownnode, protocol
-from kubenode.agent.claim import Claim
 from kubenode.agent.configuration import Configuration
 from kubenode.agent.credentials import keep_credentials
 from kubenode.agent.host import AgentHost, ReadOnlyHost, Stores
 from kubenode.agent.housekeeping import EVERY, Housekeeping
+from kubenode.agent.listener import Listener
 from kubenode.agent.metrics import Metrics
 from kubenode.agent.networks import Networks
 from kubenode.agent.notify import Notifier
@@ -27,7 +27,7 @@ from kubenode.host.boot import Boot
 from kubenode.host.nodeview import NodeView
 from kubenode.host.permitted import Permitted
 from kubenode.host.root import HostRoot
-from kubenode.kube.sources import AGENTS, SERVICE_ACCOUNT
+from kubenode.kube.loadingrules import AGENTS, SERVICE_ACCOUNT
 from kubenode.nodes import node
 from kubenode.plugins import skel, standalone
 from kubenode.version import VERSION
@@ -82,7 +82,7 @@ class Agent:
         os.makedirs(self._run_dir, 0o755, exist_ok=True)
         socket_dir = self._root.seen(os.path.dirname(os.path.abspath(options.socket)), "directory of the socket")
         os.makedirs(socket_dir, 0o755, exist_ok=True)
-        self._claim = Claim(os.path.join(socket_dir, os.path.basename(options.socket)))
+        self._listener = Listener(os.path.join(socket_dir, os.path.basename(options.socket)))
         self._metrics = Metrics()
         self._own = ownnode.OwnNode(NodeView(self._run_dir, node.decode, f"kube-node agent {VERSION}", log), log)
         self._stores = Stores(self._root, Boot(self._run_dir, self._machine_id))
@@ -100,15 +100,15 @@ class Agent:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        if not await self._claim.take(stop, self._log, wait=self._options.wait):
+        if not await self._listener.take(stop, self._log, wait=self._options.wait):
             return
         _raise_file_limit()
         self._serve_http()
-        listener = self._claim.listen(self._environ)
+        listening = self._listener.listen(self._environ)
         jobs = self._node_jobs()
         if directory := self._options.credentials:
             jobs.append(keep_credentials(self._root.seen(directory, "credentials"), SERVICE_ACCOUNT, self._log))
-        server = Server(listener, self._host, self._networks, self._environ, self._log, self._metrics, self._questions())
+        server = Server(listening, self._host, self._networks, self._environ, self._log, self._metrics, self._questions())
         server.start()
         self._phase = ""
         self._configuration.start(self._served, self._unready)
@@ -124,13 +124,13 @@ class Agent:
         finally:
             self._phase = "the agent is stopping"
             self._notifier.tell(STOPPING="1")
-            left = await server.drain(self._claim.leave(), DRAIN)
+            left = await server.drain(self._listener.leave(), DRAIN)
             for task in [stopped, *tasks]:
                 task.cancel()
             server.close()
             if self._http:
                 self._http.close()
-            self._claim.end()
+            self._listener.end()
             self._log.info("agent stopped", unanswered=left)
 
     def _node_jobs(self) -> list[Coroutine[Any, Any, None]]:
@@ -211,17 +211,17 @@ class Agent:
     async def _stay_reachable(self, server: Server) -> None:
         """Listen again where somebody has removed the socket's path."""
         while not self._phase:
-            before = self._claim.problem
-            if listener := self._claim.look():
+            before = self._listener.problem
+            if listener := self._listener.look():
                 server.move(listener)
-                self._log.warning("the socket was removed, and is there again", socket=self._options.socket)
-            elif self._claim.problem not in {"", before}:
-                self._log.error("relays cannot reach the agent", error=self._claim.problem)
+                self._log.warning("socket recreated after its removal", socket=self._options.socket)
+            elif self._listener.problem not in {"", before}:
+                self._log.error("socket unreachable for relays", error=self._listener.problem)
             await asyncio.sleep(LOOK)
 
     def _ill(self) -> str:
         silent = time.monotonic() - self._turn
-        return f"the event loop has not turned for {silent:.0f} s" if silent > ALIVE else self._claim.problem
+        return f"the event loop has not turned for {silent:.0f} s" if silent > ALIVE else self._listener.problem
 
     def _unready(self) -> str:
         if self._phase:
@@ -256,7 +256,7 @@ class Agent:
         return _distinct(self._unready(), str(why) if why else "", *self._shortcomings())
 
     def _shortcomings(self) -> tuple[str, ...]:
-        return self._claim.problem, self._configuration.problem, self._http.problem if self._http else ""
+        return self._listener.problem, self._configuration.problem, self._http.problem if self._http else ""
 
     def _status(self) -> str:
         own, why = self._own.node, self._own.why()

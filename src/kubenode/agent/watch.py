@@ -12,7 +12,7 @@ from kubenode.cni.errors import NODE_NOT_FOUND, CNIError
 from kubenode.kube.asyncclient import Collection
 from kubenode.kube.offloop import off_loop
 from kubenode.kube.reflector import ANY, before
-from kubenode.kube.refusal import GarbledError, RefusedError
+from kubenode.kube.refusal import GarbledError, StatusError
 from kubenode.nodes.node import reduce
 
 if TYPE_CHECKING:
@@ -114,25 +114,25 @@ class OwnNodeSource:
             metadata = self._now["metadata"]
             self._publish(None)
             self._now = None
-            self._log.warning("the own Node was deleted", node=metadata["name"], uid=metadata["uid"])
+            self._log.warning("Node was deleted", node=metadata["name"], uid=metadata["uid"])
 
     def _tell(self, old: Manifest | None, new: Manifest) -> None:
         name, uid, subnets = new["metadata"]["name"], new["metadata"]["uid"], new["spec"]["podCIDRs"]
         if old is None:
-            self._log.info("the own Node is known", node=name, uid=uid, subnets=subnets)
+            self._log.info("Node received", node=name, uid=uid, subnets=subnets)
             return
         old_uid, old_subnets = old["metadata"]["uid"], old["spec"]["podCIDRs"]
         if uid != old_uid:
             self._log.warning(
-                "the own Node is another one now", node=name, old_uid=old_uid, new_uid=uid, old_subnets=old_subnets, new_subnets=subnets
+                "Node was recreated with another UID", node=name, old_uid=old_uid, new_uid=uid, old_subnets=old_subnets, new_subnets=subnets
             )
             return
         had, has = old["metadata"]["annotations"], new["metadata"]["annotations"]
         changed = sorted(key for key in had.keys() | has.keys() if had.get(key) != has.get(key))
-        self._log.info("the own Node has changed", node=name, annotations=changed, old_subnets=old_subnets, new_subnets=subnets)
+        self._log.info("Node changed", node=name, annotations=changed, old_subnets=old_subnets, new_subnets=subnets)
 
 
 def _result(error: CNIError) -> str:
-    if isinstance(error, RefusedError):
+    if isinstance(error, StatusError):
         return str(error.status)
     return str(HTTPStatus.NOT_FOUND.value) if error.code == NODE_NOT_FOUND else "error"

@@ -86,7 +86,7 @@ class HTTPServer:
         self._listener = listener
         self.port = listener.getsockname()[1]
         if self.problem:
-            self._log.info("it listens now", address=f"{host}:{self.port}")
+            self._log.info("HTTP server started", address=f"{host}:{self.port}")
         self.problem = ""
         return listener
 

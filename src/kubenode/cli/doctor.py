@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from kubenode.cli.output import Output
     from kubenode.inspection.doctor.finding import Result
-    from kubenode.inspection.place import Place
+    from kubenode.inspection.locations import Locations
 
 COLOURS = ("dim", "green", "yellow", "red")
 
@@ -48,7 +48,7 @@ def _misuse() -> Iterator[None]:
 @options.BIN_DIR
 @options.KUBECONFIG
 @options.place_alone
-def command(place: Place, output: Output, *, quiet: bool) -> int:
+def command(locations: Locations, output: Output, *, quiet: bool) -> int:
     r"""Check this node, from the plugins to the last reservation, and say what to do.
 
     Each check is told by name, with ✓, ! or ✗, or with - where it was skipped, and why. The exit code says the worst: 0 all is well,
@@ -65,7 +65,7 @@ def command(place: Place, output: Output, *, quiet: bool) -> int:
     from kubenode.inspection.doctor.finding import State
     from kubenode.inspection.doctor.registry import examine
 
-    results = list(examine(Facts(place)))
+    results = list(examine(Facts(locations)))
     worst = max([State.OK, *(one.finding.state for one in results)])
     if output.is_object:
         output.dump({"worst": worst.name.lower(), "checks": [_object(one) for one in results]})

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from kubenode.cli.output import Output
-    from kubenode.inspection.place import Place
+    from kubenode.inspection.locations import Locations
     from kubenode.inspection.stale import Stale
 
 
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 @click.option("--all", "doubtful", is_flag=True, help="Also what is doubtful: it may be a container's that is no pod. Asks before.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask; --all with -o json or yaml needs it, or --dry-run.")
 @with_output
-@options.place
+@options.locations
 def command(
     names: tuple[str, ...],
     source: str,
     sockets: tuple[str, ...],
-    place: Place,
+    locations: Locations,
     output: Output,
     *,
     dry_run: bool,
@@ -67,17 +67,17 @@ def command(
 
     if doubtful and output.is_object and not (yes or dry_run):
         raise click.UsageError(f"--all with -o {output.form} needs --yes: there is nobody to ask")
-    asked_at = list(sockets) or (cri.find_sockets(place.root) if source != "netns" else [])
+    asked_at = list(sockets) or (cri.find_sockets(locations.root) if source != "netns" else [])
     if source == "cri" and not asked_at:
         raise click.UsageError(f"no runtime's socket is there: looked for {', '.join(cri.SOCKETS)}; name one by --cri-socket")
     if source == "netns":
         asked_at = []
-    sandboxes = cri.sandboxes_of_all(sockets or map(place.root.path, asked_at)) if asked_at else None
-    records = Records(place)
+    sandboxes = cri.sandboxes_of_all(sockets or map(locations.root.path, asked_at)) if asked_at else None
+    records = Records(locations)
     asked = f"the runtime at {', '.join(asked_at)}" if asked_at else "network namespaces"
     try:
-        networks = require_known(find(place, records), names)
-        found = [one for network in networks for one in stale.find(place, network, records, sandboxes)]
+        networks = require_known(find(locations, records), names)
+        found = [one for network in networks for one in stale.find(locations, network, records, sandboxes)]
         found.sort(key=lambda one: (one.network.name, one.held.address))
         chosen = [one for one in found if doubtful or not one.doubtful]
         left = [one for one in found if one not in chosen]
@@ -85,7 +85,7 @@ def command(
             _show(chosen, asked, dry_run=True, wide=output.wide)
             if not click.confirm("Release them all?"):
                 return 1
-        done, failures = ([], []) if dry_run or not chosen else stale.release(place, chosen)
+        done, failures = ([], []) if dry_run or not chosen else stale.release(locations, chosen)
     except OSError as error:
         raise unreadable(error) from None
     listed = chosen if dry_run else done

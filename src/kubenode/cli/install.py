@@ -19,7 +19,7 @@ from kubenode.installer import installed, payload
 from kubenode.installer.installation import Installation
 from kubenode.installer.installed import CONFLIST, CREDENTIALS, NODE_NAME
 from kubenode.installer.steps import FORCE, Part, Step
-from kubenode.kube.sources import SERVICE_ACCOUNT
+from kubenode.kube.loadingrules import SERVICE_ACCOUNT
 from kubenode.plugins.standalone import run_dir
 from kubenode.version import VERSION
 

@@ -11,9 +11,9 @@ from kubenode.cli.output import with_output
 
 if TYPE_CHECKING:
     from kubenode.cli.output import Output
+    from kubenode.inspection.locations import Locations
     from kubenode.inspection.mapping import Picture
     from kubenode.inspection.networks import Network
-    from kubenode.inspection.place import Place
     from kubenode.inspection.records import Records
     from kubenode.ipam.address import Address
 
@@ -37,8 +37,8 @@ class Drawn(NamedTuple):
 @click.option("--html", "html_file", default="", metavar="FILE", help="Write a page with the picture; - is standard output.")
 @with_output
 @options.KUBECONFIG
-@options.place
-def command(target: str, svg_file: str, html_file: str, place: Place, output: Output) -> int:
+@options.locations
+def command(target: str, svg_file: str, html_file: str, locations: Locations, output: Output) -> int:
     r"""Draw what is in use of each subnet: a cell is an address, or in larger subnets a block of them.
 
     A subnet much larger than what is in use is drawn from its beginning. In a file the pointer on a cell tells whose it is, and since when.
@@ -58,7 +58,7 @@ def command(target: str, svg_file: str, html_file: str, place: Place, output: Ou
     files = {name: write for name, write in ((svg_file, mapview.svg), (html_file, mapview.html)) if name}
     most = IN_FILE if files else IN_TERMINAL
     pool = target.removeprefix(POOL) if target.startswith(POOL) else ""
-    drawn = _draw_pool(pool, place, most) if pool else _draw_networks(target, place, most)
+    drawn = _draw_pool(pool, locations, most) if pool else _draw_networks(target, locations, most)
     for name, write in files.items():
         _write(name, write(drawn))
     if files:
@@ -83,18 +83,18 @@ def _write(name: str, text: str) -> None:
         raise Problem(f"{name}: {error.strerror}", "name another file, or - for standard output, such as in a container") from None
 
 
-def _draw_networks(target: str, place: Place, most: int) -> list[Drawn]:
+def _draw_networks(target: str, locations: Locations, most: int) -> list[Drawn]:
     """Draw this node's subnets, all or those that are meant; a pool where none of them is. Raises Problem."""
     from kubenode.base.problem import Problem
     from kubenode.inspection.networks import find
     from kubenode.inspection.records import Records
     from kubenode.inspection.report import see_node, unreadable
 
-    records = Records(place)
-    own = see_node(place).node
+    records = Records(locations)
+    own = see_node(locations).node
     node = own.name if own else ""
     try:
-        networks = find(place, records)
+        networks = find(locations, records)
         drawn = [
             one
             for network in networks
@@ -106,13 +106,13 @@ def _draw_networks(target: str, place: Place, most: int) -> list[Drawn]:
     if drawn or not target:
         return drawn
     try:
-        return _draw_pool(target, place, most)
+        return _draw_pool(target, locations, most)
     except Problem as error:
         known = ", ".join(f"{one.name} ({', '.join(str(u.range_set.ranges[0].subnet) for u in one.usages)})" for one in networks) or "none"
         raise Problem(f"there is no network or subnet {target} on this node, and {error.msg}", f"known are {known}") from None
 
 
-def _draw_pool(name: str, place: Place, most: int) -> list[Drawn]:
+def _draw_pool(name: str, locations: Locations, most: int) -> list[Drawn]:
     """Draw each network of a SubnetPool. Raises Problem."""
     import asyncio
 
@@ -120,7 +120,7 @@ def _draw_pool(name: str, place: Place, most: int) -> list[Drawn]:
     from kubenode.cli import pools
     from kubenode.inspection.mapping import draw_pool
 
-    ledger = asyncio.run(pools.read(place.kubeconfig, nodes=True))
+    ledger = asyncio.run(pools.read(locations.kubeconfig, nodes=True))
     if name not in ledger.pools:
         raise Problem(f"there is no SubnetPool {name}", f"there are: {', '.join(sorted(ledger.pools)) or 'none'}")
     pool = ledger.pools[name]

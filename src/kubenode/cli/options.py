@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from kubenode.host.root import HostRoot
-    from kubenode.inspection.place import Place
+    from kubenode.inspection.locations import Locations
 
 DIRECTORIES = {"host_root": "--host-root", "config_dir": "--cni-config", "run_dir": "--run-dir", "bin_dirs": "--bin-dir"}
 BIN_DIRS = ("/opt/cni/bin", "/usr/lib/cni")  # the second is where Debian's packages have them
@@ -64,14 +64,16 @@ class NetworkName(click.ParamType):  # type: ignore[type-arg] # generic only to 
         return [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]
 
 
-def place(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options, and hand them on as `place`. Broken parts of --config are named on stderr; the exit code is 1 then."""
+def locations(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options, and hand them on as `locations`. Parts of --config that are broken go to stderr, and the
+    exit code is 1 then.
+    """
 
     @functools.wraps(function)
-    def command(*args: Any, place: Place, **options: Any) -> int:
-        for error in place.named.broken:
+    def command(*args: Any, locations: Locations, **options: Any) -> int:
+        for error in locations.named.broken:
             click.echo(printable(f"Error: {error.msg}\n{error.details}"), err=True)
-        return function(*args, place=place, **options) or int(bool(place.named.broken))
+        return function(*args, locations=locations, **options) or int(bool(locations.named.broken))
 
     return place_alone(command)
 
@@ -91,7 +93,7 @@ def place_alone(function: Callable[..., Any]) -> Callable[..., Any]:
         **options: Any,
     ) -> Any:
         found = make(configs, config_dir, run_dir, host_root, bin_dirs, kubeconfig)
-        return function(*args, place=found, **options)
+        return function(*args, locations=found, **options)
 
     for option in reversed(OPTIONS):
         command = option(command)
@@ -100,16 +102,16 @@ def place_alone(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def make(
     configs: tuple[str, ...], config_dir: str, run_dir: str, host_root: str, bin_dirs: tuple[str, ...] = (), kubeconfig: str = ""
-) -> Place:
+) -> Locations:
     from kubenode.host.root import HostRoot
     from kubenode.inspection import named
-    from kubenode.inspection.place import Place
+    from kubenode.inspection.locations import Locations
 
     socket = os.environ.get("KUBE_NODE_SOCKET") or os.path.join(run_dir, "agent.sock")
     root = HostRoot(host_root)
     _require_directories(root)
     found = bin_dirs or (_bin_dir(root),)
-    return Place(root, run_dir, config_dir, socket, found, configs, kubeconfig, dict(os.environ), named.read(configs))
+    return Locations(root, run_dir, config_dir, socket, found, configs, kubeconfig, dict(os.environ), named.read(configs))
 
 
 def _require_directories(root: HostRoot) -> None:

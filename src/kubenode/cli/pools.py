@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from kubenode.cli.output import Output
-    from kubenode.controller.mirror import Sink
+    from kubenode.controller.listwatch import Sink
     from kubenode.pools.ledger import Ledger
     from kubenode.pools.records import NodeSubnet, SubnetPool
 
@@ -164,8 +164,8 @@ def _troubles(pool: SubnetPool) -> list[tuple[str, str]]:
 async def read(kubeconfig: str, *, nodes: bool = False) -> Ledger:
     """Return what the API server has of pools and claims, and where asked for, of nodes."""
     from kubenode.base.log import Log
-    from kubenode.controller.feeds import Claims, Nodes, Pools
-    from kubenode.controller.mirror import Mirror
+    from kubenode.controller.handlers import Claims, Nodes, Pools
+    from kubenode.controller.listwatch import ListWatch
     from kubenode.controller.reconcile import CLAIMS, NODES, POOLS
     from kubenode.kube.asyncclient import Cluster, Collection
     from kubenode.pools.ledger import Ledger
@@ -180,7 +180,7 @@ async def read(kubeconfig: str, *, nodes: bool = False) -> Ledger:
         if nodes:
             wanted.append((Collection(NODES, metadata=True), Nodes(ledger, lambda: None, log)))
         for collection, sink in wanted:
-            await Mirror(cluster, collection, sink, log).read()
+            await ListWatch(cluster, collection, sink, log).read()
     finally:
         await cluster.aclose()
     return ledger
@@ -220,11 +220,11 @@ def _uncounted(verb: str, resource: str, result: str) -> None:
 
 async def _done(write: Awaitable[object]) -> bool:
     """Tell whether a write was made; not where the object has changed or is gone."""
-    from kubenode.kube.refusal import RefusedError
+    from kubenode.kube.refusal import StatusError
 
     try:
         await write
-    except RefusedError as refused:
+    except StatusError as refused:
         if refused.status not in (HTTPStatus.CONFLICT, HTTPStatus.NOT_FOUND):
             raise
         return False

@@ -13,8 +13,8 @@ from kubenode.cli.output import with_output
 if TYPE_CHECKING:
     from kubenode.cli.output import Output
     from kubenode.inspection.holders import Holder
+    from kubenode.inspection.locations import Locations
     from kubenode.inspection.networks import Network
-    from kubenode.inspection.place import Place
     from kubenode.ipam.address import Address
 
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 @click.option("--network", "-n", default="", metavar="NAME", type=options.NetworkName(), help="In this network, where several have it.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask; -o json and yaml need it.")
 @with_output
-@options.place
-def command(address: str, network: str, place: Place, output: Output, *, yes: bool) -> int:
+@options.locations
+def command(address: str, network: str, locations: Locations, output: Output, *, yes: bool) -> int:
     r"""Release an address, whoever holds it. It asks before.
 
     The pod, if there still is one, keeps the address on its interface, while another pod may get it too: kube-node gc is the safer way.
@@ -38,7 +38,7 @@ def command(address: str, network: str, place: Place, output: Output, *, yes: bo
     from kubenode.cli import screen, statusview
     from kubenode.inspection.report import look_for
 
-    found = look_for(place, address)
+    found = look_for(locations, address)
     holders = [(of, one) for of, one in found.holders if network in {"", of.name}]
     if output.is_object and not yes:
         raise click.UsageError(f"-o {output.form} needs --yes: there is nobody to ask")
@@ -54,13 +54,13 @@ def command(address: str, network: str, place: Place, output: Output, *, yes: bo
     if not output.is_object:
         statusview.show_whose(found._replace(holders=holders))
         netns = holder.record.netns
-        if netns and os.path.lexists(place.root.path(netns)):
+        if netns and os.path.lexists(locations.root.path(netns)):
             screen.console().print(
                 "[yellow]![/] Its network namespace is still there: the pod may be alive, and goes on to use the address."
             )
     if not yes and not click.confirm(f"Release {found.address}?"):
         return 1
-    done = _release(place, of, found.address, holder)
+    done = _release(locations, of, found.address, holder)
     if output.is_object:
         output.dump({"address": str(found.address), "network": of.name, "released": done})
     else:
@@ -68,14 +68,14 @@ def command(address: str, network: str, place: Place, output: Output, *, yes: bo
     return 0 if done else 1
 
 
-def _release(place: Place, network: Network, address: Address, holder: Holder) -> bool:
+def _release(locations: Locations, network: Network, address: Address, holder: Holder) -> bool:
     """Release an address from who was seen to hold it; say whether it still was. Raises Problem."""
     from kubenode.inspection import stale
     from kubenode.inspection.report import unreadable
 
     try:
         held = network.store.holder(address)
-        done, failures = stale.release(place, [stale.Stale(network, held, holder.record.pod, "asked for")]) if held else ([], [])
+        done, failures = stale.release(locations, [stale.Stale(network, held, holder.record.pod, "asked for")]) if held else ([], [])
     except OSError as error:
         raise unreadable(error) from None
     if failures:

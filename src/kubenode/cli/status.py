@@ -12,7 +12,7 @@ from kubenode.cli.output import with_output
 
 if TYPE_CHECKING:
     from kubenode.cli.output import Output
-    from kubenode.inspection.place import Place
+    from kubenode.inspection.locations import Locations
 
 NEWEST = 10  # pods shown of each network unless all are asked for
 
@@ -27,13 +27,13 @@ NEWEST = 10  # pods shown of each network unless all are asked for
 @click.option("--watch", "-w", is_flag=True, help="Look again and again, until Ctrl-C.")
 @click.option("--interval", type=click.FloatRange(min=0.2), default=2.0, show_default=True, metavar="SECONDS", help="For --watch.")
 @with_output
-@options.place
+@options.locations
 def command(
     address: str | None,
     names: tuple[str, ...],
     namespace: str,
     interval: float,
-    place: Place,
+    locations: Locations,
     output: Output,
     *,
     show_all: bool,
@@ -56,7 +56,7 @@ def command(
     from kubenode.inspection.report import Report, look, look_for
 
     if address:
-        found = look_for(place, address)
+        found = look_for(locations, address)
         if output.is_object:
             output.dump(statusjson.whose(found))
         else:
@@ -65,7 +65,7 @@ def command(
     wanted = Wanted(namespace, 0 if show_all or output.is_object else NEWEST)
 
     def once() -> Report:
-        return look(place, names, wanted)
+        return look(locations, names, wanted)
 
     if output.is_object:
         while True:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from kubenode.cli.output import Output
     from kubenode.cli.pods import Plugin
+    from kubenode.inspection.locations import Locations
     from kubenode.inspection.networks import Network
-    from kubenode.inspection.place import Place
 
 MILLISECONDS = 1000.0
 
@@ -60,8 +60,8 @@ class Trial:
 @click.option("--namespace", default="default", show_default=True, metavar="NAMESPACE", help="As if the pod were of this namespace.")
 @with_output
 @options.BIN_DIR
-@options.place
-def command(network: str, namespace: str, place: Place, output: Output) -> int:
+@options.locations
+def command(network: str, namespace: str, locations: Locations, output: Output) -> int:
     r"""Ask for an address and give it back, with the time that each step takes.
 
     The IPAM plugin is run as the container runtime's plugin runs it; no interface is made. Afterwards nothing is left; exit code 1 where a
@@ -77,9 +77,9 @@ def command(network: str, namespace: str, place: Place, output: Output) -> int:
     from kubenode.inspection.report import require_known, unreadable
 
     try:
-        found = require_known(find(place, Records(place)), (network,))[0]
+        found = require_known(find(locations, Records(locations)), (network,))[0]
         trial = Trial()
-        _run(trial, place, found, namespace)
+        _run(trial, locations, found, namespace)
     except OSError as error:
         raise unreadable(error) from None
     if output.is_object:
@@ -89,7 +89,7 @@ def command(network: str, namespace: str, place: Place, output: Output) -> int:
     return int(trial.failed)
 
 
-def _run(trial: Trial, place: Place, network: Network, namespace: str) -> None:
+def _run(trial: Trial, locations: Locations, network: Network, namespace: str) -> None:
     from kubenode.base.problem import Problem
     from kubenode.cni.result import addresses_in
     from kubenode.cni.versions import SINCE, at_least
@@ -99,7 +99,7 @@ def _run(trial: Trial, place: Place, network: Network, namespace: str) -> None:
     container_id = f"kube-node-try-add-{os.getpid()}"
     netns = f"/var/run/netns/{container_id}"
     version = str(raw.get("cniVersion") or "0.1.0")
-    plugin = _plugin(place, network, namespace)
+    plugin = _plugin(locations, network, namespace)
     added: dict[str, Any] = {}
 
     def add() -> str:
@@ -126,16 +126,16 @@ def _run(trial: Trial, place: Place, network: Network, namespace: str) -> None:
     trial.step("look for what is left", left, anyway=True)
 
 
-def _plugin(place: Place, network: Network, namespace: str) -> Plugin:
+def _plugin(locations: Locations, network: Network, namespace: str) -> Plugin:
     """Return the network's IPAM plugin, to be run. Raises Problem where it is not there."""
     from kubenode.cli.pods import Plugin
     from kubenode.host import delegate
 
-    directories = [place.root.path(directory) for directory in place.bin_dirs]
+    directories = [locations.root.path(directory) for directory in locations.bin_dirs]
     environ = {
-        **{key: value for key, value in place.environ.items() if not key.startswith("CNI_")},
-        "KUBE_NODE_RUN_DIR": place.run,
-        "KUBE_NODE_SOCKET": place.root.path(place.socket),
+        **{key: value for key, value in locations.environ.items() if not key.startswith("CNI_")},
+        "KUBE_NODE_RUN_DIR": locations.run,
+        "KUBE_NODE_SOCKET": locations.root.path(locations.socket),
         "CNI_PATH": ":".join(directories),
         "CNI_ARGS": f"IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME=kube-node-try-add",
     }

@@ -13,14 +13,14 @@ from kubenode.version import VERSION
 
 if TYPE_CHECKING:
     from kubenode.cli.output import Output
-    from kubenode.inspection.place import Place
+    from kubenode.inspection.locations import Locations
 
 
 @click.command("version", short_help="Versions of this program and of what is installed.")
 @with_output
 @options.BIN_DIR
-@options.place
-def command(place: Place, output: Output) -> None:
+@options.locations
+def command(locations: Locations, output: Output) -> None:
     r"""Show versions: of this program, of the executables in the CNI bin directory, of the specification.
 
     \b
@@ -31,7 +31,7 @@ def command(place: Place, output: Output) -> None:
     from kubenode.cni import versions
     from kubenode.inspection.doctor.executables import executables
 
-    found = executables([place.root.path(directory) for directory in place.bin_dirs])
+    found = executables([locations.root.path(directory) for directory in locations.bin_dirs])
     python = ".".join(map(str, sys.version_info[:3]))
     if output.is_object:
         installed = [{"path": one.path, "kind": "relay" if one.is_relay else "launcher", "version": one.version or None} for one in found]

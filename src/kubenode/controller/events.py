@@ -7,7 +7,7 @@ import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from kubenode.kube.refusal import RefusedError
+from kubenode.kube.refusal import StatusError
 from kubenode.pools.records import API_VERSION, stamp
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Events:
         told = self._told[name] = [conflict for conflict in self._told.get(name, ()) if conflict in conflicts]
         for conflict in conflicts:
             if conflict not in told:
-                self._log.warning("a conflict", node=name, reason=conflict.reason, text=conflict.message)
+                self._log.warning("conflict", node=name, reason=conflict.reason, text=conflict.message)
                 about = {"apiVersion": "v1", "kind": "Node", "name": name, "uid": conflict.uid}
                 await self._warn(about, conflict.reason, conflict.message)
                 told.append(conflict)
@@ -60,6 +60,6 @@ class Events:
         }
         try:
             await self._cluster.create(EVENTS, event)
-        except RefusedError as refused:
+        except StatusError as refused:
             if refused.status != HTTPStatus.CONFLICT:
-                self._log.warning("no Event could be made", about=about["name"], error=str(refused))
+                self._log.warning("cannot create an Event", about=about["name"], error=str(refused))

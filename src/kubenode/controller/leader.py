@@ -9,7 +9,7 @@ from random import SystemRandom
 from typing import TYPE_CHECKING, Any
 
 from kubenode.cni.errors import CNIError
-from kubenode.kube.refusal import RefusedError
+from kubenode.kube.refusal import StatusError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -47,7 +47,7 @@ class Leader:
         while True:
             while not await self._held():  # noqa: ASYNC110 (what is waited for happens at the API server)
                 await asyncio.sleep(RETRY * self._random.uniform(0.8, 1.2))
-            self._log.info("leads from now on", lease=self._name, identity=self._identity)
+            self._log.info("became leader", lease=self._name, identity=self._identity)
             self.leads = True
             task = asyncio.create_task(self._lead())
             try:
@@ -56,7 +56,7 @@ class Leader:
                 self.leads = False
                 task.cancel()
                 await asyncio.wait([task])
-            self._log.warning("does not lead any more", lease=self._name)
+            self._log.warning("lost leadership", lease=self._name)
 
     async def _keep(self, task: asyncio.Task[None]) -> None:
         """Renew as long as that succeeds."""
@@ -84,7 +84,7 @@ class Leader:
             try:
                 await self._write(lease, {**spec, "holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": _now()})
             except CNIError as error:
-                self._log.warning("the Lease could not be given back", error=str(error))
+                self._log.warning("cannot release the Lease", error=str(error))
 
     async def _held(self) -> bool:
         """Take the Lease or renew it, if nobody else has it."""
@@ -92,9 +92,9 @@ class Leader:
             held = await self._tried()
         except CNIError as error:
             # With 409 somebody else was quicker: that is no failure.
-            conflict = isinstance(error, RefusedError) and error.status == HTTPStatus.CONFLICT
+            conflict = isinstance(error, StatusError) and error.status == HTTPStatus.CONFLICT
             if not conflict and (self.failure is None or self.failure.msg != error.msg):
-                self._log.warning("the Lease cannot be had", lease=self._name, error=str(error))
+                self._log.warning("cannot acquire the Lease", lease=self._name, error=str(error))
             self.failure = None if conflict else error
             self._lease = None
             return False
@@ -128,7 +128,7 @@ class Leader:
     async def _read(self) -> dict[str, Any] | None:
         try:
             return await self._cluster.get(f"{self._path}/{self._name}")
-        except RefusedError as refused:
+        except StatusError as refused:
             if refused.status == HTTPStatus.NOT_FOUND:
                 return None
             raise

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from kubenode.cni.errors import INTERNAL, TRY_AGAIN_LATER, CNIError
 from kubenode.controller.events import Events
 from kubenode.controller.queue import Key, WorkQueue
-from kubenode.kube.refusal import RefusedError
+from kubenode.kube.refusal import StatusError
 from kubenode.pools.records import GROUP
 from kubenode.pools.status import figures, status
 from kubenode.pools.timing import Now
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from kubenode.base.log import Log
-    from kubenode.controller.feeds import Claims, Nodes, Pools
+    from kubenode.controller.handlers import Claims, Nodes, Pools
     from kubenode.kube.asyncclient import Cluster
     from kubenode.pools.ledger import Ledger
     from kubenode.pools.records import Node, NodeSubnet, SubnetPool
@@ -43,7 +43,7 @@ class Observer(Protocol):
     def served(self, seconds: float) -> None: ...
 
 
-class Feeds(NamedTuple):
+class Handlers(NamedTuple):
     """The way of an answer of the API server, so that the next decision knows it before the watch does."""
 
     nodes: Nodes
@@ -52,7 +52,7 @@ class Feeds(NamedTuple):
 
 
 class Reconciler:
-    def __init__(self, cluster: Cluster, ledger: Ledger, feeds: Feeds, log: Log, observer: Observer) -> None:
+    def __init__(self, cluster: Cluster, ledger: Ledger, handlers: Handlers, log: Log, observer: Observer) -> None:
         self.queue = WorkQueue()
         self.reserved: list[Reserved] = []
         self.failure: CNIError | None = None  # of the last thing that failed, until all is done
@@ -60,7 +60,7 @@ class Reconciler:
         self.figures: dict[str, Figures] = {}  # pools in numbers, by name
         self._cluster = cluster
         self._ledger = ledger
-        self._feeds = feeds
+        self._handlers = handlers
         self._log = log
         self._observer = observer
         self._events = Events(cluster, log)
@@ -101,7 +101,7 @@ class Reconciler:
             except CNIError as error:
                 self._failed(key, error)
             except Exception as error:  # noqa: BLE001 (a fault of ours at one node must not keep the others from being served)
-                self._log.error("a fault", about=key[1], traceback=traceback.format_exc())
+                self._log.error("internal error", about=key[1], traceback=traceback.format_exc())
                 self._failed(key, CNIError(INTERNAL, f"{key[0]} {key[1]}: {type(error).__name__}: {error}", "see the log; it tries again"))
             else:
                 self.queue.succeeded(key)
@@ -112,9 +112,9 @@ class Reconciler:
 
     def _failed(self, key: Key, error: CNIError) -> None:
         self.failure = error
-        self.queue.failed(key, min(60.0, (isinstance(error, RefusedError) and error.retry_after) or 0.0))
+        self.queue.failed(key, min(60.0, (isinstance(error, StatusError) and error.retry_after) or 0.0))
         if error.msg != self._logged:  # else an outage would fill the log
-            self._log.warning("could not be written, tries again", about=key[1], error=str(error))
+            self._log.warning("write failed: will retry", about=key[1], error=str(error))
             self._logged = error.msg
 
     async def _node(self, key: Key) -> None:
@@ -153,7 +153,7 @@ class Reconciler:
     async def _create(self, claim: NodeSubnet) -> None:
         try:
             made = await self._cluster.create(CLAIMS, claim.manifest())
-        except RefusedError as refused:
+        except StatusError as refused:
             self._ledger.withdraw(claim)
             if refused.status != HTTPStatus.CONFLICT:
                 raise
@@ -165,15 +165,15 @@ class Reconciler:
             self._ledger.withdraw(claim)
             raise
         else:
-            self._feeds.claims.take_object(made)
+            self._handlers.claims.take_object(made)
             self._ledger.recent_writes.add(claim.subnet, time.monotonic())
-            self._log.debug("gave", subnet=str(claim.subnet), node=claim.node, pool=claim.pool, adopted=claim.adopted)
+            self._log.debug("subnet allocated", subnet=str(claim.subnet), node=claim.node, pool=claim.pool, adopted=claim.adopted)
 
     async def _update(self, claim: NodeSubnet) -> None:
         try:
-            self._feeds.claims.take_object(await self._cluster.replace(f"{CLAIMS}/{claim.name}", claim.manifest()))
+            self._handlers.claims.take_object(await self._cluster.replace(f"{CLAIMS}/{claim.name}", claim.manifest()))
             self._ledger.recent_writes.add(claim.subnet, time.monotonic())
-        except RefusedError as refused:
+        except StatusError as refused:
             if refused.status not in (HTTPStatus.CONFLICT, HTTPStatus.NOT_FOUND):
                 raise
             await self._look(claim)
@@ -185,22 +185,22 @@ class Reconciler:
             return  # our watch was late
         try:
             await self._cluster.delete(f"{CLAIMS}/{claim.name}", claim.uid, claim.version)
-        except RefusedError as refused:
+        except StatusError as refused:
             if refused.status not in (HTTPStatus.CONFLICT, HTTPStatus.NOT_FOUND):
                 raise
             await self._look(claim)
         else:
-            self._feeds.claims.forget(claim)
-            self._log.info("took back", subnet=str(claim.subnet), node=claim.node, pool=claim.pool)
+            self._handlers.claims.forget(claim)
+            self._log.info("subnet released", subnet=str(claim.subnet), node=claim.node, pool=claim.pool)
 
     async def _look(self, claim: NodeSubnet) -> bool:
         """Ask for a claim as it is now; tell whether there is an object of its name."""
         try:
-            self._feeds.claims.take_object(await self._cluster.get(f"{CLAIMS}/{claim.name}"))
-        except RefusedError as refused:
+            self._handlers.claims.take_object(await self._cluster.get(f"{CLAIMS}/{claim.name}"))
+        except StatusError as refused:
             if refused.status != HTTPStatus.NOT_FOUND:
                 raise
-            self._feeds.claims.forget(claim)
+            self._handlers.claims.forget(claim)
             return False
         return True
 
@@ -208,21 +208,21 @@ class Reconciler:
         node = write.node
         patch = {"metadata": {"uid": node.uid, "resourceVersion": node.version, "annotations": dict(write.values)}}
         try:
-            self._feeds.nodes.take_object(await self._cluster.merge(f"{NODES}/{node.name}", patch, metadata=True))
-        except RefusedError as refused:
+            self._handlers.nodes.take_object(await self._cluster.merge(f"{NODES}/{node.name}", patch, metadata=True))
+        except StatusError as refused:
             if refused.status == HTTPStatus.CONFLICT:
                 await self._node_now(node.name)
             elif refused.status != HTTPStatus.NOT_FOUND:  # then the watch will tell that it was deleted
                 raise
         else:
             self._observer.served(time.monotonic() - self.queue.since(key))
-            self._log.info("annotated", node=node.name, **{name.rpartition("/")[2]: value for name, value in write.values.items()})
+            self._log.info("Node annotated", node=node.name, **{name.rpartition("/")[2]: value for name, value in write.values.items()})
 
     async def _node_now(self, name: str) -> Node | None:
         """Ask for a Node as it is now; None where there is no such Node."""
         try:
-            return self._feeds.nodes.take_object(await self._cluster.get(f"{NODES}/{name}", metadata=True))
-        except RefusedError as refused:
+            return self._handlers.nodes.take_object(await self._cluster.get(f"{NODES}/{name}", metadata=True))
+        except StatusError as refused:
             if refused.status != HTTPStatus.NOT_FOUND:
                 raise
             return None
@@ -239,8 +239,8 @@ class Reconciler:
         await self._tell(pool, wanted)
         patch = {"metadata": {"resourceVersion": pool.version}, "status": wanted}
         try:
-            self._feeds.pools.take_object(await self._cluster.merge(f"{POOLS}/{name}/status", patch))
-        except RefusedError as refused:
+            self._handlers.pools.take_object(await self._cluster.merge(f"{POOLS}/{name}/status", patch))
+        except StatusError as refused:
             if refused.status not in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
                 raise  # where it has changed, the watch will tell
 

@@ -17,15 +17,15 @@ import msgspec
 
 from kubenode.base.exposition import HTTPServer
 from kubenode.cni.errors import CNIError
-from kubenode.controller.feeds import Claims, Nodes, Pools
+from kubenode.controller.handlers import Claims, Nodes, Pools
 from kubenode.controller.leader import Leader
+from kubenode.controller.listwatch import ListWatch
 from kubenode.controller.metrics import Metrics
-from kubenode.controller.mirror import Mirror
-from kubenode.controller.reconcile import CLAIMS, NODES, POOLS, Feeds, Reconciler
+from kubenode.controller.reconcile import CLAIMS, NODES, POOLS, Handlers, Reconciler
 from kubenode.ipam.ranges import RangeError, Subnet, parse_subnet
 from kubenode.kube.asyncclient import Cluster, Collection
 from kubenode.kube.reflector import Reflector
-from kubenode.kube.refusal import RefusedError
+from kubenode.kube.refusal import StatusError
 from kubenode.pools.ledger import Ledger
 from kubenode.pools.status import Reserved
 from kubenode.version import VERSION
@@ -85,18 +85,18 @@ class Controller:
         self._metrics = Metrics()
         self._cluster = Cluster(options.kubeconfig or None, environ, TIMEOUT, self._metrics.requested)
         self._ledger = Ledger()
-        feeds = Feeds(*(kind(self._ledger, self._heard, log) for kind in (Nodes, Claims, Pools)))  # type: ignore[arg-type] # in this order
-        self._reconciler = Reconciler(self._cluster, self._ledger, feeds, log, self._metrics)
+        handlers = Handlers(*(kind(self._ledger, self._heard, log) for kind in (Nodes, Claims, Pools)))  # type: ignore[arg-type] # in this order
+        self._reconciler = Reconciler(self._cluster, self._ledger, handlers, log, self._metrics)
         told = [Reserved(subnet, SERVICE_NETWORK) for subnet in options.service_cidrs]
         told += [Reserved(subnet, "the pods' network") for subnet in options.pod_cidrs]
         self._reserved = {"": told}  # and what collections say, by their paths
         self._reconciler.reserved = told
         self._reflectors = [
-            Reflector(Mirror(self._cluster, collection, sink, log), log, partial(self._metrics.restarted, collection.resource))
+            Reflector(ListWatch(self._cluster, collection, sink, log), log, partial(self._metrics.restarted, collection.resource))
             for collection, sink in (
-                (Collection(POOLS), feeds.pools),
-                (Collection(CLAIMS), feeds.claims),
-                (Collection(NODES, metadata=True), feeds.nodes),
+                (Collection(POOLS), handlers.pools),
+                (Collection(CLAIMS), handlers.claims),
+                (Collection(NODES, metadata=True), handlers.nodes),
             )
         ]
         identity = f"{socket.gethostname()}_{secrets.token_hex(4)}"
@@ -133,7 +133,7 @@ class Controller:
         """Work once all is known, and if there is a Lease, while it is ours."""
         for reflector in self._reflectors:
             await reflector.synced.wait()
-        self._log.info("all is known", nodes=len(self._ledger.nodes), claims=len(self._ledger.claims), pools=len(self._ledger.pools))
+        self._log.info("caches synced", nodes=len(self._ledger.nodes), claims=len(self._ledger.claims), pools=len(self._ledger.pools))
         await (self._leader.run() if self._options.lease else self._lead())
 
     async def _lead(self) -> None:
@@ -165,8 +165,8 @@ class Controller:
                 items, _ = await anext(pages)
             self._reserved[collection.path] = [one for item in items for one in _reserved(item)]
         except CNIError as error:
-            if not isinstance(error, RefusedError) or error.status != HTTPStatus.NOT_FOUND:
-                self._log.warning("what is reserved could not be looked at", path=collection.path, error=str(error))
+            if not isinstance(error, StatusError) or error.status != HTTPStatus.NOT_FOUND:
+                self._log.warning("cannot list the reserved networks", path=collection.path, error=str(error))
 
     def _heard(self) -> None:
         self._reconciler.heard()

@@ -114,7 +114,7 @@ class NodeView:
         try:
             return select(self._renewed(view, fetch, may_wait=False))
         except _NotRenewedError as error:
-            self._log.warning("the Node view could not be renewed, the old one serves", error=str(error), age=round(view.age()))
+            self._log.warning("cannot refresh the Node view: using the old one", error=str(error), age=round(view.age()))
             return selected
 
     def put(self, manifest: Manifest) -> bool:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from kubenode.agent import protocol
 from kubenode.base.jsontext import JSONTextError, loads
 from kubenode.host.root import HostRoot
-from kubenode.kube.sources import SERVICE_ACCOUNT
+from kubenode.kube.loadingrules import SERVICE_ACCOUNT
 
 if TYPE_CHECKING:
-    from kubenode.inspection.place import Place
+    from kubenode.inspection.locations import Locations
 
 PATIENCE = 2.0  # seconds for an answer
 MILLISECONDS = 1000.0
@@ -77,11 +77,11 @@ def _read(path: str) -> bytes:
         return file.read()
 
 
-def ask(place: Place) -> Agent:
+def ask(locations: Locations) -> Agent:
     """Ask the agent at the socket's path. Raises PermissionError to who may not."""
-    path = place.root.path(place.socket)
+    path = locations.root.path(locations.socket)
     if not os.path.lexists(path):
-        return Agent(place.socket, installed=False, problem="not running")
+        return Agent(locations.socket, installed=False, problem="not running")
     begin = time.perf_counter()
     try:
         with socket.socket(socket.AF_UNIX) as sock:
@@ -94,20 +94,20 @@ def ask(place: Place) -> Agent:
             while chunk := sock.recv(65536):
                 answer += chunk
     except PermissionError as error:
-        error.filename = place.socket
+        error.filename = locations.socket
         raise
     except TimeoutError:
-        return Agent(place.socket, installed=True, problem=f"it does not answer within {PATIENCE:g} s")
+        return Agent(locations.socket, installed=True, problem=f"it does not answer within {PATIENCE:g} s")
     except OSError as error:
         problem = error.strerror or str(error)
         if os.path.isdir(path):  # which connect(2) calls refused, too
-            problem = f"it is a directory (rmdir {place.socket})"
-        return Agent(place.socket, installed=True, problem=problem)
+            problem = f"it is a directory (rmdir {locations.socket})"
+        return Agent(locations.socket, installed=True, problem=problem)
     took = (time.perf_counter() - begin) * MILLISECONDS
     if answer == UNKNOWN:  # an earlier version's, which is not asked this
-        return Agent(place.socket, True, "", pid, took)  # noqa: FBT003 -- the record's order
+        return Agent(locations.socket, True, "", pid, took)  # noqa: FBT003 -- the record's order
     try:
         problems = tuple(map(str, loads(answer[1:])["problems"]))
     except (JSONTextError, LookupError, TypeError):
-        return Agent(place.socket, installed=True, problem="it answers with something else than a result", pid=pid)
-    return Agent(place.socket, True, "", pid, took, problems)  # noqa: FBT003 -- the record's order
+        return Agent(locations.socket, installed=True, problem="it answers with something else than a result", pid=pid)
+    return Agent(locations.socket, True, "", pid, took, problems)  # noqa: FBT003 -- the record's order

@@ -10,7 +10,7 @@ from kubenode.cni import versions
 from kubenode.cni.netconf import is_path
 from kubenode.host import cniconfig
 from kubenode.inspection import named
-from kubenode.inspection.place import Place, call_for
+from kubenode.inspection.locations import Locations, call_for
 from kubenode.ipam import allocator, config
 from kubenode.ipam.store import DEFAULT_DATA_DIR
 from kubenode.plugins import delegation, embedded, options
@@ -61,53 +61,53 @@ class Network(NamedTuple):
         return f"annotation {annotation}" if annotation else "spec.podCIDRs"
 
 
-def find(place: Place, records: Records | None, manifest: dict[str, Any] | None = None) -> list[Network]:
+def find(locations: Locations, records: Records | None, manifest: dict[str, Any] | None = None) -> list[Network]:
     """Return all networks that configurations and, where they are given, records tell of, each once. `manifest`: a Node newer than it."""
     found: dict[tuple[str, str], Network] = {}
-    for configured in [*of_runtime(place), *place.named.configured]:
-        network = look_at(place, configured, manifest)
+    for configured in [*of_runtime(locations), *locations.named.configured]:
+        network = look_at(locations, configured, manifest)
         found.setdefault((network.name, network.data_dir), network)
     for configured in records.networks() if records else ():
-        network = look_at(place, configured, manifest)
+        network = look_at(locations, configured, manifest)
         found.setdefault((network.name, network.data_dir), network)
     return list(found.values())
 
 
-def of_runtime(place: Place) -> Iterator[Configured]:
+def of_runtime(locations: Locations) -> Iterator[Configured]:
     """Yield what stands in the runtime's directory; a file that cannot be read is `doctor`'s business."""
-    for file in runtime_files(place):
+    for file in runtime_files(locations):
         for network in file.networks:
             yield from named.of(file.path, network)
 
 
-def runtime_files(place: Place) -> list[cniconfig.File]:
+def runtime_files(locations: Locations) -> list[cniconfig.File]:
     """Return the files of the runtime's directory, by their paths on the host."""
-    here = place.root.path(place.config_dir)
-    return [file._replace(path=place.config_dir + file.path.removeprefix(here)) for file in cniconfig.read(here)]
+    here = locations.root.path(locations.config_dir)
+    return [file._replace(path=locations.config_dir + file.path.removeprefix(here)) for file in cniconfig.read(here)]
 
 
-def look_at(place: Place, configured: Configured, manifest: dict[str, Any] | None = None) -> Network:
+def look_at(locations: Locations, configured: Configured, manifest: dict[str, Any] | None = None) -> Network:
     """Find a network's subnets and how full they are."""
     said = configured.ipam.get("dataDir")
     data_dir = said if isinstance(said, str) and said and is_path(said) else DEFAULT_DATA_DIR
     try:
-        call = PLUGINS[str(configured.ipam.get("type"))].resolve(call_for(place, configured.raw, manifest))
+        call = PLUGINS[str(configured.ipam.get("type"))].resolve(call_for(locations, configured.raw, manifest))
         data_dir = embedded.data_dir(call.netconf) or DEFAULT_DATA_DIR
         conf = config.load(call.netconf, {})
-        store = place.store(data_dir, configured.name)
+        store = locations.store(data_dir, configured.name)
         with store.lock():
             usages = tuple(allocator.usage(store, conf.sets, conf.exclude))
         return Network(configured, data_dir, store, usages, conf.exclude, None)
     except Problem as error:
-        return Network(configured, data_dir, place.store(data_dir, configured.name), (), (), error)
+        return Network(configured, data_dir, locations.store(data_dir, configured.name), (), (), error)
     except OSError as error:
         problem = Problem(f"{error.filename}: {error.strerror}", "run it as root")
-        return Network(configured, data_dir, place.store(data_dir, configured.name), (), (), problem)
+        return Network(configured, data_dir, locations.store(data_dir, configured.name), (), (), problem)
 
 
-def rehearse(place: Place, configured: Configured, manifest: dict[str, Any] | None = None) -> None:
+def rehearse(locations: Locations, configured: Configured, manifest: dict[str, Any] | None = None) -> None:
     """Go through what an ADD would, all but the reservation. Raises Problem where it would fail."""
-    call = call_for(place, configured.raw, manifest)
+    call = call_for(locations, configured.raw, manifest)
     versions.require(call.netconf.cni_version, "ADD")
     call = PLUGINS[str(configured.ipam["type"])].resolve(call)
     ipam = options.permit_resolv_conf(call, call.netconf.ipam)

@@ -13,7 +13,7 @@ from kubenode.inspection.named import Configured
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from kubenode.inspection.place import Place
+    from kubenode.inspection.locations import Locations
     from kubenode.ipam.store import Attachment
 
 OURS = "host-local"  # whose files we read
@@ -23,8 +23,8 @@ SILENT = Record()
 class Records:
     """All records of this node. Raises OSError where they cannot be read."""
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
+    def __init__(self, locations: Locations) -> None:
+        self._locations = locations
 
     def of(self, network: str, attachment: Attachment) -> Record:
         """Return one record; one that says nothing where there is none."""
@@ -33,16 +33,16 @@ class Records:
         return self._read(network, attachment)
 
     def _read(self, network: str, attachment: Attachment) -> Record:
-        return Attachments(self._place.run, network).read(attachment) or SILENT
+        return Attachments(self._locations.run, network).read(attachment) or SILENT
 
     @cached_property
     def all(self) -> dict[tuple[str, Attachment], Record]:
-        return {(network, attachment): self._read(network, attachment) for network, attachment in everywhere(self._place.run)}
+        return {(network, attachment): self._read(network, attachment) for network, attachment in everywhere(self._locations.run)}
 
     @cached_property
     def without_namespace(self) -> frozenset[tuple[str, Attachment]]:
         """Those whose network namespace is gone, as the agent judges; whether their pod is gone, too, only the API server knows."""
-        namespaces = Namespaces(self._place.root)
+        namespaces = Namespaces(self._locations.root)
         return frozenset(key for key, record in self.all.items() if namespaces.is_gone(record.netns))
 
     def is_suspect(self, network: str, attachment: Attachment | None) -> bool:
@@ -51,11 +51,11 @@ class Records:
             return False
         if "without_namespace" in self.__dict__:
             return (network, attachment) in self.without_namespace
-        return Namespaces(self._place.root).is_gone(self.of(network, attachment).netns)
+        return Namespaces(self._locations.root).is_gone(self.of(network, attachment).netns)
 
     def networks_of(self, containers: Collection[str]) -> set[str]:
         """Return the networks in which containers have a record."""
-        return {network for network, attachment in everywhere(self._place.run) if attachment.container_id in containers}
+        return {network for network, attachment in everywhere(self._locations.run) if attachment.container_id in containers}
 
     def networks(self) -> Iterator[Configured]:
         """Yield one configuration for each network and data directory of which ADDs have handed on host-local's."""

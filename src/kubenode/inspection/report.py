@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from kubenode.host.nodeview import View
     from kubenode.inspection.agentprobe import Agent
-    from kubenode.inspection.place import Place
+    from kubenode.inspection.locations import Locations
     from kubenode.ipam.address import Address
     from kubenode.ipam.store import Attachment
     from kubenode.nodes.node import Node
@@ -80,17 +80,17 @@ class Whose(NamedTuple):
         return [one for one in self.others if holder.attachment and one.attachment.container_id == holder.attachment.container_id]
 
 
-def look(place: Place, names: Collection[str], wanted: Wanted) -> Report:
+def look(locations: Locations, names: Collection[str], wanted: Wanted) -> Report:
     """Look at all networks, or those of these names. Raises Problem."""
-    records = Records(place)
+    records = Records(locations)
     try:
-        found = find(place, records)
+        found = find(locations, records)
         chosen = require_known(found, names)
         reports = [NetworkReport(network, *holders(network, records, wanted)) for network in chosen]
-        agent = agentprobe.ask(place)
+        agent = agentprobe.ask(locations)
     except OSError as error:
         raise unreadable(error) from None
-    return Report(see_node(place), agent, reports, wanted)
+    return Report(see_node(locations), agent, reports, wanted)
 
 
 def require_known(networks: list[Network], names: Collection[str]) -> list[Network]:
@@ -102,21 +102,21 @@ def require_known(networks: list[Network], names: Collection[str]) -> list[Netwo
     return [network for network in networks if not names or network.name in names]
 
 
-def look_for(place: Place, text: str) -> Whose:
+def look_for(locations: Locations, text: str) -> Whose:
     """Find out whose an address is. Raises Problem."""
     address = parse_address(text.partition("/")[0].strip("[]"))
     if address is None:
         raise Problem(f"{text!r} is no IP address", "such as 10.1.2.3 or fd00::1:2")
-    records = Records(place)
+    records = Records(locations)
     try:
-        networks = find(place, None)
+        networks = find(locations, None)
         found = _held_in(networks, records, address)
         if not found:  # reading all records takes a while where there are many
-            networks = find(place, records)
+            networks = find(locations, records)
             found = _held_in(networks, records, address)
         containers = {holder.attachment.container_id for _, holder in found if holder.attachment}
         if records.networks_of(containers) - {network.name for network in networks}:
-            networks = find(place, records)
+            networks = find(locations, records)
         others = _beside(networks, containers, address)
     except OSError as error:
         raise unreadable(error) from None
@@ -141,11 +141,11 @@ def _beside(networks: list[Network], containers: Collection[str], address: Addre
     return sorted(found)
 
 
-def see_node(place: Place) -> NodeSeen:
+def see_node(locations: Locations) -> NodeSeen:
     """Read the Node view."""
-    path = f"{place.run_dir}/node.json"
+    path = f"{locations.run_dir}/node.json"
     try:
-        view = place.view()
+        view = locations.view()
         return NodeSeen(path, view, node.parse(view.manifest, path) if view else None, None)
     except Problem as error:
         return NodeSeen(path, None, None, error)

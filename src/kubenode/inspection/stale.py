@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from kubenode.host.attachments import Record
     from kubenode.host.readonly import Held
+    from kubenode.inspection.locations import Locations
     from kubenode.inspection.networks import Network
-    from kubenode.inspection.place import Place
     from kubenode.inspection.records import Records
     from kubenode.ipam.store import Reservation
 
@@ -40,7 +40,7 @@ class Stale(NamedTuple):
     earlier_boot: bool = False
 
 
-def find(place: Place, network: Network, records: Records, sandboxes: frozenset[str] | None) -> Iterator[Stale]:
+def find(locations: Locations, network: Network, records: Records, sandboxes: frozenset[str] | None) -> Iterator[Stale]:
     """Yield what is stale: of another boot, torn, or of a pod that is gone. `sandboxes`: the runtimes'; None: none was asked.
 
     A runtime knows its pods and no other's containers (podman, Docker, nerdctl): what has no record of a pod is doubtful. Raises OSError.
@@ -63,25 +63,25 @@ def find(place: Place, network: Network, records: Records, sandboxes: frozenset[
         elif held.attachment.container_id not in sandboxes:
             if gone:
                 yield stale._replace(why=f"{GONE}, and {UNKNOWN}")
-            elif now - held.since > YOUNG and not _is_there(place, record):
+            elif now - held.since > YOUNG and not _is_there(locations, record):
                 why = UNKNOWN if record.pod else f"{UNKNOWN}, but nothing says that it was a pod's"
                 yield stale._replace(why=why, doubtful=not record.pod)
 
 
-def _is_there(place: Place, record: Record) -> bool:
+def _is_there(locations: Locations, record: Record) -> bool:
     """Say whether the network namespace is there: then it is somebody else's container, which that runtime does not know."""
-    return bool(record.netns) and os.path.lexists(place.root.path(record.netns))
+    return bool(record.netns) and os.path.lexists(locations.root.path(record.netns))
 
 
-def release(place: Place, stale: list[Stale]) -> tuple[list[Stale], list[OSError]]:
+def release(locations: Locations, stale: list[Stale]) -> tuple[list[Stale], list[OSError]]:
     """Release those that are still held by whom they were held by; return them, and what could not be done. Raises Problem, OSError."""
     released: list[Stale] = []
     failures: list[OSError] = []
     for network in {id(one.network): one.network for one in stale}.values():
         mine = [one for one in stale if one.network is network]
-        store = writable(place, network)
+        store = writable(locations, network)
         released += _release(store, mine, failures)
-        attachments = Attachments(place.run, network.name)
+        attachments = Attachments(locations.run, network.name)
         left = {held.attachment for held in network.store.held()}
         for one in mine:
             if one.held.attachment and one.held.attachment not in left:
@@ -108,6 +108,6 @@ def _release(store: DiskStore, stale: list[Stale], failures: list[OSError]) -> l
     return released
 
 
-def writable(place: Place, network: Network) -> DiskStore:
+def writable(locations: Locations, network: Network) -> DiskStore:
     """Return a network's store to change. Raises Problem where its directory is not the host's."""
-    return DiskStore(place.root.seen(network.data_dir, "dataDir"), network.name, place.boot)
+    return DiskStore(locations.root.seen(network.data_dir, "dataDir"), network.name, locations.boot)

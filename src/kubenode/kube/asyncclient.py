@@ -13,8 +13,8 @@ import msgspec
 from kubenode.cni.errors import CNIError
 from kubenode.kube.asynctransport import AsyncTransport
 from kubenode.kube.client import JSON, METADATA, METADATA_LIST, PAGE, UNDECODABLE, ListMeta
-from kubenode.kube.refusal import RefusedError, garbled
-from kubenode.kube.sources import COMMANDS, connection
+from kubenode.kube.loadingrules import COMMANDS, connection
+from kubenode.kube.refusal import StatusError, garbled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping
@@ -75,7 +75,7 @@ _LIST: msgspec.json.Decoder[_List] = msgspec.json.Decoder(_List)
 
 
 class Cluster:
-    """One API server. Everything here raises CNIError: RefusedError for what the API server itself says.
+    """One API server. Everything here raises CNIError: StatusError for what the API server itself says.
 
     Making one blocks, as credentials are read. `timeout` bounds each request, and for a watch its beginning, in seconds. `count` is called
     with verb, resource and result of each: an HTTP status, "timeout" or "error". `option` names a kubeconfig, for an error's advice.
@@ -98,7 +98,7 @@ class Cluster:
         await self._transport.aclose()
 
     async def pages(self, collection: Collection) -> AsyncGenerator[tuple[list[msgspec.Raw], str], None]:
-        """Yield all objects in pages, each with the version of the whole. A page that has expired is a RefusedError with 410."""
+        """Yield all objects in pages, each with the version of the whole. A page that has expired is a StatusError with 410."""
         more = ""
         while True:
             query = {"limit": str(PAGE), **({"continue": more} if more else {})}
@@ -200,6 +200,6 @@ def _resource(path: str) -> str:
 
 
 def _result(error: CNIError) -> str:
-    if isinstance(error, RefusedError):
+    if isinstance(error, StatusError):
         return str(error.status)
     return "timeout" if isinstance(error.__cause__, TimeoutError) else "error"

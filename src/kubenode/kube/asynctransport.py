@@ -14,8 +14,8 @@ import httpx2
 
 from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
 from kubenode.kube.offloop import off_loop
-from kubenode.kube.refusal import RefusedError, garbled
-from kubenode.kube.signon import SignOn, retry_after
+from kubenode.kube.refusal import StatusError, garbled
+from kubenode.kube.session import Session, retry_after
 
 if TYPE_CHECKING:
     import ssl
@@ -40,11 +40,11 @@ class AsyncTransport:
 
     def __init__(self, connection: Connection, environ: Mapping[str, str], timeout: float) -> None:
         self.server = connection.cluster.server
-        self._sign_on = SignOn(connection, environ, timeout)
+        self._session = Session(connection, environ, timeout)
         self._timeout = timeout
         # Waiting for TCP longer than a SYN's second copy would only delay the next first one; resolving a name may take 5 s a name server.
-        self._connect_timeout = min(timeout, CONNECT_TIMEOUT) if _is_address(self._sign_on.host) else timeout
-        self._wire = self._sign_on.wire(_wire)
+        self._connect_timeout = min(timeout, CONNECT_TIMEOUT) if _is_address(self._session.host) else timeout
+        self._wire = self._session.wire(_wire)
         self._choosing = asyncio.Lock()
 
     async def send(self, request: httpx2.Request, *, stream: bool = False) -> httpx2.Response:
@@ -65,7 +65,7 @@ class AsyncTransport:
                 if not stream:
                     await response.aread()
         except (TimeoutError, httpx2.RequestError) as error:
-            raise self._sign_on.no_answer(error) from error
+            raise self._session.no_answer(error) from error
         return response
 
     async def lines(self, response: httpx2.Response) -> AsyncGenerator[bytes, None]:
@@ -82,45 +82,45 @@ class AsyncTransport:
                 if len(pending) > LARGEST:
                     raise garbled(self.server, "an event of a watch", f"more than {LARGEST} bytes")
         except httpx2.RequestError as error:
-            raise self._sign_on.no_answer(error) from error
+            raise self._session.no_answer(error) from error
         finally:
             await response.aclose()
         if pending:
             problem = f"the watch at API server {self.server} ended in the middle of an event"
             raise CNIError(TRY_AGAIN_LATER, problem, "does something between end long connections?")
 
-    def refused(self, status: int, body: bytes, pause: float | None) -> RefusedError:
+    def refused(self, status: int, body: bytes, pause: float | None) -> StatusError:
         """Return the error for a Status that came as an event; `pause` is the time in seconds that it asks for."""
-        return self._sign_on.refused(status, body, pause)
+        return self._session.refused(status, body, pause)
 
     async def aclose(self) -> None:
         await self._wire.aclose()
 
     async def _answer(self, request: httpx2.Request) -> httpx2.Response:
-        if self._sign_on.expired():
+        if self._session.expired():
             await self._renew()
         response = await self._ask(request)
-        if self._sign_on.renewable_after(response.status_code):
+        if self._session.renewable_after(response.status_code):
             await response.aclose()
             await self._renew()
             response = await self._ask(request)
         if not response.is_success:
-            raise self._sign_on.refused(response.status_code, await response.aread(), retry_after(response))
+            raise self._session.refused(response.status_code, await response.aread(), retry_after(response))
         return response
 
     async def _ask(self, request: httpx2.Request) -> httpx2.Response:
-        self._sign_on.sign(request)
+        self._session.sign(request)
         wire = self._wire
         try:
             return await wire.handle_async_request(request)
         except httpx2.RequestError as error:
-            if not self._sign_on.misled(error):
+            if not self._session.misled(error):
                 raise
             failure = error
         async with self._choosing:
             if wire is not self._wire:  # another request has chosen
                 return await self._wire.handle_async_request(request)
-            for _ in self._sign_on.anchors():
+            for _ in self._session.anchors():
                 await self._rewire()
                 try:
                     return await self._wire.handle_async_request(request)
@@ -129,12 +129,12 @@ class AsyncTransport:
         raise failure
 
     async def _renew(self) -> None:
-        if await off_loop(self._sign_on.renew):
+        if await off_loop(self._session.renew):
             await self._rewire()
 
     async def _rewire(self) -> None:
         await self._wire.aclose()
-        self._wire = self._sign_on.wire(_wire)
+        self._wire = self._session.wire(_wire)
 
 
 def _wire(context: ssl.SSLContext, proxy: str | None) -> httpx2.AsyncHTTPTransport:

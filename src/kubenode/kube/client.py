@@ -16,8 +16,8 @@ import httpx2
 import msgspec
 
 from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
-from kubenode.kube.refusal import RefusedError, garbled
-from kubenode.kube.sources import IN_CONFIGURATION, SERVICE_ACCOUNT, connection
+from kubenode.kube.loadingrules import IN_CONFIGURATION, SERVICE_ACCOUNT, connection
+from kubenode.kube.refusal import StatusError, garbled
 from kubenode.kube.transport import Transport
 from kubenode.nodes import whose
 
@@ -79,7 +79,7 @@ class ApiServer:
             return name
         try:
             return whose.of_review(self._review("authentication.k8s.io", "SelfSubjectReview"))
-        except RefusedError:  # before Kubernetes 1.28 there is no such review
+        except StatusError:  # before Kubernetes 1.28 there is no such review
             return ""
         except (AttributeError, TypeError, ValueError) as error:
             raise self._garbled("SelfSubjectReview", error) from error
@@ -122,7 +122,7 @@ class ApiServer:
                     if (name := metadata.get("name")) not in seen:
                         seen.add(name)
                         yield {"kind": "Node", "apiVersion": "v1", **node}
-            except RefusedError as refused:
+            except StatusError as refused:
                 if refused.status != HTTPStatus.GONE or last_try:
                     raise
             else:
@@ -141,7 +141,7 @@ class ApiServer:
         """Return the object of a path, None if there is none, or no such resource."""
         try:
             return self._ask("GET", path, path, dict[str, Any])
-        except RefusedError as refused:
+        except StatusError as refused:
             if refused.status == HTTPStatus.NOT_FOUND:
                 return None
             raise
@@ -150,7 +150,7 @@ class ApiServer:
         """Return all objects of a resource; none where the API server has no such resource."""
         try:
             return list(self._pages(path, path))
-        except RefusedError as refused:
+        except StatusError as refused:
             if refused.status == HTTPStatus.NOT_FOUND:
                 return []
             raise
@@ -162,7 +162,7 @@ class ApiServer:
         """Return an object of a kind; None only where the API server itself says that there is none."""
         try:
             found = self._ask("GET", path, kind, dict[str, Any], accept=accept)
-        except RefusedError as refused:
+        except StatusError as refused:
             if refused.status == HTTPStatus.NOT_FOUND and refused.reason == "NotFound":
                 return None
             raise

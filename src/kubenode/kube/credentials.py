@@ -26,7 +26,7 @@ REREAD_AFTER = 60.0  # seconds that a token file's content is taken for current,
 STDERR_TAIL = 1000  # characters of a failed plugin's last words that go into the error
 
 
-class Identity(NamedTuple):
+class Credentials(NamedTuple):
     authorization: str | None = None
     certificate: bytes | None = None
     key: bytes | None = None
@@ -38,17 +38,17 @@ def renewable(user: User) -> bool:
     return user.token_file is not None or _uses_exec(user)
 
 
-def identify(connection: Connection, environ: Mapping[str, str], timeout: float) -> Identity:
+def identify(connection: Connection, environ: Mapping[str, str], timeout: float) -> Credentials:
     """Return the credentials, none without TLS as in client-go. Reads files or runs the exec plugin, for at most `timeout` seconds."""
     user = connection.user
     if urlsplit(connection.cluster.server).scheme == "http":
-        return Identity()
+        return Credentials()
     if _uses_exec(user):
         return _run(connection, environ, timeout)
     authorization, expires = _authorization(user, connection.origin)
     if user.certificate is None or user.key is None:
-        return Identity(authorization, expires=expires)
-    return Identity(authorization, tls.read(user.certificate), tls.read(user.key), expires)
+        return Credentials(authorization, expires=expires)
+    return Credentials(authorization, tls.read(user.certificate), tls.read(user.key), expires)
 
 
 def bearer(token: str, where: str) -> str:
@@ -83,7 +83,7 @@ def _authorization(user: User, origin: str) -> tuple[str | None, float]:
     return None, float("inf")
 
 
-def _run(connection: Connection, environ: Mapping[str, str], timeout: float) -> Identity:
+def _run(connection: Connection, environ: Mapping[str, str], timeout: float) -> Credentials:
     """Run the plugin of `connection` and return what it answers."""
     plugin = connection.user.exec
     assert plugin is not None  # noqa: S101 (`identify` has looked)
@@ -139,7 +139,7 @@ def _info(plugin: ExecPlugin, cluster: Cluster, where: str) -> str:
         raise CNIError(KUBECONFIG, f"{where}: the cluster's extension cannot be said in JSON: {error}", "use JSON's types there") from None
 
 
-def _credential(output: bytes, plugin: ExecPlugin, where: str) -> Identity:
+def _credential(output: bytes, plugin: ExecPlugin, where: str) -> Credentials:
     """Read an ExecCredential."""
     advice = f"it must print an ExecCredential of {plugin.api_version} with status.token, or a certificate and its key"
     try:
@@ -160,7 +160,7 @@ def _credential(output: bytes, plugin: ExecPlugin, where: str) -> Identity:
         raise CNIError(KUBECONFIG, f"{where} gave something that is no text", advice)
     if (certificate is None) != (key is None) or (token is None and certificate is None):
         raise CNIError(KUBECONFIG, f"{where} gave neither a token nor a certificate with its key", advice)
-    return Identity(
+    return Credentials(
         None if token is None else bearer(token, f"the token of {where}"),
         None if certificate is None else certificate.encode(),
         None if key is None else key.encode(),

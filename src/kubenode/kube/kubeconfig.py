@@ -1,6 +1,6 @@
 """A kubeconfig's content: which API server, and our credentials there. Records, and the rules by which one entry is read.
 
-Matches client-go's `tools/clientcmd`: the same keys, and what kubectl refuses is refused here. Where the files lie is `sources`' business.
+Matches client-go's `tools/clientcmd`: the same keys, and what kubectl refuses is refused here. `loadingrules` finds the files.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import msgspec
 
 from kubenode.cni.errors import INTERNAL, KUBECONFIG, TRY_AGAIN_LATER, UNAUTHORIZED, CNIError
-from kubenode.kube.refusal import GarbledError, RefusedError
+from kubenode.kube.refusal import GarbledError, StatusError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -98,7 +98,7 @@ class Reflector:
             except CNIError as error:
                 pause = self._failed(error, began)
             except Exception as error:  # noqa: BLE001 (a full disk under the source, or a fault of ours: following has to go on)
-                self._log.error("following failed", resource=self._source.name, traceback=traceback.format_exc())
+                self._log.error("internal error in a watch", resource=self._source.name, traceback=traceback.format_exc())
                 problem = f"following {self._source.name} failed: {type(error).__name__}: {error}"
                 pause = self._failed(CNIError(INTERNAL, problem, "see the log; it tries again"), began)
             else:
@@ -161,13 +161,13 @@ class Reflector:
         if not _resumable(error, accepted=self._accepted is not None):
             self._version = ""
         if newly_expired:
-            self._log.info("read again", resource=self._source.name, error=error.msg)
+            self._log.info("watch restarted with a list", resource=self._source.name, error=error.msg)
         elif error.msg != self._logged:  # else the log would hold little else during an outage
-            self._log.warning("cannot be watched, what is known serves", resource=self._source.name, error=str(error))
+            self._log.warning("watch failed: using the last known state", resource=self._source.name, error=str(error))
             self._logged = error.msg
         at_once = self._trouble is None and self._accepted is not None
         self._trouble = now if self._trouble is None else self._trouble
-        asked_for = (isinstance(error, RefusedError) and error.retry_after) or 0.0
+        asked_for = (isinstance(error, StatusError) and error.retry_after) or 0.0
         if (at_once or newly_expired) and not asked_for:
             return 0.0
         pause = max(self._pace.shortest, min(self._pace.longest, (now - self._trouble) / self._pace.share)) * self._random.uniform(0.5, 1)
@@ -178,7 +178,7 @@ class Reflector:
     def _settled(self) -> None:
         if self._trouble is not None:
             after = round(time.monotonic() - self._trouble, 1)
-            self._log.info("watched again", resource=self._source.name, after_seconds=after)
+            self._log.info("watch recovered", resource=self._source.name, after_seconds=after)
         self._trouble, self._logged = None, ""
 
 
@@ -191,14 +191,14 @@ class _StalledError(CNIError):
 
 def _resumable(error: CNIError, *, accepted: bool) -> bool:
     """Tell whether a watch may go on from the version that is known. With 504 the API server says that it is not there yet."""
-    if isinstance(error, RefusedError) and (accepted or error.status in (HTTPStatus.GONE, HTTPStatus.GATEWAY_TIMEOUT)):
+    if isinstance(error, StatusError) and (accepted or error.status in (HTTPStatus.GONE, HTTPStatus.GATEWAY_TIMEOUT)):
         return False
-    if error.code == TRY_AGAIN_LATER and not isinstance(error, RefusedError) and not accepted:
+    if error.code == TRY_AGAIN_LATER and not isinstance(error, StatusError) and not accepted:
         return False
     return error.code in RESUMABLE and not isinstance(error, (GarbledError, _StalledError))
 
 
 def _reason(error: CNIError) -> str:
-    if isinstance(error, RefusedError) and error.status == HTTPStatus.GONE:
+    if isinstance(error, StatusError) and error.status == HTTPStatus.GONE:
         return "expired"
     return "stalled" if isinstance(error, _StalledError) else "error"

@@ -16,7 +16,7 @@ KUBELET = re.compile(r'User "system:node:(?P<node>[^"]*)"')
 NO_TEXT = "no text"
 
 
-class RefusedError(CNIError):
+class StatusError(CNIError):
     """The API server answered, but not with what was asked for."""
 
     def __init__(self, code: int, msg: str, details: str, status: int, said: dict[str, str], *, retry_after: float | None = None) -> None:
@@ -38,7 +38,7 @@ def garbled(server: str, wanted: str, found: object) -> GarbledError:
     return GarbledError(f"API server {server} sent something other than {wanted}: {found}")
 
 
-def refusal(server: str, origin: str, status: int, body: bytes, retry_after: float | None = None) -> RefusedError:
+def refusal(server: str, origin: str, status: int, body: bytes, retry_after: float | None = None) -> StatusError:
     """Return the error for an answer other than 200; `origin` says whose credentials were used."""
     said = _status_object(body)
     message = said.get("message") or " ".join(body[:LONGEST].decode(errors="replace").split()) or NO_TEXT
@@ -51,7 +51,7 @@ def refusal(server: str, origin: str, status: int, body: bytes, retry_after: flo
         code, details = TRY_AGAIN_LATER, "the API server is overloaded, starting or failing; the runtime will ask again"
     elif said:
         code, details = NODE_INVALID, "the API server understood the request and refused it"
-    return RefusedError(code, f"API server {server} answered {status}: {message}", details, status, said, retry_after=retry_after)
+    return StatusError(code, f"API server {server} answered {status}: {message}", details, status, said, retry_after=retry_after)
 
 
 def _status_object(body: bytes) -> dict[str, str]:

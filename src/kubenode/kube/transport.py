@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import httpx2
 
-from kubenode.kube.signon import SignOn, retry_after
+from kubenode.kube.session import Session, retry_after
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Mapping
 
-    from kubenode.kube.credentials import Identity
+    from kubenode.kube.credentials import Credentials
     from kubenode.kube.kubeconfig import Connection
 
 BUSY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
@@ -26,17 +26,17 @@ class Transport:
 
     def __init__(self, connection: Connection, environ: Mapping[str, str], timeout: float) -> None:
         self._timeout = timeout
-        self._sign_on = SignOn(connection, environ, timeout)
-        self._wire = self._sign_on.wire(_wire)
+        self._session = Session(connection, environ, timeout)
+        self._wire = self._session.wire(_wire)
 
     def send(self, request: httpx2.Request) -> httpx2.Response:
         """Return a complete answer with status 200 or 201; everything else is a CNIError."""
         request.extensions["timeout"] = httpx2.Timeout(self._timeout).as_dict()
         deadline = time.monotonic() + self._timeout
-        if self._sign_on.expired():
+        if self._session.expired():
             self._renew()
         response = self._ask(request)
-        if self._sign_on.renewable_after(response.status_code):
+        if self._session.renewable_after(response.status_code):
             self._renew()
             response = self._ask(request)
         elif response.status_code in BUSY:
@@ -45,39 +45,39 @@ class Transport:
                 time.sleep(pause)
                 response = self._ask(request)
         if response.status_code not in ANSWERS:
-            raise self._sign_on.refused(response.status_code, response.content, retry_after(response))
+            raise self._session.refused(response.status_code, response.content, retry_after(response))
         return response
 
     @property
-    def identity(self) -> Identity:
+    def identity(self) -> Credentials:
         """The credentials of the moment."""
-        return self._sign_on.identity
+        return self._session.identity
 
     def close(self) -> None:
         self._wire.close()
 
     def _renew(self) -> None:
-        if self._sign_on.renew():
+        if self._session.renew():
             self._rewire()
 
     def _rewire(self) -> None:
         self._wire.close()
-        self._wire = self._sign_on.wire(_wire)
+        self._wire = self._session.wire(_wire)
 
     def _ask(self, request: httpx2.Request) -> httpx2.Response:
-        self._sign_on.sign(request)
+        self._session.sign(request)
         try:
             return self._answer(request)
         except httpx2.RequestError as error:
             failure = error
-        if self._sign_on.misled(failure):
-            for _ in self._sign_on.anchors():
+        if self._session.misled(failure):
+            for _ in self._session.anchors():
                 self._rewire()
                 try:
                     return self._answer(request)
                 except httpx2.RequestError:
                     pass
-        raise self._sign_on.no_answer(failure) from failure
+        raise self._session.no_answer(failure) from failure
 
     def _answer(self, request: httpx2.Request) -> httpx2.Response:
         response = self._wire.handle_request(request)

@@ -34,7 +34,7 @@ def note(call: Call, ipam: dict[str, JSON], executable: str) -> None:
     except OSError as error:
         if ipam.get("dataDir") != call.netconf.ipam.get("dataDir"):
             raise  # only the Node's annotation knows where the reservation is about to be
-        call.log.warning("what this ADD is about could not be written", error=str(error))
+        call.log.warning("cannot write the attachment record", error=str(error))
 
 
 def noted(call: Call) -> Record | None:
@@ -54,7 +54,7 @@ def put_back(call: Call, before: Record | None) -> None:
     try:
         _records(call).write(owner(call.request), before)
     except (CNIError, OSError) as error:
-        call.log.warning("the record of the pod's first ADD could not be written again", error=str(error))
+        call.log.warning("cannot restore the record of the first ADD", error=str(error))
 
 
 def handed_on(call: Call) -> tuple[dict[str, JSON], str] | None:

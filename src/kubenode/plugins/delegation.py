@@ -117,7 +117,7 @@ def _add_by_plugin(call: Call, to: Delegate, given_on: Call, source: str) -> byt
         _undo(given_on, to)
         attached.put_back(call, before)
         raise
-    call.log.info("addresses given", ips=_given(result), delegate=to.executable)
+    call.log.info("addresses allocated", ips=_given(result), delegate=to.executable)
     return result
 
 
@@ -135,7 +135,7 @@ def delete(call: Call, name: str, ipam: Mapping[str, JSON]) -> bytes:
         except CNIError as error:
             if not to.keeps_our_files:
                 raise
-            call.log.warning("the delegate's DEL failed; releasing without it", delegate=to.executable, error=str(error))
+            call.log.warning("DEL of the delegate failed: releasing without it", delegate=to.executable, error=str(error))
         else:
             call.log.info("addresses released", delegate=to.executable)
     places = [given_on] if to.keeps_our_files else []
@@ -165,7 +165,7 @@ def collect(call: Call, name: str, ipam: Mapping[str, JSON]) -> bytes:
     gone, living = attached.parted(call, valid) if valid is not None else ([], [])
     for attachment in living:
         call.log.warning(
-            "its network namespace is there, though GC does not list it: it stays", of=attachment.container_id, its=attachment.ifname
+            "GC does not list an attachment whose network namespace exists: kept", of=attachment.container_id, its=attachment.ifname
         )
     call = attached.listing(call, living)
     configured = {"ranges": ANY_RANGES, **ipam}
@@ -183,7 +183,7 @@ def collect(call: Call, name: str, ipam: Mapping[str, JSON]) -> bytes:
             if to.keeps_our_files and valid is not None:
                 embedded.collect(given_on, {*valid, *living}, lambda listed=valid: attached.parted(call, listed)[1])  # type: ignore[misc]
         except (CNIError, OSError) as error:
-            call.log.error("GC has failed in one place", error=str(error))
+            call.log.error("GC failed for one data directory", error=str(error))
             failure = failure or error
     if failure:
         raise failure
@@ -220,7 +220,7 @@ def _take(call: Call, given_on: Call, source: str) -> None:
 
             contest.settle(call, source, mine)
     except OSError as error:
-        call.log.warning("which network has a source of addresses could not be noted", source=source, error=str(error))
+        call.log.warning("cannot note the network of an address source", source=source, error=str(error))
 
 
 def _given_by(
@@ -252,7 +252,7 @@ def _undo(call: Call, to: Delegate) -> None:
     try:
         _run(call, to, command="DEL")
     except CNIError as error:
-        call.log.warning("DEL after the failed ADD failed too", delegate=to.executable, error=str(error))
+        call.log.warning("DEL after the failed ADD failed", delegate=to.executable, error=str(error))
 
 
 def _with_ipam(call: Call, to: Delegate, ipam: Mapping[str, JSON]) -> Call:
@@ -264,5 +264,5 @@ def _run(call: Call, to: Delegate, command: str = "") -> bytes:
     from kubenode.host import delegate
 
     environ = {**call.environ, "CNI_COMMAND": command} if command else call.environ
-    call.log.debug("handing on", delegate=to.executable, netconf=call.netconf.raw)
+    call.log.debug("calling the delegate", delegate=to.executable, netconf=call.netconf.raw)
     return delegate.run(to.executable, call.netconf.raw, environ, call.log.pass_on)

@@ -69,7 +69,7 @@ def result(call: Call, ready: Ready, added: Addition) -> bytes:
     """Return an ADD's result as it goes to stdout."""
     log_released(call, "without an owner: its file is empty, torn or not host-local's", added.ownerless)
     ips = tuple(IPConfig(a.address.version, f"{a.address}/{a.range.subnet.prefix}", str(a.range.gateway)) for a in added.given)
-    call.log.info("addresses given", ips=[ip.address for ip in ips])
+    call.log.info("addresses allocated", ips=[ip.address for ip in ips])
     return answer(Result(ips, ready.conf.routes, ready.dns).render(call.netconf.cni_version))
 
 
@@ -96,7 +96,7 @@ def release(places: Sequence[Call]) -> None:
         except CNIError as error:
             if error.code != INVALID_NETWORK_CONFIG:
                 raise
-            call.log.warning("nothing to release there, as nothing can have been given", why=error.msg)
+            call.log.warning("nothing to release: no address can have been allocated there", why=error.msg)
     failure: CNIError | OSError | None = None
     for inode in filter(None, sorted(by_inode)):
         call = by_inode[inode]

@@ -174,7 +174,7 @@ def pod_cidrs(facts: Facts) -> Iterator[Finding]:
 def node_view(facts: Facts) -> Iterator[Finding]:
     """See that the Node view can be used, is renewed, and says what the API server says."""
     seen = facts.seen
-    forget = f"rm {quote(os.path.join(facts.place.run, 'node.json'))}"
+    forget = f"rm {quote(os.path.join(facts.locations.run, 'node.json'))}"
     if seen.problem:
         yield Finding(State.FAILURE, seen.problem.msg, f"{seen.problem.details}; or remove it: the next ADD makes it anew", forget)
     elif seen.view is None:

@@ -10,7 +10,7 @@ from kubenode.cni.errors import CNIError
 from kubenode.host import cniconfig, identity
 from kubenode.inspection import agentprobe, networks
 from kubenode.inspection.doctor.executables import Executable, executables
-from kubenode.inspection.place import ReadOnlyHost
+from kubenode.inspection.locations import ReadOnlyHost
 from kubenode.inspection.records import Records
 from kubenode.inspection.report import NodeSeen, see_node
 from kubenode.nodes import node
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from kubenode.host.cniconfig import Network as RuntimeNetwork
     from kubenode.host.readonly import Held
     from kubenode.inspection.agentprobe import Agent, Credentials
+    from kubenode.inspection.locations import Locations
     from kubenode.inspection.named import Configured
     from kubenode.inspection.networks import Network
-    from kubenode.inspection.place import Place
     from kubenode.kube.client import ApiServer
     from kubenode.nodes.node import Node
 
@@ -39,13 +39,13 @@ PATIENCE = 4.0  # seconds for all that is asked of an API server in one go
 class Facts:
     """All of it for one node."""
 
-    def __init__(self, place: Place) -> None:
-        self.place = place
+    def __init__(self, locations: Locations) -> None:
+        self.locations = locations
 
     @cached_property
     def runtime_files(self) -> list[File]:
         """The runtime's own configuration, in its order."""
-        return networks.runtime_files(self.place)
+        return networks.runtime_files(self.locations)
 
     @cached_property
     def pods_network(self) -> tuple[File, RuntimeNetwork] | None:
@@ -55,16 +55,16 @@ class Facts:
     @cached_property
     def configured(self) -> list[Configured]:
         """Every network configuration with one of our plugins, also where two are of one network."""
-        return [*networks.of_runtime(self.place), *self.place.named.configured]
+        return [*networks.of_runtime(self.locations), *self.locations.named.configured]
 
     @cached_property
     def networks(self) -> list[Network]:
         """Every network, as it is by the Node of now where the API server says that, else by the Node view."""
-        return networks.find(self.place, self.records, self.fresh)
+        return networks.find(self.locations, self.records, self.fresh)
 
     @cached_property
     def records(self) -> Records:
-        return Records(self.place)
+        return Records(self.locations)
 
     @cached_property
     def held(self) -> dict[str, list[Held]]:
@@ -74,25 +74,25 @@ class Facts:
 
     @cached_property
     def agent(self) -> Agent:
-        return agentprobe.ask(self.place)
+        return agentprobe.ask(self.locations)
 
     @cached_property
     def seen(self) -> NodeSeen:
         """The Node view."""
-        return see_node(self.place)
+        return see_node(self.locations)
 
     @cached_property
     def executables(self) -> list[Executable]:
         """Our own executables in the CNI bin directories."""
-        return executables([self.place.root.path(directory) for directory in self.place.bin_dirs])
+        return executables([self.locations.root.path(directory) for directory in self.locations.bin_dirs])
 
     @cached_property
     def kubeconfigs(self) -> list[str]:
         """The kubeconfigs by which plugins ask, "" for what they find without one; none where no plugin asks."""
         if self.why_no_api:
             return []
-        if self.place.kubeconfig:
-            return [self.place.kubeconfig]
+        if self.locations.kubeconfig:
+            return [self.locations.kubeconfig]
         named = {self.kubeconfig_of(one): None for one in self.configured if self.asks(one)}
         return list(named)
 
@@ -103,7 +103,7 @@ class Facts:
             return "no network of this node takes anything from the API server"
         if self.seen.view and self.seen.view.fetched is None:
             return f"{self.seen.path} is written by hand: the API server is not asked"
-        if self.agent.up and not self.place.kubeconfig and not any(self.kubeconfig_of(one) for one in self.configured):
+        if self.agent.up and not self.locations.kubeconfig and not any(self.kubeconfig_of(one) for one in self.configured):
             found = self.agent_credentials
             return found if isinstance(found, str) else "the agent asks the API server, with credentials of its own: see agent-rights"
         return ""
@@ -116,13 +116,13 @@ class Facts:
         """Return what a network names, "" where it may not be opened: a definition is a tenant's, and a kubeconfig can name a program."""
         if named := configured.ipam.get("kubeconfig"):
             try:
-                self.place.permitted.require("kubeconfig", str(named))
+                self.locations.permitted.require("kubeconfig", str(named))
             except CNIError:  # which `networks` tells
                 return ""
             return str(named)
         if configured.ipam.get("type") == "node-annotation":
             try:
-                return node_annotation.config_file(self.place.environ, ReadOnlyHost(self.place)).get("kubeconfig", "")
+                return node_annotation.config_file(self.locations.environ, ReadOnlyHost(self.locations)).get("kubeconfig", "")
             except CNIError:
                 return ""
         return ""
@@ -132,8 +132,8 @@ class Facts:
         """Open a connection to the API server. Raises CNIError."""
         from kubenode.kube.client import ApiServer
 
-        path = self.place.root.path(kubeconfig) if kubeconfig and kubeconfig != self.place.kubeconfig else kubeconfig
-        server = ApiServer(path or None, self.place.environ, PATIENCE)
+        path = self.locations.root.path(kubeconfig) if kubeconfig and kubeconfig != self.locations.kubeconfig else kubeconfig
+        server = ApiServer(path or None, self.locations.environ, PATIENCE)
         try:
             yield server
         finally:
@@ -174,11 +174,11 @@ class Facts:
     @cached_property
     def identity(self) -> Identity:
         """The name of this host's own Node, as far as the host knows it."""
-        given, source = identity.given_name(self.place.environ, self.place.run)
+        given, source = identity.given_name(self.locations.environ, self.locations.run)
         seen = (self.seen.node.name,) if self.seen.node else ()
-        guesses = dict.fromkeys([*seen, *identity.noted_names(self.place.run), identity.host_name()])
-        machine = identity.host_machine_id(self.place.root)
-        return Identity(given, source, tuple(guesses), machine, identity.name_file(self.place.run))
+        guesses = dict.fromkeys([*seen, *identity.noted_names(self.locations.run), identity.host_name()])
+        machine = identity.host_machine_id(self.locations.root)
+        return Identity(given, source, tuple(guesses), machine, identity.name_file(self.locations.run))
 
     @cached_property
     def asked(self) -> dict[str, dict[str, Any] | CNIError]:
@@ -207,4 +207,4 @@ class Facts:
         return found is None or (configured.path, configured.name) != (found[0].path, found[1].name)
 
     def bin_dir(self) -> str:
-        return self.place.bin_dirs[0]
+        return self.locations.bin_dirs[0]

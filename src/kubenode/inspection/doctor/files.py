@@ -12,7 +12,7 @@ from kubenode.host import cniconfig, delegate
 from kubenode.inspection.doctor.executables import STANDALONE
 from kubenode.inspection.doctor.finding import Finding, failure, of_error, ok, skipped, warning
 from kubenode.installer import installed
-from kubenode.kube.sources import connection
+from kubenode.kube.loadingrules import connection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,8 +28,8 @@ BUILT_IN = frozenset(["", "embedded", "host-local"])  # delegates that are not n
 def plugins(facts: Facts) -> Iterator[Finding]:
     """See that what the configurations call is in a CNI bin directory, and may be executed."""
     wanted = {str(name): None for one in facts.configured for name in (*one.chain, one.ipam.get("type")) if name}
-    where = ", ".join(facts.place.bin_dirs)
-    directories = [facts.place.root.path(directory) for directory in facts.place.bin_dirs]
+    where = ", ".join(facts.locations.bin_dirs)
+    directories = [facts.locations.root.path(directory) for directory in facts.locations.bin_dirs]
     for name in wanted:
         there = [path for directory in directories if os.path.lexists(path := os.path.join(directory, name))]
         if not there:
@@ -60,7 +60,7 @@ def one_version(facts: Facts) -> Iterator[Finding]:
         if not one.version:
             yield skipped(f"{one.path} does not tell its version")
     if not facts.executables:
-        yield skipped(f"there is no relay and no launcher in {', '.join(facts.place.bin_dirs)}")
+        yield skipped(f"there is no relay and no launcher in {', '.join(facts.locations.bin_dirs)}")
 
 
 def fallback(facts: Facts) -> Iterator[Finding]:
@@ -68,7 +68,7 @@ def fallback(facts: Facts) -> Iterator[Finding]:
     launchers = {one.path: one for one in facts.executables if not one.is_relay}
     relays = [one for one in facts.executables if one.is_relay]
     if not relays:
-        yield skipped(f"there is no relay in {', '.join(facts.place.bin_dirs)}")
+        yield skipped(f"there is no relay in {', '.join(facts.locations.bin_dirs)}")
     say = warning if facts.agent.up else failure
     alone = []
     for relay in relays:
@@ -117,9 +117,9 @@ def kubeconfig(facts: Facts) -> Iterator[Finding]:
     if facts.why_no_api:
         yield skipped(facts.why_no_api)
     for path in facts.kubeconfigs:
-        here = facts.place.root.path(path) if path and path != facts.place.kubeconfig else path
+        here = facts.locations.root.path(path) if path and path != facts.locations.kubeconfig else path
         try:
-            found = connection(here or None, facts.place.environ)
+            found = connection(here or None, facts.locations.environ)
         except Problem as error:
             yield of_error(error)
             continue
@@ -151,15 +151,15 @@ def _lock(path: str) -> str:
 
 def allowed(facts: Facts) -> Iterator[Finding]:
     """See what a network configuration may name on this host, by the administrator's file."""
-    permitted = facts.place.permitted
+    permitted = facts.locations.permitted
     directories = permitted.allowed()
-    where = permitted.path if os.path.exists(facts.place.root.path(permitted.path)) else f"by default: there is no {permitted.path}"
+    where = permitted.path if os.path.exists(facts.locations.root.path(permitted.path)) else f"by default: there is no {permitted.path}"
     yield ok("; ".join(f"{key} below {', '.join(below) or 'nothing'}" for key, below in directories.items()) + f" ({where})")
 
 
 def delegates(facts: Facts) -> Iterator[Finding]:
     """See that the IPAM plugin that a configuration hands on to is there."""
-    directories = [facts.place.root.path(directory) for directory in facts.place.bin_dirs]
+    directories = [facts.locations.root.path(directory) for directory in facts.locations.bin_dirs]
     named = [(one, str(one.ipam.get("delegate") or "")) for one in facts.configured]
     if all(name in BUILT_IN - {"host-local"} for _, name in named):
         yield skipped("no network hands on to another plugin")
@@ -170,4 +170,4 @@ def delegates(facts: Facts) -> Iterator[Finding]:
             yield ok(f"network {one.name} hands on to {name}")
             continue
         advice = f'install it in {facts.bin_dir()}, or say "delegate": "embedded" in {one.path}'
-        yield failure(f"network {one.name} hands on to {name}, which is not in {', '.join(facts.place.bin_dirs)}", advice)
+        yield failure(f"network {one.name} hands on to {name}, which is not in {', '.join(facts.locations.bin_dirs)}", advice)

@@ -17,7 +17,7 @@ from kubenode.inspection.doctor.finding import Finding, failure, of_error, ok, s
 from kubenode.inspection.networks import rehearse
 from kubenode.ipam.address import parse_address
 from kubenode.ipam.store import DEFAULT_DATA_DIR
-from kubenode.kube.sources import connection
+from kubenode.kube.loadingrules import connection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,11 +36,11 @@ ADVICE_FULL = "delete pods of this node or move them to others; or give it anoth
 
 def valid(facts: Facts) -> Iterator[Finding]:
     """Each network's configuration, and what it takes from the Node and the host, are as an ADD needs them: it would find an address."""
-    for broken in facts.place.named.broken:
+    for broken in facts.locations.named.broken:
         yield of_error(broken)
     for one in facts.configured:
         try:
-            rehearse(facts.place, one, facts.fresh)
+            rehearse(facts.locations, one, facts.fresh)
         except Problem as error:
             told = f"network {one.name} in {one.path}: {error.msg}"
             is_passing = isinstance(error, CNIError) and error.code == TRY_AGAIN_LATER
@@ -56,7 +56,7 @@ def valid(facts: Facts) -> Iterator[Finding]:
 def _is_mounted(facts: Facts, one: Configured) -> bool:
     """Say whether what a configuration names on the host is what is seen from here, which in a container it need not be."""
     named = [one.ipam.get("dataDir") or DEFAULT_DATA_DIR, one.ipam.get("resolvConf") or DEFAULT_DATA_DIR]
-    return all(facts.place.root.is_mounted(str(path)) for path in named)
+    return all(facts.locations.root.is_mounted(str(path)) for path in named)
 
 
 def families(facts: Facts) -> Iterator[Finding]:
@@ -105,17 +105,17 @@ def sources(facts: Facts) -> Iterator[Finding]:
         source = _source(one)
         if not source:
             continue
-        place = (one.name, str(one.ipam.get("dataDir") or DEFAULT_DATA_DIR))
-        other, taken = first.setdefault(source, (one, place))
-        if place != taken:
+        where = (one.name, str(one.ipam.get("dataDir") or DEFAULT_DATA_DIR))
+        other, taken = first.setdefault(source, (one, where))
+        if where != taken:
             yield failure(
-                f"networks {other.name} ({other.path}, dataDir {taken[1]}) and {one.name} ({one.path}, dataDir {place[1]}) both take "
+                f"networks {other.name} ({other.path}, dataDir {taken[1]}) and {one.name} ({one.path}, dataDir {where[1]}) both take "
                 f"their addresses from {source}",
                 "give both the same name and dataDir, or each an annotation of its own",
             )
-        holder = Sources(facts.place.run).holder(source)
+        holder = Sources(facts.locations.run).holder(source)
         data_dir, _, network = holder.rpartition("/")
-        held = facts.place.store(data_dir, network).since() if holder and holder != os.path.normpath("/".join(reversed(place))) else []
+        held = facts.locations.store(data_dir, network).since() if holder and holder != os.path.normpath("/".join(reversed(where))) else []
         if held and one.ipam["type"] == "kube-node":  # an annotation of the other may name a dataDir
             yield failure(
                 f"{source} serves network {network} in dataDir {data_dir} already, which has {len(held)} reservations, and not {one.name}",
@@ -202,7 +202,7 @@ def default_gateway(facts: Facts) -> Iterator[Finding]:
 
 def static_ips(facts: Facts) -> Iterator[Finding]:
     """See that a definition for Multus passes on all addresses that a pod asks for."""
-    definitions = [one for one in facts.configured if one.path in facts.place.configs and facts.is_secondary(one)]
+    definitions = [one for one in facts.configured if one.path in facts.locations.configs and facts.is_secondary(one)]
     if not definitions:
         yield skipped("no definition for Multus is given: --config=FILE names one")
     for one in definitions:
@@ -219,12 +219,12 @@ def _ranges(network: Network) -> list[Range]:
 
 def _api_address(facts: Facts, kubeconfig: str) -> Address | None:
     """Return the API server's address, as far as anything here tells it."""
-    host = facts.place.environ.get("KUBERNETES_SERVICE_HOST", "")
+    host = facts.locations.environ.get("KUBERNETES_SERVICE_HOST", "")
     if not host:
         try:
             host = (
                 urlsplit(
-                    connection(facts.place.kubeconfig or facts.place.root.path(kubeconfig), facts.place.environ).cluster.server
+                    connection(facts.locations.kubeconfig or facts.locations.root.path(kubeconfig), facts.locations.environ).cluster.server
                 ).hostname
                 or ""
             )

@@ -80,9 +80,9 @@ def _look(check: Check, facts: Facts) -> list[Finding]:
 
 def _require_access(facts: Facts) -> None:
     """Raise Problem where an ordinary user may not look: of what is not seen nothing can be said."""
-    root, place = facts.place.root, facts.place
+    root, locations = facts.locations.root, facts.locations
     try:
-        for directory in (root.path(place.config_dir), place.run):
+        for directory in (root.path(locations.config_dir), locations.run):
             with os.scandir(directory) as entries:
                 for entry in entries:
                     if entry.is_file():
@@ -97,7 +97,7 @@ def _not_there(check: Check, facts: Facts) -> Iterator[Finding]:
     """Say that there is nothing for a check to look at."""
     there = {
         None: True,
-        Of.NETWORKS: bool(facts.configured or facts.place.named.broken),
+        Of.NETWORKS: bool(facts.configured or facts.locations.named.broken),
         Of.SUBNETS: any(network.usages for network in facts.networks),
         Of.STORES: any(os.path.isdir(network.store.directory) for network in facts.networks),
     }

@@ -28,15 +28,15 @@ def cni_config(facts: Facts) -> Iterator[Finding]:
             told = f"the runtime would refuse {file.path}: {file.refused}; {decides[0].path} comes before it"
             yield warning(told, file.refused.advice)
     if not facts.runtime_files:
-        yield skipped(f"there is no configuration in {facts.place.config_dir}")
+        yield skipped(f"there is no configuration in {facts.locations.config_dir}")
     if taken := [file.path for file in facts.runtime_files if not file.refused]:
         yield ok(f"the runtime takes {', '.join(taken)}")
 
 
 def pod_network(facts: Facts) -> Iterator[Finding]:
     """See whose network the runtime connects every pod to, and that none of ours is meant for that and passed over."""
-    directory, found = facts.place.config_dir, facts.pods_network
-    waiting = ", ".join(os.path.basename(path) for path in held.waiting(facts.place.root.path(directory)))
+    directory, found = facts.locations.config_dir, facts.pods_network
+    waiting = ", ".join(os.path.basename(path) for path in held.waiting(facts.locations.root.path(directory)))
     if not facts.configured and not waiting:
         advice = f"write one, such as examples/10-k8snet.conflist, to {directory}; or name secondary networks' by --config"
         yield failure(f"no network with {', '.join(cniconfig.OURS)} in {directory}", advice)

@@ -27,7 +27,7 @@ OTHERS_WRITE = 0o022
 
 def access(facts: Facts) -> Iterator[Finding]:
     """Nobody but root can change what is reserved, or say which Node this is."""
-    directories = [facts.place.run, *(network.store.directory for network in _there(facts))]
+    directories = [facts.locations.run, *(network.store.directory for network in _there(facts))]
     for directory in dict.fromkeys(directories):
         if os.path.isdir(directory) and (mode := os.stat(directory).st_mode & 0o7777) & OTHERS_WRITE:
             advice = "take the right away: who writes there decides which addresses pods get"
@@ -42,10 +42,10 @@ def reboot(facts: Facts) -> Iterator[Finding]:
         if _file_system(network.store.directory) in IN_MEMORY:
             yield ok(f"reservations of {network.name} are in memory")
             continue
-        path, machine = quote(network.store.boot_path), facts.place.boot.machine_id()
+        path, machine = quote(network.store.boot_path), facts.locations.boot.machine_id()
         machines = boot.read(network.store.boot_noted())
         note_it = f'echo "$(cat {boot.BOOT_ID}) {machine}" >{path} && chmod 600 {path}'
-        if not machine or not facts.place.boot.id():
+        if not machine or not facts.locations.boot.id():
             yield skipped(f"this host has no machine-id, so of {network.name} no boot is noted, and nothing is released after a reboot")
             continue
         if not machines and not _is_ours(facts, network):
@@ -115,12 +115,12 @@ def _is_ours(facts: Facts, network: Network) -> bool:
 
 
 def _gc(facts: Facts, network: Network) -> str:
-    place = facts.place
-    options = [("--network", network.name), *(("--config", path) for path in place.configs)]
-    if place.config_dir != DEFAULT_CONFIG_DIR:
-        options.append(("--cni-config", place.config_dir))
-    if place.run_dir != run_dir(place.environ):
-        options.append(("--run-dir", place.run_dir))
+    locations = facts.locations
+    options = [("--network", network.name), *(("--config", path) for path in locations.configs)]
+    if locations.config_dir != DEFAULT_CONFIG_DIR:
+        options.append(("--cni-config", locations.config_dir))
+    if locations.run_dir != run_dir(locations.environ):
+        options.append(("--run-dir", locations.run_dir))
     return " ".join(["kube-node gc", *(f"{name}={quote(value)}" for name, value in options)])
 
 

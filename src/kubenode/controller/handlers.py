@@ -38,8 +38,8 @@ TOO_LONG = f"(more than {LONGEST} characters)"  # no list of subnets, so that it
 _NOTHING: dict[str, str] = {}
 
 
-class Feed:
-    """A sink of a mirror. `heard` is called after each change."""
+class Handler:
+    """A sink of a list and watch. `heard` is called after each change."""
 
     def __init__(self, ledger: Ledger, heard: Callable[[], None], log: Log) -> None:
         self._ledger = ledger
@@ -47,7 +47,7 @@ class Feed:
         self._log = log
 
 
-class Nodes(Feed):
+class Nodes(Handler):
     def put(self, manifest: msgspec.Raw, *, replace: bool = False) -> str:
         return self.take(_NODE.decode(manifest), replace=replace).name
 
@@ -82,7 +82,7 @@ class Nodes(Feed):
         self._heard()
 
 
-class Claims(Feed):
+class Claims(Handler):
     def put(self, manifest: msgspec.Raw, *, replace: bool = False) -> str:
         return self.take_object(msgspec.json.decode(manifest), replace=replace)
 
@@ -90,7 +90,7 @@ class Claims(Feed):
         try:
             claim = parse_claim(manifest)
         except RecordError as error:
-            self._log.warning("a NodeSubnet means nothing", error=str(error))
+            self._log.warning("invalid NodeSubnet", error=str(error))
             return str(manifest["metadata"]["name"])
         if replace or is_news(claim, self._ledger.claims.get(claim.subnet)):
             self._ledger.set_claim(claim)
@@ -124,7 +124,7 @@ class Claims(Feed):
         self._heard()
 
 
-class Pools(Feed):
+class Pools(Handler):
     def put(self, manifest: msgspec.Raw, *, replace: bool = False) -> str:
         return self.take_object(msgspec.json.decode(manifest), replace=replace)
 

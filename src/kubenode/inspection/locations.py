@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Place(NamedTuple):
+class Locations(NamedTuple):
     """Paths of a node. Paths are the host's; `configs` are files of this process's own, and `named` is what they have."""
 
     root: HostRoot
@@ -82,47 +82,47 @@ class ReadOnlyHost:
 
     execs = False
 
-    def __init__(self, place: Place, manifest: dict[str, Any] | None = None) -> None:
-        self._place = place
+    def __init__(self, locations: Locations, manifest: dict[str, Any] | None = None) -> None:
+        self._locations = locations
         self._manifest = manifest
 
     @property
     def permitted(self) -> Permitted:
-        return self._place.permitted
+        return self._locations.permitted
 
     def path(self, path: str) -> str:
-        return self._place.root.path(path)
+        return self._locations.root.path(path)
 
     def store(self, data_dir: str, network: str) -> ReadOnlyStore:
-        return self._place.store(data_dir, network)
+        return self._locations.store(data_dir, network)
 
     def attachments(self, network: str) -> Attachments:
-        return Attachments(self._place.run, network)
+        return Attachments(self._locations.run, network)
 
     def sources(self) -> Sources:
-        return Sources(self._place.run)
+        return Sources(self._locations.run)
 
     def may_have(self, netns: str) -> bool:
-        return Namespaces(self._place.root).may_be_there(netns)
+        return Namespaces(self._locations.root).may_be_there(netns)
 
     def node(self, options: standalone.NodeOptions, choose: Callable[[Node], T], log: Log) -> T:  # noqa: ARG002 -- skel.Host
         if options.node_file:
             return choose(standalone.from_file(options))
         if self._manifest is not None:
             return choose(node.parse(self._manifest, "the API server's answer"))
-        view = self._place.view()
+        view = self._locations.view()
         if view is None:
-            path = os.path.join(self._place.run_dir, "node.json")
+            path = os.path.join(self._locations.run_dir, "node.json")
             advice = "the first pod's ADD makes it; kube-node doctor asks itself"
             raise CNIError(TRY_AGAIN_LATER, f"there is no Node view {path} yet", advice)
-        return choose(node.parse(view.manifest, os.path.join(self._place.run_dir, "node.json")))
+        return choose(node.parse(view.manifest, os.path.join(self._locations.run_dir, "node.json")))
 
 
 SILENT = Log("kube-node", ERROR - 1)
 
 
-def call_for(place: Place, raw: dict[str, Any], manifest: dict[str, Any] | None = None) -> Call:
+def call_for(locations: Locations, raw: dict[str, Any], manifest: dict[str, Any] | None = None) -> Call:
     """Return a STATUS call of a network's configuration. Raises Problem where that is invalid."""
-    environ = {**place.environ, "KUBE_NODE_RUN_DIR": place.run}
+    environ = {**locations.environ, "KUBE_NODE_RUN_DIR": locations.run}
     parsed = netconf.parse(raw)
-    return Call(request.parse({"CNI_COMMAND": "STATUS"}), parsed, environ, Log("kube-node", ERROR - 1), ReadOnlyHost(place, manifest))
+    return Call(request.parse({"CNI_COMMAND": "STATUS"}), parsed, environ, Log("kube-node", ERROR - 1), ReadOnlyHost(locations, manifest))

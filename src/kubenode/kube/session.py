@@ -15,10 +15,10 @@ import httpx2
 
 from kubenode.cni.errors import KUBECONFIG, CNIError
 from kubenode.kube import tls
-from kubenode.kube.credentials import Identity, identify, renewable
+from kubenode.kube.credentials import Credentials, identify, renewable
 from kubenode.kube.noanswer import SIGNATURE_FAILURE, no_answer, refused_certificate
 from kubenode.kube.proxy import proxy
-from kubenode.kube.refusal import RefusedError, refusal
+from kubenode.kube.refusal import StatusError, refusal
 from kubenode.version import VERSION
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class _Bracketed(httpx2.URL):
         return b"[%b]" % super().raw_host
 
 
-class SignOn:
+class Session:
     """The session with one API server: its address, and our credentials there. Reading credentials blocks: files, or an exec plugin for
     `timeout` seconds.
     """
@@ -86,7 +86,7 @@ class SignOn:
             yield
 
     @property
-    def identity(self) -> Identity:
+    def identity(self) -> Credentials:
         """The credentials of the moment."""
         return self._identity
 
@@ -117,7 +117,7 @@ class SignOn:
             request.extensions.setdefault("sni_hostname", request.url.host)
             request.url = _Bracketed(request.url)
 
-    def refused(self, status: int, body: bytes, pause: float | None = None) -> RefusedError:
+    def refused(self, status: int, body: bytes, pause: float | None = None) -> StatusError:
         """Return the error for an answer that is not what was asked for; `pause` is its Retry-After."""
         found = refusal(self.server, self._connection.origin, status, body, pause)
         if self._proxy and not found.by_server and urlsplit(self.server).scheme == "http":  # else the proxy sees nothing but CONNECT

@@ -23,7 +23,7 @@ PAUSE = 0.05  # seconds between looks whether another agent has ended
 BACKLOG = 1024  # relays that wait; the kernel's own limit (net.core.somaxconn) may be lower
 
 
-class Claim:
+class Listener:
     """The right to a socket's path, by a lock beside it that ends with the process. Raises CNIError where no socket can have that path."""
 
     def __init__(self, path: str) -> None:
@@ -31,7 +31,7 @@ class Claim:
             raise CNIError(IO_FAILURE, f"socket path {path} has more than {LONGEST} bytes", "give --socket, or --run-dir, a shorter one")
         self.path = path
         self._lock = -1
-        self._listener: socket.socket | None = None
+        self._socket: socket.socket | None = None
         self._bound: tuple[int, int] | None = None  # the device and inode of the path that leads to our socket
         self.problem = ""  # why relays do not reach us
 
@@ -54,14 +54,14 @@ class Claim:
                 return True
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), PAUSE)
-        log.info("agent stopped, without its turn")
+        log.info("agent stopped before the other agent ended")
         return False
 
     def look(self) -> socket.socket | None:
         """See whether relays reach us: somebody may have removed the path, or its directory. Return a new socket where that was so."""
         if self._is_reachable():
             self.problem = ""
-        elif self._listener is not None:
+        elif self._socket is not None:
             self.problem = f"{self.path} does not lead to the socket that systemd has passed on: systemctl restart kube-node-agent.socket"
         else:
             try:
@@ -84,11 +84,11 @@ class Claim:
     def listen(self, environ: Mapping[str, str]) -> socket.socket:
         """Return the listening socket: the one that systemd passes on (sd_listen_fds(3)), or one of our own. Raises OSError."""
         if environ.get("LISTEN_PID") == str(os.getpid()) and environ.get("LISTEN_FDS") == "1":
-            self._listener = socket.socket(fileno=PASSED_ON)
+            self._socket = socket.socket(fileno=PASSED_ON)
             os.set_inheritable(PASSED_ON, False)  # noqa: FBT003 -- its own signature
-            self.path = self._listener.getsockname() or self.path
+            self.path = self._socket.getsockname() or self.path
             self._bound = _identity(self.path) or (0, 0)
-            return self._listener
+            return self._socket
         return self._bind()
 
     def _bind(self) -> socket.socket:
@@ -112,8 +112,8 @@ class Claim:
 
     def leave(self) -> str:
         """Let no more relays come; return the path by which we ourselves can still connect. With a socket that was passed on they wait."""
-        if self._listener is not None:
-            return str(self._listener.getsockname())
+        if self._socket is not None:
+            return str(self._socket.getsockname())
         ending = f"{self.path}{files.TEMPORARY}"
         if self._is_reachable():  # else no relay comes any more, and we do not, either
             os.rename(self.path, ending)
@@ -121,7 +121,7 @@ class Claim:
 
     def end(self) -> None:
         """Let another agent have it."""
-        if self._listener is None:
+        if self._socket is None:
             files.remove(f"{self.path}{files.TEMPORARY}")
         os.close(self._lock)
 

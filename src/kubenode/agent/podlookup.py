@@ -24,7 +24,7 @@ ASKING = 30.0  # seconds that one pass may ask
 MIRROR = "kubernetes.io/config.mirror"  # the UID of a static pod, which runtimes are told, on the pod that stands for it
 
 
-class Inquiry:
+class PodLookup:
     """Answers of the API server in one pass; no pod is asked for twice."""
 
     def __init__(self, pods: Pods) -> None:

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 class Sink(Protocol):
-    """Takes what a mirror is told."""
+    """Takes what a list and watch brings."""
 
     def put(self, manifest: msgspec.Raw, *, replace: bool = False) -> str: ...  # the object's name; `replace`: whatever is known
     def drop(self, manifest: msgspec.Raw) -> None: ...
     def only(self, names: set[str], version: str) -> None: ...  # at this version there were these and no others; "": whatever is known
 
 
-class Mirror:
+class ListWatch:
     """The source of a reflector."""
 
     def __init__(self, cluster: Cluster, collection: Collection, sink: Sink, log: Log) -> None:
@@ -47,7 +47,7 @@ class Mirror:
                 await asyncio.sleep(0)  # a page takes a moment, and a Lease has to be renewed
         self._sink.only(names, "" if back else version)
         if back:
-            self._log.warning("time has gone back at the API server", resource=self.name, known=self._newest, now=version)
+            self._log.warning("resource versions went back: was etcd restored?", resource=self.name, known=self._newest, now=version)
         self._newest = version
         return version
 

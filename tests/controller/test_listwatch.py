@@ -12,8 +12,8 @@ from patience import PATIENCE
 from standin import StandInApiServer, answer, cut, failure, refuse, reset, stream
 
 from kubenode.base.log import Log
-from kubenode.controller.feeds import TOO_LONG, Nodes
-from kubenode.controller.mirror import Mirror
+from kubenode.controller.handlers import TOO_LONG, Nodes
+from kubenode.controller.listwatch import ListWatch
 from kubenode.ipam.ranges import RangeError
 from kubenode.kube.asyncclient import Cluster, Collection
 from kubenode.kube.reflector import Pace, Reflector
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import msgspec
     from standin import Step
 
-    from kubenode.controller.mirror import Sink
+    from kubenode.controller.listwatch import Sink
 
 PACE = Pace(lifetime=5, settled=0.1, shortest=0.01, longest=0.1)
 
@@ -63,7 +63,7 @@ def event(kind: str, name: str, version: int) -> dict[str, Any]:
 def mirrored(
     tmp_path: Path, script: list[Step], done: Callable[[Names, Reflector], bool], then: Step | None = None, pace: Pace = PACE
 ) -> tuple[StandInApiServer, list[str]]:
-    """Mirror until `done`, against an API server that answers by `script`."""
+    """ListWatch until `done`, against an API server that answers by `script`."""
     return mirrored_into(names := Names(), tmp_path, script, lambda reflector: done(names, reflector), then, pace)
 
 
@@ -79,7 +79,7 @@ def mirrored_into(
             api = Cluster(str(kubeconfig), {}, 3, lambda *_: None)
             log = Log("test")
             log.configure(str(tmp_path / "log"), "debug")
-            mirror = Mirror(api, Collection("/api/v1/nodes", metadata=True), sink, log)
+            mirror = ListWatch(api, Collection("/api/v1/nodes", metadata=True), sink, log)
             reflector = Reflector(mirror, log, reasons.append, pace)
             task = asyncio.create_task(reflector.run())
             try:
