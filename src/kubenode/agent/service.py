@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import resource
 import signal
@@ -115,6 +116,7 @@ class Agent:
         tasks = [asyncio.create_task(job) for job in (self._beat(server), self._stay_reachable(server), *jobs)]
         self._housekeeping().start()
         stopped = asyncio.create_task(stop.wait())
+        gc.freeze()  # all that was imported stays: to look through it again and again takes a fifteenth of a call
         self._log.info("agent started", version=VERSION, socket=self._options.socket)
         self._notifier.tell(READY="1", STATUS=self._status())
         try:
