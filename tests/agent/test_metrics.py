@@ -91,7 +91,7 @@ def test_each_metric(exported: str) -> None:
 def test_naming_conventions(exported: str) -> None:
     """Snake case with our prefix, a help text, base units; _total for counters and for nothing else. No label names a container."""
     for family in families(exported).values():
-        assert re.fullmatch(r"(kube_node|process)_[a-z0-9_]*[a-z0-9]", family.name)
+        assert re.fullmatch(r"(kubenode|process)_[a-z0-9_]*[a-z0-9]", family.name)
         assert family.documentation.endswith(".")
         assert not re.search(r"_(total|count|sum|bucket|milliseconds|ms|kilobytes)$", family.name)
         for sample in family.samples:
