@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -70,3 +71,30 @@ def test_what_a_pull_request_runs() -> None:
     assert "pull_request" in ci["on"]
     run = {step.get("run") for job in ci["jobs"].values() for step in job["steps"]}
     assert run >= {"./build.sh check", "./build.sh test --quick", ".ci/run"}
+
+
+def test_the_hook_before_a_commit_is_what_ci_runs() -> None:
+    """pre-commit and CI run the same command."""
+    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert [hook["entry"] for hook in repository["hooks"]] == ["./build.sh check"]
+    assert "./build.sh check" in RUNS
+
+
+def test_a_container_to_develop_in_begins_with_the_images_debian() -> None:
+    """The container is of the Debian that the image is built on, and is made by commands that there are."""
+    described = json.loads((ROOT / ".devcontainer/devcontainer.json").read_text())
+    assert f"FROM {described['image']}-slim" in (ROOT / "Dockerfile").read_text()
+    command, *parts = described["postCreateCommand"].split()
+    assert (command, parts[0]) == ("./build.sh", "venv")
+    assert all((ROOT / f"requirements/{part}.lock").exists() for part in parts[1:])
+
+
+def test_forms_for_issues() -> None:
+    """Each form has a name, and fields whose ids differ; the page that a reporter is sent to is there."""
+    for path in (ROOT / ".github/ISSUE_TEMPLATE").glob("*.yaml"):
+        form = yaml.safe_load(path.read_text())
+        assert form["name"]
+        assert form["description"]
+        ids = [field["id"] for field in form["body"] if field["type"] != "markdown"]
+        assert len(ids) == len(set(ids)) > 0
+        assert [page for page in re.findall(r"\b(?:docs/)?[\w/-]+\.md\b", str(form)) if not (ROOT / page).exists()] == []
