@@ -192,7 +192,7 @@ def test_the_process_after_a_reboot(tmp_path: Path, run_dir: Path) -> None:
     manifest = write_node(tmp_path / "node.json", "10.0.0.0/24")
     wrap = reboot(place.data_dir / ".net.boot")
     with AgentProcess(run_dir, f"--node-file={manifest}", f"--cni-config={place.config_dir}", wrap=wrap) as agent:
-        series = f'kube_node_addresses{{data_dir="{place.data_dir}",family="ipv4",network="net"}} 253.0'
+        series = f'kubenode_addresses{{data_dir="{place.data_dir}",family="ipv4",network="net"}} 253.0'
         eventually(lambda: series in agent.get("/metrics")[1], "the network is not in the metrics")
         assert len(os.listdir(directory)) == 3
         assert agent.ask("kube-node", "DEL", conf, container_id="other").code == 0

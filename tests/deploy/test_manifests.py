@@ -26,7 +26,7 @@ __all__ = ["api_server"]
 pytestmark = pytest.mark.usefixtures("kubectl")
 CONTEXT = kube_node.make_context("kube-node", [], resilient_parsing=True)  # with the names of the help option, which commands keep
 COMMANDS = {"install": install.command, "uninstall": install.uninstall, "agent": agent.command}
-COMPONENTS = [[], ["bridge"], ["scrape"], ["reclaim"], ["bridge", "scrape", "reclaim"]]
+COMPONENTS = [[], ["bridge"], ["scrape"], ["reclaim"], ["events"], ["bridge", "scrape", "reclaim", "events"]]
 
 
 def test_the_rendered_manifest_is_what_kustomize_makes() -> None:

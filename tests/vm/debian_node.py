@@ -283,7 +283,7 @@ def upgraded(node: Node) -> None:
     if (
         new == old
         or node.properties(SERVICE, "MainPID") == pid
-        or node.metrics().total("kube_node_build_info", version=new.split()[-1]) != 1
+        or node.metrics().total("kubenode_build_info", version=new.split()[-1]) != 1
     ):
         raise CheckFailedError(f"upgraded from {old} to {new}, but the agent is not the new one")
     show(f"upgraded under pods: {new.strip()}", told)
