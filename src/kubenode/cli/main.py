@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 COMMANDS = {  # command to module; its function is called `command`, or as it is named behind the colon
     "status": "status",
     "doctor": "doctor",
+    "whois": "whois",
     "map": "map_",
     "pools": "pools",
     "try-add": "try_add",
