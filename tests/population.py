@@ -40,7 +40,7 @@ class Population:
         noted = {self.key if key == "key" else key: text for key, text in annotations.items()}
         metadata = {"name": name, "labels": {"test": self.id, **(labels or {})}, "annotations": noted}
         spec = {"podCIDR": cidrs[0], "podCIDRs": list(cidrs)} if cidrs else {}
-        self.server.request("POST", "/api/v1/nodes", {"metadata": metadata, "spec": spec})
+        self.create("/api/v1/nodes", {"metadata": metadata, "spec": spec})
         if own:
             self.patch(f"/api/v1/nodes/{name}/status", {"status": {"addresses": [{"type": "InternalIP", "address": own}]}})
         return name
@@ -76,7 +76,7 @@ class Population:
         name = cidr.replace("/", "-").replace(":", "-")
         spec = {"cidr": cidr, "pool": self.name(pool), "annotation": self.key, "node": self.name(node), "nodeUID": "u"}
         manifest = {"apiVersion": "kube-node.nordix.org/v1alpha1", "kind": "NodeSubnet", "metadata": {"name": name}, "spec": spec}
-        self.server.request("POST", f"{APIS}/nodesubnets", manifest)
+        self.create(f"{APIS}/nodesubnets", manifest)
         return name
 
     def create(self, path: str, manifest: Mapping[str, Any]) -> None:

@@ -78,8 +78,6 @@ def test_node_subnet(people: Population, whois: Asker) -> None:
     assert whois("172.21.9.1")[1]["subnets"] == [{"cidr": "172.21.9.0/24", "node": people.name("b"), "source": f"NodeSubnet {name}"}]
     assert [one["source"] for one in whois("172.21.1.1")[1]["subnets"]] == [f"annotation {people.key}"]
     assert f"SubnetPool {pool}, which has given it to no node" in whois.run("172.21.77.1").stdout
-    people.server.request("DELETE", f"/apis/kube-node.nordix.org/v1alpha1/nodesubnets/{name}")
-    people.server.request("DELETE", "/apis/kube-node.nordix.org/v1alpha1/nodesubnets/172.21.1.0-24")
 
 
 @pytest.mark.parametrize("address", ["10.61.0.7", "fd61:0:0:0:0:0:0:7"])
@@ -93,7 +91,7 @@ def test_pod(people: Population, whois: Asker, address: str) -> None:
 
 def test_secondary_network(people: Population, whois: Asker) -> None:
     """What Multus says of a pod counts: the network and the interface of an address that podIPs do not have."""
-    said = [
+    said: list[dict[str, Any]] = [
         {"name": "k8snet", "interface": "eth0", "ips": ["10.61.1.5"], "default": True},
         {"name": "tenant/net1", "interface": "net1", "ips": ["172.21.2.7", "fd21:2::7"]},
     ]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from kubenode.inspection.cluster.reading import ClusterNode
     from kubenode.pools.records import NodeSubnet
 
-POD_CIDRS = "spec.podCIDRs"
+POD_CIDRS, CLAIM = "spec.podCIDRs", "NodeSubnet "
 
 
 class Part(NamedTuple):
@@ -25,6 +25,11 @@ class Part(NamedTuple):
     node: str
     source: str
     key: str = ""
+
+    @property
+    def is_claim(self) -> bool:
+        """Tell whether a NodeSubnet says it: the Node itself may not, yet or any more."""
+        return self.source.startswith(CLAIM)
 
     @property
     def total(self) -> int:
@@ -50,7 +55,7 @@ def of_node(node: ClusterNode) -> Iterator[Part]:
 
 
 def of_claim(claim: NodeSubnet) -> Part:
-    return Part(claim.subnet, claim.node, f"NodeSubnet {claim.name}", claim.annotation)
+    return Part(claim.subnet, claim.node, CLAIM + claim.name, claim.annotation)
 
 
 def of_annotation(text: str) -> tuple[Subnet, ...]:

@@ -87,5 +87,5 @@ def _having(pods: Iterable[Pod], address: Address) -> Iterable[Has]:
 
 def _without_doubles(parts: list[Part]) -> list[Part]:
     """Return each node's subnet once for each source: what a NodeSubnet gives, the annotation says."""
-    said = {(part.subnet, part.node) for part in parts if not part.source.startswith("NodeSubnet")}
-    return sorted(part for part in parts if not part.source.startswith("NodeSubnet") or (part.subnet, part.node) not in said)
+    said = {(part.subnet, part.node) for part in parts if not part.is_claim}
+    return sorted(part for part in parts if not part.is_claim or (part.subnet, part.node) not in said)
