@@ -193,8 +193,8 @@ def test_server(tmp_path: Path, server: str, cluster: dict[str, Any], expected: 
         ("a: \x00", "not YAML"),
         ("\x80\x81", "not YAML"),
         ("!!python/object:os.system x", "not YAML"),
-        ("just text", "a mapping is expected, not str"),
-        ("[1]", "a mapping is expected, not list"),
+        ("just text", "it must be a mapping, not str"),
+        ("[1]", "it must be a mapping, not list"),
         ("current-context: 3", "current-context must be text"),
         ("current-context: main", "current-context 'main' is not among the contexts"),
         ("contexts: {}", "contexts must be a list"),
@@ -236,8 +236,8 @@ def test_unreadable_file(tmp_path: Path, kind: str) -> None:
         ("current_context", "other", "current-context 'other' is not among the contexts"),
         ("contexts", [{"name": "main", "context": {"user": "me"}}], "context 'main': cluster is missing"),
         ("contexts", [{"name": "main", "context": {"cluster": "here"}}], "context 'main': user is missing"),
-        ("contexts", [{"name": "main", "context": {"cluster": "there", "user": "me"}}], "cluster 'there', which is not there"),
-        ("contexts", [{"name": "main", "context": {"cluster": "here", "user": "you"}}], "user 'you', which is not there"),
+        ("contexts", [{"name": "main", "context": {"cluster": "there", "user": "me"}}], "cluster 'there', which does not exist"),
+        ("contexts", [{"name": "main", "context": {"cluster": "here", "user": "you"}}], "user 'you', which does not exist"),
         ("clusters", [{"name": "here", "cluster": {}}], "cluster 'here': server is missing"),
     ],
 )
@@ -299,9 +299,9 @@ def test_broken_cluster(tmp_path: Path, cluster: dict[str, Any], complaint: str)
         ({"exec": {"apiVersion": V1}}, "exec: command is missing"),
         ({"exec": {"apiVersion": f"{V1}alpha1", "command": "x"}}, f"apiVersion '{V1}alpha1' is not one of {V1}, {V1}beta1"),
         ({"exec": {"apiVersion": V1, "command": "x", "interactiveMode": "Always"}}, "a CNI plugin has no terminal"),
-        ({"exec": {"apiVersion": V1, "command": "x", "args": [1]}}, "args must be a list of texts"),
+        ({"exec": {"apiVersion": V1, "command": "x", "args": [1]}}, "args must be a list of strings"),
         ({"exec": {"apiVersion": V1, "command": "x", "env": [{"value": "y"}]}}, "env: name is missing"),
-        ({"exec": {"apiVersion": V1, "command": "x", "env": [{"name": "a=b", "value": "y"}]}}, "cannot stand in an environment"),
+        ({"exec": {"apiVersion": V1, "command": "x", "env": [{"name": "a=b", "value": "y"}]}}, "is not valid in an environment"),
     ],
 )
 def test_broken_user(tmp_path: Path, user: dict[str, Any], complaint: str | None) -> None:
