@@ -89,9 +89,10 @@ class Cluster:
         timeout: float,
         count: Callable[[str, str, str], None],
         option: str = COMMANDS,
+        context: str = "",
     ) -> None:
         # No AsyncClient: it takes 1.5 times as long, for cookies, redirects and its own authentication, none of which we need.
-        self._transport = AsyncTransport(connection(kubeconfig, environ, option=option), environ, timeout)
+        self._transport = AsyncTransport(connection(kubeconfig, environ, option=option, context=context), environ, timeout)
         self._server = self._transport.server
         self._count = count
 

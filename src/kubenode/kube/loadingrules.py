@@ -20,24 +20,28 @@ LARGEST = 8 << 20  # bytes; a larger kubeconfig is a mistake, such as a device
 
 
 def connection(
-    kubeconfig: str | None, environ: Mapping[str, str], service_account: str = SERVICE_ACCOUNT, option: str = IN_CONFIGURATION
+    kubeconfig: str | None,
+    environ: Mapping[str, str],
+    service_account: str = SERVICE_ACCOUNT,
+    option: str = IN_CONFIGURATION,
+    context: str = "",
 ) -> Connection:
     """Return the connection from the first of: `kubeconfig`, $KUBECONFIG, the service account, ~/.kube/config.
 
-    `option`: the setting that names a kubeconfig, for the error's advice.
+    `option`: the setting that names a kubeconfig, for the error's advice. `context`: the kubeconfig's context, "" for the current one.
     """
     if kubeconfig:
-        return _selected([_load(_without_tilde(kubeconfig, environ))])
+        return _selected([_load(_without_tilde(kubeconfig, environ))], context)
     if paths := list(dict.fromkeys(filter(None, environ.get("KUBECONFIG", "").split(os.pathsep)))):
         there = [path for path in paths if os.path.exists(path)]
         # Even if none of the files exists: using another identity instead would be a surprise.
-        return _selected([_load(path) for path in there or paths[:1]])
-    if found := _in_cluster(environ, service_account):
+        return _selected([_load(path) for path in there or paths[:1]], context)
+    if not context and (found := _in_cluster(environ, service_account)):
         return found
     home = _home(environ)
     default = os.path.join(home, ".kube", "config") if home else ""
     if default and os.path.exists(default):
-        return _selected([_load(default)])
+        return _selected([_load(default)], context)
     raise CNIError(
         KUBECONFIG,
         "no kubeconfig found",
@@ -55,15 +59,15 @@ class _File(NamedTuple):
     contexts: dict[str, Entry]
 
 
-def _selected(files: list[_File]) -> Connection:
-    """Return the connection of the current context. The first file that sets it, or an entry of a name, wins."""
+def _selected(files: list[_File], wanted: str) -> Connection:
+    """Return the connection of the wanted or the current context. The first file that sets it, or an entry of a name, wins."""
     names = ":".join(file.path for file in files)
-    current = next((file.current_context for file in files if file.current_context), None)
+    current = wanted or next((file.current_context for file in files if file.current_context), None)
     if current is None:
         raise broken(names, "no current-context")
     context = next((file.contexts[current] for file in files if current in file.contexts), None)
     if context is None:
-        raise broken(names, f"current-context {current!r} is not among the contexts")
+        raise broken(names, f"{'' if wanted else 'current-'}context {current!r} is not among the contexts")
     cluster_name, user_name = context.needed("cluster"), context.needed("user")
     cluster_entry = next((file.clusters[cluster_name] for file in files if cluster_name in file.clusters), None)
     if cluster_entry is None:
