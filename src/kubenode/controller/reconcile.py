@@ -40,6 +40,8 @@ STATUS_AFTER = 1.0  # seconds from a change to the pool's status, which includes
 
 
 class Observer(Protocol):
+    """Observer of allocations, for metrics."""
+
     def served(self, seconds: float) -> None: ...
 
 

@@ -69,7 +69,7 @@ class Network(NamedTuple):
         return self.plugins[0]["type"] in MULTUS
 
     def netconfs(self, ipam_types: Collection[str]) -> Iterator[dict[str, JSON]]:
-        """Yield the configuration of each plugin that uses one of these IPAM plugins."""
+        """Yield the configuration of each plugin whose IPAM plugin is in `ipam_types`."""
         for plugin in self.plugins:
             if (plugin.get("ipam") or {}).get("type") in ipam_types:
                 yield {**plugin, "name": self.name, "cniVersion": self.version}
@@ -84,7 +84,7 @@ class File(NamedTuple):
 
 
 def netconfs(directory: str, ipam_types: Collection[str]) -> Iterator[dict[str, JSON]]:
-    """Yield the configuration of each plugin that uses one of these IPAM plugins, in the runtime's order."""
+    """Yield the configuration of each plugin whose IPAM plugin is in `ipam_types`, in the runtime's order."""
     for file in read(directory):
         for network in file.networks:
             yield from network.netconfs(ipam_types)

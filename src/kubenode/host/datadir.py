@@ -197,7 +197,7 @@ class DiskStore:
             os.close(fd)
 
     def is_of_this_boot(self) -> bool:
-        """Say whether the boot note has this boot: then no reservation is of an earlier one."""
+        """Say whether the boot note has this boot: then no reservation is from an earlier boot."""
         return self._boot.is_in(self.boot_noted())
 
     def from_earlier_boot(self) -> list[Reservation]:

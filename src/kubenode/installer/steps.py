@@ -78,7 +78,7 @@ class Steps:
     def obsolete(self, wanted: set[str], given: Collection[str]) -> list[str]:
         """Return paths of the record that this installation does not contain, except the last library, from which running calls import.
 
-        A plugin's file is of another version; any other path counts only if its option is in `given`.
+        A plugin's file belongs to another version; any other path counts only if its option is in `given`.
         """
         entries = self._installed.entries.items()
         meant = {path for path, entry in entries if (entry.option not in given if entry.option else os.path.dirname(path) != self._plugins)}
