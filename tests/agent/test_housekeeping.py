@@ -15,6 +15,7 @@ from rebooting import EARLIER, NextBoot, note, reboot
 
 from kubenode.agent.host import ReadOnlyHost, Stores
 from kubenode.agent.housekeeping import Housekeeping
+from kubenode.agent.labels import NamespaceLabels
 from kubenode.agent.networks import Key, Networks, key_of
 from kubenode.agent.ownnode import OwnNode
 from kubenode.base.log import INFO, Log
@@ -48,7 +49,7 @@ class Place:
         ask = Round(Workers(), log, 0.5)
         self.ask = ask
         own = OwnNode(NodeView(str(run_dir), node.decode, "test", log), log)
-        self.looking = ReadOnlyHost(HostRoot(), Permitted(HostRoot(), {}), str(run_dir), self.stores, own)
+        self.looking = ReadOnlyHost(HostRoot(), Permitted(HostRoot(), {}), str(run_dir), self.stores, own, NamespaceLabels("", log))
         self.keep = Housekeeping(self.networks, self.stores, ask, None, str(run_dir), str(self.config_dir), log)
 
     def of_another_boot(self, network: str) -> Path:

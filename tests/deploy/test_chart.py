@@ -30,6 +30,7 @@ SAME: list[tuple[dict[str, Any], str, list[str]]] = [
     ({"scrape": True, "serviceMonitor": {"enabled": True}}, OLD, ["scrape", "monitor"]),
     ({"reclaim": True}, OLD, ["reclaim"]),
     ({"events": True}, OLD, ["events"]),
+    ({"ipv4Label": "kube-node.nordix.org/ipv4"}, OLD, ["ipv4-label"]),
     ({"network": {"enabled": True}, "scrape": True, "reclaim": True}, NEW, ["bridge", "scrape", "reclaim", "surge"]),
     ({"controller": {"enabled": True}}, OLD, ["../controller"]),
     ({"controller": {"enabled": True}}, "1.30.14", ["../controller", "surge"]),

@@ -16,6 +16,7 @@ from kubenode.agent.configuration import Configuration
 from kubenode.agent.credentials import keep_credentials
 from kubenode.agent.host import AgentHost, ReadOnlyHost, Stores
 from kubenode.agent.housekeeping import EVERY, Housekeeping
+from kubenode.agent.labels import NamespaceLabels
 from kubenode.agent.listener import Listener
 from kubenode.agent.metrics import Metrics
 from kubenode.agent.networks import Networks
@@ -55,7 +56,7 @@ PATIENCE = 2.0  # seconds that a scrape, or a housekeeping pass, waits for netwo
 class Options(NamedTuple):
     """The options of an agent. Paths are the host's; `kubeconfig` is this process's own. `listen`: host and port, None for no HTTP.
 
-    `wait`: let another agent that has the socket end first.
+    `wait`: let another agent that has the socket end first. `ipv4_label`: the namespaces' label that gives IPv4, "" for none.
     """
 
     run_dir: str
@@ -70,6 +71,7 @@ class Options(NamedTuple):
     credentials: str = ""
     every: float = EVERY
     wait: bool = False
+    ipv4_label: str = ""
 
 
 class Agent:
@@ -91,6 +93,7 @@ class Agent:
         self._api = ApiAccess(options.kubeconfig, seen_environ, self._own, self._root, self._metrics, log)
         self._stores = Stores(self._root, Boot(self._run_dir, self._machine_id))
         self._permitted = Permitted(self._root, environ, unread=("kubeconfig",))
+        self._labels = NamespaceLabels(options.ipv4_label, log)
         self._workers = Workers()
         self._networks = Networks()
         self._configuration = Configuration(self._root.path(options.config_dir), log)
@@ -117,6 +120,8 @@ class Agent:
             events = NodeEvents(lambda: self._own.node, self._lacking, self._api.cluster, self._log)
             observers.append(events)
             jobs.append(events.run())
+            if self._labels.key:
+                jobs.append(self._labels.follow(self._api.cluster, self._metrics.restarted))
         server = Server(listening, self._host, self._networks, self._environ, self._log, observers, self._questions())
         server.start()
         self._phase = ""
@@ -176,7 +181,7 @@ class Agent:
             return
         ask = Round(self._workers, self._log, PATIENCE)
         self._metrics.show_node(lambda: self._own.seen)
-        looking = ReadOnlyHost(self._root, self._permitted, self._run_dir, self._stores, self._own)
+        looking = ReadOnlyHost(self._root, self._permitted, self._run_dir, self._stores, self._own, self._labels)
         self._metrics.show_usage(lambda: self._networks.usages(ask, self._environ, looking))
         self._metrics.show_ready(self._unready)
         self._metrics.show_log(lambda: self._log.dropped)
@@ -256,7 +261,7 @@ class Agent:
         return identity.host_machine_id(self._root) or (own.machine_id if own else "")
 
     def _host(self, before: Callable[[], None] = lambda: None, *, keep: bool = False) -> AgentHost:
-        return AgentHost(self._root, self._permitted, self._run_dir, self._stores, self._own, before, keep=keep)
+        return AgentHost(self._root, self._permitted, self._run_dir, self._stores, self._own, self._labels, before, keep=keep)
 
 
 def _distinct(*texts: str) -> list[str]:

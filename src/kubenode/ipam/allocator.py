@@ -37,7 +37,7 @@ class Addition(NamedTuple):
 
 
 class Usage(NamedTuple):
-    """The number of addresses that a range set can give, and of those that are taken."""
+    """The number of addresses that a range set can give, and of those that are taken; ranges that are closing do not count."""
 
     range_set: RangeSet
     total: int
@@ -132,7 +132,7 @@ def unused(sets: Iterable[RangeSet], exclude: Exclusions = ()) -> list[Usage]:
 def _count(taken: Mapping[int, Sequence[int]], sets: Iterable[RangeSet], exclude: Exclusions) -> list[Usage]:
     counted = []
     for range_set in sets:
-        segments = [segment for r in range_set.ranges for segment in segments_of(r, exclude)]
+        segments = [segment for r in range_set.ranges if not r.closing for segment in segments_of(r, exclude)]
         numbers = taken[range_set.version]
         used = sum(bisect_right(numbers, end) - bisect_left(numbers, start) for start, end in segments)
         counted.append(Usage(range_set, sum(end - start + 1 for start, end in segments), used))
