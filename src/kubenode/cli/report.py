@@ -36,7 +36,7 @@ def command(file: str, locations: Locations, output: Output) -> int:
     Examples:
       kube-node report report.tar.gz
       kube-node report /tmp/report.tar.gz -o json
-      kubectl -n kube-system exec ds/kube-node -- kube-node report - > report.tar.gz
+      kube-node report - > report.tar.gz
     """
     from kubenode.base import files
     from kubenode.inspection.bugreport import sources
