@@ -84,7 +84,7 @@ fi
 
 def debian_version(told: str) -> str:
     """Return a version that dpkg takes: it begins with a number, and what is not released yet sorts before what is."""
-    text = re.sub(r"[^A-Za-z0-9.+~]", ".", told.replace(".dev", "~dev"))
+    text = re.sub(r"[^A-Za-z0-9.+~]", ".", re.sub(r"\.?(dev|rc)(?=\d)", r"~\1", told))
     if text[:1].isdigit() and "." in text.split("+")[0]:
         return text
     base = re.sub(r"\.?dev", "~dev", distribution("kube-node-ipam").version)

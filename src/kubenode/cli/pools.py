@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from kubenode.cli.output import Output
-    from kubenode.controller.listwatch import Sink
+    from kubenode.kube.listwatch import Sink
     from kubenode.pools.ledger import Ledger
     from kubenode.pools.records import NodeSubnet, SubnetPool
 
@@ -166,9 +166,9 @@ async def read(kubeconfig: str, context: str, *, nodes: bool = False) -> Ledger:
     """Return what the API server has of pools and claims, and where asked for, of nodes."""
     from kubenode.base.log import Log
     from kubenode.controller.handlers import Claims, Nodes, Pools
-    from kubenode.controller.listwatch import ListWatch
     from kubenode.controller.reconcile import CLAIMS, NODES, POOLS
     from kubenode.kube.asyncclient import Cluster, Collection
+    from kubenode.kube.listwatch import ListWatch
     from kubenode.pools.ledger import Ledger
 
     ledger, log = Ledger(), Log("pools")

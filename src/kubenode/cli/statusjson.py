@@ -69,6 +69,7 @@ def _network(one: NetworkReport) -> dict[str, Any]:
                 "family": f"ipv{usage.range_set.version}",
                 "subnets": [str(r.subnet) for r in usage.range_set.ranges],
                 "ranges": [str(r) for r in usage.range_set.ranges],
+                "closing": [str(r) for r in usage.range_set.ranges if r.closing],
                 "total": usage.total,
                 "used": usage.used,
                 "free": usage.total - usage.used,

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kubenode.cli import screen
+from kubenode.inspection.networks import told
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,7 +74,7 @@ def page(report: Report, out: Console, *, wide: bool, whole: Report | None = Non
     parts: list[RenderableType] = [_head(report)]
     if whole:
         parts += _suspects(whole)
-    subnets = [len(str(r.subnet)) for one in report.networks for usage in one.network.usages for r in usage.range_set.ranges]
+    subnets = [len(told(r)) for one in report.networks for usage in one.network.usages for r in usage.range_set.ranges]
     for one in report.networks:
         parts += ["", *_network(one, report, out, max(subnets, default=0), wide=wide, all_of_it="" if whole else ": --all")]
     if whole and (left := len(whole.networks) - len(report.networks)):
@@ -162,7 +163,7 @@ def _subnets(network: Network, out: Console, subnet: int) -> Table:
     table.add_column(no_wrap=True)
     width = WIDE_BAR if out.width >= WIDE else BAR
     for usage in network.usages:
-        subnets = "\n".join(dict.fromkeys(str(r.subnet) for r in usage.range_set.ranges))
+        subnets = "\n".join(map(told, usage.range_set.ranges))
         gauge = screen.legible(screen.bar(usage.used, usage.total, width), out)
         used = f"{screen.number(usage.used)} of {screen.number(usage.total)}"
         table.add_row(subnets, gauge, screen.percent(usage.used, usage.total), used)
@@ -262,4 +263,7 @@ def _kind(network: Network, found: Whose) -> str:
         return "whose gateway it is"
     if any(subnet.holds(found.address) for subnet in network.exclude):
         return "which excludes it"
-    return "which may give it" if any(usage.range_set.range_of(found.address) for usage in network.usages) else "outside of its ranges"
+    of = next((one for usage in network.usages if (one := usage.range_set.range_of(found.address))), None)
+    if of is None:
+        return "outside of this node's part of it"
+    return "which gives no new one of that subnet: it is closing" if of.closing else "which may give it"

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     Schema = dict[str, "Schema"] | list["Schema"] | None
 
-RANGE: dict[str, Schema] = {"subnet": None, "rangeStart": None, "rangeEnd": None, "gateway": None}
+RANGE: dict[str, Schema] = {"subnet": None, "rangeStart": None, "rangeEnd": None, "gateway": None, "closing": None}
 ROUTE: Schema = dict.fromkeys(("dst", "gw", "mtu", "advmss", "priority", "table", "scope"))
 OWN = ("kubeconfig", "annotation", "ipv4-namespaces", "ipv6-namespaces", "delegate", "nodeFile", "refreshAfter", "logfile", "loglevel")
 WHOLE = ("type", "dataDir", "resolvConf", "exclude", "statusWhenFull")  # of the embedded allocator, but for its ranges and routes

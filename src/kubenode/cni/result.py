@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class IPConfig(NamedTuple):
-    """One address for a pod: `address` with its prefix length ("10.1.2.3/24"), and the gateway, as text."""
+    """One address for a pod: `address` with its prefix length ("10.1.2.3/24"), and the gateway, as text, "" where there is none."""
 
     version: int
     address: str
@@ -37,7 +37,7 @@ class Result(NamedTuple):
     def _since_030(self, cni_version: str, *, with_family: bool) -> dict[str, JSON]:
         result: dict[str, JSON] = {"cniVersion": cni_version}
         result["ips"] = [
-            {**({"version": str(ip.version)} if with_family else {}), "address": ip.address, "gateway": ip.gateway} for ip in self.ips
+            {**({"version": str(ip.version)} if with_family else {}), "address": ip.address, **_gateway(ip)} for ip in self.ips
         ]
         if self.routes:
             result["routes"] = list(self.routes)
@@ -53,7 +53,7 @@ class Result(NamedTuple):
             ip = next((ip for ip in self.ips if ip.version == version), None)
             if ip is None:
                 continue
-            result[key] = {"ip": ip.address, "gateway": ip.gateway}
+            result[key] = {"ip": ip.address, **_gateway(ip)}
             routes = [
                 {name: route[name] for name in ("dst", "gw") if route.get(name)}
                 for route in self.routes
@@ -63,6 +63,10 @@ class Result(NamedTuple):
                 result[key]["routes"] = routes
         result["dns"] = self.dns
         return result
+
+
+def _gateway(ip: IPConfig) -> dict[str, JSON]:
+    return {"gateway": ip.gateway} if ip.gateway else {}
 
 
 def addresses_in(result: JSON) -> list[str]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from kubenode.base.jsontext import JSON
     from kubenode.ipam.ranges import Subnet
+    from kubenode.nodes.items import Item
     from kubenode.nodes.node import Node
     from kubenode.plugins.skel import Call, Host
 
@@ -23,7 +24,10 @@ def cmd_add(call: Call) -> bytes:
     conf = KubeNodeConf.read(call).validated(call.host)
     subnets = call.host.node(conf.common.node, conf.subnets_of, call.log)
     have = frozenset(subnet.version for subnet in subnets)
-    wanted = families.select(have, call.request.pod_args.get("K8S_POD_NAMESPACE", ""), conf.limits)
+    namespace = call.request.pod_args.get("K8S_POD_NAMESPACE", "")
+    # Who is not limited by the configuration is not by a label either.
+    label = None if conf.limits[4] is None else call.host.ipv4_label(namespace, call.log)
+    wanted = families.select(have, namespace, conf.limits, {} if label is None else {4: label})
     ipam = options.permit_resolv_conf(call, conf.ipam(subnets, wanted))
     return delegation.add(call, delegation.choose(call, conf.common.delegate, ipam), ipam, conf.common.source)
 
@@ -91,13 +95,13 @@ class KubeNodeConf(NamedTuple):
         options.raise_issues(self.issues, self.refused)
         return self._replace(common=self.common.permitted(host))
 
-    def subnets_of(self, own: Node) -> tuple[Subnet, ...]:
-        return node.annotated_subnets(own, self.common.annotation) if self.common.annotation else node.pod_subnets(own)
+    def subnets_of(self, own: Node) -> tuple[Item, ...] | tuple[Subnet, ...]:
+        return node.annotated_items(own, self.common.annotation) if self.common.annotation else node.pod_subnets(own)
 
-    def ipam(self, subnets: Iterable[Subnet], wanted: Collection[int]) -> dict[str, JSON]:
+    def ipam(self, subnets: Iterable[Item | Subnet], wanted: Collection[int]) -> dict[str, JSON]:
         """Return the `ipam` for who gives the addresses: one range set a family, in the order in which the Node has them."""
         by_family: dict[int, list[JSON]] = {}
         for subnet in subnets:
             if subnet.version in wanted:
-                by_family.setdefault(subnet.version, []).append({"subnet": str(subnet)})
+                by_family.setdefault(subnet.version, []).append(subnet.as_range())
         return {**self.others, "ranges": list(by_family.values())}
