@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+import os
+import subprocess
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from controllerprocess import until
 from hypothesis import given
 from hypothesis import strategies as st
+from ourprocess import KUBE_NODE
 from settled import pool, settle
 
 from kubenode.nodes.items import parse
@@ -14,6 +19,11 @@ from kubenode.pools.ledger import Ledger
 from kubenode.pools.purge import purge
 from kubenode.pools.records import Node, NodeSubnet, parse_claim, parse_pool
 from kubenode.pools.status import status
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from corner import Corner
 
 FLAT = {"cidr": "172.20.0.0/16", "nodePrefix": 28, "shared": True}
 FLAT6 = {"cidr": "fd00:20::/64", "nodePrefix": 112, "shared": True}
@@ -138,3 +148,24 @@ def test_a_claim_of_one_address() -> None:
             parse(f"{text} of {'fd00::/64' if ':' in text else '172.20.0.0/16'}")[0].block, "p", "k", "n", "u", uid="x", version="7"
         )
         assert parse_claim(claim.manifest()) == claim
+
+
+@pytest.mark.usefixtures("controller")
+def test_by_the_controller(corner: Corner, admin: Path) -> None:
+    """Nodes get blocks of one address of both families, each once; `kube-node pools` shows of what, and with which gateway."""
+    nodes = [corner.node(name) for name in "ab"]
+    block6 = {"cidr": "fd00:20::/64", "nodePrefix": 128, "shared": True, "gateway": "none"}
+    pool = corner.pool("net", [{"cidr": "172.20.0.0/16", "nodePrefix": 32, "shared": True, "gateway": "172.20.0.2"}, block6])
+    until(lambda: all(corner.annotation(node) for node in nodes))
+    assert sorted(str(corner.annotation(node)) for node in nodes) == [
+        "172.20.0.1/32 of 172.20.0.0/16 via 172.20.0.2,fd00:20::1/128 of fd00:20::/64 via none",
+        "172.20.0.3/32 of 172.20.0.0/16 via 172.20.0.2,fd00:20::2/128 of fd00:20::/64 via none",
+    ]
+    assert sorted(corner.claims()) == ["172.20.0.1/32", "172.20.0.3/32", "fd00:20::1/128", "fd00:20::2/128"]
+    until(lambda: corner.status(pool).get("allocated") == 4)
+    command = [str(KUBE_NODE), "pools", f"--kubeconfig={admin}"]
+    shown = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"}).stdout
+    assert "/32 of one network, via 172.20.0.2 " in shown
+    assert "/128 of one network, via none " in shown
+    found = json.loads(subprocess.run([*command, pool, "-o", "json"], check=True, capture_output=True, text=True).stdout)
+    assert [one["gateway"] for one in found["cidrs"]] == ["172.20.0.2", "none"]
