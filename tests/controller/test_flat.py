@@ -41,7 +41,7 @@ def ledger_of(*cidrs: dict[str, Any], texts: tuple[str, ...] = (), nodes: int = 
     return ledger
 
 
-def annotations(ledger: Ledger, prefix: str = "n") -> list[str]:
+def written(ledger: Ledger, prefix: str = "n") -> list[str]:
     return [node.annotations["p"] for name, node in sorted(ledger.nodes.items()) if name.startswith(prefix) and "p" in node.annotations]
 
 
@@ -69,7 +69,7 @@ def conflict(ledger: Ledger) -> str:
 def test_what_is_written(cidr: dict[str, Any], expected: list[str]) -> None:
     """A node's annotation has its block, the network of all nodes, and the gateway; a routed subnet is written as ever."""
     ledger = ledger_of(cidr, nodes=2)
-    assert annotations(ledger)[: len(expected)] == expected
+    assert written(ledger)[: len(expected)] == expected
     assert conflict(ledger) == "no subnet is in two places"
 
 
@@ -78,7 +78,7 @@ def test_all_that_is_given_is_of_use(prefix: int, more: int, gateway: str) -> No
     """Each address of a network that may be given is in exactly one node's block, and no node gets a block with nothing in it."""
     cidr = {"cidr": f"10.0.0.0/{prefix}", "nodePrefix": 32 - more, "shared": True, "gateway": gateway}
     ledger = ledger_of(cidr, nodes=40)
-    items = [item for text in annotations(ledger) for item in parse(text)]
+    items = [item for text in written(ledger) for item in parse(text)]
     given_ = [number for item in items for number in range(item.start, item.end + 1) if not item.gateway or item.gateway.number != number]
     assert not any(item.is_empty for item in items)
     base, size = 10 << 24, 1 << 32 - prefix
@@ -95,7 +95,7 @@ def test_adoption() -> None:
         ("172.20.0.0/28", False),
         ("172.20.0.16/28", True),
     ]
-    assert annotations(ledger, "h") == ["172.20.0.16/28  of 172.20.0.0/16"]
+    assert written(ledger, "h") == ["172.20.0.16/28  of 172.20.0.0/16"]
     for text in ("172.20.0.16/28", "172.20.0.16/28 of 172.20.0.0/20", "172.20.0.16/28 of 172.20.0.0/16 via 172.20.0.2"):
         ledger = ledger_of(FLAT, texts=(text,), nodes=2)
         assert [str(subnet) for subnet, _ in sorted(ledger.claims)] == ["172.20.0.0/28", "172.20.0.32/28"], (
@@ -111,13 +111,13 @@ def test_another_gateway() -> None:
     ledger = ledger_of(FLAT, nodes=1)
     ledger.set_pool(parse_pool(pool("p", {**FLAT, "gateway": "last"})))
     settle(ledger)
-    assert annotations(ledger) == ["172.20.0.0/28 of 172.20.0.0/16 via 172.20.0.1"]
+    assert written(ledger) == ["172.20.0.0/28 of 172.20.0.0/16 via 172.20.0.1"]
     assert "is '172.20.0.0/28 of 172.20.0.0/16 via 172.20.255.254' by SubnetPool p" in conflict(ledger)
     ledger.set_node(Node("n000", "v0", "2", {}, {}))
     for claim in [claim for _, claim in ledger.claims]:
         ledger.recent_writes.add(claim.subnet, 0.0)
     settle(ledger)
-    assert annotations(ledger) == ["172.20.0.0/28 of 172.20.0.0/16 via 172.20.255.254"]
+    assert written(ledger) == ["172.20.0.0/28 of 172.20.0.0/16 via 172.20.255.254"]
     assert conflict(ledger) == "no subnet is in two places"
 
 
