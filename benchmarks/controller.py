@@ -104,12 +104,12 @@ def measure(server: RealApiServer, directory: Path, nodes: int) -> Row:
 def settled(process: ControllerProcess, nodes: int, served: int) -> bool:
     _, text = process.get("/metrics")
     found = dict(re.findall(r"^(\S+) (\S+)$", text, re.MULTILINE))
-    allocated = sum(float(value) for name, value in found.items() if name.startswith("kube_node_controller_subnets_allocated"))
-    done = float(found.get("kube_node_controller_allocation_duration_seconds_count", -1))
+    allocated = sum(float(value) for name, value in found.items() if name.startswith("kubenode_controller_subnets_allocated"))
+    done = float(found.get("kubenode_controller_allocation_duration_seconds_count", -1))
     return (
         allocated == nodes * 4
         and done == served
-        and float(found.get("kube_node_controller_queue_depth", 1)) == 0
+        and float(found.get("kubenode_controller_queue_depth", 1)) == 0
         and "caches synced" in process.log()
     )
 

@@ -25,6 +25,7 @@ LIBRARY = "usr/lib/kube-node"
 PYTHONS = ("3.11", "3.13")  # of Debian 12 and 13
 COMPILED = ("msgspec", "PyYAML")
 PLUGINS = ("kube-node", "node-annotation")  # not host-local: that name is containernetworking-plugins'
+COMMANDS = ("kube-node", "kubectl-kube_node")  # the second is what `kubectl kube-node` runs
 UNITS = ROOT / "deploy/systemd"
 
 CONTROL = """\
@@ -83,7 +84,7 @@ fi
 
 def debian_version(told: str) -> str:
     """Return a version that dpkg takes: it begins with a number, and what is not released yet sorts before what is."""
-    text = re.sub(r"[^A-Za-z0-9.+~]", ".", told.replace(".dev", "~dev"))
+    text = re.sub(r"[^A-Za-z0-9.+~]", ".", re.sub(r"\.?(dev|rc)(?=\d)", r"~\1", told))
     if text[:1].isdigit() and "." in text.split("+")[0]:
         return text
     base = re.sub(r"\.?dev", "~dev", distribution("kube-node-ipam").version)
@@ -119,7 +120,8 @@ def lay_out(tree: Path, scratch: Path) -> None:
         launcher = tree / LIBRARY / f"{name}.standalone"
         launcher.write_text(re.sub(r"\A#!\S+", "#!/usr/bin/python3", launcher.read_text()))
     (tree / "usr/bin").mkdir(parents=True)
-    (tree / "usr/bin/kube-node").symlink_to("../lib/kube-node/kube-node.standalone")
+    for name in COMMANDS:
+        (tree / "usr/bin" / name).symlink_to("../lib/kube-node/kube-node.standalone")
     (tree / "usr/lib/cni").mkdir(parents=True)
     for name in PLUGINS:
         for file in (name, f"{name}.standalone"):

@@ -1,4 +1,4 @@
-"""Agents with work to do, and a Prometheus that scrapes them as deploy/monitoring says: what the dashboard shows, and a test of it."""
+"""Agents and a controller with work to do, and a Prometheus that scrapes them as deploy/monitoring says: for the dashboard and its test."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from agentprocess import AgentProcess, pod_args
+from controllerprocess import ControllerProcess
+from corner import APIS, GROUP, install_crds
 from ourprocess import free_port
 from patience import eventually
 
@@ -45,7 +47,7 @@ class Worker:
 
     def __init__(self, number: int, directory: Path, server: RealApiServer) -> None:
         name = f"worker-{number}"
-        server.create_node(name, [f"11.0.{number}.0/26", f"1100:0:0:{number}::/64"], {NET1: f"172.20.{number}.0/27"})
+        server.create_node(name, [f"10.244.{number}.0/26", f"fd00:10:244:{number}::/64"], {NET1: f"172.20.{number}.0/27"})
         server.grant(name, "get", "list", "watch")
         server.grant(name, "get", resource="pods")
         self.name, self.address, self._number = name, f"127.0.1.{number}", number
@@ -85,26 +87,36 @@ class Worker:
 
 
 class Monitored:
-    """So many nodes, and Prometheus."""
+    """So many nodes, a controller with a pool for them, and Prometheus."""
 
     def __init__(self, directory: Path, server: RealApiServer, nodes: int) -> None:
         self._directory, self.server = directory, server
         self.workers = [Worker(number, directory, server) for number in range(1, nodes + 1)]
+        install_crds(server)
+        spec = {"cidrs": [{"cidr": "172.31.0.0/24", "nodePrefix": 28}]}
+        pool = {"apiVersion": f"{GROUP}/v1alpha1", "kind": "SubnetPool", "metadata": {"name": "net3"}, "spec": spec}
+        server.request("POST", f"{APIS}/subnetpools", pool)
+        admin = server.kubeconfig(directory / "admin", server.certificate_user("controller-admin", "system:masters"))
+        self._controller = ControllerProcess(admin, directory / "controller.log", "--lease=none")
         self._port = free_port()
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         for worker in self.workers:
             self._stack.enter_context(worker.agent)
+        self._stack.enter_context(self._controller)
         config = yaml.safe_load((MONITORING / "scrape.yaml").read_text())
-        (job,) = config["scrape_configs"]
-        del job["kubernetes_sd_configs"]  # instead: what it would find
+        agents, controllers = config["scrape_configs"]
+        for job in agents, controllers:
+            del job["kubernetes_sd_configs"]  # instead: what it would find
         meta = "__meta_kubernetes_pod"
-        job["static_configs"] = [
+        labels = {f"{meta}_container_port_name": "metrics", f"{meta}_name": "kube-node-controller"}
+        controllers["static_configs"] = [{"targets": [f"127.0.0.1:{self._controller.port}"], "labels": labels}]
+        agents["static_configs"] = [
             {"targets": [worker.address], "labels": {f"{meta}_host_ip": worker.address, f"{meta}_node_name": worker.name}}
             for worker in self.workers
         ]
-        config |= {"global": {"scrape_interval": f"{SCRAPE}s"}, "rule_files": [str(MONITORING / "rules.yaml")]}
+        config |= {"global": {"scrape_interval": f"{SCRAPE}s"}, "rule_files": [str(path) for path in MONITORING.glob("*rules.yaml")]}
         path = self._directory / "prometheus.yaml"
         path.write_text(yaml.safe_dump(config))
         options = [f"--config.file={path}", f"--storage.tsdb.path={self._directory}/tsdb", f"--web.listen-address=127.0.0.1:{self._port}"]
@@ -119,7 +131,7 @@ class Monitored:
         self._stack.close()
 
     def work(self, seconds: float) -> None:
-        """Let pods come and go for so long; half-way the API server is away for a while, which they do not notice."""
+        """Let pods come and go for so long; half-way the API server is away for a while, which they do not notice, and a Node comes."""
         begin = time.monotonic()
         away = threading.Timer(seconds / 2, self._restart_server)
         away.start()
@@ -131,6 +143,7 @@ class Monitored:
     def _restart_server(self) -> None:
         self.server.stop()
         self.server.start()
+        self.server.create_node("newcomer", [])
 
     def series(self, target: dict[str, Any], seconds: float) -> list[Series]:
         """Return what a panel's query has to show of the last seconds."""
@@ -153,6 +166,6 @@ class Monitored:
 
     def _is_up(self) -> bool:
         try:
-            return len(self._ask("query", {"query": "up == 1"})["result"]) == len(self.workers)
+            return len(self._ask("query", {"query": "up == 1"})["result"]) == len(self.workers) + 1
         except OSError:
             return False

@@ -73,7 +73,7 @@ def test_a_node_without_pod_cidrs(place: Place, run_dir: Path) -> None:
         told = eventually(lambda: told if "podCIDRs" in (told := agent.get("/readyz")[1]) else None, "it does not say why")
         assert agent.get("/readyz")[0] == 503
         assert told.startswith("Node node-1 has no spec.podCIDRs yet (the controller manager assigns them")
-        assert "kube_node_ready 0.0" in agent.get("/metrics")[1]
+        assert "kubenode_ready 0.0" in agent.get("/metrics")[1]
         assert place.names() == [place.waiting.name]
         status = subprocess.run([KUBE_NODE, "status"], check=True, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"})
         assert f"! {told.strip()}" in status.stdout
@@ -82,7 +82,7 @@ def test_a_node_without_pod_cidrs(place: Place, run_dir: Path) -> None:
         write_node(place.node, "10.0.0.0/24")
         eventually(place.conflist.exists, "the network does not come")
         eventually(lambda: agent.get("/readyz") == (200, "ok\n"), "it does not get ready")
-        assert "kube_node_ready 1.0" in agent.get("/metrics")[1]
+        assert "kubenode_ready 1.0" in agent.get("/metrics")[1]
 
 
 def test_pod_cidrs_that_nobody_needs(place: Place, run_dir: Path) -> None:

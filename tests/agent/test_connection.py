@@ -91,7 +91,7 @@ def test_no_thread_to_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen()
-        server = Server(listener, Counted(), Networks(), {}, Log("agent"), Counted(), {})
+        server = Server(listener, Counted(), Networks(), {}, Log("agent"), [Counted()], {})
         monkeypatch.setattr(threading.Thread, "start", start)
         server.start()
         for _ in range(3):

@@ -130,7 +130,7 @@ def test_namespaces_that_cannot_be_seen(container: Container) -> None:
         agent.add(conf(), netns="/var/run/netns/c1", args="K8S_POD_NAMESPACE=default;K8S_POD_NAME=pod")
         container.a_pass(agent)
         assert agent.lines("the network namespace is gone") == []
-        assert "kube_node_leaks_suspected{" not in agent.get("/metrics")[1]
+        assert "kubenode_leaks_suspected{" not in agent.get("/metrics")[1]
 
 
 def test_a_directory_that_was_made_anew(container: Container) -> None:

@@ -15,6 +15,7 @@ from rebooting import EARLIER, NextBoot, note, reboot
 
 from kubenode.agent.host import ReadOnlyHost, Stores
 from kubenode.agent.housekeeping import Housekeeping
+from kubenode.agent.labels import NamespaceLabels
 from kubenode.agent.networks import Key, Networks, key_of
 from kubenode.agent.ownnode import OwnNode
 from kubenode.base.log import INFO, Log
@@ -48,7 +49,7 @@ class Place:
         ask = Round(Workers(), log, 0.5)
         self.ask = ask
         own = OwnNode(NodeView(str(run_dir), node.decode, "test", log), log)
-        self.looking = ReadOnlyHost(HostRoot(), Permitted(HostRoot(), {}), str(run_dir), self.stores, own)
+        self.looking = ReadOnlyHost(HostRoot(), Permitted(HostRoot(), {}), str(run_dir), self.stores, own, NamespaceLabels("", log))
         self.keep = Housekeeping(self.networks, self.stores, ask, None, str(run_dir), str(self.config_dir), log)
 
     def of_another_boot(self, network: str) -> Path:
@@ -192,7 +193,7 @@ def test_the_process_after_a_reboot(tmp_path: Path, run_dir: Path) -> None:
     manifest = write_node(tmp_path / "node.json", "10.0.0.0/24")
     wrap = reboot(place.data_dir / ".net.boot")
     with AgentProcess(run_dir, f"--node-file={manifest}", f"--cni-config={place.config_dir}", wrap=wrap) as agent:
-        series = f'kube_node_addresses{{data_dir="{place.data_dir}",family="ipv4",network="net"}} 253.0'
+        series = f'kubenode_addresses{{data_dir="{place.data_dir}",family="ipv4",network="net"}} 253.0'
         eventually(lambda: series in agent.get("/metrics")[1], "the network is not in the metrics")
         assert len(os.listdir(directory)) == 3
         assert agent.ask("kube-node", "DEL", conf, container_id="other").code == 0

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 SOON = 10.0  # seconds; a call's deadline is 12
-DROPPED = "kube_node_log_lines_dropped_total"
+DROPPED = "kubenode_log_lines_dropped_total"
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from agentprocess import AgentProcess, write_node
+from flocks import until_waited_for
 from ourprocess import KUBE_NODE
 from patience import PATIENCE, at_best, eventually
 from prometheus_client import generate_latest
@@ -75,23 +76,23 @@ def exported() -> str:
 def test_each_metric(exported: str) -> None:
     """Calls by plugin and command, errors by code, requests by verb and result, restarts, leaks, the Node's age, the version."""
     found = samples(exported)
-    assert found['kube_node_call_duration_seconds_count{command="ADD",plugin="kube-node"}'] == 2
-    assert found['kube_node_call_duration_seconds_bucket{command="DEL",le="0.0025",plugin="host-local"}'] == 1
-    assert found['kube_node_call_errors_total{code="110",command="ADD",plugin="kube-node"}'] == 1
-    assert found['kube_node_api_requests_total{result="200",verb="get"}'] == 1
-    assert found['kube_node_watch_restarts_total{reason="gone"}'] == 1
-    assert found['kube_node_leaks_reclaimed_total{network="net"}'] == 2
-    assert found['kube_node_leaks_suspected{network="net"}'] == 1
-    assert found["kube_node_log_lines_dropped_total"] == 3
-    assert 4 < found["kube_node_node_view_age_seconds"] < 60
-    assert found[f'kube_node_build_info{{version="{VERSION}"}}'] == 1
+    assert found['kubenode_call_duration_seconds_count{command="ADD",plugin="kube-node"}'] == 2
+    assert found['kubenode_call_duration_seconds_bucket{command="DEL",le="0.0025",plugin="host-local"}'] == 1
+    assert found['kubenode_call_errors_total{code="110",command="ADD",plugin="kube-node"}'] == 1
+    assert found['kubenode_api_requests_total{result="200",verb="get"}'] == 1
+    assert found['kubenode_watch_restarts_total{reason="gone"}'] == 1
+    assert found['kubenode_leaks_reclaimed_total{network="net"}'] == 2
+    assert found['kubenode_leaks_suspected{network="net"}'] == 1
+    assert found["kubenode_log_lines_dropped_total"] == 3
+    assert 4 < found["kubenode_node_view_age_seconds"] < 60
+    assert found[f'kubenode_build_info{{version="{VERSION}"}}'] == 1
     assert found["process_resident_memory_bytes"] > 0
 
 
 def test_naming_conventions(exported: str) -> None:
     """Snake case with our prefix, a help text, base units; _total for counters and for nothing else. No label names a container."""
     for family in families(exported).values():
-        assert re.fullmatch(r"(kube_node|process)_[a-z0-9_]*[a-z0-9]", family.name)
+        assert re.fullmatch(r"(kubenode|process)_[a-z0-9_]*[a-z0-9]", family.name)
         assert family.documentation.endswith(".")
         assert not re.search(r"_(total|count|sum|bucket|milliseconds|ms|kilobytes)$", family.name)
         for sample in family.samples:
@@ -150,10 +151,10 @@ def test_addresses(agent: AgentProcess, tmp_path: Path) -> None:
     found = samples(agent.get("/metrics")[1])
     labels = f'data_dir="{tmp_path}/d",family="%s",network="net"'
     for name, family, value in (("addresses", 4, 253), ("addresses", 6, 254), ("addresses_used", 4, 2), ("addresses_used", 6, 2)):
-        assert found[f"kube_node_{name}{{{labels % f'ipv{family}'}}}"] == value
-    assert found["kube_node_node_view_age_seconds"] < 30
+        assert found[f"kubenode_{name}{{{labels % f'ipv{family}'}}}"] == value
+    assert found["kubenode_node_view_age_seconds"] < 30
     assert agent.call("DEL", conf(tmp_path / "d")).code == 0
-    assert samples(agent.get("/metrics")[1])[f"kube_node_addresses_used{{{labels % 'ipv4'}}}"] == 1
+    assert samples(agent.get("/metrics")[1])[f"kubenode_addresses_used{{{labels % 'ipv4'}}}"] == 1
 
 
 def test_a_scrape_while_a_lock_is_held(agent: AgentProcess, tmp_path: Path) -> None:
@@ -166,7 +167,7 @@ def test_a_scrape_while_a_lock_is_held(agent: AgentProcess, tmp_path: Path) -> N
             with ThreadPoolExecutor(3) as scrapers:
                 texts = [text for _, text in scrapers.map(agent.get, ["/metrics"] * 3)]
             for text in texts:
-                counted = [line for line in text.splitlines() if line.startswith("kube_node_addresses")]
+                counted = [line for line in text.splitlines() if line.startswith("kubenode_addresses")]
                 assert any('network="net"' in line for line in counted)
                 assert not any('network="held"' in line for line in counted)
 
@@ -180,7 +181,7 @@ def test_it_ends_while_a_lock_is_held(agent: AgentProcess, tmp_path: Path) -> No
     """SIGTERM ends the agent also where housekeeping waits for a lock that somebody holds."""
     agent.add(conf(tmp_path / "d"))
     with DiskStore(str(tmp_path / "d"), "net").lock():
-        time.sleep(0.5)
+        until_waited_for(tmp_path / "d/net")
         begin = time.monotonic()
         assert agent.stop() == 0
         assert time.monotonic() - begin < 10  # who is owed an answer would have 13
@@ -194,7 +195,7 @@ def test_health(tmp_path: Path, run_dir: Path) -> None:
         eventually(lambda: "No such file" in agent.get("/readyz")[1], "it is ready, or does not say why not")
         assert agent.get("/readyz")[0] == 503
         assert str(node) in agent.get("/readyz")[1]
-        assert samples(agent.get("/metrics")[1])["kube_node_node_view_age_seconds"] == float("inf")
+        assert samples(agent.get("/metrics")[1])["kubenode_node_view_age_seconds"] == float("inf")
         write_node(node, "10.0.0.0/24")
         eventually(lambda: agent.get("/readyz") == (200, "ok\n"), "it does not become ready")
         assert agent.get("/")[0] == 404
@@ -295,7 +296,7 @@ def test_a_network_that_nobody_has_used(tmp_path: Path, run_dir: Path) -> None:
     with AgentProcess(run_dir, f"--node-file={node}", f"--cni-config={tmp_path}") as agent:
         eventually(lambda: 'network="net"' in agent.get("/metrics")[1], "the network is not in the metrics")
         assert not (tmp_path / "d").exists()
-        assert samples(agent.get("/metrics")[1])[f'kube_node_addresses_used{{data_dir="{tmp_path}/d",family="ipv4",network="net"}}'] == 0
+        assert samples(agent.get("/metrics")[1])[f'kubenode_addresses_used{{data_dir="{tmp_path}/d",family="ipv4",network="net"}}'] == 0
 
 
 def test_the_annotations_data_directory(tmp_path: Path, run_dir: Path) -> None:
@@ -320,8 +321,8 @@ def test_the_annotations_data_directory(tmp_path: Path, run_dir: Path) -> None:
         text = eventually(
             lambda: text if 'network="net"' in (text := agent.get("/metrics")[1]) else "", "the network is not in the metrics"
         )
-        counted = [line for line in text.splitlines() if line.startswith("kube_node_addresses_used{")]
-        assert counted == [f'kube_node_addresses_used{{data_dir="{tmp_path}/annotated",family="ipv4",network="net"}} 0.0']
+        counted = [line for line in text.splitlines() if line.startswith("kubenode_addresses_used{")]
+        assert counted == [f'kubenode_addresses_used{{data_dir="{tmp_path}/annotated",family="ipv4",network="net"}} 0.0']
 
 
 def test_half_a_character_in_a_path(agent: AgentProcess, tmp_path: Path) -> None:

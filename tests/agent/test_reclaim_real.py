@@ -87,10 +87,10 @@ def test_leaks(api_server: RealApiServer, tmp_path: Path, run_dir: Path, conf: d
         pod(api_server, pods["replaced"][0])
         eventually(lambda: len(reserved(conf)) == 2, "leaks are not released")
         # The file goes first; the log and the counter have it a moment later.
-        eventually(lambda: 'kube_node_leaks_reclaimed_total{network="net"} 2.0' in agent.get("/metrics")[1], "leaks are not counted")
+        eventually(lambda: 'kubenode_leaks_reclaimed_total{network="net"} 2.0' in agent.get("/metrics")[1], "leaks are not counted")
         eventually(lambda: len(agent.lines("leaked addresses released")) == 2, "leaks are not logged")
         assert sorted(line["containerID"] for line in agent.lines("leaked addresses released")) == ["leaked", "replaced"]
-        assert 'kube_node_api_requests_total{result="404",verb="get"}' in agent.get("/metrics")[1]
+        assert 'kubenode_api_requests_total{result="404",verb="get"}' in agent.get("/metrics")[1]
         assert {(asked.verb, asked.resource) for asked in api_server.asked() if asked.user == user} <= {("get", "pods"), ("get", "nodes")}
 
 
@@ -116,7 +116,7 @@ def test_with_a_kubelets_credentials(
         eventually(lambda: len(agent.lines("leaked addresses released")) == 2, "leaks are not logged")
         assert sorted(line["containerID"] for line in agent.lines("leaked addresses released")) == ["leaked", "replaced"]
         assert agent.said("the network namespace is gone")["why_it_stays"] == "its pod is still there"
-        assert "kube_node_reclaim_forbidden 0.0" in agent.get("/metrics")[1]
+        assert "kubenode_reclaim_forbidden 0.0" in agent.get("/metrics")[1]
     asked = {(one.verb, one.resource) for one in api_server.asked() if one.user == user}
     assert asked <= {("get", "nodes"), ("watch", "nodes"), ("get", "pods"), ("list", "pods")}
 
@@ -145,4 +145,4 @@ def test_with_a_node_file(run_dir: Path, tmp_path: Path, conf: dict[str, Any], n
         assert len(reserved(conf)) == 1
         assert agent.call("DEL", conf).code == 0
         assert (reserved(conf), os.listdir(run_dir / "attachments")) == ([], [])
-        eventually(lambda: "kube_node_leaks_suspected{" not in agent.get("/metrics")[1], "the suspect is still counted")
+        eventually(lambda: "kubenode_leaks_suspected{" not in agent.get("/metrics")[1], "the suspect is still counted")

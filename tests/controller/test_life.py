@@ -271,7 +271,7 @@ def test_a_crash_between_object_and_annotation(corner: Corner, admin: Path, cont
     before = len(corner.server.asked())
     controller.start()
     until(lambda: controller.get("/readyz")[0] == 200)
-    until(lambda: "kube_node_controller_queue_depth 0.0" in controller.get("/metrics")[1])  # all has been looked at
+    until(lambda: "kubenode_controller_queue_depth 0.0" in controller.get("/metrics")[1])  # all has been looked at
     assert {asked.verb for asked in corner.server.asked()[before:]} <= {"list", "watch"}
 
 
@@ -295,11 +295,11 @@ def test_metrics(corner: Corner, controller: ControllerProcess) -> None:
     node = corner.node("a")
     wait(corner, node, "172.20.0.0/24")
     corner.node("b", annotation="10.9.0.0/24")
-    line = f'kube_node_controller_conflicts{{pool="{pool}"}} 1.0'
+    line = f'kubenode_controller_conflicts{{pool="{pool}"}} 1.0'
     until(lambda: line in controller.get("/metrics")[1], 10, lambda: controller.get("/metrics")[1])
-    until(lambda: "kube_node_controller_queue_depth 0.0" in controller.get("/metrics")[1], 10, lambda: controller.get("/metrics")[1])
+    until(lambda: "kubenode_controller_queue_depth 0.0" in controller.get("/metrics")[1], 10, lambda: controller.get("/metrics")[1])
     text = controller.get("/metrics")[1]
-    assert re.search(rf'^kube_node_controller_subnets_free{{.*pool="{pool}".*}} 3\.0$', text, re.MULTILINE)
-    assert "kube_node_controller_allocation_duration_seconds_count 1.0" in text
-    assert 'kube_node_controller_api_requests_total{resource="nodesubnets",result="201",verb="create"}' in text
+    assert re.search(rf'^kubenode_controller_subnets_free{{.*pool="{pool}".*}} 3\.0$', text, re.MULTILINE)
+    assert "kubenode_controller_allocation_duration_seconds_count 1.0" in text
+    assert 'kubenode_controller_api_requests_total{resource="nodesubnets",result="201",verb="create"}' in text
     assert controller.get("/healthz")[0] == 200

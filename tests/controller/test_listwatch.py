@@ -13,9 +13,9 @@ from standin import StandInApiServer, answer, cut, failure, refuse, reset, strea
 
 from kubenode.base.log import Log
 from kubenode.controller.handlers import TOO_LONG, Nodes
-from kubenode.controller.listwatch import ListWatch
 from kubenode.ipam.ranges import RangeError
 from kubenode.kube.asyncclient import Cluster, Collection
+from kubenode.kube.listwatch import ListWatch
 from kubenode.kube.reflector import Pace, Reflector
 from kubenode.nodes.node import LAST_APPLIED
 from kubenode.pools.ledger import Ledger
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import msgspec
     from standin import Step
 
-    from kubenode.controller.listwatch import Sink
+    from kubenode.kube.listwatch import Sink
 
 PACE = Pace(lifetime=5, settled=0.1, shortest=0.01, longest=0.1)
 

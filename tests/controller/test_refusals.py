@@ -11,10 +11,10 @@ import pytest
 
 from kubenode.base.log import ERROR, Log
 from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
-from kubenode.controller.events import EVENTS
 from kubenode.controller.handlers import Claims, Nodes, Pools
 from kubenode.controller.metrics import Metrics
 from kubenode.controller.reconcile import CLAIMS, NODES, POOLS, Handlers, Reconciler
+from kubenode.kube.events import EVENTS
 from kubenode.kube.refusal import refusal
 from kubenode.pools.ledger import Ledger
 

@@ -27,6 +27,8 @@ SAME: list[tuple[dict[str, Any], str, list[str]]] = [
     ({"network": {"enabled": True}}, OLD, ["bridge"]),
     ({"scrape": True}, OLD, ["scrape"]),
     ({"reclaim": True}, OLD, ["reclaim"]),
+    ({"events": True}, OLD, ["events"]),
+    ({"ipv4Label": "kube-node.nordix.org/ipv4"}, OLD, ["ipv4-label"]),
     ({"network": {"enabled": True}, "scrape": True, "reclaim": True}, NEW, ["bridge", "scrape", "reclaim", "surge"]),
     ({"controller": {"enabled": True}}, OLD, ["../controller"]),
     ({"controller": {"enabled": True}}, "1.30.14", ["../controller", "surge"]),

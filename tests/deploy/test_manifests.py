@@ -26,7 +26,7 @@ __all__ = ["api_server"]
 pytestmark = pytest.mark.usefixtures("kubectl")
 CONTEXT = kube_node.make_context("kube-node", [], resilient_parsing=True)  # with the names of the help option, which commands keep
 COMMANDS = {"install": install.command, "uninstall": install.uninstall, "agent": agent.command}
-COMPONENTS = [[], ["bridge"], ["scrape"], ["reclaim"], ["bridge", "scrape", "reclaim"]]
+COMPONENTS = [[], ["bridge"], ["scrape"], ["reclaim"], ["events"], ["ipv4-label"], ["bridge", "scrape", "reclaim", "events"]]
 
 
 def test_the_rendered_manifest_is_what_kustomize_makes() -> None:
@@ -85,7 +85,7 @@ def test_the_api_server_takes_it(api_server: RealApiServer, overlay: Path, tmp_p
 
 def test_the_commands_know_their_options(overlay: Path) -> None:
     """What the containers are given the commands take; a file in install's way is a warning, so that the node has its agent."""
-    for text in (kustomized(overlay, ["bridge", "scrape"]), run("kubectl", "kustomize", DEPLOY / "uninstall")):
+    for text in (kustomized(overlay, ["bridge", "scrape", "ipv4-label"]), run("kubectl", "kustomize", DEPLOY / "uninstall")):
         pod = pod_of(text)
         for container in (*pod["initContainers"], *pod["containers"]):
             name, *options = container.get("args") or ["agent"]

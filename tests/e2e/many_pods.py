@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 LABEL = {"of": "many"}
 SETTLE = 2  # seconds for the runtime to see a changed configuration
-CALL = "kube_node_call_duration_seconds"
+CALL = "kubenode_call_duration_seconds"
 SANDBOX, NETWORK, IPAM = "sandbox asked for to addresses", "of this all network plugins", "of this the IPAM plugin"
 
 
@@ -102,15 +102,15 @@ def many(lab: Lab, agent: NodeAgent, rounds: int, count: int) -> None:
     expect("LISTs of Nodes meanwhile", lists - lists_before, 0)
     told = agent.metrics()
     for command in ("ADD", "DEL"):
-        expect(f"errors of {command}", told.total("kube_node_call_errors_total", plugin="kube-node", command=command), 0)
+        expect(f"errors of {command}", told.total("kubenode_call_errors_total", plugin="kube-node", command=command), 0)
         if told.calls(command) < rounds * count:
             raise CheckFailedError(f"{told.calls(command)} {command}, fewer than pods")
     expect("addresses used", told.used(), 0)
     expect("leaks reclaimed", told.reclaimed(), 0)
-    expect("watches by the agent", told.total("kube_node_api_requests_total", verb="watch"), 1)
-    expect("GETs by the agent", told.total("kube_node_api_requests_total", verb="get"), 1)
-    expect("LISTs by the agent", told.total("kube_node_api_requests_total", verb="list"), 0)
-    expect("watches begun again", told.total("kube_node_watch_restarts_total"), 0)
+    expect("watches by the agent", told.total("kubenode_api_requests_total", verb="watch"), 1)
+    expect("GETs by the agent", told.total("kubenode_api_requests_total", verb="get"), 1)
+    expect("LISTs by the agent", told.total("kubenode_api_requests_total", verb="list"), 0)
+    expect("watches begun again", told.total("kubenode_watch_restarts_total"), 0)
     agent.stop()
     wait("a watch of Nodes less, without the agent", 10, lambda: api_counts(lab)[1] == watches - 1)
     agent.without_errors()

@@ -34,14 +34,14 @@ class Samples:
 
     def calls(self, command: str) -> int:
         """Return how many of these calls the agent has answered since its start."""
-        return round(self.total("kube_node_call_duration_seconds_count", plugin="kube-node", command=command))
+        return round(self.total("kubenode_call_duration_seconds_count", plugin="kube-node", command=command))
 
     def used(self) -> int:
         """Return how many addresses are reserved."""
-        return round(self.total("kube_node_addresses_used", network=NETWORK))
+        return round(self.total("kubenode_addresses_used", network=NETWORK))
 
     def reclaimed(self) -> int:
-        return round(self.total("kube_node_leaks_reclaimed_total"))
+        return round(self.total("kubenode_leaks_reclaimed_total"))
 
     def buckets(self, name: str, **labels: str) -> list[tuple[float, int]]:
         """Return a histogram: upper bound in seconds, and how many lie in this bucket alone."""

@@ -252,6 +252,16 @@ def test_a_reservation_rewritten_in_place(kept: Counting, tmp_path: Path, conten
     assert not (tmp_path / "net/10.0.0.2").exists()
 
 
+def test_gc_of_a_reservation_rewritten_in_place(kept: Counting, tmp_path: Path) -> None:
+    """A file that has another form than is remembered is released by GC; the record goes with GC, and nobody would ever release it."""
+    for number in range(2):
+        add(kept, number)
+        for name in (f"10.0.0.{number + 2}", f"fd00::{number + 2}"):
+            (tmp_path / "net" / name).write_text(f"c{number}")
+    assert sorted(entry.name for entry in locked.collect(kept, [owner(1)])) == ["10.0.0.2", "fd00::2"]
+    assert sorted(entry.name for entry in locked.find(kept, owner(1))) == ["10.0.0.3", "fd00::3"]
+
+
 def test_a_reservation_rewritten_for_somebody_else(kept: Counting, tmp_path: Path) -> None:
     """Whose it was has it no more: an ADD is no duplicate, DEL leaves it; whose it is now can release it."""
     add(kept, 1)

@@ -29,6 +29,27 @@ def test_select(namespace: str, limits: dict[int, list[str] | None], families: s
     assert select([4, 6], namespace, limits) == families
 
 
+@pytest.mark.parametrize(
+    ("limits", "labels", "families"),
+    [
+        ({4: []}, {4: True}, {4, 6}),
+        ({4: ["a"]}, {4: False}, {6}),
+        ({4: ["a"]}, {}, {4, 6}),
+        ({4: ["b"], 6: ["b"]}, {4: True}, {4}),
+    ],
+)
+def test_a_label(limits: dict[int, list[str] | None], labels: dict[int, bool], families: set[int]) -> None:
+    """A namespace's label goes before the list, either way; without one the list decides."""
+    assert select([4, 6], "a", limits, labels) == families
+
+
+def test_a_label_that_leaves_no_family() -> None:
+    """A pod that its namespace's label leaves without any address is told of the label."""
+    with pytest.raises(CNIError) as error:
+        select([4], "a", {4: ["a"]}, {4: False})
+    assert "; the namespace's label says no to IPv4: " in error.value.details
+
+
 def test_no_family_left() -> None:
     """A pod without any address is an error which tells the limits."""
     with pytest.raises(CNIError) as error:

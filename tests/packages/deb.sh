@@ -28,6 +28,7 @@ for release in "$@"; do
     python=$(chroot "$root" python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
     version=$(chroot "$root" kube-node --version)
+    chroot "$root" kubectl-kube_node --help | grep -q "kubectl kube-node" || die "kubectl finds no plugin"
     # What is compiled for this Python is there: the API client cannot be imported without.
     chroot "$root" python3 -IS -c "import sys; sys.path.insert(0, '/usr/lib/kube-node/kube-node.lib'); import msgspec, yaml, httpx2; assert yaml.__with_libyaml__"
 

@@ -123,3 +123,13 @@ def test_a_full_range(embedded: NetworkMaker, view: ViewWriter) -> None:
         error = net.error(container_id="c9")
         assert error["msg"] == "failed to allocate for range 0: no IP addresses available in range set: 10.0.0.1-10.0.0.2"
         assert error["details"].startswith("network net is full on this node: ")
+
+
+@pytest.mark.ways("standalone", "console")
+def test_who_limits_ipv4_without_an_agent(embedded: NetworkMaker, view: ViewWriter, lines: Lines) -> None:
+    """Labels of namespaces only an agent knows: without one the configured list decides, and the log says so."""
+    view("10.0.0.0/24", "fd00::/64")
+    answer, (said, _) = lines.of(embedded(**{"ipv4-namespaces": ["shop"]}, **lines.option), "ADD")
+    assert answer.addresses == ["fd00::2"]
+    assert said["msg"] == "ipv4-namespaces decides: labels of namespaces only an agent knows"
+    assert named(said) == one("ADD")

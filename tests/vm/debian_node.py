@@ -38,7 +38,7 @@ from runtime import TRY_AGAIN_LATER  # noqa: E402
 NEEDS = {"qemu-system-x86_64": "qemu-system-x86", "debootstrap": "debootstrap", "mke2fs": "e2fsprogs"}
 PAGE = ROOT / "docs/how-to/debian.md"
 NODE = "worker-1"  # the page's
-POD_CIDRS = ["11.0.1.0/24", "1100:0:0:1::/64"]
+POD_CIDRS = ["10.244.1.0/24", "fd00:10:244:1::/64"]
 SERVICE, SOCKET = "kube-node-agent.service", "kube-node-agent.socket"
 KUBECONFIG = "/etc/kubernetes/kubelet.conf"  # the page's
 RESERVATIONS = f"/var/lib/cni/networks/{NETWORK}"
@@ -283,7 +283,7 @@ def upgraded(node: Node) -> None:
     if (
         new == old
         or node.properties(SERVICE, "MainPID") == pid
-        or node.metrics().total("kube_node_build_info", version=new.split()[-1]) != 1
+        or node.metrics().total("kubenode_build_info", version=new.split()[-1]) != 1
     ):
         raise CheckFailedError(f"upgraded from {old} to {new}, but the agent is not the new one")
     show(f"upgraded under pods: {new.strip()}", told)

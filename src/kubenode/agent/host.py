@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Self
 
+    from kubenode.agent.labels import NamespaceLabels
     from kubenode.agent.ownnode import OwnNode
     from kubenode.base.log import Log
     from kubenode.host.boot import Boot
@@ -75,6 +76,7 @@ class AgentHost:
         run_dir: str,
         stores: Stores,
         own: OwnNode,
+        labels: NamespaceLabels,
         before: Callable[[], None] = lambda: None,
         *,
         keep: bool = False,
@@ -84,6 +86,7 @@ class AgentHost:
         self._run_dir = run_dir
         self._stores = stores
         self._own = own
+        self._labels = labels
         self._before = before
         self._keep = keep
         self._namespaces = Namespaces(root)
@@ -115,6 +118,9 @@ class AgentHost:
 
     def may_have(self, netns: str) -> bool:
         return self._namespaces.may_be_there(netns)
+
+    def ipv4_label(self, namespace: str, log: Log) -> bool | None:
+        return self._labels.of(namespace, log)
 
     def node(self, options: standalone.NodeOptions, choose: Callable[[Node], T], log: Log) -> T:  # noqa: ARG002 -- skel.Host
         if options.node_file:

@@ -31,36 +31,36 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for each counter that says little
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
-        Info("kube_node_build", "Version of the agent.", registry=registry).info({"version": VERSION})
+        Info("kubenode_build", "Version of the agent.", registry=registry).info({"version": VERSION})
         labels = ["plugin", "command"]
         self._calls = Histogram(
-            "kube_node_call_duration_seconds", "Time of a plugin's call in the agent.", labels, buckets=BUCKETS, registry=registry
+            "kubenode_call_duration_seconds", "Time of a plugin's call in the agent.", labels, buckets=BUCKETS, registry=registry
         )
-        self._errors = Counter("kube_node_call_errors", "Failed calls, by CNI error code.", [*labels, "code"], registry=registry)
-        self._requests = Counter("kube_node_api_requests", "Requests to the API server.", ["verb", "result"], registry=registry)
-        self._restarts = Counter("kube_node_watch_restarts", "Watches of the Node begun again.", ["reason"], registry=registry)
-        self._reclaimed = Counter("kube_node_leaks_reclaimed", "Leaked addresses released.", ["network"], registry=registry)
+        self._errors = Counter("kubenode_call_errors", "Failed calls, by CNI error code.", [*labels, "code"], registry=registry)
+        self._requests = Counter("kubenode_api_requests", "Requests to the API server.", ["verb", "result"], registry=registry)
+        self._restarts = Counter("kubenode_watch_restarts", "Watches of the Node begun again.", ["reason"], registry=registry)
+        self._reclaimed = Counter("kubenode_leaks_reclaimed", "Leaked addresses released.", ["network"], registry=registry)
         self._forbidden = Gauge(
-            "kube_node_reclaim_forbidden", "Whether the right to get pods is missing, without which no leak is released.", registry=registry
+            "kubenode_reclaim_forbidden", "Whether the right to get pods is missing, without which no leak is released.", registry=registry
         )
-        self._suspects = Gauge("kube_node_leaks_suspected", "Attachments without network namespace.", ["network"], registry=registry)
+        self._suspects = Gauge("kubenode_leaks_suspected", "Attachments without network namespace.", ["network"], registry=registry)
 
     def may_ask(self, *, allowed: bool) -> None:
         self._forbidden.set(not allowed)
 
     def show_node(self, seen: Callable[[], float]) -> None:
         """Show the age of what is known of the Node; `seen` is when it was last known to be right, 0 for never."""
-        age = Gauge("kube_node_node_view_age_seconds", "Time since the Node was last known to be right.", registry=self.registry)
+        age = Gauge("kubenode_node_view_age_seconds", "Time since the Node was last known to be right.", registry=self.registry)
         age.set_function(lambda: time.time() - seen() if seen() else float("inf"))
 
     def show_ready(self, unready: Callable[[], str]) -> None:
         """Show whether pods can get addresses; `unready` says why not."""
-        ready = Gauge("kube_node_ready", "Whether pods can get addresses, as /readyz has it.", registry=self.registry)
+        ready = Gauge("kubenode_ready", "Whether pods can get addresses, as /readyz has it.", registry=self.registry)
         ready.set_function(lambda: float(not unready()))
 
     def show_log(self, dropped: Callable[[], int]) -> None:
         """Show how many log lines could not be written."""
-        self.registry.register(Counted("kube_node_log_lines_dropped", "Log lines that could not be written.", dropped))
+        self.registry.register(Counted("kubenode_log_lines_dropped", "Log lines that could not be written.", dropped))
 
     def show_usage(self, used: Used) -> None:
         """Show how full each network is, looked up for each scrape."""
@@ -94,8 +94,8 @@ class _Addresses:
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         labels = ["network", "data_dir", "family"]
-        total = GaugeMetricFamily("kube_node_addresses", "Addresses that the network's subnets on this node have.", labels=labels)
-        used = GaugeMetricFamily("kube_node_addresses_used", "Addresses that are reserved.", labels=labels)
+        total = GaugeMetricFamily("kubenode_addresses", "Addresses that the network's subnets on this node have.", labels=labels)
+        used = GaugeMetricFamily("kubenode_addresses_used", "Addresses that are reserved.", labels=labels)
         for key, usages in self._used():
             for family in sorted({usage.range_set.version for usage in usages}):
                 values = [key.network, key.data_dir, f"ipv{family}"]

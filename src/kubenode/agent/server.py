@@ -25,7 +25,7 @@ from kubenode.plugins import skel
 from kubenode.plugins.table import PLUGINS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from kubenode.agent.host import AgentHost
     from kubenode.agent.networks import Networks
@@ -54,7 +54,7 @@ class Server:
         networks: Networks,
         environ: Mapping[str, str],
         log: Log,
-        observer: Observer,
+        observers: Sequence[Observer],
         questions: Mapping[str, Callable[[], tuple[int, bytes]]],
     ) -> None:
         self._listener = listener
@@ -62,7 +62,7 @@ class Server:
         self._host = host
         self._environ = {key: value for key, value in environ.items() if not key.startswith("CNI_")}
         self._log = log
-        self._observer = observer
+        self._observers = observers
         self._questions = questions
         self._open: set[Connection] = set()
         self._users = {0, os.geteuid()}
@@ -220,7 +220,8 @@ class Server:
             if not connection.answer(status, stdout) and status == 0 and command == "ADD":
                 log.warning("the relay of an ADD is gone: releasing its addresses")
                 self._run(asked._replace(environ={**asked.environ, "CNI_COMMAND": "DEL"}), host, log)
-        self._observer.called(asked.plugin, command, status, stdout, connection.age())
+        for observer in self._observers:
+            observer.called(asked.plugin, command, status, stdout, connection.age())
         if status == 0 and command in {"ADD", "STATUS"}:
             self._networks.met(asked.plugin, asked.stdin)
 

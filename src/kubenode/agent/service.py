@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import resource
 import signal
@@ -10,13 +11,16 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from kubenode.agent import ownnode, protocol
+from kubenode.agent.apiaccess import ApiAccess
 from kubenode.agent.configuration import Configuration
 from kubenode.agent.credentials import keep_credentials
 from kubenode.agent.host import AgentHost, ReadOnlyHost, Stores
 from kubenode.agent.housekeeping import EVERY, Housekeeping
+from kubenode.agent.labels import NamespaceLabels
 from kubenode.agent.listener import Listener
 from kubenode.agent.metrics import Metrics
 from kubenode.agent.networks import Networks
+from kubenode.agent.nodeevents import NodeEvents
 from kubenode.agent.notify import Notifier
 from kubenode.agent.reclaim import GRACE, Mode, Reclaimer
 from kubenode.agent.server import Server
@@ -27,16 +31,16 @@ from kubenode.host.boot import Boot
 from kubenode.host.nodeview import NodeView
 from kubenode.host.permitted import Permitted
 from kubenode.host.root import HostRoot
-from kubenode.kube.loadingrules import AGENTS, SERVICE_ACCOUNT
+from kubenode.kube.loadingrules import SERVICE_ACCOUNT
 from kubenode.nodes import node
-from kubenode.plugins import skel, standalone
+from kubenode.plugins import skel
 from kubenode.version import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
     from typing import Any
 
-    from kubenode.agent.pods import ApiPods
+    from kubenode.agent.server import Observer
     from kubenode.base.log import Log
     from kubenode.kube.reflector import Reflector
     from kubenode.nodes.node import Node
@@ -46,14 +50,13 @@ SWEEP = 0.25  # seconds between looks for calls whose time is over
 LOOK = 2.0  # seconds between looks whether the socket's path is still ours
 BEAT = 2.5  # seconds between signs of life
 ALIVE = 10.0  # seconds that the event loop may take for a turn
-API_TIMEOUT = 10.0  # seconds until a watch must be accepted
 PATIENCE = 2.0  # seconds that a scrape, or a housekeeping pass, waits for networks whose lock somebody holds
 
 
 class Options(NamedTuple):
     """The options of an agent. Paths are the host's; `kubeconfig` is this process's own. `listen`: host and port, None for no HTTP.
 
-    `wait`: let another agent that has the socket end first.
+    `wait`: let another agent that has the socket end first. `ipv4_label`: the namespaces' label that gives IPv4, "" for none.
     """
 
     run_dir: str
@@ -68,6 +71,7 @@ class Options(NamedTuple):
     credentials: str = ""
     every: float = EVERY
     wait: bool = False
+    ipv4_label: str = ""
 
 
 class Agent:
@@ -85,8 +89,11 @@ class Agent:
         self._listener = Listener(os.path.join(socket_dir, os.path.basename(options.socket)))
         self._metrics = Metrics()
         self._own = ownnode.OwnNode(NodeView(self._run_dir, node.decode, f"kube-node agent {VERSION}", log), log)
+        seen_environ = {**environ, "KUBE_NODE_RUN_DIR": self._run_dir}
+        self._api = ApiAccess(options.kubeconfig, seen_environ, self._own, self._root, self._metrics, log)
         self._stores = Stores(self._root, Boot(self._run_dir, self._machine_id))
         self._permitted = Permitted(self._root, environ, unread=("kubeconfig",))
+        self._labels = NamespaceLabels(options.ipv4_label, log)
         self._workers = Workers()
         self._networks = Networks()
         self._configuration = Configuration(self._root.path(options.config_dir), log)
@@ -108,13 +115,21 @@ class Agent:
         jobs = self._node_jobs()
         if directory := self._options.credentials:
             jobs.append(keep_credentials(self._root.seen(directory, "credentials"), SERVICE_ACCOUNT, self._log))
-        server = Server(listening, self._host, self._networks, self._environ, self._log, self._metrics, self._questions())
+        observers: list[Observer] = [self._metrics]
+        if not self._options.node_file:
+            events = NodeEvents(lambda: self._own.node, self._lacking, self._api.cluster, self._log)
+            observers.append(events)
+            jobs.append(events.run())
+            if self._labels.key:
+                jobs.append(self._labels.follow(self._api.cluster, self._metrics.restarted))
+        server = Server(listening, self._host, self._networks, self._environ, self._log, observers, self._questions())
         server.start()
         self._phase = ""
         self._configuration.start(self._served, self._unready)
         tasks = [asyncio.create_task(job) for job in (self._beat(server), self._stay_reachable(server), *jobs)]
         self._housekeeping().start()
         stopped = asyncio.create_task(stop.wait())
+        gc.freeze()  # all that was imported stays: to look through it again and again takes a fifteenth of a call
         self._log.info("agent started", version=VERSION, socket=self._options.socket)
         self._notifier.tell(READY="1", STATUS=self._status())
         try:
@@ -146,42 +161,19 @@ class Agent:
 
     def _watch(self) -> Reflector:
         from kubenode.agent.watch import OwnNodeSource  # brings HTTP and TLS, of no use to an agent with --node-file
-        from kubenode.kube.asyncclient import Cluster
         from kubenode.kube.reflector import Reflector
 
-        def count(verb: str, _: str, result: str) -> None:
-            self._metrics.requested(verb, result)
-
-        kubeconfig, environ = self._options.kubeconfig, {**self._environ, "KUBE_NODE_RUN_DIR": self._run_dir}
-        source = OwnNodeSource(
-            find=lambda: standalone.fetch(
-                kubeconfig,
-                environ,
-                guesses=self._own.guesses(),
-                machine_id=identity.host_machine_id(self._root),
-                complain=self._log.error,
-                option=AGENTS,
-            ),
-            connect=lambda: Cluster(kubeconfig or None, environ, API_TIMEOUT, count, option=AGENTS),
-            publish=self._own.publish,
-            log=self._log,
-            count=self._metrics.requested,
-        )
+        source = OwnNodeSource(self._api.node, self._api.cluster, self._own.publish, self._log, self._metrics.requested)
         return Reflector(source, self._log, self._metrics.restarted)
 
     def _housekeeping(self) -> Housekeeping:
         options = self._options
-        connect = None if options.node_file else self._connect
+        connect = None if options.node_file else self._api.pods
         ask = Round(self._workers, self._log, PATIENCE)
         common = (self._root, self._run_dir, self._stores, ask, connect, self._log, self._metrics)
         reclaimer = None if options.reclaim is Mode.OFF else Reclaimer(*common, options.reclaim, options.grace)
         config_dir = self._root.path(options.config_dir)
         return Housekeeping(self._networks, self._stores, ask, reclaimer, self._run_dir, config_dir, self._log, options.every)
-
-    def _connect(self) -> ApiPods:
-        from kubenode.agent.pods import ApiPods  # brings HTTP and TLS, of no use to an agent with --node-file
-
-        return ApiPods(self._options.kubeconfig, self._environ, lambda: self._own.node.name if self._own.node else "", self._metrics)
 
     def _serve_http(self) -> None:
         """Serve metrics and health from now until the process ends."""
@@ -189,7 +181,7 @@ class Agent:
             return
         ask = Round(self._workers, self._log, PATIENCE)
         self._metrics.show_node(lambda: self._own.seen)
-        looking = ReadOnlyHost(self._root, self._permitted, self._run_dir, self._stores, self._own)
+        looking = ReadOnlyHost(self._root, self._permitted, self._run_dir, self._stores, self._own, self._labels)
         self._metrics.show_usage(lambda: self._networks.usages(ask, self._environ, looking))
         self._metrics.show_ready(self._unready)
         self._metrics.show_log(lambda: self._log.dropped)
@@ -269,7 +261,7 @@ class Agent:
         return identity.host_machine_id(self._root) or (own.machine_id if own else "")
 
     def _host(self, before: Callable[[], None] = lambda: None, *, keep: bool = False) -> AgentHost:
-        return AgentHost(self._root, self._permitted, self._run_dir, self._stores, self._own, before, keep=keep)
+        return AgentHost(self._root, self._permitted, self._run_dir, self._stores, self._own, self._labels, before, keep=keep)
 
 
 def _distinct(*texts: str) -> list[str]:

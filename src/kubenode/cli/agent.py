@@ -61,6 +61,11 @@ class Address(click.ParamType):  # type: ignore[type-arg] # generic only to type
 )  # fmt: skip
 @click.option("--listen", type=Address(), default=LISTEN, show_default=True, help="/metrics, /healthz and /readyz; none for nothing.")
 @click.option("--wait", is_flag=True, help="Where another agent has the socket, serve once that has ended. [default: an error]")
+@click.option(
+    "--ipv4-label", metavar="KEY", default="",
+    help="The label of namespaces that says, by true or false, whether their pods get IPv4 where ipv4-namespaces limits it. "
+    "[default: none; with the component ipv4-label kube-node.nordix.org/ipv4]",
+)  # fmt: skip
 @click.option("--loglevel", type=click.Choice(["warning", "info", "debug", "trace"]), default="info", show_default=True)
 def command(
     socket: str | None,
@@ -76,6 +81,7 @@ def command(
     listen: tuple[str, int] | None,
     *,
     wait: bool,
+    ipv4_label: str,
     loglevel: str,
 ) -> None:
     r"""Serve the plugins of this node.
@@ -105,6 +111,7 @@ def command(
         credentials="" if credentials == "none" else credentials,
         every=every,
         wait=wait,
+        ipv4_label="" if ipv4_label == "none" else ipv4_label,
     )
     level = {name: number for number, name in log.NAMES.items()}[loglevel]
     lines = LogQueue()

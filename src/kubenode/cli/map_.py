@@ -42,6 +42,7 @@ class Drawn(NamedTuple):
 @click.option("--html", "html_file", default="", metavar="FILE", help="Write a page with the picture; - is standard output.")
 @with_output
 @options.KUBECONFIG
+@options.CONTEXT
 @options.locations
 def command(target: str, svg_file: str, html_file: str, locations: Locations, output: Output) -> int:
     r"""Draw what is in use of each subnet: a cell is an address, or in larger subnets a block of them.
@@ -125,7 +126,7 @@ def _draw_pool(name: str, locations: Locations, most: int) -> list[Drawn]:
     from kubenode.cli import pools
     from kubenode.inspection.mapping import draw_pool
 
-    ledger = asyncio.run(pools.read(locations.kubeconfig, nodes=True))
+    ledger = asyncio.run(pools.read(locations.kubeconfig, locations.context, nodes=True))
     if name not in ledger.pools:
         raise Problem(f"there is no SubnetPool {name}", f"there are: {', '.join(sorted(ledger.pools)) or 'none'}")
     pool = ledger.pools[name]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kubenode.base.problem import Problem
-from kubenode.cli import screen
+from kubenode.cli import options, screen
 from kubenode.cli.output import with_output
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from kubenode.cli.output import Output
-    from kubenode.controller.listwatch import Sink
+    from kubenode.kube.listwatch import Sink
     from kubenode.pools.blocks import Block
     from kubenode.pools.ledger import Ledger
     from kubenode.pools.records import NodeSubnet, SubnetPool
@@ -37,7 +37,8 @@ WIDE = 120  # columns from which on there is room for annotations
 @click.option("--purge", is_flag=True, help="Take the annotations and NodeSubnets away that a deleted pool NAME has left.")
 @click.option("--yes", is_flag=True, help="Do not ask before.")
 @click.option("--kubeconfig", metavar="FILE", default="", help="How to reach the API server. [default: as the plugins]")
-def command(name: str | None, kubeconfig: str, output: Output, *, purge: bool, yes: bool) -> None:
+@options.CONTEXT
+def command(name: str | None, kubeconfig: str, context: str, output: Output, *, purge: bool, yes: bool) -> None:
     """SubnetPools and how full they are; with NAME its nodes.
 
     \b
@@ -50,9 +51,9 @@ def command(name: str | None, kubeconfig: str, output: Output, *, purge: bool, y
     if purge:
         if name is None:
             raise click.UsageError("--purge needs the NAME of a pool that was deleted")
-        asyncio.run(_purge(name, kubeconfig, yes=yes))
+        asyncio.run(_purge(name, kubeconfig, context, yes=yes))
         return
-    ledger = asyncio.run(read(kubeconfig))
+    ledger = asyncio.run(read(kubeconfig, context))
     if name is not None and name not in ledger.pools and not any(claim.pool == name for _, claim in ledger.claims):
         raise Problem(f"there is no SubnetPool {name}", f"there are: {', '.join(sorted(ledger.pools)) or 'none'}")
     if output.is_object:
@@ -176,17 +177,17 @@ def _troubles(pool: SubnetPool) -> list[tuple[str, str]]:
     return found
 
 
-async def read(kubeconfig: str, *, nodes: bool = False) -> Ledger:
+async def read(kubeconfig: str, context: str, *, nodes: bool = False) -> Ledger:
     """Return what the API server has of pools and claims, and where asked for, of nodes."""
     from kubenode.base.log import Log
     from kubenode.controller.handlers import Claims, Nodes, Pools
-    from kubenode.controller.listwatch import ListWatch
     from kubenode.controller.reconcile import CLAIMS, NODES, POOLS
     from kubenode.kube.asyncclient import Cluster, Collection
+    from kubenode.kube.listwatch import ListWatch
     from kubenode.pools.ledger import Ledger
 
     ledger, log = Ledger(), Log("pools")
-    cluster = Cluster(kubeconfig or None, os.environ, TIMEOUT, _uncounted)
+    cluster = Cluster(kubeconfig or None, os.environ, TIMEOUT, _uncounted, context=context)
     try:
         wanted: list[tuple[Collection, Sink]] = [
             (Collection(POOLS), Pools(ledger, lambda: None, log)),
@@ -201,19 +202,19 @@ async def read(kubeconfig: str, *, nodes: bool = False) -> Ledger:
     return ledger
 
 
-async def _purge(pool: str, kubeconfig: str, *, yes: bool) -> None:
+async def _purge(pool: str, kubeconfig: str, context: str, *, yes: bool) -> None:
     from kubenode.controller.reconcile import CLAIMS, NODES
     from kubenode.kube.asyncclient import Cluster
     from kubenode.pools.purge import purge
 
-    ledger = await read(kubeconfig, nodes=True)
+    ledger = await read(kubeconfig, context, nodes=True)
     if pool in ledger.pools:
         raise click.UsageError(f"SubnetPool {pool} is there, and would give what is taken away: kubectl delete subnetpool {pool}")
     annotate, delete = purge(pool, (claim for _, claim in ledger.claims), ledger.nodes)
     if not yes:
         click.confirm(f"Take {len(delete)} subnets of {pool} away, with the annotations of {len(annotate)} nodes?", abort=True)
     subnets = nodes = 0
-    cluster = Cluster(kubeconfig or None, os.environ, TIMEOUT, _uncounted)
+    cluster = Cluster(kubeconfig or None, os.environ, TIMEOUT, _uncounted, context=context)
     try:
         while annotate or delete:
             for write in annotate:
@@ -222,7 +223,7 @@ async def _purge(pool: str, kubeconfig: str, *, yes: bool) -> None:
             for claim, _ in delete:
                 subnets += await _done(cluster.delete(f"{CLAIMS}/{claim.name}", claim.uid, claim.version))
             # A controller notes what nodes have lost, and a kubelet its state: what has changed meanwhile is looked at again.
-            ledger = await read(kubeconfig, nodes=True)
+            ledger = await read(kubeconfig, context, nodes=True)
             annotate, delete = purge(pool, (claim for _, claim in ledger.claims), ledger.nodes)
     finally:
         await cluster.aclose()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console, RenderableType
 
+    from kubenode.inspection.cluster.whose import Whois
     from kubenode.inspection.holders import Holder
     from kubenode.inspection.networks import Network
     from kubenode.inspection.report import NetworkReport, Other, Report, Whose
@@ -210,8 +211,8 @@ def who(one: Holder, *, wide: bool) -> str:
     return f"{name} [yellow]leaked?[/]" if one.suspected else name
 
 
-def show_whose(found: Whose) -> None:
-    """Print whose an address is."""
+def show_whose(found: Whose, known: Whois | None = None) -> None:
+    """Print whose an address is; `known`: what the API server says where it is of no subnet here."""
     out = screen.console()
     for network, one in found.holders:
         table = Table.grid(padding=(0, 2))
@@ -232,8 +233,20 @@ def show_whose(found: Whose) -> None:
     if not found.holders and found.networks:
         for network in found.networks:
             out.print(f"{found.address} is held by nobody; it is of network [bold]{escape(network.name)}[/], {_kind(network, found)}.")
+    elif not found.holders and known and known.where:
+        out.print(f"{found.address} is not of this node: {_elsewhere(known)}.")
+        out.print(f"[dim]Ask there:[/] kube-node status {found.address}")
     elif not found.holders:
-        out.print(f"{found.address} is held by nobody, and of no subnet of this node's networks.")
+        nor = "" if known is None else ", nor of another node's"
+        out.print(f"{found.address} is held by nobody, and of no subnet of this node's networks{nor}.")
+
+
+def _elsewhere(known: Whois) -> str:
+    """Say which node an address is of, by what, and which pod has it."""
+    subnets = [f"{part.subnet} is node [bold]{escape(part.node)}[/]'s, by {escape(part.source)}" for part in known.parts]
+    own = [f"it is node [bold]{escape(name)}[/]'s own address" for name in known.nodes]
+    pods = [f"pod [bold]{escape(has.pod.name)}[/] on node {escape(has.pod.node)} has it" for has in known.pods if not has.pod.on_host]
+    return "; ".join([*subnets, *own, *pods])
 
 
 def _others(others: list[Other]) -> Table:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import time
-from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from kubenode.kube.events import About, EventRecorder
 from kubenode.kube.refusal import StatusError
-from kubenode.pools.records import API_VERSION, stamp
+from kubenode.pools.records import API_VERSION
 
 if TYPE_CHECKING:
     from kubenode.base.log import Log
@@ -16,13 +14,10 @@ if TYPE_CHECKING:
     from kubenode.pools.records import SubnetPool
     from kubenode.pools.writes import Conflict
 
-EVENTS = "/api/v1/namespaces/default/events"  # where those about objects without a namespace are
-LONGEST_NAME = 253  # characters of an object's name (RFC 1123)
-
 
 class Events:
     def __init__(self, cluster: Cluster, log: Log) -> None:
-        self._cluster = cluster
+        self._recorder = EventRecorder(cluster, "kube-node-controller")
         self._log = log
         self._told: dict[str, list[Conflict]] = {}  # by node
 
@@ -32,34 +27,17 @@ class Events:
         for conflict in conflicts:
             if conflict not in told:
                 self._log.warning("conflict", node=name, reason=conflict.reason, text=conflict.message)
-                about = {"apiVersion": "v1", "kind": "Node", "name": name, "uid": conflict.uid}
-                await self._warn(about, conflict.reason, conflict.message)
+                await self._warn(About("v1", "Node", name, conflict.uid), conflict.reason, conflict.message)
                 told.append(conflict)
         if not told:
             del self._told[name]
 
     async def about_pool(self, pool: SubnetPool, reason: str, message: str) -> None:
-        await self._warn({"apiVersion": API_VERSION, "kind": "SubnetPool", "name": pool.name, "uid": pool.uid}, reason, message)
+        await self._warn(About(API_VERSION, "SubnetPool", pool.name, pool.uid), reason, message)
 
-    async def _warn(self, about: dict[str, str], reason: str, message: str) -> None:
+    async def _warn(self, about: About, reason: str, message: str) -> None:
         """Make an Event. The same one is not made twice within its hour, whoever leads and however often it starts."""
-        mark = hashlib.sha256("\0".join([about["uid"], reason, message]).encode()).hexdigest()[:16]
-        now = stamp(time.time())
-        event = {
-            "apiVersion": "v1",
-            "kind": "Event",
-            "metadata": {"name": f"{about['name'][: LONGEST_NAME - len(mark) - 1].rstrip('.-')}.{mark}", "namespace": "default"},
-            "involvedObject": about,
-            "reason": reason,
-            "message": message,
-            "type": "Warning",
-            "count": 1,
-            "firstTimestamp": now,
-            "lastTimestamp": now,
-            "source": {"component": "kube-node-controller"},
-        }
         try:
-            await self._cluster.create(EVENTS, event)
+            await self._recorder.warn(about, reason, message)
         except StatusError as refused:
-            if refused.status != HTTPStatus.CONFLICT:
-                self._log.warning("cannot create an Event", about=about["name"], error=str(refused))
+            self._log.warning("cannot create an Event", about=about.name, error=str(refused))

@@ -25,24 +25,24 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for each counter that says little
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
-        Info("kube_node_controller_build", "Version of the controller.", registry=registry).info({"version": VERSION})
+        Info("kubenode_controller_build", "Version of the controller.", registry=registry).info({"version": VERSION})
         self._requests = Counter(
-            "kube_node_controller_api_requests", "Requests to the API server.", ["verb", "resource", "result"], registry=registry
+            "kubenode_controller_api_requests", "Requests to the API server.", ["verb", "resource", "result"], registry=registry
         )
-        self._restarts = Counter("kube_node_controller_watch_restarts", "Watches begun again.", ["resource", "reason"], registry=registry)
+        self._restarts = Counter("kubenode_controller_watch_restarts", "Watches begun again.", ["resource", "reason"], registry=registry)
         self._allocation = Histogram(
-            "kube_node_controller_allocation_duration_seconds", "From a Node's need to its annotation.", buckets=BUCKETS, registry=registry
+            "kubenode_controller_allocation_duration_seconds", "From a Node's need to its annotation.", buckets=BUCKETS, registry=registry
         )
 
     def show(self, figures: Mapping[str, Figures], depth: Callable[[], int], leads: Callable[[], bool]) -> None:
         """Show the pools that there are at each scrape, and how much there is to do."""
-        Gauge("kube_node_controller_queue_depth", "Nodes and pools to look at.", registry=self.registry).set_function(depth)
-        Gauge("kube_node_controller_leader", "Whether this one works.", registry=self.registry).set_function(leads)
+        Gauge("kubenode_controller_queue_depth", "Nodes and pools to look at.", registry=self.registry).set_function(depth)
+        Gauge("kubenode_controller_leader", "Whether this one works.", registry=self.registry).set_function(leads)
         self.registry.register(_Pools(figures))
 
     def show_log(self, dropped: Callable[[], int]) -> None:
         """Show how many log lines could not be written."""
-        self.registry.register(Counted("kube_node_controller_log_lines_dropped", "Log lines that could not be written.", dropped))
+        self.registry.register(Counted("kubenode_controller_log_lines_dropped", "Log lines that could not be written.", dropped))
 
     def requested(self, verb: str, resource: str, result: str) -> None:
         self._requests.labels(verb, resource, result).inc()
@@ -62,11 +62,11 @@ class _Pools:
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         labels = ["pool", "family"]
-        total = GaugeMetricFamily("kube_node_controller_subnets", "Subnets that a pool has.", labels=labels)
-        allocated = GaugeMetricFamily("kube_node_controller_subnets_allocated", "Subnets that nodes have.", labels=labels)
-        free = GaugeMetricFamily("kube_node_controller_subnets_free", "Subnets that can be given.", labels=labels)
-        waiting = GaugeMetricFamily("kube_node_controller_nodes_waiting", "Nodes for which nothing is left.", labels=["pool"])
-        conflicts = GaugeMetricFamily("kube_node_controller_conflicts", "Annotations that are in conflict.", labels=["pool"])
+        total = GaugeMetricFamily("kubenode_controller_subnets", "Subnets that a pool has.", labels=labels)
+        allocated = GaugeMetricFamily("kubenode_controller_subnets_allocated", "Subnets that nodes have.", labels=labels)
+        free = GaugeMetricFamily("kubenode_controller_subnets_free", "Subnets that can be given.", labels=labels)
+        waiting = GaugeMetricFamily("kubenode_controller_nodes_waiting", "Nodes for which nothing is left.", labels=["pool"])
+        conflicts = GaugeMetricFamily("kubenode_controller_conflicts", "Annotations that are in conflict.", labels=["pool"])
         for name, figures in sorted(dict(self._figures).items()):
             for family in sorted({usage.block.cidr.version for usage in figures.usages}):
                 mine = [usage for usage in figures.usages if usage.block.cidr.version == family]

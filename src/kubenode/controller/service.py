@@ -19,11 +19,11 @@ from kubenode.base.exposition import HTTPServer
 from kubenode.cni.errors import CNIError
 from kubenode.controller.handlers import Claims, Nodes, Pools
 from kubenode.controller.leader import Leader
-from kubenode.controller.listwatch import ListWatch
 from kubenode.controller.metrics import Metrics
 from kubenode.controller.reconcile import CLAIMS, NODES, POOLS, Handlers, Reconciler
 from kubenode.ipam.ranges import RangeError, Subnet, parse_subnet
 from kubenode.kube.asyncclient import Cluster, Collection
+from kubenode.kube.listwatch import ListWatch
 from kubenode.kube.reflector import Reflector
 from kubenode.kube.refusal import StatusError
 from kubenode.pools.ledger import Ledger

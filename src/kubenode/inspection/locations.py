@@ -46,6 +46,7 @@ class Locations(NamedTuple):
     kubeconfig: str
     environ: Mapping[str, str]
     named: Named
+    context: str = ""  # of the kubeconfig; "" is its current one
 
     @property
     def run(self) -> str:
@@ -104,6 +105,9 @@ class ReadOnlyHost:
 
     def may_have(self, netns: str) -> bool:
         return Namespaces(self._locations.root).may_be_there(netns)
+
+    def ipv4_label(self, namespace: str, log: Log) -> bool | None:  # noqa: ARG002 -- skel.Host
+        return None
 
     def node(self, options: standalone.NodeOptions, choose: Callable[[Node], T], log: Log) -> T:  # noqa: ARG002 -- skel.Host
         if options.node_file:

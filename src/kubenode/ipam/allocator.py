@@ -18,7 +18,7 @@ from kubenode.ipam.store import Index
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from kubenode.ipam.address import Address
     from kubenode.ipam.ranges import RangeSet
@@ -85,11 +85,7 @@ def release_from_earlier_boot(store: Store) -> list[Reservation]:
 
 def release(store: Store, attachment: Attachment) -> list[Reservation]:
     """Release all that is reserved for an attachment, or else, as old host-locals wrote it, for its container."""
-    mine = _find(store.index(), attachment)
-    released = _release_all(store, mine)
-    if len(released) < len(mine):  # what was remembered is not so any more
-        released += _release_all(store, _find(store.index(), attachment))
-    return released
+    return _release_found(store, lambda index: _find(index, attachment))
 
 
 def find(store: Store, attachment: Attachment) -> list[Reservation]:
@@ -104,15 +100,14 @@ def collect(store: Store, valid: Collection[Attachment]) -> list[Reservation]:
     def is_stale(entry: Reservation) -> bool:
         owner = entry.attachment
         if owner is None or entry.address is None:  # a file that is not named by an address need not be of a container: a note of one word
-            return entry.address is not None
+            return entry.address is not None and store.is_abandoned(entry)
         return owner not in valid if owner.ifname else owner.container_id not in containers
 
     released: list[Reservation] = []
     try:
         released += release_from_earlier_boot(store)
     finally:
-        stale = [entry for entry in store.index() if is_stale(entry) and (entry.attachment or store.is_abandoned(entry))]
-        released += _release_all(store, stale)
+        released += _release_found(store, lambda index: [entry for entry in index if is_stale(entry)])
     return released
 
 
@@ -158,6 +153,15 @@ def _index_for(store: Store, attachment: Attachment) -> Index:
 def _release_ownerless(store: Store, index: Index) -> list[Reservation]:
     """Release what nobody owns and nobody is about to write, though the lock's file may be a new one: no DEL can ever match it."""
     return _release_all(store, [entry for entry in index.ownerless() if store.is_abandoned(entry)])
+
+
+def _release_found(store: Store, find: Callable[[Index], list[Reservation]]) -> list[Reservation]:
+    """Release what `find` chooses, once more where a file was not as it is remembered: its record goes, and nobody would come again."""
+    found = find(store.index())
+    released = _release_all(store, found)
+    if len(released) < len(found):
+        released += _release_all(store, find(store.index()))
+    return released
 
 
 def _release_all(store: Store, entries: Iterable[Reservation]) -> list[Reservation]:

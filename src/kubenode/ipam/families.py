@@ -10,22 +10,27 @@ if TYPE_CHECKING:
 
 
 BOTH = frozenset([4, 6])
+NO_LABELS: Mapping[int, bool] = {}  # by family
 
 
-def select(available: Iterable[int], namespace: str, limits: Mapping[int, Sequence[str] | None]) -> frozenset[int]:
+def select(
+    available: Iterable[int], namespace: str, limits: Mapping[int, Sequence[str] | None], labels: Mapping[int, bool] = NO_LABELS
+) -> frozenset[int]:
     """Return the families (4, 6) of which a pod of this namespace gets an address.
 
-    `limits` has the namespaces that get a family, as names or globs; None: everybody; empty: nobody. Raises CNIError where no family is
-    left: a pod without any address is of no use, and the runtime would start it nonetheless.
+    `limits` has the namespaces that get a family, as names or globs; None: everybody; empty: nobody. What the namespace's own label says
+    of a family, in `labels`, goes before that. Raises CNIError where no family is left: a pod without any address is of no use, and the
+    runtime would start it nonetheless.
     """
     have = frozenset(available)
-    chosen = frozenset(family for family in have if _is_member(namespace, limits.get(family)))
+    chosen = frozenset(family for family in have if labels.get(family, _is_member(namespace, limits.get(family))))
     if not chosen:
         families = " and ".join(f"IPv{family}" for family in sorted(have))
         raise CNIError(
             NO_FAMILY_LEFT,
             f"no address for a pod in namespace {namespace!r}: the subnets are {families}, kept for other namespaces",
             "; ".join(f"ipv{family}-namespaces is [{', '.join(limits.get(family) or ())}]" for family in sorted(have))
+            + "".join(f"; the namespace's label says no to IPv{family}" for family, wanted in labels.items() if not wanted)
             + ": add the namespace there, or give the node subnets of the other family",
         )
     return chosen

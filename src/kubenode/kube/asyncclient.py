@@ -88,9 +88,10 @@ class Cluster:
         timeout: float,
         count: Callable[[str, str, str], None],
         option: str = COMMANDS,
+        context: str = "",
     ) -> None:
         # Not by an AsyncClient, which takes half as long again for what is not needed here: cookies, redirects, its own authentication.
-        self._transport = AsyncTransport(connection(kubeconfig, environ, option=option), environ, timeout)
+        self._transport = AsyncTransport(connection(kubeconfig, environ, option=option, context=context), environ, timeout)
         self._server = self._transport.server
         self._count = count
 

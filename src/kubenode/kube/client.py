@@ -43,7 +43,7 @@ class ListMeta(msgspec.Struct, rename={"version": "resourceVersion", "more": "co
 
 class _Page(msgspec.Struct):
     metadata: ListMeta
-    items: list[dict[str, Any]] | None
+    items: list[msgspec.Raw] | None
 
 
 class _Reviewed(msgspec.Struct):
@@ -60,8 +60,9 @@ class ApiServer:
         timeout: float,
         service_account: str = SERVICE_ACCOUNT,
         option: str = IN_CONFIGURATION,
+        context: str = "",
     ) -> None:
-        found = connection(kubeconfig, environ, service_account, option)
+        found = connection(kubeconfig, environ, service_account, option, context)
         self._server = found.cluster.server
         self._transport = Transport(found, environ, timeout)
 
@@ -115,7 +116,7 @@ class ApiServer:
         seen: set[object] = set()
         for last_try in (False, True):
             try:
-                for node in self._pages("/api/v1/nodes", "Node"):
+                for node in self._pages("/api/v1/nodes", "Node", dict[str, Any]):
                     metadata = node.get("metadata")
                     if not isinstance(metadata, dict):
                         raise self._garbled("Node", "one without metadata")
@@ -148,12 +149,18 @@ class ApiServer:
 
     def every(self, path: str) -> list[dict[str, Any]]:
         """Return all objects of a resource; none where the API server has no such resource."""
+        return list(self.each(path, dict[str, Any]))
+
+    def each(self, path: str, type_: type[T], **query: str) -> Iterator[T]:
+        """Yield all objects of a resource as their pages come; none where the API server has no such resource.
+
+        A page that has expired is a StatusError with 410.
+        """
         try:
-            return list(self._pages(path, path))
+            yield from self._pages(path, path, type_, query)
         except StatusError as refused:
-            if refused.status == HTTPStatus.NOT_FOUND:
-                return []
-            raise
+            if refused.status != HTTPStatus.NOT_FOUND:
+                raise
 
     def close(self) -> None:
         self._transport.close()
@@ -170,11 +177,16 @@ class ApiServer:
             raise self._garbled(kind, f"a {found.get('kind')}")
         return found
 
-    def _pages(self, path: str, kind: str) -> Iterator[dict[str, Any]]:
-        query = {"limit": str(PAGE)}
+    def _pages(self, path: str, kind: str, type_: type[T], wanted: Mapping[str, str] | None = None) -> Iterator[T]:
+        query, decoder = {"limit": str(PAGE), **(wanted or {})}, msgspec.json.Decoder(type_)
         while True:
             page = self._ask("GET", f"{path}?{urlencode(query)}", kind, _Page)
-            yield from page.items or ()
+            for item in page.items or ():
+                try:
+                    found = decoder.decode(item)
+                except UNDECODABLE as error:
+                    raise self._garbled(kind, error) from error
+                yield found
             if not page.metadata.more:
                 return
             query["continue"] = page.metadata.more

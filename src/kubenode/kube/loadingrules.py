@@ -20,24 +20,28 @@ LARGEST = 8 << 20  # bytes; a kubeconfig of this size is a mistake, such as a de
 
 
 def connection(
-    kubeconfig: str | None, environ: Mapping[str, str], service_account: str = SERVICE_ACCOUNT, option: str = IN_CONFIGURATION
+    kubeconfig: str | None,
+    environ: Mapping[str, str],
+    service_account: str = SERVICE_ACCOUNT,
+    option: str = IN_CONFIGURATION,
+    context: str = "",
 ) -> Connection:
     """Return the connection from the first place that has one: `kubeconfig`, $KUBECONFIG, the service account, ~/.kube/config.
 
-    `option`: by what a person names a kubeconfig, for the error's advice.
+    `option`: by what a person names a kubeconfig, for the error's advice. `context`: the one of a kubeconfig, "" for its current one.
     """
     if kubeconfig:
-        return _selected([_load(_without_tilde(kubeconfig, environ))])
+        return _selected([_load(_without_tilde(kubeconfig, environ))], context)
     if paths := list(dict.fromkeys(filter(None, environ.get("KUBECONFIG", "").split(os.pathsep)))):
         there = [path for path in paths if os.path.exists(path)]
         # With none of them there, somebody still meant them: going on to another identity would be a surprise.
-        return _selected([_load(path) for path in there or paths[:1]])
-    if found := _in_cluster(environ, service_account):
+        return _selected([_load(path) for path in there or paths[:1]], context)
+    if not context and (found := _in_cluster(environ, service_account)):
         return found
     home = _home(environ)
     default = os.path.join(home, ".kube", "config") if home else ""
     if default and os.path.exists(default):
-        return _selected([_load(default)])
+        return _selected([_load(default)], context)
     raise CNIError(
         KUBECONFIG,
         "no kubeconfig found",
@@ -55,15 +59,15 @@ class _File(NamedTuple):
     contexts: dict[str, Entry]
 
 
-def _selected(files: list[_File]) -> Connection:
-    """Follow the current context. The first file that sets it, or that has an entry of a name, wins."""
+def _selected(files: list[_File], wanted: str) -> Connection:
+    """Follow the context that is wanted, or the current one. The first file that sets it, or that has an entry of a name, wins."""
     names = ":".join(file.path for file in files)
-    current = next((file.current_context for file in files if file.current_context), None)
+    current = wanted or next((file.current_context for file in files if file.current_context), None)
     if current is None:
         raise broken(names, "no current-context")
     context = next((file.contexts[current] for file in files if current in file.contexts), None)
     if context is None:
-        raise broken(names, f"current-context {current!r} is not among the contexts")
+        raise broken(names, f"{'' if wanted else 'current-'}context {current!r} is not among the contexts")
     cluster_name, user_name = context.needed("cluster"), context.needed("user")
     cluster_entry = next((file.clusters[cluster_name] for file in files if cluster_name in file.clusters), None)
     if cluster_entry is None:

@@ -90,6 +90,8 @@ def add(call: Call, to: Delegate, ipam: dict[str, JSON], source: str = "") -> by
         # Before a record of this boot says that the container's earlier reservation is of now.
         dead = allocator.release_from_earlier_boot(ready.store)
         before = attached.noted(call)  # by a first ADD, whose addresses may be in another dataDir
+        if before:
+            embedded.require_none(given_on, ready.store)  # before the record is touched: the first's DEL needs it
         try:
             if source:
                 _take(call, given_on, source)
@@ -109,7 +111,9 @@ def _add_by_plugin(call: Call, to: Delegate, given_on: Call, source: str) -> byt
         embedded.after_boot(given_on)  # before a record of this boot says that the container's earlier reservation is of now
     before = attached.noted(call)
     if before and to.keeps_our_files:
-        embedded.require_none(given_on)
+        store = embedded.require_place(given_on)
+        with store.lock():
+            embedded.require_none(given_on, store)  # the DEL after a delegate's refusal would free what the pod has
     try:
         if source and to.keeps_our_files:
             _take(call, given_on, source)

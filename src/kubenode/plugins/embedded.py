@@ -73,12 +73,10 @@ def result(call: Call, ready: Ready, added: Addition) -> bytes:
     return answer(Result(ips, ready.conf.routes, ready.dns).render(call.netconf.cni_version))
 
 
-def require_none(call: Call) -> None:
-    """Raise CNIError for a second ADD without a DEL between (SPEC.md, "ADD"). A delegate's DEL after it would free what the pod has."""
-    store, attachment = _store(call), owner(call.request)
-    with store.lock():
-        mine = allocator.find(store, attachment)
-    for entry in mine:
+def require_none(call: Call, store: Store) -> None:
+    """Raise CNIError for a second ADD without a DEL between (SPEC.md, "ADD"), with the lock held."""
+    attachment = owner(call.request)
+    for entry in allocator.find(store, attachment):
         if entry.address:
             raise duplicate(entry.address, attachment)
 

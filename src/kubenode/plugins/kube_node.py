@@ -24,7 +24,10 @@ def cmd_add(call: Call) -> bytes:
     conf = KubeNodeConf.read(call).validated(call.host)
     subnets = call.host.node(conf.common.node, conf.subnets_of, call.log)
     have = frozenset(subnet.version for subnet in subnets)
-    wanted = families.select(have, call.request.pod_args.get("K8S_POD_NAMESPACE", ""), conf.limits)
+    namespace = call.request.pod_args.get("K8S_POD_NAMESPACE", "")
+    # Who is not limited by the configuration is not by a label either.
+    label = None if conf.limits[4] is None else call.host.ipv4_label(namespace, call.log)
+    wanted = families.select(have, namespace, conf.limits, {} if label is None else {4: label})
     ipam = options.permit_resolv_conf(call, conf.ipam(subnets, wanted))
     return delegation.add(call, delegation.choose(call, conf.common.delegate, ipam), ipam, conf.common.source)
 

@@ -54,6 +54,9 @@ if TYPE_CHECKING:
         def may_have(self, netns: str) -> bool:
             """Say whether a network namespace is there, or cannot be seen from here."""
 
+        def ipv4_label(self, namespace: str, log: Log) -> bool | None:
+            """Say whether a namespace's label gives its pods IPv4; None where no label does, or none is known here. Asks nobody."""
+
         def node(self, options: NodeOptions, choose: Callable[[Node], T], log: Log) -> T:
             """Return what `choose` finds in our Node. Raises CNIError."""
 

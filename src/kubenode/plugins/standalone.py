@@ -63,6 +63,10 @@ class Standalone:
     def may_have(self, netns: str) -> bool:
         return netns.startswith("/") and os.path.lexists(netns)
 
+    def ipv4_label(self, namespace: str, log: Log) -> bool | None:
+        log.info("ipv4-namespaces decides: labels of namespaces only an agent knows", namespace=namespace)
+        return None
+
     def node(self, options: NodeOptions, choose: Callable[[Node], T], log: Log) -> T:
         return select(options, choose, self._environ, log)
 

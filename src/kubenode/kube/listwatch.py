@@ -1,4 +1,4 @@
-"""A collection of the API server, put into the ledger: LIST in pages, then what a watch tells."""
+"""A collection of the API server, told to who keeps it: LIST in pages, then what a watch tells."""
 
 from __future__ import annotations
 
