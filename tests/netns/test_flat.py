@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.ways("standalone")  # a node here has no agent
 PAGE = Path(__file__).resolve().parents[2] / "docs/how-to/flat-network.md"
 MASTER = "eth1"
-ROUTER = ("172.20.0.1/16", "fd00:20::1/64")
+ROUTER = ("172.30.0.1/16", "fd00:30::1/64")
 MULTUS = "IgnoreUnknown=true;K8S_POD_NAMESPACE=default;K8S_POD_NAME={0};K8S_POD_INFRA_CONTAINER_ID={0};K8S_POD_UID=u-{0}"
 
 
@@ -54,7 +54,7 @@ class VlanNode:
         (directory / "var-lib").mkdir()
         vlan.connect(podnet.own_host(directory / "var-lib"))
         podnet.data_dir = directory / "var-lib/cni/networks"
-        manifest = {"kind": "Node", "metadata": {"name": directory.name, "annotations": {"kube-node.nordix.org/vlan20": annotation}}}
+        manifest = {"kind": "Node", "metadata": {"name": directory.name, "annotations": {"kube-node.nordix.org/vlan30": annotation}}}
         (self._run / "node.json").write_text(json.dumps(manifest))
 
     def call(self, command: str, conf: str, pod: Pod, path: str) -> Answer:
@@ -87,15 +87,15 @@ def test_pods_of_two_nodes(nodes: tuple[Vlan, PodNet, PodNet], binaries: Path, c
     vlan, *places = nodes
     conf, path = definition(delegate=delegate), f"{cni_bin}:{binaries}"
     blocks = [
-        "172.20.0.0/28 of 172.20.0.0/16 via 172.20.0.1, fd00:20::2:0/112 of fd00:20::/64 via fe80::1",
-        "172.20.200.0/32 of 172.20.0.0/16 via 172.20.0.1, fd00:20::3:0/128 of fd00:20::/64 via fe80::1",
+        "172.30.0.0/28 of 172.30.0.0/16 via 172.30.0.1, fd00:30::2:0/112 of fd00:30::/64 via fe80::1",
+        "172.30.200.0/32 of 172.30.0.0/16 via 172.30.0.1, fd00:30::3:0/128 of fd00:30::/64 via fe80::1",
     ]
     found = [VlanNode(place, vlan, tmp_path / f"node-{number}", blocks[number]) for number, place in enumerate(places)]
     pods = [node.podnet.pod() for node in found]
     answers = [node.call("ADD", conf, pod, path) for node, pod in zip(found, pods, strict=True)]
     assert [[(one["address"], one["gateway"]) for one in answer.json["ips"]] for answer in answers] == [
-        [("172.20.0.2/16", "172.20.0.1"), ("fd00:20::2:0/64", "fe80::1")],
-        [("172.20.200.0/16", "172.20.0.1"), ("fd00:20::3:0/64", "fe80::1")],
+        [("172.30.0.2/16", "172.30.0.1"), ("fd00:30::2:0/64", "fe80::1")],
+        [("172.30.200.0/16", "172.30.0.1"), ("fd00:30::3:0/64", "fe80::1")],
     ]
     addresses = [places[0].addresses(pod, "net1") for pod in pods]
     assert addresses == [answer.addresses for answer in answers]
@@ -107,16 +107,16 @@ def test_pods_of_two_nodes(nodes: tuple[Vlan, PodNet, PodNet], binaries: Path, c
     for node, pod, answer in zip(found, pods, answers, strict=True):
         node.call("CHECK", json.dumps({**json.loads(conf), "prevResult": answer.json}), pod, path)
         node.call("DEL", conf, pod, path)
-        assert node.podnet.reservations("vlan20") == []
+        assert node.podnet.reservations("vlan30") == []
 
 
 def test_without_a_router(nodes: tuple[Vlan, PodNet, PodNet], binaries: Path, cni_bin: Path, tmp_path: Path) -> None:
     """With `via none` a pod has no gateway, and may have the address that would be one."""
     vlan, one, _ = nodes
     ip("-n", vlan.router.name, "addr", "flush", "dev", MASTER)
-    node = VlanNode(one, vlan, tmp_path / "node", "172.20.0.0/31 of 172.20.0.0/16 via none, fd00:20::1/128 of fd00:20::/64 via none")
+    node = VlanNode(one, vlan, tmp_path / "node", "172.30.0.0/31 of 172.30.0.0/16 via none, fd00:30::1/128 of fd00:30::/64 via none")
     pod = one.pod()
     answer = node.call("ADD", definition(), pod, f"{cni_bin}:{binaries}")
     assert [sorted(each) for each in answer.json["ips"]] == [["address", "interface"]] * 2
-    assert one.addresses(pod, "net1") == ["172.20.0.1", "fd00:20::1"]
+    assert one.addresses(pod, "net1") == ["172.30.0.1", "fd00:30::1"]
     node.call("DEL", definition(), pod, f"{cni_bin}:{binaries}")
