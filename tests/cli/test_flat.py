@@ -45,7 +45,7 @@ def test_status(seeded: SeededNode) -> None:
         ("172.20.2.7", "it is closing"),
         ("172.20.200.3", "which may give it"),
         ("172.20.0.1", "whose gateway it is"),
-        ("172.20.9.9", "outside of this node's part of it"),
+        ("172.20.9.9", "outside of its ranges"),
     ],
 )
 def test_whose(seeded: SeededNode, address: str, said: str) -> None:

@@ -30,6 +30,7 @@ COMMANDS = {  # command to module; its function is called `command`, or as it is
     "uninstall": "install:uninstall",
     "agent": "agent",
     "controller": "controller",
+    "report": "report",
     "version": "version",
     "completion": "completion",
     "try": "try_",

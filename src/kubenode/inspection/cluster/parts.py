@@ -61,7 +61,7 @@ def of_claim(claim: NodeSubnet) -> Part:
 def of_annotation(text: str) -> tuple[Subnet, ...]:
     """Read what kube-node takes from an annotation, or node-annotation: subnets, or host-local's keys. Raises ValueError."""
     if "subnet" not in text:
-        return noted(text)
+        return tuple(item.block for item in noted(text))
     return tuple(_declared(annotation.parse(text)))
 
 
