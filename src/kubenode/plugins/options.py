@@ -67,7 +67,7 @@ class Options:
         return key in self._administrators
 
     def plugin(self, key: str) -> str:
-        """Return the name of a plugin. Of a path only the last part counts: a configuration must not choose what runs on the host."""
+        """Return the name of a plugin. Only the last part of a path counts: a configuration must not choose what runs on the host."""
         name = self.text(key, may_be_empty=False)
         if "/" in name:
             self.issues.append(f"{key} {name!r} is a path: give the name of a plugin in CNI_PATH")
