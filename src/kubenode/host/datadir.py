@@ -43,7 +43,7 @@ def wait_for(lock: int, _path: str) -> bool:
 
 
 class DiskStore:
-    """Reservations of one network. Raises OSError. `wait` waits for a lock that is held; it returns False if it gave up."""
+    """Reservations of one network. Raises OSError. `wait` waits for a held lock; it returns False if the file has lost its name."""
 
     def __init__(self, data_dir: str, network: str, this_boot: boot.Boot = HERE, wait: Callable[[int, str], bool] = wait_for) -> None:
         self._wait = wait
