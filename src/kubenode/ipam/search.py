@@ -101,7 +101,8 @@ class Search:
         if address == range_.gateway:
             raise CNIError(REQUESTED_ADDRESS, f"requested ip {address} is subnet's gateway", f"request another address of {range_}")
         if range_.closing:
-            raise CNIError(REQUESTED_ADDRESS, f"requested ip {address} belongs to a subnet that is closing", "request one of another subnet")
+            advice = "request one of another subnet"
+            raise CNIError(REQUESTED_ADDRESS, f"requested ip {address} belongs to a subnet that is closing", advice)
         if any(subnet.holds(address) for subnet in self._exclude):
             raise CNIError(REQUESTED_ADDRESS, f"requested ip {address} is excluded", "the network configuration's exclude has it")
         if not self._store.reserve(address, self._attachment):
