@@ -1,11 +1,9 @@
 """Reservations on disk, byte for byte like host-local (its `backend/disk`), so that each can continue from the other.
 
 `DATA_DIR/NETWORK/` contains a file per address, with container ID, CR LF and interface name; `last_reserved_ip.N`; and `lock`, held with
-flock(2) during every access to the others. Beside it, `DATA_DIR/.NETWORK.boot` notes the boot of the reservations; host-local has no such
-file.
+flock(2) during every access to the others. Beside it, `DATA_DIR/.NETWORK.boot` notes the boot of the reservations; host-local has none.
 
-Administrators often run `rm -rf NETWORK/*`, which removes the lock, too. A reservation therefore appears with its owner in it, and is
-exclusive even without the lock.
+`rm -rf NETWORK/*`, a common cure, removes the lock, too: a reservation appears with its owner in it, exclusive even without the lock.
 """
 
 from __future__ import annotations
@@ -285,8 +283,7 @@ def owner_in(content: bytes) -> Attachment | None:
     """
     container_id, separator, rest = content.decode(errors="replace").partition("\r\n")
     container_id = container_id.strip()
-    if not separator:
-        container_id = container_id.rstrip("\0 \t\r\n")
+    container_id = container_id if separator else container_id.rstrip("\0 \t\r\n")
     if not is_name(container_id):
         return None
     if not separator:

@@ -87,7 +87,7 @@ def _exhaustion(census: Census) -> Iterator[Finding]:
     used: Counter[tuple[str, str, int]] = Counter()
     total: Counter[tuple[str, str, int]] = Counter()
     for part in census.index:
-        if not part.is_claim:
+        if part.total:
             total[part.node, part.source, part.subnet.version] += part.total
             used[part.node, part.source, part.subnet.version] += census.used[part]
     for (node, source, version), count in sorted(used.items(), key=lambda one: -one[1] / max(1, total[one[0]])):
