@@ -37,6 +37,7 @@ def follow(lab: Worker, place: Path, mark: str) -> None:
         "KUBECONFIG": str(lab.directory / "admin.conf"),
         "PATH": f"{lab.base}/commands:{os.environ['PATH']}",
         "COLUMNS": "140",
+        "KUBE_NODE_TESTBIN": os.environ["KUBE_NODE_TESTBIN"],
     }
     try:
         pages.walk(walked, place, environment, timeout=400)

@@ -19,7 +19,7 @@ listing() { (cd "$root" && find . -xdev \( -path ./proc -o -path ./var/lib/dpkg 
 
 for release in "$@"; do
     root=$roots/$release
-    "$project/tests/packages/root.sh" "$release" "$root" python3-minimal,libpython3-stdlib # what the package depends on, and nothing else
+    "$project/tests/packages/root.sh" "$release" "$root" python3 # what the package depends on, and nothing else
     listing >"$roots/before"
     mount -t proc proc "$root/proc" # as on every node
     trap 'umount "$root/proc"' EXIT
@@ -60,6 +60,10 @@ for release in "$@"; do
     mkdir -p "$root/tmp/kn/data" "$root/var/lib/cni/networks" "$root/etc/cni/net.d"
     echo '{"name": "n", "ipam": {"type": "kube-node", "dataDir": "/tmp/kn/data"}}' >"$root/etc/cni/net.d/purged.conf"
     touch "$root/var/lib/cni/networks/.n.boot" "$root/tmp/kn/data/.n.boot"
+    for page in "$root"/usr/share/man/man1/kube-node*.1.gz; do gzip -t "$page"; done
+    chroot "$root" bash -n /usr/share/bash-completion/completions/kube-node
+    mkdir -p "$root/run/kube-node/attachments" # as an agent leaves it
+    touch "$root/run/kube-node/node.json"
     chroot "$root" dpkg --purge kube-node >/dev/null
     [ -z "$(find "$root/var/lib/cni" "$root/tmp/kn/data" -name '.*.boot')" ] || die "the boots that reservations are of are left"
     rm "$root/etc/cni/net.d/purged.conf"

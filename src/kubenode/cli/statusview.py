@@ -265,5 +265,5 @@ def _kind(network: Network, found: Whose) -> str:
         return "which excludes it"
     of = next((one for usage in network.usages if (one := usage.range_set.range_of(found.address))), None)
     if of is None:
-        return "outside of this node's part of it"
+        return "outside of its ranges"
     return "which gives no new one of that subnet: it is closing" if of.closing else "which may give it"
