@@ -143,9 +143,11 @@ class Census:
             return
         what = f"{address} of pod {pod.name}{_in(network)}"
         if found:
-            self.misplaced[network].note(f"{what} on node {pod.node} is of {found[0].subnet}, node {found[0].node}'s by {found[0].source}")
+            self.misplaced[network].note(
+                f"{what} on node {pod.node} is in {found[0].subnet}, which node {found[0].node} has by {found[0].source}"
+            )
         else:
-            self.foreign[network].note(f"{what} is of no subnet of its node {pod.node}")
+            self.foreign[network].note(f"{what} is in no subnet of its node {pod.node}")
 
 
 def take(reader: ClusterReader) -> Census:

@@ -47,7 +47,7 @@ class NodeUsage(NamedTuple):
 
 
 def usages(census: Census, wanted: Collection[str] = ()) -> list[NodeUsage]:
-    """Return all nodes, the fullest first; of their networks those of these names, all where there are none."""
+    """Return all nodes, the fullest first; of their networks those with the wanted names, or all."""
     parts: dict[str, dict[tuple[str, int], list[Part]]] = {node: defaultdict(list) for node in census.nodes}
     for part in census.index:
         if not part.is_claim and part.node in parts:
