@@ -109,10 +109,10 @@ FAULTS = {
     "two pods of two networks": Fault(
         "duplicates", "warning", "172.22.1.7 is had by pod", lambda d: d.multi("thief", "a", "10.62.0.8", "172.22.1.7", "tenant/net2")
     ),
-    "another node's": Fault("outside", "warning", "is of 10.62.0.0/24, node a-", lambda d: d.people.pod("moved", "b", "10.62.0.9")),
+    "another node's": Fault("outside", "warning", "is in 10.62.0.0/24, which node a-", lambda d: d.people.pod("moved", "b", "10.62.0.9")),
     "no node's": Fault("outside", "warning", "10.99.0.9 of pod", lambda d: d.people.pod("odd", "b", "10.99.0.9")),
     "another node's, of a secondary network": Fault(
-        "outside", "warning", "is of 172.22.1.0/24, node a-", lambda d: d.multi("moved", "b", "10.62.1.9", "172.22.1.9")
+        "outside", "warning", "is in 172.22.1.0/24, which node a-", lambda d: d.multi("moved", "b", "10.62.1.9", "172.22.1.9")
     ),
     "one subnet in two": Fault(
         "overlap", "failure", "172.22.2.0/23 of node c-", lambda d: d.people.node("c", labels={"test": "no"}, key="172.22.2.0/23")
@@ -125,7 +125,7 @@ FAULTS = {
     "a full block of a flat network": Fault(
         "exhaustion", "failure", "has given 2 of its 2 IPv4 addresses, by annotation", lambda d: d.flat("172.22.77.2/31")
     ),
-    "a flat network's block of another node": Fault("outside", "warning", "is of 172.22.77.16/28, node d-", Doctor.in_another_block),
+    "a flat network's block of another node": Fault("outside", "warning", "is in 172.22.77.16/28, which node d-", Doctor.in_another_block),
     "a pool near its end": Fault("pools", "warning", "has 3 of its 256 subnets free", Doctor.nearly_given),
     "no agent": Fault("agents", "warning", "node b-{id} has no agent", lambda d: d.drop("agent-b")),
     "an agent that is not ready": Fault(

@@ -132,7 +132,7 @@ def test_host_network(people: Population, whois: Asker) -> None:
 def test_nobody(whois: Asker) -> None:
     """An address of nobody is said to be so."""
     done = whois.run("203.0.113.5")
-    assert (done.code, "is nobody's, and of no node's subnet" in done.stdout) == (1, True)
+    assert (done.code, "belongs to nobody, and is in no node's subnet" in done.stdout) == (1, True)
     assert whois.run("300.1.1.1").code == 1
     assert "is no IP address" in whois.run("300.1.1.1").stderr
 

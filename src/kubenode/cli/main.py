@@ -21,6 +21,7 @@ COMMANDS = {  # command to module; its function is called `command`, or as it is
     "status": "status",
     "doctor": "doctor",
     "whois": "whois",
+    "nodes": "nodes",
     "map": "map_",
     "pools": "pools",
     "try-add": "try_add",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def whose(found: Whose, known: Whois | None = None) -> dict[str, Any]:
-    """Return whose an address is; `known`: what the API server says where it is of no subnet here."""
+    """Return whose an address is; `known`: what the API server says where no subnet here has it."""
     holders = [
         {
             "network": network.name,

@@ -212,7 +212,7 @@ def who(one: Holder, *, wide: bool) -> str:
 
 
 def show_whose(found: Whose, known: Whois | None = None) -> None:
-    """Print whose an address is; `known`: what the API server says where it is of no subnet here."""
+    """Print whose an address is; `known`: what the API server says where no subnet here has it."""
     out = screen.console()
     for network, one in found.holders:
         table = Table.grid(padding=(0, 2))
@@ -242,7 +242,7 @@ def show_whose(found: Whose, known: Whois | None = None) -> None:
 
 
 def _elsewhere(known: Whois) -> str:
-    """Say which node an address is of, by what, and which pod has it."""
+    """Say which node has an address, by what, and which pod."""
     subnets = [f"{part.subnet} is node [bold]{escape(part.node)}[/]'s, by {escape(part.source)}" for part in known.parts]
     own = [f"it is node [bold]{escape(name)}[/]'s own address" for name in known.nodes]
     pods = [f"pod [bold]{escape(has.pod.name)}[/] on node {escape(has.pod.node)} has it" for has in known.pods if not has.pod.on_host]

@@ -1,7 +1,7 @@
 """PURE. Texts and objects without their secrets.
 
 Two ways, and both are gone: what is known to be secret (tokens and keys of kubeconfigs, variables of the environment) goes wherever it
-stands; and what looks like a secret goes by its name or its form. A word too many is lost rather than one too few.
+is; and what looks like a secret goes by its name or its form. A word too many is lost rather than one too few.
 """
 
 from __future__ import annotations
