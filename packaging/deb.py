@@ -75,7 +75,7 @@ if [ "$1" = purge ]; then
     named=$(cat /etc/cni/net.d/*.conf /etc/cni/net.d/*.conflist /etc/cni/net.d/*.json /run/kube-node/attachments/* 2>/dev/null |
         tr ',{}' '\\n' | sed -n 's/.*"dataDir" *: *"\\(\\/[^"]*\\)".*/\\1/p' | sort -u)
     for directory in /var/lib/cni/networks /run/container-ipam-state $named; do
-        rm -f "$directory"/.*.boot
+        rm -f "$directory"/.*.note "$directory"/.*.boot
     done
 fi
 """

@@ -1,6 +1,6 @@
 """The protocol between relay and agent (`relay/relay.c` is the other side). No I/O.
 
-A connection carries one call: `kn1`, the plugin's name, `KEY=VALUE` for each CNI variable, an empty text, each with a zero byte behind;
+A connection carries one call: `kn1`, the plugin's name, `KEY=VALUE` for each variable, an empty text, each with a zero byte behind;
 then standard input to the end. The answer is a status byte, the exit code or 2 for "not mine", and standard output.
 
 In a plugin's place stands what a person, or a kubelet's probe, asks of the agent itself: `healthz`, `readyz`, `problems`.
@@ -19,7 +19,7 @@ MAGIC = "kn1"
 STDIN_LIMIT = 4 << 20  # bytes, as in the launchers
 REQUEST_LIMIT = STDIN_LIMIT + (2 << 20)  # with the environment, of which execve(2) takes 2 MiB at the most by default
 HEALTHZ, READYZ, PROBLEMS = "healthz", "readyz", "problems"
-CONFIG_FILE = "NODE_ANNOTATION_CFG"  # the one variable of a plugin's own that a relay passes on
+OTHERS = frozenset(["NODE_ANNOTATION_CFG", "TRACEPARENT"])  # what a relay passes on of a plugin's own, and of a runtime that traces
 RECORDS = 3  # the version, the plugin and the empty text, however few the variables
 
 
@@ -40,7 +40,7 @@ def parse(request: bytes) -> Asked:
     if len(stdin) > STDIN_LIMIT:
         raise CNIError(UNDECODABLE, f"stdin has more than {STDIN_LIMIT} bytes", "stdin must be one network configuration")
     pairs = (text.partition("=") for text in reversed(texts[2:]))  # of a name that comes twice the first counts, as in os.environ
-    return Asked(texts[1], {key: value for key, _, value in pairs if key.startswith("CNI_") or key == CONFIG_FILE}, stdin)
+    return Asked(texts[1], {key: value for key, _, value in pairs if key.startswith("CNI_") or key in OTHERS}, stdin)
 
 
 def frame(asked: Asked) -> bytes:

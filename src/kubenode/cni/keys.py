@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 RANGE: dict[str, Schema] = {"subnet": None, "rangeStart": None, "rangeEnd": None, "gateway": None}
 ROUTE: Schema = dict.fromkeys(("dst", "gw", "mtu", "advmss", "priority", "table", "scope"))
 OWN = ("kubeconfig", "annotation", "ipv4-namespaces", "ipv6-namespaces", "delegate", "nodeFile", "refreshAfter", "logfile", "loglevel")
-WHOLE = ("type", "dataDir", "resolvConf", "exclude", "statusWhenFull")  # of the embedded allocator, but for its ranges and routes
+WHOLE = ("type", "dataDir", "resolvConf", "exclude", "statusWhenFull", "stickyFor")  # of the embedded allocator, less ranges and routes
 IPAM: dict[str, Schema] = {
     **dict.fromkeys((*WHOLE, *OWN)),
     **RANGE,

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from kubenode.ipam.store import Attachment
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"  # random(4): another one each time the kernel starts
-SUFFIX = ".boot"
+SUFFIX = ".note"
+# The note of earlier versions had the boot alone. To them one of any other form, or of another boot, says that all reservations are dead,
+# and none says nothing: they must find none, so that whoever goes back to one releases nothing that running pods have.
+EARLIER_SUFFIX = ".boot"
 ROOM = files.NAME_MAX - len(".") - len(SUFFIX) - len(files.TEMPORARY)  # bytes of a network's name that the name of its note can have
 BOOT_ID_SHAPE = (8, 4, 4, 4, 12)  # its groups of hexadecimal digits
 HEX_DIGITS = frozenset("0123456789abcdef")
@@ -93,10 +96,14 @@ def notes(data_dir: str) -> list[str]:
         names = sorted(os.listdir(data_dir))
     except OSError:
         return []
-    networks = [name[1 : -len(SUFFIX)] for name in names if name.startswith(".") and name.endswith(SUFFIX)]
-    return [path_of(data_dir, network) for network in networks if is_name(network)]
+    return [
+        path_of(data_dir, network, suffix)
+        for suffix in (SUFFIX, EARLIER_SUFFIX)
+        for name in names
+        if name.startswith(".") and name.endswith(suffix) and is_name(network := name[1 : -len(suffix)])
+    ]
 
 
-def path_of(data_dir: str, network: str) -> str:
+def path_of(data_dir: str, network: str, suffix: str = SUFFIX) -> str:
     """Return where a network's note lies: no network can be called as it is."""
-    return os.path.join(data_dir, f".{files.short(network, ROOM)}{SUFFIX}")
+    return os.path.join(data_dir, f".{files.short(network, ROOM)}{suffix}")

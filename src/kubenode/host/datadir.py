@@ -1,7 +1,7 @@
 """Reservations on disk, byte for byte as host-local keeps them (its `backend/disk`), so that either can go on from the other.
 
 `DATA_DIR/NETWORK/` has a file for each address, with the container ID, CR LF and the interface name in it; `last_reserved_ip.N`; and
-`lock`, under flock(2) while anything else here is read or written. Beside it, in `DATA_DIR/.NETWORK.boot`, is the boot that the
+`lock`, under flock(2) while anything else here is read or written. Beside it, in `DATA_DIR/.NETWORK.note`, is the boot that the
 reservations are of; host-local has no such file.
 
 A common cure is `rm -rf NETWORK/*`, which takes away the lock, too. A reservation therefore appears with its owner in it, and is as
@@ -210,6 +210,7 @@ class DiskStore:
         before = self.boot_noted()
         if (note := self._boot.added_to(before)) != before:
             files.replace(self.boot_path, note, alone=True)
+            files.discard(self.boot_path.removesuffix(boot.SUFFIX) + boot.EARLIER_SUFFIX)
 
     def boot_noted(self) -> bytes:
         """Return the note of the boot that the reservations are of; empty where there is none."""

@@ -14,7 +14,7 @@ from kubenode.ipam.ranges import Subnet
 from kubenode.ipam.search import segments_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from kubenode.ipam.ranges import Range
     from kubenode.pools.ledger import Ledger
@@ -30,6 +30,7 @@ class Kind(Enum):
     FREE = "free"
     HELD = "held"
     LEAKED = "leaked?"
+    RESTING = "rests for a pod"
     GATEWAY = "gateway"
     EXCLUDED = "excluded"
     OUTSIDE = "not to be given"
@@ -64,8 +65,8 @@ class Picture(NamedTuple):
     unit: tuple[str, str] = ("an address", "addresses")
 
 
-def draw(ranges: Sequence[Range], exclude: Collection[Subnet], held: Iterable[Address], leaked: Collection[Address], most: int) -> Picture:
-    """Return the picture of one subnet's ranges, of `most` cells at the most, a power of two."""
+def draw(ranges: Sequence[Range], exclude: Collection[Subnet], held: Mapping[Address, Kind], most: int) -> Picture:
+    """Return the picture of one subnet's ranges, of `most` cells at the most, a power of two; `held`: of which kind each address is."""
     subnet = ranges[0].subnet
     numbers = sorted(address.number for address in held if subnet.holds(address))
     shown = _shown(subnet, numbers)
@@ -73,11 +74,9 @@ def draw(ranges: Sequence[Range], exclude: Collection[Subnet], held: Iterable[Ad
     block = max(1, (1 << bits) // most)
     segments = sorted(segment for one in ranges for segment in segments_of(one, exclude))
     if block == 1:
-        taken, lost = set(numbers), {address.number for address in leaked}
+        kinds = {address.number: kind for address, kind in held.items() if address.version == subnet.version}
         gateways = {one.gateway.number for one in ranges}
-        cells = [
-            _address(Address(subnet.version, n), taken, lost, gateways, segments, exclude) for n in range(shown.number, shown.last + 1)
-        ]
+        cells = [_address(Address(subnet.version, n), kinds, gateways, segments, exclude) for n in range(shown.number, shown.last + 1)]
     else:
         cells = [_block(Address(subnet.version, n), block, numbers, segments) for n in range(shown.number, shown.last + 1, block)]
     return Picture(subnet, shown, block, cells, sum(last - first + 1 for first, last in segments))
@@ -91,15 +90,14 @@ def _shown(subnet: Subnet, numbers: Sequence[int]) -> Subnet:
 
 def _address(
     address: Address,
-    taken: Collection[int],
-    lost: Collection[int],
+    taken: Mapping[int, Kind],
     gateways: Collection[int],
     segments: Iterable[tuple[int, int]],
     exclude: Iterable[Subnet],
 ) -> Cell:
     number = address.number
     if number in taken:
-        return Cell(address, Kind.LEAKED if number in lost else Kind.HELD, 1, 1)
+        return Cell(address, taken[number], 1, 1)
     if number in gateways:
         return Cell(address, Kind.GATEWAY, 0, 0)
     if any(start <= number <= end for start, end in segments):

@@ -11,6 +11,8 @@ try:
 except ImportError:
     from bisect import bisect_left, bisect_right
 
+import time
+
 from kubenode.base.record import NamedTuple
 from kubenode.cni.errors import REQUESTED_ADDRESS, CNIError
 from kubenode.ipam.search import Search, segments_of
@@ -50,11 +52,17 @@ def allocate(
     attachment: Attachment,
     requested: Sequence[Address] = (),
     exclude: Exclusions = (),
+    pod: str = "",
 ) -> Addition:
-    """Reserve one address of each range set, or none at all. Raises CNIError."""
+    """Reserve one address of each range set, or none at all; what rests for this pod, NAMESPACE/NAME, first. Raises CNIError."""
     index = _index_for(store, attachment)
     ownerless = _release_ownerless(store, index)
     had = index.of(attachment)
+    rests = None
+    if index.resting and not had and not index.of_container(attachment.container_id):
+        from kubenode.ipam.resting import Rests  # few networks have any
+
+        rests = Rests(store, index, attachment.ifname, pod, exclude)
     search = Search(store, attachment, index, exclude)
     wanted = dict.fromkeys(requested)
     given: list[Allocation] = []
@@ -63,7 +71,7 @@ def allocate(
             request = next((address for address in wanted if range_set.range_of(address)), None)
             if request is not None:
                 del wanted[request]
-            given.append(search.reserve(range_set, request))
+            given.append(rests.reserve(search, range_set, request) if rests else search.reserve(range_set, request))
         _refuse_leftovers(wanted, sets)
         search.note_turns()
         return Addition(given, ownerless)
@@ -71,6 +79,8 @@ def allocate(
         for entry in store.index().of(attachment):
             if entry not in had:
                 store.release(entry)
+        if rests:
+            rests.put_back()
         raise
 
 
@@ -83,13 +93,27 @@ def release_from_earlier_boot(store: Store) -> list[Reservation]:
     return dead
 
 
-def release(store: Store, attachment: Attachment) -> list[Reservation]:
-    """Release all that is reserved for an attachment, or else, as old host-locals wrote it, for its container."""
+def release(store: Store, attachment: Attachment, rest: Attachment | None = None) -> list[Reservation]:
+    """Release all that is reserved for an attachment, or else, as old host-locals wrote it, for its container.
+
+    `rest`: who has the addresses from then on, where they are to rest.
+    """
     mine = _find(store.index(), attachment)
     released = _release_all(store, mine)
     if len(released) < len(mine):  # what was remembered is not so any more
         released += _release_all(store, _find(store.index(), attachment))
+    if rest:
+        from kubenode.ipam.resting import rest_again
+
+        for entry in released:
+            rest_again(store, entry._replace(attachment=rest))
     return released
+
+
+def release_rested(store: Store) -> list[Reservation]:
+    """Release what has rested for as long as it should."""
+    index = store.index()
+    return _release_all(store, _rested(index)) if index.resting else []
 
 
 def find(store: Store, attachment: Attachment) -> list[Reservation]:
@@ -105,13 +129,17 @@ def collect(store: Store, valid: Collection[Attachment]) -> list[Reservation]:
         owner = entry.attachment
         if owner is None or entry.address is None:  # a file that is not named by an address need not be of a container: a note of one word
             return entry.address is not None
+        if entry.name in index.resting:
+            return entry in rested
         return owner not in valid if owner.ifname else owner.container_id not in containers
 
     released: list[Reservation] = []
     try:
         released += release_from_earlier_boot(store)
     finally:
-        stale = [entry for entry in store.index() if is_stale(entry) and (entry.attachment or store.is_abandoned(entry))]
+        index = store.index()
+        rested = _rested(index)
+        stale = [entry for entry in index if is_stale(entry) and (entry.attachment or store.is_abandoned(entry))]
         released += _release_all(store, stale)
     return released
 
@@ -119,13 +147,13 @@ def collect(store: Store, valid: Collection[Attachment]) -> list[Reservation]:
 def usage(store: Store, sets: Iterable[RangeSet], exclude: Exclusions = ()) -> list[Usage]:
     """Count what each range set can give and what of it is taken.
 
-    Names tell that. In a set that seems full owners and boot count, too: the next ADD releases what is without owner or dead.
+    Names tell that. In a set that seems full owners and boot count, too: the next ADD releases what is without owner, dead or rests.
     """
     counted = _count(store.taken(), sets, exclude)
     if all(one.used < one.total for one in counted):
         return counted
     index, dead = store.index(), {*store.from_earlier_boot()}
-    living = Index(entry for entry in index if entry not in dead) if dead else index
+    living = Index(entry for entry in index if entry not in dead and entry.name not in index.resting) if dead or index.resting else index
     return _count(living.taken, sets, exclude)
 
 
@@ -142,6 +170,15 @@ def _count(taken: Mapping[int, Sequence[int]], sets: Iterable[RangeSet], exclude
         used = sum(bisect_right(numbers, end) - bisect_left(numbers, start) for start, end in segments)
         counted.append(Usage(range_set, sum(end - start + 1 for start, end in segments), used))
     return counted
+
+
+def _rested(index: Index) -> list[Reservation]:
+    if not index.resting:
+        return []
+    from kubenode.ipam.resting import resting
+
+    now = time.time()
+    return [entry for rest, entry in resting(index) if rest.until <= now]
 
 
 def _find(index: Index, attachment: Attachment) -> list[Reservation]:

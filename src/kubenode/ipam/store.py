@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 
+RESTING = "kube-node.resting."  # how the container ID begins of an address that no container has, but rests for a pod
 DEFAULT_DATA_DIR = "/var/lib/cni/networks"  # where host-local keeps reservations that a configuration says no other place for
 
 
@@ -96,6 +97,7 @@ class Index:
     def __init__(self, entries: Iterable[Reservation]) -> None:
         self._names: dict[Attachment, tuple[str, ...]] = {}
         self._nobodys: dict[str, Reservation] = {}
+        self.resting: dict[str, Attachment] = {}  # by the file's name
         self.taken: dict[int, list[int]] = {4: [], 6: []}
         for entry in entries:
             self._note(entry)
@@ -130,6 +132,7 @@ class Index:
         if entry.attachment is None:
             self._nobodys.pop(entry.name, None)
             return
+        self.resting.pop(entry.name, None)
         names = self._names.get(entry.attachment, ())
         if entry.name not in names:
             return
@@ -144,5 +147,7 @@ class Index:
     def _note(self, entry: Reservation) -> None:
         if entry.attachment:
             self._names[entry.attachment] = (*self._names.get(entry.attachment, ()), entry.name)
+            if entry.attachment.container_id.startswith(RESTING):
+                self.resting[entry.name] = entry.attachment
         elif entry.address:
             self._nobodys[entry.name] = entry

@@ -49,8 +49,8 @@ def choose(call: Call, name: str, ipam: Mapping[str, JSON] = NOTHING) -> Delegat
     """
     if name in {"", EMBEDDED}:
         return Delegate(HOST_LOCAL, "")
-    if ipam.get("exclude"):  # only we know it
-        raise invalid([f"exclude is not known to delegate {name}; it needs embedded"])
+    if ours := [key for key in ("exclude", "stickyFor") if ipam.get(key)]:  # only we know them
+        raise invalid([f"{ours[0]} is not known to delegate {name}; it needs embedded"])
     if not call.host.execs:
         raise NotHereError
     from kubenode.host import delegate  # not on the way that has to be fast
