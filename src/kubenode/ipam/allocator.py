@@ -11,10 +11,12 @@ try:
 except ImportError:
     from bisect import bisect_left, bisect_right
 
+import time
+
 from kubenode.base.record import NamedTuple
 from kubenode.cni.errors import REQUESTED_ADDRESS, CNIError
 from kubenode.ipam.search import Search, segments_of
-from kubenode.ipam.store import Index
+from kubenode.ipam.store import RESTING, Index
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,11 +52,17 @@ def allocate(
     attachment: Attachment,
     requested: Sequence[Address] = (),
     exclude: Exclusions = (),
+    pod: str = "",
 ) -> Addition:
-    """Reserve one address of each range set, or none. Raises CNIError."""
+    """Reserve one address of each range set, or none. An address that rests for `pod`, NAMESPACE/NAME, comes first. Raises CNIError."""
     index = _index_for(store, attachment)
     ownerless = _release_ownerless(store, index)
     had = index.of(attachment)
+    rests = None
+    if index.resting and not had and not index.of_container(attachment.container_id):
+        from kubenode.ipam.resting import Rests  # few networks have any
+
+        rests = Rests(store, index, attachment.ifname, pod, exclude)
     search = Search(store, attachment, index, exclude)
     wanted = dict.fromkeys(requested)
     given: list[Allocation] = []
@@ -63,7 +71,7 @@ def allocate(
             request = next((address for address in wanted if range_set.range_of(address)), None)
             if request is not None:
                 del wanted[request]
-            given.append(search.reserve(range_set, request))
+            given.append(rests.reserve(search, range_set, request) if rests else search.reserve(range_set, request))
         _refuse_leftovers(wanted, sets)
         search.note_turns()
         return Addition(given, ownerless)
@@ -71,6 +79,8 @@ def allocate(
         for entry in store.index().of(attachment):
             if entry not in had:
                 store.release(entry)
+        if rests:
+            rests.put_back()
         raise
 
 
@@ -83,9 +93,24 @@ def release_from_earlier_boot(store: Store) -> list[Reservation]:
     return dead
 
 
-def release(store: Store, attachment: Attachment) -> list[Reservation]:
-    """Release an attachment's reservations, or those of its container in the form of host-local before 0.8.0."""
-    return _release_found(store, lambda index: _find(index, attachment))
+def release(store: Store, attachment: Attachment, rest: Attachment | None = None) -> list[Reservation]:
+    """Release an attachment's reservations, or those of its container in the form of host-local before 0.8.0.
+
+    `rest`: owner of the addresses while they rest.
+    """
+    released = _release_found(store, lambda index: _find(index, attachment))
+    if rest:
+        from kubenode.ipam.resting import rest_again
+
+        for entry in released:
+            rest_again(store, entry._replace(attachment=rest))
+    return released
+
+
+def release_rested(store: Store) -> list[Reservation]:
+    """Release what has rested for as long as it should."""
+    index = store.index()
+    return _release_all(store, _rested(index)) if index.resting else []
 
 
 def find(store: Store, attachment: Attachment) -> list[Reservation]:
@@ -101,12 +126,15 @@ def collect(store: Store, valid: Collection[Attachment]) -> list[Reservation]:
         owner = entry.attachment
         if owner is None or entry.address is None:  # a file whose name is not an address may not belong to a container: a note of one word
             return entry.address is not None and store.is_abandoned(entry)
+        if owner.container_id.startswith(RESTING):
+            return entry in rested
         return owner not in valid if owner.ifname else owner.container_id not in containers
 
     released: list[Reservation] = []
     try:
         released += release_from_earlier_boot(store)
     finally:
+        rested = _rested(store.index())
         released += _release_found(store, lambda index: [entry for entry in index if is_stale(entry)])
     return released
 
@@ -114,13 +142,13 @@ def collect(store: Store, valid: Collection[Attachment]) -> list[Reservation]:
 def usage(store: Store, sets: Iterable[RangeSet], exclude: Exclusions = ()) -> list[Usage]:
     """Count the addresses of each range set, and the reserved ones, by file names.
 
-    In a set that seems full owners and boot count, too: the next ADD releases reservations without owner or from an earlier boot.
+    In a set that seems full owners and boot count, too: the next ADD releases reservations without owner, from an earlier boot, or resting.
     """
     counted = _count(store.taken(), sets, exclude)
     if all(one.used < one.total for one in counted):
         return counted
     index, dead = store.index(), {*store.from_earlier_boot()}
-    living = Index(entry for entry in index if entry not in dead) if dead else index
+    living = Index(entry for entry in index if entry not in dead and entry.name not in index.resting) if dead or index.resting else index
     return _count(living.taken, sets, exclude)
 
 
@@ -137,6 +165,15 @@ def _count(taken: Mapping[int, Sequence[int]], sets: Iterable[RangeSet], exclude
         used = sum(bisect_right(numbers, end) - bisect_left(numbers, start) for start, end in segments)
         counted.append(Usage(range_set, sum(end - start + 1 for start, end in segments), used))
     return counted
+
+
+def _rested(index: Index) -> list[Reservation]:
+    if not index.resting:
+        return []
+    from kubenode.ipam.resting import resting
+
+    now = time.time()
+    return [entry for rest, entry in resting(index) if rest.until <= now]
 
 
 def _find(index: Index, attachment: Attachment) -> list[Reservation]:

@@ -74,6 +74,11 @@ def load(netconf: NetConf, args: Mapping[str, str]) -> IPAMConfig:
     when_full = ipam.get("statusWhenFull") or READY
     if when_full not in (READY, ERROR):
         raise invalid([f"statusWhenFull is {when_full!r}, neither {READY!r} nor {ERROR!r}"])
+    if (sticky_for := ipam.get("stickyFor")) is not None:
+        from kubenode.ipam.resting import seconds  # few configurations have it
+
+        if seconds(sticky_for) is None:
+            raise invalid([f"stickyFor is {sticky_for!r}, neither a number of seconds nor a text such as 90s, 1h or 1h30m"])
     return IPAMConfig(sets, _requested(netconf, args), routes, resolv_conf, exclude, when_full == ERROR)
 
 

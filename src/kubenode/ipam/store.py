@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 
+RESTING = "kube-node.resting."  # prefix of the container ID of an address that rests for a pod, and that no container has
 DEFAULT_DATA_DIR = "/var/lib/cni/networks"  # host-local's default
 
 
@@ -96,6 +97,7 @@ class Index:
     def __init__(self, entries: Iterable[Reservation]) -> None:
         self._names: dict[Attachment, tuple[str, ...]] = {}
         self._nobodys: dict[str, Reservation] = {}
+        self.resting: dict[str, Attachment] = {}  # by the file's name
         self.taken: dict[int, list[int]] = {4: [], 6: []}
         for entry in entries:
             self._note(entry)
@@ -131,6 +133,7 @@ class Index:
         if entry.attachment is None:
             self._nobodys.pop(entry.name, None)
             return
+        self.resting.pop(entry.name, None)
         names = self._names.get(entry.attachment, ())
         if entry.name not in names:
             return
@@ -145,5 +148,7 @@ class Index:
     def _note(self, entry: Reservation) -> None:
         if entry.attachment:
             self._names[entry.attachment] = (*self._names.get(entry.attachment, ()), entry.name)
+            if entry.attachment.container_id.startswith(RESTING):
+                self.resting[entry.name] = entry.attachment
         elif entry.address:
             self._nobodys[entry.name] = entry

@@ -51,8 +51,8 @@ def choose(call: Call, name: str, ipam: Mapping[str, JSON] = NOTHING) -> Delegat
     """
     if name in {"", EMBEDDED}:
         return Delegate(HOST_LOCAL, "")
-    if ipam.get("exclude"):  # no other plugin knows it
-        raise invalid([f"exclude is not known to delegate {name}; it needs embedded"])
+    if ours := [key for key in ("exclude", "stickyFor") if ipam.get(key)]:  # no other plugin knows them
+        raise invalid([f"{ours[0]} is not known to delegate {name}; it needs embedded"])
     if any(one.get("gateway") == NO_GATEWAY for one in _ranges(ipam)):
         raise invalid([f"a range without a gateway (via none) is not known to delegate {name}; it needs embedded"])
     if not call.host.execs:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
 
 from kubenode.base import files
 from kubenode.base.record import NamedTuple
 from kubenode.cni.errors import (
+    INVALID_ENVIRONMENT,
     INVALID_NETWORK_CONFIG,
     IO_FAILURE,
     NOT_AVAILABLE,
@@ -17,13 +19,14 @@ from kubenode.cni.errors import (
     OutOfReachError,
 )
 from kubenode.cni.netconf import NetConf, invalid, is_path
+from kubenode.cni.request import pod_of
 from kubenode.cni.result import IPConfig, Result, addresses_in
 from kubenode.host.datadir import LAST_RESERVED, LOCK
 from kubenode.ipam import allocator, config
 from kubenode.ipam.address import parse_address
 from kubenode.ipam.families import BOTH
 from kubenode.ipam.search import duplicate
-from kubenode.ipam.store import DEFAULT_DATA_DIR, Attachment
+from kubenode.ipam.store import DEFAULT_DATA_DIR, RESTING, Attachment
 from kubenode.plugins.skel import answer
 
 EARLIER_BOOT = "of an earlier boot"
@@ -48,6 +51,9 @@ class Ready(NamedTuple):
 
 def ready(call: Call) -> Ready:
     """Read the input of an ADD. Changes nothing. Raises CNIError if it is invalid."""
+    if call.request.container_id.startswith(RESTING):
+        problem = f"container ID {call.request.container_id} has the prefix of addresses that rest"
+        raise CNIError(INVALID_ENVIRONMENT, problem, f"no container ID may begin with {RESTING}")
     store = require_place(call)
     conf = config.load(call.netconf, call.request.pod_args)
     return Ready(store, conf, _dns(call, conf.resolv_conf))
@@ -57,7 +63,7 @@ def allocate(call: Call, ready: Ready) -> Addition:
     """Reserve one address of each range set, with the lock held. Raises CNIError."""
     conf = ready.conf
     try:
-        return allocator.allocate(ready.store, conf.sets, owner(call.request), conf.requested, conf.exclude)
+        return allocator.allocate(ready.store, conf.sets, owner(call.request), conf.requested, conf.exclude, pod_of(call.environ))
     except CNIError as error:
         if error.code != RANGE_FULL:
             raise
@@ -101,13 +107,24 @@ def release(places: Sequence[Call]) -> None:
         try:
             store = _store(call)
             with store.lock():
-                released = allocator.release(store, owner(call.request))
+                released = allocator.release(store, owner(call.request), _rest(call))
         except (CNIError, OSError) as error:
             failure = failure or error
         else:
-            call.log.info("addresses released", ips=[entry.name for entry in released])
+            call.log.info("addresses released", ips=[entry.name for entry in released], stickyFor=call.netconf.ipam.get("stickyFor"))
     if failure:
         raise failure
+
+
+def _rest(call: Call) -> Attachment | None:
+    """Return for whom addresses are to rest after this DEL; None where they are not to."""
+    sticky_for = call.netconf.ipam.get("stickyFor")
+    if not sticky_for:
+        return None
+    from kubenode.ipam import resting  # few configurations have it
+
+    seconds = resting.seconds(sticky_for)
+    return resting.owner_of(pod_of(call.environ), time.time() + seconds, call.request.ifname) if seconds else None
 
 
 def _inode(call: Call) -> tuple[int, ...]:
