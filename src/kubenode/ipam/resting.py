@@ -140,7 +140,7 @@ def resting(index: Index) -> list[tuple[Rest, Reservation]]:
 
 
 def rest_again(store: Store, entry: Reservation) -> None:
-    """Reserve for who rests what was released a moment before. Where that cannot be, it is free."""
+    """Reserve a released address for its resting owner. It stays free if that fails."""
     try:
         if entry.address and entry.attachment:
             store.reserve(entry.address, entry.attachment)
