@@ -11,6 +11,7 @@ help() {
 ./build.sh binaries [--version=V]   what goes into /opt/cni/bin, made in _output/bin. Compiled by gcc, where that is; --cc=zig: smaller;
                                     --arch=all: also the relay for all machines
 ./build.sh deb                      a Debian package of them in _output, for Debian 12 and 13, with the agent's systemd unit
+./build.sh wheel [DIRECTORY]        the Python package, in _output
 ./build.sh man                      manual pages of all commands, in _output/man
 ./build.sh pictures                 the pictures of commands in docs/images, made anew from what these print
 ./build.sh dashboard [SECONDS]      docs/images/dashboard.svg, made anew from what agents tell Prometheus
@@ -113,7 +114,7 @@ command=${1:-help}
 case $command in
 help | -h | --help) help && exit ;;
 try) need_python && need_pods ;;
-venv | check | deb | man | lock) need_python ;;
+venv | check | deb | wheel | man | lock) need_python ;;
 test)
     need_python
     case " $* " in *" --quick "*) ;; *) need_compiler ;; esac # which does without what is compiled
@@ -140,6 +141,10 @@ deb)
     venv run zig
     .venv/bin/python packaging/binaries.py
     .venv/bin/python packaging/deb.py "$@"
+    ;;
+wheel)
+    venv run
+    .venv/bin/python -m pip wheel -qq --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir "${1:-_output}" .
     ;;
 try)
     venv run

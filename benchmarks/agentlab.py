@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 KUBE_NODE = Path(sys.executable).parent / "kube-node"
-POD_CIDRS = ["11.0.0.0/15", "1100:0:0:1::/64"]
+POD_CIDRS = ["10.244.0.0/15", "fd00:10:244:1::/64"]
 IN_MEMORY = "/dev/shm"
 START = 30.0  # seconds
 SETTLE = 0.002  # seconds in which the agent ends what it does after an answer: that is to be counted, too
@@ -194,11 +194,11 @@ def _fill(directory: Path, count: int) -> None:
     (directory / "lock").touch()
     for number in range(2, count // 2 + 2):
         content = f"{secrets.token_hex(32)}\r\neth0"
-        for name in (f"11.{number >> 16}.{number >> 8 & 255}.{number & 255}", f"1100:0:0:1::{number:x}"):
+        for name in (f"10.{244 + (number >> 16)}.{number >> 8 & 255}.{number & 255}", f"fd00:10:244:1::{number:x}"):
             (directory / name).write_text(content)
     if count:
-        (directory / "last_reserved_ip.0").write_text(f"11.{number >> 16}.{number >> 8 & 255}.{number & 255}")
-        (directory / "last_reserved_ip.1").write_text(f"1100:0:0:1::{number:x}")
+        (directory / "last_reserved_ip.0").write_text(f"10.{244 + (number >> 16)}.{number >> 8 & 255}.{number & 255}")
+        (directory / "last_reserved_ip.1").write_text(f"fd00:10:244:1::{number:x}")
 
 
 def concurrently(lab: Lab, way: str, pods: int, most: int) -> float:

@@ -97,7 +97,7 @@ def prepare(scratch: Path) -> list[Case]:
         "kind": "Node",
         "apiVersion": "v1",
         "metadata": {"name": "bench", "uid": "0"},
-        "spec": {"podCIDRs": ["11.0.1.0/24", "1100:0:0:1::/64"]},
+        "spec": {"podCIDRs": ["10.244.1.0/24", "fd00:10:244:1::/64"]},
     }
 
     def cases(network: str, plugin: Path, ipam: dict[str, object], path: Path) -> list[Case]:
@@ -132,7 +132,7 @@ def prepare(scratch: Path) -> list[Case]:
     found = [Case(PASS, [interpreter, "-IS", "-c", "pass"], {"PATH": os.defpath}, empty)]
     found += cases("embedded", plugin, {"delegate": "embedded"}, binaries)
     if reference := host_local():
-        ranges = [[{"subnet": cidr}] for cidr in ("11.0.1.0/24", "1100:0:0:1::/64")]
+        ranges = [[{"subnet": cidr}] for cidr in ("10.244.1.0/24", "fd00:10:244:1::/64")]
         found += cases("reference", reference, {"ranges": ranges}, reference.parent)
         found += cases("delegating", plugin, {"delegate": "host-local"}, reference.parent)
     return found

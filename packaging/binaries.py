@@ -73,13 +73,13 @@ def copy_distribution(source: Distribution, library: Path) -> None:
 
 
 def default_version() -> str:
-    """Return what git calls this checkout, else the time: a copy without a version helps nobody."""
+    """Return what git calls this checkout, 1.2.3 for v1.2.3, else the time: a copy without a version helps nobody."""
     command = ["git", "describe", "--tags", "--always", "--dirty"]
     try:
         told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
     except FileNotFoundError:
         told = ""
-    return told or time.strftime("%Y.%m.%d-%H.%M.%S")
+    return told.removeprefix("v") or time.strftime("%Y.%m.%d-%H.%M.%S")
 
 
 def build(output: Path, version: str, compiler: str) -> None:

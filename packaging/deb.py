@@ -7,6 +7,8 @@ requirements/run.lock pins them; what is compiled to bytecode is compiled on the
 from __future__ import annotations
 
 import argparse
+import gzip
+import os
 import re
 import shutil
 import subprocess
@@ -18,6 +20,7 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 import lock
+import manpages
 
 ROOT = Path(__file__).resolve().parent.parent
 BINARIES = ROOT / "_output/bin"
@@ -25,6 +28,7 @@ LIBRARY = "usr/lib/kube-node"
 PYTHONS = ("3.11", "3.13")  # of Debian 12 and 13
 COMPILED = ("msgspec", "PyYAML")
 PLUGINS = ("kube-node", "node-annotation")  # not host-local: that name is containernetworking-plugins'
+COMMANDS = ("kube-node", "kubectl-kube_node")  # the second is what `kubectl kube-node` runs
 UNITS = ROOT / "deploy/systemd"
 
 CONTROL = """\
@@ -35,7 +39,7 @@ Maintainer: {maintainer}
 Section: net
 Priority: optional
 Installed-Size: {size}
-Depends: python3-minimal (>= 3.11), python3-minimal (<< 3.14), libpython3-stdlib
+Depends: libc6, python3 (>= 3.11), python3 (<< 3.14)
 Recommends: containernetworking-plugins
 Description: addresses for Kubernetes pods, taken from the Node object
  IPAM plugins for the Container Network Interface, kube-node and
@@ -43,6 +47,36 @@ Description: addresses for Kubernetes pods, taken from the Node object
  .
  For a runtime that looks for plugins in /opt/cni/bin: kube-node install.
 """
+COPYRIGHT = """\
+Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
+Upstream-Name: kube-node
+Comment: Libraries in usr/lib/kube-node/kube-node.lib have their licences beside them, in the directories NAME.dist-info.
+
+Files: *
+Copyright: 2025-2026 the kube-node contributors
+License: Apache-2.0
+ Licensed under the Apache License, Version 2.0. On Debian systems its text
+ is in /usr/share/common-licenses/Apache-2.0.
+"""
+CHANGELOG = """\
+kube-node ({version}) unstable; urgency=medium
+
+  * CHANGELOG.md in this directory says what changed.
+
+ -- {maintainer}  {date}
+"""
+# What lintian finds in files that are shipped byte for byte, as requirements/run.lock has their hashes, and in static programs.
+OVERRIDES = """\
+kube-node: embedded-library
+kube-node: unstripped-binary-or-object
+kube-node: unusual-interpreter
+kube-node: shared-library-lacks-prerequisites
+"""
+COMPLETIONS = {
+    "bash": "usr/share/bash-completion/completions/kube-node",
+    "zsh": "usr/share/zsh/vendor-completions/_kube-node",
+    "fish": "usr/share/fish/vendor_completions.d/kube-node.fish",
+}
 # systemctl is asked only where systemd runs: not in a container that is being built.
 POSTINST = """\
 #!/bin/sh
@@ -77,14 +111,16 @@ if [ "$1" = purge ]; then
     for directory in /var/lib/cni/networks /run/container-ipam-state $named; do
         rm -f "$directory"/.*.note "$directory"/.*.boot
     done
+    # The Node view and the records are also those of plugins that `kube-node install` has put elsewhere.
+    if [ ! -e /opt/cni/bin/kube-node ]; then rm -rf /run/kube-node; fi
 fi
 """
 
 
 def debian_version(told: str) -> str:
     """Return a version that dpkg takes: it begins with a number, and what is not released yet sorts before what is."""
-    text = re.sub(r"[^A-Za-z0-9.+~]", ".", told.replace(".dev", "~dev"))
-    if text[:1].isdigit() and "." in text.split("+")[0]:
+    text = re.sub(r"[^A-Za-z0-9.+~]", ".", re.sub(r"\.?(dev|rc)(?=\d)", r"~\1", told))
+    if re.match(r"\d+\.\d", text):
         return text
     base = re.sub(r"\.?dev", "~dev", distribution("kube-node-ipam").version)
     return f"{base}+{time.strftime('%Y%m%d')}.{text}"
@@ -119,7 +155,8 @@ def lay_out(tree: Path, scratch: Path) -> None:
         launcher = tree / LIBRARY / f"{name}.standalone"
         launcher.write_text(re.sub(r"\A#!\S+", "#!/usr/bin/python3", launcher.read_text()))
     (tree / "usr/bin").mkdir(parents=True)
-    (tree / "usr/bin/kube-node").symlink_to("../lib/kube-node/kube-node.standalone")
+    for name in COMMANDS:
+        (tree / "usr/bin" / name).symlink_to("../lib/kube-node/kube-node.standalone")
     (tree / "usr/lib/cni").mkdir(parents=True)
     for name in PLUGINS:
         for file in (name, f"{name}.standalone"):
@@ -130,11 +167,51 @@ def lay_out(tree: Path, scratch: Path) -> None:
         shutil.copy(unit, units)
     documents = tree / "usr/share/doc/kube-node"
     documents.mkdir(parents=True)
-    shutil.copy(ROOT / "LICENSE", documents / "copyright")
+    (documents / "copyright").write_text(COPYRIGHT)
     for name in ("README.md", "CHANGELOG.md"):
         shutil.copy(ROOT / name, documents)
     shutil.copytree(ROOT / "docs", documents / "docs")
     shutil.copytree(ROOT / "examples", documents / "examples")
+
+
+def add_help(tree: Path) -> None:
+    """Put manual pages and the shells' completions where these look for them."""
+    manual = tree / "usr/share/man/man1"
+    manual.mkdir(parents=True)
+    for name, text in manpages.pages().items():
+        packed(manual / f"{name}.gz", text)
+    for shell, place in COMPLETIONS.items():
+        target = tree / place
+        target.parent.mkdir(parents=True)
+        told = subprocess.run(
+            [Path(sys.executable).with_name("kube-node"), "completion", shell], check=True, capture_output=True, text=True
+        )
+        target.write_text(told.stdout)
+
+
+def add_notes(tree: Path, version: str, maintainer: str) -> None:
+    """Put in what Debian's policy wants of each package."""
+    text = CHANGELOG.format(version=version, maintainer=maintainer, date=time.strftime("%a, %d %b %Y %H:%M:%S +0000", time.gmtime()))
+    packed(tree / "usr/share/doc/kube-node/changelog.gz", text)
+    overrides = tree / "usr/share/lintian/overrides"
+    overrides.mkdir(parents=True)
+    (overrides / "kube-node").write_text(OVERRIDES)
+
+
+def packed(path: Path, text: str) -> None:
+    path.write_bytes(gzip.compress(text.encode(), mtime=0))
+
+
+def default_maintainer() -> str:
+    """Return who says so of themselves, as Debian's tools have it, else the author of the last commit."""
+    if {"DEBFULLNAME", "DEBEMAIL"} <= os.environ.keys():
+        return f"{os.environ['DEBFULLNAME']} <{os.environ['DEBEMAIL']}>"
+    command = ["git", "log", "-1", "--format=%an <%ae>"]
+    try:
+        told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    except FileNotFoundError:
+        told = ""
+    return told or sys.exit("deb: no git says who made this: --maintainer='NAME <ADDRESS>', or DEBFULLNAME and DEBEMAIL")
 
 
 def write_control(tree: Path, version: str, maintainer: str) -> None:
@@ -152,16 +229,18 @@ def write_control(tree: Path, version: str, maintainer: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="./build.sh deb", description="Make a Debian package for Debian 12 and 13.")
     parser.add_argument("--output", type=Path, default=ROOT / "_output", help="the directory for it (default: _output); older ones go")
-    parser.add_argument("--maintainer", default="kube-node maintainers <maintainers@kube-node.invalid>", help="what the package says")
+    parser.add_argument("--maintainer", help="what the package says (default: DEBFULLNAME and DEBEMAIL, else the last commit's author)")
     arguments = parser.parse_args()
     if not BINARIES.exists():
         sys.exit("deb: there is no _output/bin: ./build.sh binaries")
-    version = debian_version(built_version())
+    version, maintainer = debian_version(built_version()), arguments.maintainer or default_maintainer()
     with tempfile.TemporaryDirectory(prefix=".deb.", dir=ROOT / "_output") as scratch:
         tree = Path(scratch, "tree")
         tree.mkdir(mode=0o755)
         lay_out(tree, Path(scratch, "wheels"))
-        write_control(tree, version, arguments.maintainer)
+        add_help(tree)
+        add_notes(tree, version, maintainer)
+        write_control(tree, version, maintainer)
         subprocess.run(["chmod", "-R", "u=rwX,go=rX", tree], check=True)
         for old in arguments.output.glob("kube-node_*.deb"):  # of two versions apt-get install keeps the one that is there
             old.unlink()

@@ -47,7 +47,7 @@ class Worker:
 
     def __init__(self, number: int, directory: Path, server: RealApiServer) -> None:
         name = f"worker-{number}"
-        server.create_node(name, [f"11.0.{number}.0/26", f"1100:0:0:{number}::/64"], {NET1: f"172.20.{number}.0/27"})
+        server.create_node(name, [f"10.244.{number}.0/26", f"fd00:10:244:{number}::/64"], {NET1: f"172.20.{number}.0/27"})
         server.grant(name, "get", "list", "watch")
         server.grant(name, "get", resource="pods")
         self.name, self.address, self._number = name, f"127.0.1.{number}", number

@@ -52,7 +52,7 @@ BARE = {
 UP = {
     "status": Shot("status"),
     "status-wide": Shot("status -o wide"),
-    "status-address": Shot("status 11.0.1.4"),
+    "status-address": Shot("status 10.244.1.4"),
     "status-watch": Shot("status --watch --namespace=kube-system", 130, "worker-1", INTERRUPT),
     "doctor": Shot("doctor"),
     "map": Shot("map"),

@@ -31,7 +31,7 @@ NET1 = "kube-node.nordix.org/net1"
 NODE = {
     "kind": "Node",
     "metadata": {"name": "worker-1", "annotations": {NET1: "172.20.2.0/27,fd00::2:0:0/96"}},
-    "spec": {"podCIDRs": ["11.0.1.0/24", "1100:0:0:1::/64"]},
+    "spec": {"podCIDRs": ["10.244.1.0/24", "fd00:10:244:1::/64"]},
 }
 NETWORKS: dict[str, dict[str, Any]] = {
     "10-k8snet.conflist": {
@@ -115,7 +115,7 @@ class Showcase:
         Path("/opt/cni/bin/bridge").chmod(0o644)
         for index in range(CACHES, CACHES + 3):
             self._start(f"web/cache-{index}", 60, both=True)
-        torn = Path("/var/lib/cni/networks/k8snet/11.0.1.99")
+        torn = Path("/var/lib/cni/networks/k8snet/10.244.1.99")
         torn.touch(0o600)
         os.utime(torn, (time.time() - 90,) * 2)  # nobody is about to write it: the next ADD mends it
 

@@ -119,7 +119,7 @@ static _Noreturn void finish(int exit_code, const char *bytes, size_t size)
 {
     signal(SIGPIPE, SIG_IGN); /* only here: a standalone has to start with it as we did */
     if (!write_all(1, bytes, size)) {
-        const char *text = "relay: nobody reads the answer\n";
+        const char *text = "relay: cannot write the answer to stdout\n";
         write_all(2, text, strlen(text));
         exit_code = 1;
     }

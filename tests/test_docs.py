@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import tomllib
 import xml.etree.ElementTree as ET
@@ -81,3 +82,22 @@ def test_pictures_are_shown() -> None:
     """Each picture is one that a page shows."""
     shown = {Path(link).name for page in PAGES for link in re.findall(r"!\[[^]]*\]\(([^)]+)\)", page.read_text())}
     assert {picture.name for picture in (ROOT / "docs/images").iterdir()} == shown
+
+
+READ = {".yaml", ".conflist", ".txt", ".tpl", ".service"}  # suffixes of what a user reads, and copies
+SHOWN = [*PAGES, *(path for top in ("examples", "deploy", "src/kubenode/cli") for path in (ROOT / top).rglob("*") if path.suffix in READ)]
+
+
+@pytest.mark.parametrize("path", SHOWN, ids=[str(path.relative_to(ROOT)) for path in SHOWN])
+def test_addresses_belong_to_nobody(path: Path) -> None:
+    """An address that a user may copy is private or one for documentation: it is routed to nobody."""
+    words = re.findall(r"(?<![\w.:])(?:\d+(?:\.\d+){3}|[0-9a-f]+:[0-9a-f:]*:[0-9a-f:]*)(?![\w.:])", path.read_text())
+    found = [address for word in words for address in _addresses(word)]
+    assert [str(address) for address in found if not (address.is_private or address.is_multicast)] == []
+
+
+def _addresses(word: str) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    try:
+        return [ipaddress.ip_address(word)]
+    except ValueError:  # such as a version
+        return []

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from agentprocess import request
+from flocks import locked
 from patience import eventually
 
-from .test_server import locked, reserved
+from .test_server import reserved
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 from agentprocess import request
+from flocks import locked, until_waited_for
 from patience import eventually
 
-from .test_server import locked, reserved
+from .test_server import reserved
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,6 +62,6 @@ def test_the_call_after_those_that_gave_up(agent: AgentProcess, netconf: NetConf
             with agent.connect() as sock:
                 sock.sendall(request("kube-node", "ADD", netconf(), container_id=f"given-up-{number}"))
                 sock.shutdown(socket.SHUT_WR)
-                time.sleep(1.5)  # the agent looks twice a second
+                until_waited_for(data_dir / "net")
     assert agent.ask("kube-node", "ADD", netconf(), container_id="next").code == 0
     assert {path.read_bytes() for path in (data_dir / "net").iterdir() if path.name[0].isdigit()} == {b"next\r\neth0"}

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from agentprocess import AgentProcess, request
 from callplugin import environment
+from flocks import locked, until_waited_for
 from patience import eventually
 
 from kubenode.base.log import Log
@@ -23,7 +24,7 @@ from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
 from kubenode.plugins import host_local, kube_node, skel
 from kubenode.plugins.standalone import Standalone
 
-from .test_server import locked, reserved
+from .test_server import reserved
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,7 +97,7 @@ def in_background(*calls: Any) -> Iterator[threading.Thread]:
 def test_killed_where_an_add_waits(agent: AgentProcess, netconf: NetConfMaker, data_dir: Path, run_dir: Path) -> None:
     """An ADD has written nothing while it waits for the lock: its relay may be gone, its DEL over, and the agent about to be killed."""
     with locked(data_dir / "net"), send(agent, "ADD", netconf(), container_id="late"):
-        time.sleep(0.5)
+        until_waited_for(data_dir / "net")
         assert records(run_dir) == []
         agent.kill()
     assert reserved(data_dir / "net") == records(run_dir) == []

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from agentprocess import AgentProcess, write_node
+from flocks import until_waited_for
 from ourprocess import KUBE_NODE
 from patience import PATIENCE, at_best, eventually
 from prometheus_client import generate_latest
@@ -180,7 +181,7 @@ def test_it_ends_while_a_lock_is_held(agent: AgentProcess, tmp_path: Path) -> No
     """SIGTERM ends the agent also where housekeeping waits for a lock that somebody holds."""
     agent.add(conf(tmp_path / "d"))
     with DiskStore(str(tmp_path / "d"), "net").lock():
-        time.sleep(0.5)
+        until_waited_for(tmp_path / "d/net")
         begin = time.monotonic()
         assert agent.stop() == 0
         assert time.monotonic() - begin < 10  # who is owed an answer would have 13

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import socket
@@ -11,11 +10,11 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 from agentprocess import AgentProcess, answer, request
+from flocks import locked, until_waited_for
 from ourprocess import KUBE_NODE
 from patience import PATIENCE, eventually
 from wanting import want
@@ -23,7 +22,6 @@ from wanting import want
 from kubenode.agent import listener, protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from podnet import Answer
@@ -31,15 +29,6 @@ if TYPE_CHECKING:
     from .conftest import NetConfMaker
 
 pytestmark = pytest.mark.slow
-
-
-@contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """Hold a network's lock as somebody else does."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / "lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def reserved(directory: Path) -> list[str]:
@@ -203,7 +192,7 @@ def test_nobody_waits_any_more(agent: AgentProcess, netconf: NetConfMaker, data_
             with agent.connect() as sock:
                 sock.sendall(request("kube-node", "ADD", netconf(), container_id=f"c{number}"))
                 sock.shutdown(socket.SHUT_WR)
-                time.sleep(0.2)
+                until_waited_for(data_dir / "net")
     assert agent.ask("kube-node", "STATUS", netconf()).code == 0  # waits for what is before it
     assert reserved(data_dir / "net") == ["10.1.0.2", "fd01::2"]
     assert [path.name for path in (run_dir / "attachments").iterdir()] == ["net:before:eth0"]
@@ -218,7 +207,7 @@ def test_who_may_ask(agent: AgentProcess, run_dir: Path) -> None:
     program = f"import socket\ns = socket.socket(socket.AF_UNIX)\ns.connect({str(agent.socket)!r})\nprint(s.recv(999)[1:].decode())"
     command = ["setpriv", "--reuid=65534", "--clear-groups", os.path.realpath(sys.executable), "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout)["msg"] == "user 65534 may not ask the agent"
+    assert json.loads(done.stdout)["msg"] == "user 65534 may not use the agent"
 
 
 def test_sigterm(agent: AgentProcess, netconf: NetConfMaker, data_dir: Path) -> None:
@@ -229,7 +218,7 @@ def test_sigterm(agent: AgentProcess, netconf: NetConfMaker, data_dir: Path) -> 
         with locked(data_dir / "net"):
             sock.sendall(request("kube-node", "ADD", netconf()))
             sock.shutdown(socket.SHUT_WR)
-            time.sleep(0.3)
+            until_waited_for(data_dir / "net")
             assert agent.process
             agent.process.terminate()
             eventually(lambda: not agent.socket.exists())
@@ -258,7 +247,7 @@ def test_sigterm_without_the_sockets_path(
         with locked(data_dir / "net"):
             sock.sendall(request("kube-node", "ADD", netconf()))
             sock.shutdown(socket.SHUT_WR)
-            time.sleep(0.5)
+            until_waited_for(data_dir / "net")
             agent.socket.unlink()
             assert agent.process
             agent.process.terminate()

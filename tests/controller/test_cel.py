@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 NET = {"cidr": "172.20.0.0/16", "nodePrefix": 24}
 NET6 = {"cidr": "fd00:20::/64", "nodePrefix": 80}
+SHARED = {**NET, "shared": True}
+BROADCAST = "172.20.255.255"
 MAPPED = "::ffff:172.20.0.0/112"
 TOO_LONG = "p" * 64
 
@@ -65,6 +67,20 @@ BAD = [
     Bad({"cidrs": [{**NET, "exclude": ["172.20.0.1/24"]}]}, "172.20.0.1/24 has host bits set; the network is 172.20.0.0/24"),
     Bad({"cidrs": [{**NET, "exclude": ["172.20.0.300"]}]}, "'172.20.0.300' is neither an address nor a network"),
     Bad({"cidrs": [{**NET, "exclude": ["172.20.0.0/33"]}]}, "'172.20.0.0/33' is neither an address nor a network"),
+    Bad({"cidrs": [{**NET, "nodePrefix": 33, "shared": True}]}, "nodePrefix of 172.20.0.0/16 has to be from 16 to 32"),
+    Bad({"cidrs": [{**NET6, "nodePrefix": 127, "shared": False}]}, "nodePrefix of fd00:20::/64 has to be from 64 to 126"),
+    Bad(
+        {"cidrs": [{**SHARED, "gateway": "172.20.0.300"}]},
+        "gateway '172.20.0.300' of 172.20.0.0/16 is neither an address, first, last nor none",
+    ),
+    Bad(
+        {"cidrs": [{**NET, "gateway": "172.20.0.1"}]},
+        "gateway 172.20.0.1 of 172.20.0.0/16 is one address: where the network is not shared it has to be first, last or none",
+    ),
+    Bad({"cidrs": [{**SHARED, "gateway": "172.21.0.1"}]}, "gateway 172.21.0.1 is not in 172.20.0.0/16"),
+    Bad({"cidrs": [{**SHARED, "gateway": "FD00:20::1"}]}, "gateway fd00:20::1 is not in 172.20.0.0/16"),
+    Bad({"cidrs": [{**SHARED, "gateway": "fe80::1"}]}, "gateway fe80::1 is not of the family of 172.20.0.0/16"),
+    Bad({"cidrs": [{**SHARED, "gateway": "172.20.0.0"}]}, "gateway 172.20.0.0 is the first or the broadcast address of 172.20.0.0/16"),
     Bad(selector(operator="In"), "nodeSelector: In of label a needs values"),
     Bad(selector(operator="NotIn", values=[]), "nodeSelector: NotIn of label a needs values"),
     Bad(selector(operator="Exists", values=["b"]), "nodeSelector: Exists of label a takes no values"),
@@ -78,6 +94,8 @@ GOOD: list[dict[str, Any]] = [
     {"cidrs": [{**NET, "nodePrefix": 16}, {**NET6, "nodePrefix": 126}]},
     {"cidrs": [{"cidr": "::1.2.0.0/112", "nodePrefix": 120}]},
     {"cidrs": [{**NET, "exclude": ["172.20.0.0/24", "172.20.1.7", "172.0.0.0/8"]}, {**NET6, "exclude": ["fd00:20::", "fd00::/16"]}]},
+    {"cidrs": [{**SHARED, "nodePrefix": 32, "gateway": "172.20.9.9"}, {**NET6, "nodePrefix": 128, "shared": True, "gateway": "fe80::1"}]},
+    {"cidrs": [{**SHARED, "gateway": "none"}, {**NET6, "gateway": "last"}, {**NET, "cidr": "172.21.0.0/16", "gateway": "first"}]},
     {**selector(operator="In", values=["b"]), "annotation": "example.com/net", "reclaimAfter": "1h30m"},
     selector(operator="DoesNotExist"),
     # What costs the rules most.
@@ -92,6 +110,8 @@ GOOD: list[dict[str, Any]] = [
 DIFFERENT: list[tuple[dict[str, Any], tuple[str, ...], str]] = [
     ({**NET, "exclude": ["172.20.0.0/024"]}, (), "'172.20.0.0/024' is neither an address nor a network"),
     ({**NET, "exclude": ["::ffff:172.20.0.1"]}, (), "'::ffff:172.20.0.1' is neither an address nor a network"),
+    ({**SHARED, "gateway": "::ffff:172.20.0.1"}, (), "gateway '::ffff:172.20.0.1' of 172.20.0.0/16 is neither an address"),
+    ({**SHARED, "gateway": BROADCAST}, (f"gateway {BROADCAST} is the first or the broadcast address of 172.20.0.0/16",), ""),
     (
         {"cidr": f"0{MAPPED}", "nodePrefix": 120},
         (f"IPNet IP and Mask version mismatch: 0{MAPPED} is an IPv4-mapped IPv6 network (::ffff:0:0/96); write it as IPv4",),

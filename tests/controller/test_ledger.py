@@ -2,46 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from counting import calls_of
 from hypothesis import given
 from hypothesis import strategies as st
+from settled import at, pool, settle
 
 from kubenode.ipam.ranges import Subnet, parse_subnet
 from kubenode.pools.ledger import Ledger
 from kubenode.pools.purge import purge
 from kubenode.pools.records import Node, NodeSubnet, parse_pool
 from kubenode.pools.status import Reserved, status
-from kubenode.pools.timing import GOOD_FOR, Now
+from kubenode.pools.timing import GOOD_FOR
 from kubenode.pools.writes import Annotate, CreateClaim, Outcome, UpdateClaim
-
-
-def pool(name: str, *cidrs: dict[str, Any], **spec: Any) -> dict[str, Any]:
-    return {"metadata": {"name": name, "generation": 1}, "spec": {"annotation": name, "cidrs": list(cidrs), **spec}}
-
-
-def at(seconds: float) -> Now:
-    return Now(seconds, seconds)
-
-
-def settle(ledger: Ledger, now: float = 0.0) -> int:
-    """Do what the ledger says until nothing is left; return how many writes that took."""
-    count = 0
-    while ledger.changed:
-        name = min(ledger.changed)
-        ledger.changed.discard(name)
-        for write in ledger.plan(name, at(now)).writes:
-            count += 1
-            if isinstance(write, Annotate):
-                annotations = {key: value for key, value in {**write.node.annotations, **write.values}.items() if value is not None}
-                ledger.set_node(write.node._replace(annotations=annotations))
-            else:
-                assert isinstance(write, CreateClaim)
-                ledger.set_claim(write.claim._replace(uid=f"c{count}", version=str(count)))
-                ledger.recent_writes.add(write.claim.subnet, now)
-    return count
 
 
 @given(

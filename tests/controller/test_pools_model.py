@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from kubenode.ipam.ranges import Subnet, parse_subnet
+from kubenode.pools.blocks import Block, network
 from kubenode.pools.ledger import Ledger
-from kubenode.pools.records import IN, Block, Node, NodeSubnet, Requirement, Selector, SubnetPool, network, noted
+from kubenode.pools.records import IN, Node, NodeSubnet, Requirement, Selector, SubnetPool, noted
 from kubenode.pools.texts import read
 from kubenode.pools.timing import GOOD_FOR, Now
 from kubenode.pools.writes import Annotate, CreateClaim, DeleteClaim, UpdateClaim
@@ -40,10 +41,16 @@ BLOCKS = [
     Block(parse_subnet("10.0.1.0/28"), 28),
     Block(parse_subnet("fd00::/61"), 64),
     Block(parse_subnet("fd00:0:0:10::/63"), 64, (parse_subnet("fd00:0:0:10::/64"),)),
+    Block(parse_subnet("10.0.2.0/29"), 31, shared=True).without_empty(),
+    Block(parse_subnet("10.0.2.0/29"), 31, shared=True, gateway="10.0.2.4").without_empty(),
+    Block(parse_subnet("10.0.2.0/29"), 32, shared=True, gateway="none").without_empty(),
+    Block(parse_subnet("10.0.2.8/29"), 30, gateway="last"),
 ]
 TEXTS = [
     "10.0.0.0/28", "10.0.0.16/28,fd00::/64", "10.0.0.16/28, fd00:0:0:1::/64", "10.0.0.0/27", "10.0.0.32/29", "10.9.0.0/28",
     "10.0.0.64/28", "nonsense", "", "fd00:0:0:2::/64", "0.0.0.0/0", "10.0.0.16/28, 10.0.0.32/28", "10.0.0.0/28, nonsense",
+    "10.0.2.2/31 of 10.0.2.0/29", "10.0.2.4/31 of 10.0.2.0/29 via 10.0.2.4 closing", "10.0.2.8/30", "10.0.2.8/30 via 10.0.2.10",
+    "10.0.2.0/29",
 ]  # fmt: skip
 POOLS = ["p1", "p2", "p3"]
 
@@ -140,7 +147,7 @@ class Controllers(RuleBasedStateMachine):
     @rule(
         name=st.sampled_from(POOLS),
         key=st.sampled_from(KEYS),
-        blocks=st.lists(st.sampled_from(BLOCKS), min_size=1, max_size=3, unique=True),
+        blocks=st.lists(st.sampled_from(BLOCKS), min_size=1, max_size=3, unique_by=lambda block: block.cidr),
         rack=st.booleans(),
     )
     def put_pool(self, name: str, key: str, blocks: list[Block], *, rack: bool) -> None:
@@ -241,12 +248,12 @@ class Controllers(RuleBasedStateMachine):
             old = node.annotations.get(key, "").strip()
             assert value is not None
             assert value.startswith(old), "what a node has was taken or changed"
-            for subnet in noted(old):
+            for subnet in (item.block for item in noted(old)):
                 claim = self.cluster.claims[subnet]
                 assert claim.node == node.name
                 assert not claim.adopted, "an annotation by hand was changed"
-            for subnet in noted(value)[len(noted(old)) :]:
-                claim = self.cluster.claims[subnet]
+            for item in noted(value)[len(noted(old)) :]:
+                subnet, claim = item.block, self.cluster.claims[item.block]
                 assert (claim.node, claim.node_uid) == (node.name, node.uid), "annotated without a claim"
                 assert claim.released is None or self.now - self.stamped[subnet] < GOOD_FOR, "annotated with what is being taken back"
                 for other in self.cluster.nodes.values():

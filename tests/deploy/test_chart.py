@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 CHART = DEPLOY / "chart"
 OLD, NEW = "1.20.2", "1.36.2"
+TEST = "Pod/kube-node-test"
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 # Values, the version of Kubernetes, and the components that do the same.
 SAME: list[tuple[dict[str, Any], str, list[str]]] = [
@@ -26,6 +27,7 @@ SAME: list[tuple[dict[str, Any], str, list[str]]] = [
     ({}, NEW, ["surge"]),
     ({"network": {"enabled": True}}, OLD, ["bridge"]),
     ({"scrape": True}, OLD, ["scrape"]),
+    ({"scrape": True, "serviceMonitor": {"enabled": True}}, OLD, ["scrape", "monitor"]),
     ({"reclaim": True}, OLD, ["reclaim"]),
     ({"events": True}, OLD, ["events"]),
     ({"ipv4Label": "kube-node.nordix.org/ipv4"}, OLD, ["ipv4-label"]),
@@ -54,8 +56,9 @@ def rendered(helm: str, values: dict[str, Any], version: str = OLD, namespace: s
 
 @pytest.mark.parametrize(("values", "version", "components"), SAME, ids=[f"{values}-{version}" for values, version, _ in SAME])
 def test_helm_renders_what_kustomize_does(helm: str, overlay: Path, values: dict[str, Any], version: str, components: list[str]) -> None:
-    """Helm renders the base and each component as kustomize does, but for what only Helm needs: the end of an upgrade, and of a release."""
+    """Helm renders the base and each component as kustomize does, but for its test, and for what is kept at the end of a release."""
     ours, theirs = documents(kustomized(overlay, components)), documents(rendered(helm, values, version))
+    del theirs[TEST]
     daemonset = ours["DaemonSet/kube-node"]["spec"]["template"]
     for key in [key for key in ours if key.startswith("ConfigMap/")]:  # kustomize's name has a hash of the content
         (volume,) = (volume for volume in daemonset["spec"]["volumes"] if "configMap" in volume)
@@ -67,6 +70,37 @@ def test_helm_renders_what_kustomize_does(helm: str, overlay: Path, values: dict
         ours[key]["metadata"]["annotations"] = {"helm.sh/resource-policy": "keep"}
     assert theirs.keys() == ours.keys()
     assert theirs == ours
+
+
+def test_the_operators_rules_are_prometheus(helm: str) -> None:
+    """The PrometheusRule has the rules of deploy/monitoring, word for word, and the labels that a Prometheus selects by."""
+    rule = documents(rendered(helm, {"prometheusRule": {"enabled": True, "labels": {"release": "prom"}}}))["PrometheusRule/kube-node"]
+    assert rule["spec"] == yaml.safe_load((DEPLOY / "monitoring/rules.yaml").read_text())
+    assert rule["metadata"]["labels"]["release"] == "prom"
+
+
+def test_a_monitor_needs_metrics_to_be_there(helm: str) -> None:
+    """Where no metrics are on the nodes' addresses a ServiceMonitor is refused, as it would find nothing."""
+    template = [helm, "template", "kube-node", str(CHART), "--set=serviceMonitor.enabled=true"]
+    done = subprocess.run(template, check=False, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "serviceMonitor.enabled needs scrape=true" in done.stderr
+
+
+def test_helms_test_asks_the_agent(helm: str) -> None:
+    """`helm test` asks as the agent's probe does, over the node's own socket, with an agent's rights and no more."""
+    values = {"paths": {"run": "/p/run"}, "imagePullSecrets": [{"name": "registry"}], **POD}
+    objects = documents(rendered(helm, values))
+    test, agent = objects[TEST]["spec"], objects["DaemonSet/kube-node"]["spec"]["template"]["spec"]
+    (container,), (asked,) = test["containers"], agent["containers"]
+    assert objects[TEST]["metadata"]["annotations"]["helm.sh/hook"] == "test"
+    assert container["command"] == asked["readinessProbe"]["exec"]["command"]
+    for key in ("image", "imagePullPolicy", "securityContext"):
+        assert container[key] == asked[key]
+    assert test["volumes"] == [{"name": "run", "hostPath": {"path": "/p/run", "type": "Directory"}}]
+    for key in ("securityContext", "imagePullSecrets", "nodeSelector", "tolerations", "affinity"):
+        assert test[key] == agent[key]
+    assert "hostNetwork" not in documents(rendered(helm, {"network": {"enabled": True}}))[TEST]["spec"]
 
 
 def test_each_component_is_in_the_chart() -> None:

@@ -322,6 +322,19 @@ def test_exclude(theirs: Plugin, ours: Plugin) -> None:
     assert ours.add(ipam=ipam) == ["10.0.0.3", "fd00::4"]
 
 
+def test_no_gateway(theirs: Plugin, ours: Plugin) -> None:
+    """A range may have no gateway: none is in the result, and no address is kept for one."""
+    ranges = [[{**V4, "gateway": "none"}]]
+    assert theirs.error("ADD", ranges=ranges)["msg"].endswith("invalid IP address: none")
+    assert ours.call("ADD", ranges=ranges)[1]["ips"] == [{"address": "10.0.0.1/29"}]
+
+
+def test_closing(theirs: Plugin, ours: Plugin) -> None:
+    """Of a range that is closing nothing new is given."""
+    ranges = [[{**V4, "closing": True}, {"subnet": "10.0.1.0/29"}]]
+    assert (theirs.add(ranges=ranges), ours.add(ranges=ranges)) == (["10.0.0.2"], ["10.0.1.2"])
+
+
 def test_place(theirs: Plugin, ours: Plugin, tmp_path: Path) -> None:
     """Reservations are not where another network has its own, nor among other files; no network is called as a file of theirs."""
     for plugin in (theirs, ours):

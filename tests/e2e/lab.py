@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent.parent
 ENTRYPOINT = json.loads(re.findall(r"^ENTRYPOINT (.*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)[0])  # of our image
 NETWORK = "k8snet"
+POD_NETWORKS = "--cluster-cidr=10.244.0.0/16,fd00:10:244::/56"
 NODE = "lab"
 
 
@@ -84,7 +85,7 @@ class Lab:
         administrators.chmod(0o644)
         os.environ["KUBE_NODE_CONF"] = str(administrators)
         self.run_dir.mkdir()
-        run(self.cluster, "up", self.directory)
+        run(self.cluster, "up", self.directory, POD_NETWORKS)
 
     def down(self) -> None:
         if self.directory.exists():

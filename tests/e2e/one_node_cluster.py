@@ -113,7 +113,7 @@ def inspect(lab: Lab, addresses: dict[str, list[str]], show: Show) -> None:
         raise CheckFailedError(f"doctor says {wrong}")
     show("doctor: all is well but for the agent", f"{len(checks)} checks")
 
-    stale = lab.data_dir / NETWORK / "11.0.0.250"
+    stale = lab.data_dir / NETWORK / "10.244.0.250"
     stale.write_text("gone\r\neth0")
     os.utime(stale, (0, 0))
     gc = ("gc", "-o", "json", f"--cri-socket={lab.directory}/run/containerd.sock")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from lab import CheckFailedError, Lab, run, wait
+from lab import POD_NETWORKS, CheckFailedError, Lab, run, wait
 from pages import ALONE, emptied
 
 NODE = "worker-1"
@@ -76,7 +76,7 @@ class Worker(Lab):
         hosts = self.base / "hosts"
         hosts.write_text(f"127.0.0.1 localhost\n{ADDRESS} {NODE}\n")
         run("mount", "--bind", hosts, "/etc/hosts")
-        run(self.cluster, "up", self.directory, f"--node={NODE}")
+        run(self.cluster, "up", self.directory, POD_NETWORKS, f"--node={NODE}")
         self._give_kubelet_an_address()
         for name, root, *entrypoint in (
             ("docker.io/library/busybox:1", "busybox"),

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from kubenode.ipam.ranges import RangeSet
     from kubenode.ipam.store import Reservation, Store
 
+GATEWAY = Address(4, (10 << 24) + 1)
 SETS: list[RangeSet] = [make_set(number, [make_range(parse_subnet(text))]) for number, text in enumerate(("10.0.0.0/27", "fd00::/120"))]
 
 
@@ -118,7 +119,7 @@ def test_a_change_without_the_lock(kept: Counting, other: DiskStore, tmp_path: P
     """A file that somebody removes while we hold the lock is noticed by the next look at the names."""
     add(kept, 1)
     with kept.lock():
-        kept.reserve(SETS[0].ranges[0].gateway, owner(9))
+        kept.reserve(GATEWAY, owner(9))
         (tmp_path / "net/10.0.0.2").unlink()
     with kept.lock():
         assert not kept.is_as_indexed()
@@ -131,7 +132,7 @@ def test_another_owners_file_is_not_released(kept: Counting, other: DiskStore, t
     """Where a file was removed while we held the lock, the DEL of whose it was leaves the address to who has it now."""
     add(kept, 1)
     with kept.lock():
-        kept.reserve(SETS[0].ranges[0].gateway, owner(9))
+        kept.reserve(GATEWAY, owner(9))
         (tmp_path / "net/10.0.0.2").unlink()
     locked.allocate(kept, SETS[:1], owner(2), [Address(4, (10 << 24) + 2)])
     locked.release(kept, owner(1))
@@ -249,6 +250,16 @@ def test_a_reservation_rewritten_in_place(kept: Counting, tmp_path: Path, conten
     assert sorted(entry.name for entry in locked.find(kept, owner(1))) == ["10.0.0.3", "fd00::3"]
     assert sorted(entry.name for entry in locked.release(kept, owner(0))) == ["10.0.0.2", "fd00::2"]
     assert not (tmp_path / "net/10.0.0.2").exists()
+
+
+def test_gc_of_a_reservation_rewritten_in_place(kept: Counting, tmp_path: Path) -> None:
+    """A file that has another form than is remembered is released by GC; the record goes with GC, and nobody would ever release it."""
+    for number in range(2):
+        add(kept, number)
+        for name in (f"10.0.0.{number + 2}", f"fd00::{number + 2}"):
+            (tmp_path / "net" / name).write_text(f"c{number}")
+    assert sorted(entry.name for entry in locked.collect(kept, [owner(1)])) == ["10.0.0.2", "fd00::2"]
+    assert sorted(entry.name for entry in locked.find(kept, owner(1))) == ["10.0.0.3", "fd00::3"]
 
 
 def test_a_reservation_rewritten_for_somebody_else(kept: Counting, tmp_path: Path) -> None:

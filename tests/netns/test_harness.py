@@ -20,12 +20,13 @@ LINKS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("link", LINKS)
 def test_two_pods_reach_each_other(podnet: PodNet, link: str) -> None:
     """Pods connected by a reference plugin, with addresses by host-local, ping each other over both families."""
-    ipam = {"type": "host-local", "dataDir": str(podnet.data_dir), "ranges": [[{"subnet": "11.0.9.0/24"}], [{"subnet": "1100:0:0:9::/64"}]]}
+    ranges = [[{"subnet": "10.244.9.0/24"}], [{"subnet": "fd00:10:244:9::/64"}]]
+    ipam = {"type": "host-local", "dataDir": str(podnet.data_dir), "ranges": ranges}
     netconf = {"cniVersion": "1.0.0", "name": "harness", "type": link, **LINKS[link], "ipam": ipam}
     netconf |= {"bridge": podnet.bridge} if link == "bridge" else {"master": podnet.uplink()} if link in ON_INTERFACES else {}
     one, two = podnet.pod(), podnet.pod()
     answers = [podnet.add(netconf, pod) for pod in (one, two)]
-    assert [answer.addresses for answer in answers] == [["11.0.9.2", "1100:0:0:9::2"], ["11.0.9.3", "1100:0:0:9::3"]]
+    assert [answer.addresses for answer in answers] == [["10.244.9.2", "fd00:10:244:9::2"], ["10.244.9.3", "fd00:10:244:9::3"]]
     assert podnet.addresses(two) == answers[1].addresses
     for address in answers[1].addresses:
         podnet.ping(one, address)

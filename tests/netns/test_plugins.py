@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from podnet import Pod, PodNet
 
 KEY = "example.com/ranges"
-POD_CIDRS = ["11.0.1.0/24", "1100:0:0:1::/64"]
+POD_CIDRS = ["10.244.1.0/24", "fd00:10:244:1::/64"]
 ANNOTATIONS = {
     "kube-node.nordix.org/net1": "172.20.2.0/24, fd00::2:0:0/96",
     KEY: 'ranges: [[{"subnet": "172.16.5.0/24", "rangeStart": "172.16.5.50"}], [{"subnet": "fd05::/64"}]]',
@@ -81,10 +81,10 @@ def test_two_pods_on_a_bridge(podnet: PodNet, kubeconfig: str, search: str, tmp_
     one, two = podnet.pod(), podnet.pod()
     args = "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=one"
     answers = [podnet.add(netconf, pod, cni_path=search, args=args) for pod in (one, two)]
-    assert [answer.addresses for answer in answers] == [["11.0.1.2", "1100:0:0:1::2"], ["11.0.1.3", "1100:0:0:1::3"]]
-    assert podnet.addresses(one) == ["11.0.1.2", "1100:0:0:1::2"]
-    assert routes(one, "-4") == [("11.0.1.1", "eth0")]
-    assert routes(one, "-6") == [("1100:0:0:1::1", "eth0")]
+    assert [answer.addresses for answer in answers] == [["10.244.1.2", "fd00:10:244:1::2"], ["10.244.1.3", "fd00:10:244:1::3"]]
+    assert podnet.addresses(one) == ["10.244.1.2", "fd00:10:244:1::2"]
+    assert routes(one, "-4") == [("10.244.1.1", "eth0")]
+    assert routes(one, "-6") == [("fd00:10:244:1::1", "eth0")]
     for address in answers[1].addresses:
         podnet.ping(one, address)
     for address in answers[0].addresses:
@@ -106,8 +106,8 @@ def test_ptp(podnet: PodNet, kubeconfig: str, search: str) -> None:
     }
     pod = podnet.pod()
     answer = podnet.add(netconf, pod, cni_path=search)
-    assert podnet.addresses(pod) == ["11.0.1.2", "1100:0:0:1::2"]
-    for gateway in ("11.0.1.1", "1100:0:0:1::1"):
+    assert podnet.addresses(pod) == ["10.244.1.2", "fd00:10:244:1::2"]
+    for gateway in ("10.244.1.1", "fd00:10:244:1::1"):
         podnet.ping(pod, gateway)
     podnet.check(netconf, pod, answer, cni_path=search)
     podnet.delete(netconf, pod, cni_path=search)
@@ -168,12 +168,12 @@ def test_try(podnet: PodNet, binaries: Path, cni_bin: Path, *, as_json: bool) ->
     if as_json:
         answer = json.loads(shown)
         assert [pod["addresses"] for pod in answer["pods"]] == [
-            ["11.0.1.2/24", "1100:0:0:1::2/64"],
-            ["11.0.1.3/24", "1100:0:0:1::3/64"],
+            ["10.244.1.2/24", "fd00:10:244:1::2/64"],
+            ["10.244.1.3/24", "fd00:10:244:1::3/64"],
         ]
-        assert [sorted(pod["pings"]) for pod in answer["pods"]] == [["11.0.1.3", "1100:0:0:1::3"], ["11.0.1.2", "1100:0:0:1::2"]]
+        assert [sorted(pod["pings"]) for pod in answer["pods"]] == [["10.244.1.3", "fd00:10:244:1::3"], ["10.244.1.2", "fd00:10:244:1::2"]]
     else:
-        for text in ("11.0.1.2/24", "1100:0:0:1::3/64", "ping"):
+        for text in ("10.244.1.2/24", "fd00:10:244:1::3/64", "ping"):
             assert text in shown
     links = [link["ifname"] for link in json.loads(ip("-json", "link"))]
     # What it makes is named by its process; others may make theirs meanwhile.
@@ -192,5 +192,5 @@ def test_try_without_root(built: Path) -> None:
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert answer["onlyAddresses"] == "network namespaces need root"
-    assert [pod["addresses"][0] for pod in answer["pods"]] == ["11.0.1.2/24", "11.0.1.3/24"]
+    assert [pod["addresses"][0] for pod in answer["pods"]] == ["10.244.1.2/24", "10.244.1.3/24"]
     assert answer["stillReserved"] == []

@@ -19,7 +19,7 @@ listing() { (cd "$root" && find . -xdev \( -path ./proc -o -path ./var/lib/dpkg 
 
 for release in "$@"; do
     root=$roots/$release
-    "$project/tests/packages/root.sh" "$release" "$root" python3-minimal,libpython3-stdlib # what the package depends on, and nothing else
+    "$project/tests/packages/root.sh" "$release" "$root" python3 # what the package depends on, and nothing else
     listing >"$roots/before"
     mount -t proc proc "$root/proc" # as on every node
     trap 'umount "$root/proc"' EXIT
@@ -28,6 +28,7 @@ for release in "$@"; do
     python=$(chroot "$root" python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
     version=$(chroot "$root" kube-node --version)
+    chroot "$root" kubectl-kube_node --help | grep -q "kubectl kube-node" || die "kubectl finds no plugin"
     # What is compiled for this Python is there: the API client cannot be imported without.
     chroot "$root" python3 -IS -c "import sys; sys.path.insert(0, '/usr/lib/kube-node/kube-node.lib'); import msgspec, yaml, httpx2; assert yaml.__with_libyaml__"
 
@@ -59,6 +60,10 @@ for release in "$@"; do
     mkdir -p "$root/tmp/kn/data" "$root/var/lib/cni/networks" "$root/etc/cni/net.d"
     echo '{"name": "n", "ipam": {"type": "kube-node", "dataDir": "/tmp/kn/data"}}' >"$root/etc/cni/net.d/purged.conf"
     touch "$root/var/lib/cni/networks/.n.note" "$root/tmp/kn/data/.n.note"
+    for page in "$root"/usr/share/man/man1/kube-node*.1.gz; do gzip -t "$page"; done
+    chroot "$root" bash -n /usr/share/bash-completion/completions/kube-node
+    mkdir -p "$root/run/kube-node/attachments" # as an agent leaves it
+    touch "$root/run/kube-node/node.json"
     chroot "$root" dpkg --purge kube-node >/dev/null
     [ -z "$(find "$root/var/lib/cni" "$root/tmp/kn/data" -name '.*.note')" ] || die "the boots that reservations are of are left"
     rm "$root/etc/cni/net.d/purged.conf"

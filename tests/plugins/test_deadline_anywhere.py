@@ -31,14 +31,14 @@ def call(command: str, container_id: str = "c1") -> int:
         return 1
 
 
-def call_until(number: int) -> bool:
-    """Call ADD; the deadline comes as the function begins that is the n-th from the allocator's on. Say whether it came."""
+def call_until(number: int, first: str = "note_turns") -> bool:
+    """Call ADD; the deadline comes as the function begins that is the n-th from `first` on. Say whether it came."""
     count = 0
     begun = False
 
     def trace(frame: FrameType, _event: str, _about: Any) -> None:
         nonlocal count, begun
-        begun = begun or frame.f_code.co_name == "note_turns"
+        begun = begun or frame.f_code.co_name == first
         count += begun and f"{os.sep}kubenode{os.sep}" in frame.f_code.co_filename
         if count == number:
             sys.settrace(None)
@@ -53,17 +53,39 @@ def call_until(number: int) -> bool:
     return count > number
 
 
+def unlock(network: Path) -> None:
+    """Let the lock go: a plugin's process ends after its deadline, and its lock with it."""
+    for fd in os.listdir("/proc/self/fd"):
+        if os.path.realpath(f"/proc/self/fd/{fd}") == str(network / "lock"):
+            os.close(int(fd))
+
+
 def test_deadline_anywhere(view: ViewWriter, tmp_path: Path, run_dir: Path) -> None:
     """At each function's begin once, where CPython looks for signals. The annotation alone knows the dataDir."""
     network = tmp_path / "elsewhere/net"
     view(annotations={"a": f'dataDir: "{network.parent}", ranges: [[{{"subnet": "11.0.1.0/24"}}]]'})
     number = 1
     while call_until(number):
-        for fd in os.listdir("/proc/self/fd"):  # a plugin's process ends here, and its lock with it
-            if os.path.realpath(f"/proc/self/fd/{fd}") == str(network / "lock"):
-                os.close(int(fd))
+        unlock(network)
         assert call("DEL") == 0
         assert [path.name for path in network.iterdir() if path.name.startswith("11.")] == [], number
         number += 1
     assert number > 10
     assert [*(run_dir / "attachments").iterdir()] != []
+
+
+def test_deadline_anywhere_in_a_second_add(view: ViewWriter, tmp_path: Path, run_dir: Path) -> None:
+    """The record of the first ADD stays as it was, whole at each moment: its DEL knows the dataDir from nowhere else."""
+    network = tmp_path / "elsewhere/net"
+    view(annotations={"a": f'dataDir: "{network.parent}", ranges: [[{{"subnet": "11.0.1.0/24"}}]]'})
+    assert call("ADD") == 0
+    (record,) = (run_dir / "attachments").iterdir()
+    first = record.read_bytes()
+    number = 1
+    while call_until(number, "noted"):
+        unlock(network)
+        assert record.read_bytes() == first, number
+        number += 1
+    assert number > 10
+    assert call("DEL") == 0
+    assert [path.name for path in network.iterdir() if path.name.startswith("11.")] == []

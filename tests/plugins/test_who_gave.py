@@ -56,7 +56,7 @@ def test_gc_says_what_stays(embedded: NetworkMaker, view: ViewWriter, podnet: Po
     net, pod = embedded(), podnet.pod()
     net.add(pod.name, env={"CNI_NETNS": pod.netns})
     said = [json.loads(line) for line in net.call("GC", **NOTHING_VALID).stderr.splitlines()]
-    assert [(line["of"], line["its"]) for line in said if "network namespace is there" in line["msg"]] == [(pod.name, "eth0")]
+    assert [(line["of"], line["its"]) for line in said if "network namespace exists" in line["msg"]] == [(pod.name, "eth0")]
 
 
 class Whereabouts:

@@ -38,7 +38,7 @@ from runtime import TRY_AGAIN_LATER  # noqa: E402
 NEEDS = {"qemu-system-x86_64": "qemu-system-x86", "debootstrap": "debootstrap", "mke2fs": "e2fsprogs"}
 PAGE = ROOT / "docs/how-to/debian.md"
 NODE = "worker-1"  # the page's
-POD_CIDRS = ["11.0.1.0/24", "1100:0:0:1::/64"]
+POD_CIDRS = ["10.244.1.0/24", "fd00:10:244:1::/64"]
 SERVICE, SOCKET = "kube-node-agent.service", "kube-node-agent.socket"
 KUBECONFIG = "/etc/kubernetes/kubelet.conf"  # the page's
 RESERVATIONS = f"/var/lib/cni/networks/{NETWORK}"

@@ -76,7 +76,7 @@ def unpack_kernel(directory: Path) -> Path:
 def make_root(root: Path, kernel: Path, debian: str, tree: Path) -> None:
     """Make the guest's root: Debian's base, what a node has on top of that, the kernel's modules, and a tree of files from the host."""
     base = Path(os.environ.get("KUBE_NODE_DEB_ROOTS", root.parent), debian)
-    run(ROOT / "tests/packages/root.sh", debian, base, "python3-minimal,libpython3-stdlib")
+    run(ROOT / "tests/packages/root.sh", debian, base, "python3")
     run("cp", "-a", base, root)
     chroot = ("chroot", root, "env", "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C.UTF-8")
     run(*chroot, "apt-get", "update", "-qq")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kubenode.cli.output import Output
-    from kubenode.inspection.doctor.finding import Result
+    from kubenode.inspection.doctor.finding import Result, State
     from kubenode.inspection.locations import Locations
 
 COLOURS = ("dim", "green", "yellow", "red")
@@ -45,10 +45,13 @@ def _misuse() -> Iterator[None]:
 @click.command("doctor", cls=Doctor, short_help="What is wrong with this node, and what to do.")
 @with_output
 @click.option("--quiet", "-q", is_flag=True, help="Only what is wrong.")
+@click.option("--cluster", is_flag=True, help="Check the cluster instead of this node: its nodes and pods, as the API server has them.")
+@options.NAMESPACE
 @options.BIN_DIR
 @options.KUBECONFIG
+@options.CONTEXT
 @options.place_alone
-def command(locations: Locations, output: Output, *, quiet: bool) -> int:
+def command(locations: Locations, namespace: str, output: Output, *, quiet: bool, cluster: bool) -> int:
     r"""Check this node, from the plugins to the last reservation, and say what to do.
 
     Each check is told by name, with ✓, ! or ✗, or with - where it was skipped, and why. The exit code says the worst: 0 all is well,
@@ -60,18 +63,53 @@ def command(locations: Locations, output: Output, *, quiet: bool) -> int:
       kube-node doctor --quiet
       kube-node doctor --config=net1.yaml --config=net2.yaml
       kube-node doctor --kubeconfig=/etc/kubernetes/kubelet.conf -o yaml
+      kube-node doctor --cluster --context=prod
     """
-    from kubenode.inspection.doctor.facts import Facts
     from kubenode.inspection.doctor.finding import State
-    from kubenode.inspection.doctor.registry import examine
 
-    results = list(examine(Facts(locations)))
-    worst = max([State.OK, *(one.finding.state for one in results)])
+    if namespace and not cluster:
+        raise click.UsageError("--namespace is for --cluster")
+    results = _of_cluster(locations, namespace) if cluster else of_node(locations)
     if output.is_object:
-        output.dump({"worst": worst.name.lower(), "checks": [_object(one) for one in results]})
+        output.dump(describe(results))
     else:
         _show([one for one in results if one.finding.state > State.OK or not quiet])
-    return int(worst)
+    return int(_worst(results))
+
+
+def of_node(locations: Locations) -> list[Result]:
+    """Make all checks of this node."""
+    from kubenode.inspection.doctor.facts import Facts
+    from kubenode.inspection.doctor.registry import examine
+
+    return list(examine(Facts(locations)))
+
+
+def _of_cluster(locations: Locations, namespace: str) -> list[Result]:
+    from kubenode.base.problem import Problem
+    from kubenode.inspection.cluster.checks import examine
+    from kubenode.inspection.cluster.reading import ClusterReader
+    from kubenode.inspection.doctor.finding import Result, of_error
+
+    try:
+        reader = ClusterReader(locations, namespace)
+    except Problem as error:  # a kubeconfig that cannot be used
+        return [Result("api-server", of_error(error))]
+    try:
+        return list(examine(reader, namespace))
+    finally:
+        reader.close()
+
+
+def describe(results: list[Result]) -> dict[str, Any]:
+    """Return findings as an object."""
+    return {"worst": _worst(results).name.lower(), "checks": [_object(one) for one in results]}
+
+
+def _worst(results: list[Result]) -> State:
+    from kubenode.inspection.doctor.finding import State
+
+    return max([State.OK, *(one.finding.state for one in results)])
 
 
 def _show(results: list[Result]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from difflib import get_close_matches
 from importlib import import_module
 from inspect import cleandoc
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 COMMANDS = {  # command to module; its function is called `command`, or as it is named behind the colon
     "status": "status",
     "doctor": "doctor",
+    "whois": "whois",
     "map": "map_",
     "pools": "pools",
     "try-add": "try_add",
@@ -27,10 +30,15 @@ COMMANDS = {  # command to module; its function is called `command`, or as it is
     "uninstall": "install:uninstall",
     "agent": "agent",
     "controller": "controller",
+    "report": "report",
     "version": "version",
     "completion": "completion",
     "try": "try_",
 }
+
+
+PLUGIN = "kubectl-kube_node"  # the name of the executable that kubectl looks for as `kubectl kube-node`
+SHORT = "-n"
 
 
 def unraw(text: str | None) -> str:
@@ -60,6 +68,19 @@ class Commands(entry.Group):
         return super().resolve_command(ctx, args)
 
 
+class KubectlCommands(Commands):
+    """The same as kubectl runs them: there -n is a namespace, whatever it is here."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        command = super().get_command(ctx, cmd_name)
+        for option in command.params if command else ():
+            if option.name == "namespace" and SHORT not in option.opts:
+                option.opts.append(SHORT)
+            elif option.name != "namespace" and SHORT in option.opts:
+                option.opts.remove(SHORT)
+        return command
+
+
 @click.group(cls=Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(VERSION, "--version", message="%(version)s")
 @click.pass_context
@@ -83,7 +104,11 @@ kube_node.help = unraw(kube_node.help)
 
 
 def main() -> int:
-    """Run a command and return its exit code."""
+    """Run a command and return its exit code. Called by kubectl's name it is kubectl's plugin."""
+    if os.path.basename(sys.argv[0]) == PLUGIN:
+        plugin = KubectlCommands(params=kube_node.params, callback=kube_node.callback, help=kube_node.help, invoke_without_command=True)
+        plugin.context_settings = kube_node.context_settings
+        return entry.run(plugin, "kubectl kube-node", _tell)
     return entry.run(kube_node, "kube-node", _tell)
 
 

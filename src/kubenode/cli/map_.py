@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kubenode.inspection.networks import Network
     from kubenode.inspection.records import Records
     from kubenode.ipam.address import Address
+    from kubenode.ipam.ranges import Range, Subnet
 
 IN_TERMINAL, IN_FILE = 1024, 4096  # cells of a picture at the most
 POOL = "pool/"  # in front of a SubnetPool's name
@@ -23,12 +24,16 @@ NAMED = 5000  # addresses up to which a picture says whose each is
 
 
 class Drawn(NamedTuple):
-    """A picture of one of a network's subnets on a Node, "" for a pool's or where that is unknown, and whose an address is."""
+    """A picture of one of a network's subnets on a Node, "" for a pool's or where that is unknown, and whose an address is.
+
+    `of`: the subnet that it is a part of.
+    """
 
     network: str
     node: str
     picture: Picture
     names: dict[Address, str]
+    of: Subnet | None = None
 
 
 @click.command("map", short_help="A picture of what is in use of a subnet.")
@@ -37,6 +42,7 @@ class Drawn(NamedTuple):
 @click.option("--html", "html_file", default="", metavar="FILE", help="Write a page with the picture; - is standard output.")
 @with_output
 @options.KUBECONFIG
+@options.CONTEXT
 @options.locations
 def command(target: str, svg_file: str, html_file: str, locations: Locations, output: Output) -> int:
     r"""Draw what is in use of each subnet: a cell is an address, or in larger subnets a block of them.
@@ -99,7 +105,7 @@ def _draw_networks(target: str, locations: Locations, most: int) -> list[Drawn]:
             one
             for network in networks
             for one in _draw(network, node, records, most)
-            if target in {"", one.network, str(one.picture.subnet)}
+            if target in {"", one.network, str(one.picture.subnet), str(one.of)}
         ]
     except OSError as error:
         raise unreadable(error) from None
@@ -120,7 +126,7 @@ def _draw_pool(name: str, locations: Locations, most: int) -> list[Drawn]:
     from kubenode.cli import pools
     from kubenode.inspection.mapping import draw_pool
 
-    ledger = asyncio.run(pools.read(locations.kubeconfig, nodes=True))
+    ledger = asyncio.run(pools.read(locations.kubeconfig, locations.context, nodes=True))
     if name not in ledger.pools:
         raise Problem(f"there is no SubnetPool {name}", f"there are: {', '.join(sorted(ledger.pools)) or 'none'}")
     pool = ledger.pools[name]
@@ -130,7 +136,7 @@ def _draw_pool(name: str, locations: Locations, most: int) -> list[Drawn]:
 def _draw(network: Network, node: str, records: Records, most: int) -> list[Drawn]:
     from kubenode.cli.screen import stamp
     from kubenode.inspection.holders import Wanted, holders
-    from kubenode.inspection.mapping import Kind, draw
+    from kubenode.inspection.mapping import Kind, draw, window
 
     held = {address: Kind.HELD for address, _ in network.store.since()}
     names: dict[Address, str] = {}
@@ -143,6 +149,10 @@ def _draw(network: Network, node: str, records: Records, most: int) -> list[Draw
             held |= dict.fromkeys(one.addresses, kind)
     drawn = []
     for usage in network.usages:
-        by_subnet = {r.subnet: [s for s in usage.range_set.ranges if s.subnet == r.subnet] for r in usage.range_set.ranges}
-        drawn += [Drawn(network.name, node, draw(ranges, network.exclude, held, most), names) for ranges in by_subnet.values()]
+        by_window: dict[Subnet, list[Range]] = {}
+        for r in usage.range_set.ranges:
+            by_window.setdefault(window(r), []).append(r)
+        drawn += [
+            Drawn(network.name, node, draw(ranges, network.exclude, held, most), names, ranges[0].subnet) for ranges in by_window.values()
+        ]
     return drawn

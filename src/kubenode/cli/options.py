@@ -49,6 +49,8 @@ BIN_DIR = click.option(
 KUBECONFIG = click.option(
     "--kubeconfig", metavar="FILE", default="", help="How to reach the API server. [default: as the network configuration says]"
 )
+CONTEXT = click.option("--context", metavar="NAME", default="", help="The kubeconfig's context. [default: its current one]")
+NAMESPACE = click.option("--namespace", "-n", metavar="NAMESPACE", default="", help="Only pods of this namespace. [default: all]")
 
 
 class NetworkName(click.ParamType):  # type: ignore[type-arg] # generic only to type checkers
@@ -90,9 +92,10 @@ def place_alone(function: Callable[..., Any]) -> Callable[..., Any]:
         *args: Any,
         bin_dirs: tuple[str, ...] = (),
         kubeconfig: str = "",
+        context: str = "",
         **options: Any,
     ) -> Any:
-        found = make(configs, config_dir, run_dir, host_root, bin_dirs, kubeconfig)
+        found = make(configs, config_dir, run_dir, host_root, bin_dirs, kubeconfig, context)
         return function(*args, locations=found, **options)
 
     for option in reversed(OPTIONS):
@@ -101,7 +104,13 @@ def place_alone(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def make(
-    configs: tuple[str, ...], config_dir: str, run_dir: str, host_root: str, bin_dirs: tuple[str, ...] = (), kubeconfig: str = ""
+    configs: tuple[str, ...],
+    config_dir: str,
+    run_dir: str,
+    host_root: str,
+    bin_dirs: tuple[str, ...] = (),
+    kubeconfig: str = "",
+    context: str = "",
 ) -> Locations:
     from kubenode.host.root import HostRoot
     from kubenode.inspection import named
@@ -111,7 +120,7 @@ def make(
     root = HostRoot(host_root)
     _require_directories(root)
     found = bin_dirs or (_bin_dir(root),)
-    return Locations(root, run_dir, config_dir, socket, found, configs, kubeconfig, dict(os.environ), named.read(configs))
+    return Locations(root, run_dir, config_dir, socket, found, configs, kubeconfig, dict(os.environ), named.read(configs), context)
 
 
 def _require_directories(root: HostRoot) -> None:

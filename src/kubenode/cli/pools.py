@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kubenode.base.problem import Problem
-from kubenode.cli import screen
+from kubenode.cli import options, screen
 from kubenode.cli.output import with_output
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from kubenode.cli.output import Output
     from kubenode.kube.listwatch import Sink
+    from kubenode.pools.blocks import Block
     from kubenode.pools.ledger import Ledger
     from kubenode.pools.records import NodeSubnet, SubnetPool
 
@@ -36,7 +37,8 @@ WIDE = 120  # columns from which on there is room for annotations
 @click.option("--purge", is_flag=True, help="Take the annotations and NodeSubnets away that a deleted pool NAME has left.")
 @click.option("--yes", is_flag=True, help="Do not ask before.")
 @click.option("--kubeconfig", metavar="FILE", default="", help="How to reach the API server. [default: as the plugins]")
-def command(name: str | None, kubeconfig: str, output: Output, *, purge: bool, yes: bool) -> None:
+@options.CONTEXT
+def command(name: str | None, kubeconfig: str, context: str, output: Output, *, purge: bool, yes: bool) -> None:
     """SubnetPools and how full they are; with NAME its nodes.
 
     \b
@@ -49,9 +51,9 @@ def command(name: str | None, kubeconfig: str, output: Output, *, purge: bool, y
     if purge:
         if name is None:
             raise click.UsageError("--purge needs the NAME of a pool that was deleted")
-        asyncio.run(_purge(name, kubeconfig, yes=yes))
+        asyncio.run(_purge(name, kubeconfig, context, yes=yes))
         return
-    ledger = asyncio.run(read(kubeconfig))
+    ledger = asyncio.run(read(kubeconfig, context))
     if name is not None and name not in ledger.pools and not any(claim.pool == name for _, claim in ledger.claims):
         raise Problem(f"there is no SubnetPool {name}", f"there are: {', '.join(sorted(ledger.pools)) or 'none'}")
     if output.is_object:
@@ -79,9 +81,23 @@ def _pool_object(pool: SubnetPool) -> dict[str, Any]:
     return {
         "name": pool.name,
         "annotation": pool.annotation,
-        "cidrs": list(pool.status.get("cidrs") or ()),
+        "cidrs": [{**network, **_cut(pool, network)} for network in pool.status.get("cidrs") or ()],
         "conditions": list(pool.status.get("conditions") or ()),
     }
+
+
+def _cut(pool: SubnetPool, network: dict[str, Any]) -> dict[str, Any]:
+    """Return how a network is cut, where the pool still has it."""
+    found = [block for block in pool.blocks if str(block.cidr) == network["cidr"]]
+    return {"nodePrefix": found[0].node_prefix, "shared": found[0].shared, "gateway": found[0].gateway} if found else {}
+
+
+def _part(block: Block) -> str:
+    """Return what a node gets of a network: its prefix length, and what does not go without saying."""
+    from kubenode.pools.blocks import FIRST
+
+    shared = [f"of one network, via {block.item(block.cidr).gateway or block.gateway}"] if block.shared else []
+    return " ".join([f"/{block.node_prefix}", *(shared or ([f"via {block.gateway}"] if block.gateway != FIRST else []))])
 
 
 def _nodes(ledger: Ledger, pool: str) -> list[dict[str, Any]]:
@@ -117,7 +133,7 @@ def _networks(pools: list[SubnetPool], out: Console, *, wide: bool) -> Table:
     for pool in pools:
         numbers = {network["cidr"]: network for network in pool.status.get("cidrs") or ()}
         name, annotation = f"[bold]{escape(pool.name)}[/]", f"[dim]{escape(pool.annotation)}[/]"
-        rows = [[str(block.cidr), f"/{block.node_prefix}", *_used(numbers.get(str(block.cidr)), out)] for block in pool.blocks]
+        rows = [[str(block.cidr), _part(block), *_used(numbers.get(str(block.cidr)), out)] for block in pool.blocks]
         for row in rows or [[""] * 6]:
             table.add_row(name, *row, *([annotation] if wide else []))
             name = annotation = ""
@@ -161,7 +177,7 @@ def _troubles(pool: SubnetPool) -> list[tuple[str, str]]:
     return found
 
 
-async def read(kubeconfig: str, *, nodes: bool = False) -> Ledger:
+async def read(kubeconfig: str, context: str, *, nodes: bool = False) -> Ledger:
     """Return what the API server has of pools and claims, and where asked for, of nodes."""
     from kubenode.base.log import Log
     from kubenode.controller.handlers import Claims, Nodes, Pools
@@ -171,7 +187,7 @@ async def read(kubeconfig: str, *, nodes: bool = False) -> Ledger:
     from kubenode.pools.ledger import Ledger
 
     ledger, log = Ledger(), Log("pools")
-    cluster = Cluster(kubeconfig or None, os.environ, TIMEOUT, _uncounted)
+    cluster = Cluster(kubeconfig or None, os.environ, TIMEOUT, _uncounted, context=context)
     try:
         wanted: list[tuple[Collection, Sink]] = [
             (Collection(POOLS), Pools(ledger, lambda: None, log)),
@@ -186,19 +202,19 @@ async def read(kubeconfig: str, *, nodes: bool = False) -> Ledger:
     return ledger
 
 
-async def _purge(pool: str, kubeconfig: str, *, yes: bool) -> None:
+async def _purge(pool: str, kubeconfig: str, context: str, *, yes: bool) -> None:
     from kubenode.controller.reconcile import CLAIMS, NODES
     from kubenode.kube.asyncclient import Cluster
     from kubenode.pools.purge import purge
 
-    ledger = await read(kubeconfig, nodes=True)
+    ledger = await read(kubeconfig, context, nodes=True)
     if pool in ledger.pools:
         raise click.UsageError(f"SubnetPool {pool} is there, and would give what is taken away: kubectl delete subnetpool {pool}")
     annotate, delete = purge(pool, (claim for _, claim in ledger.claims), ledger.nodes)
     if not yes:
         click.confirm(f"Take {len(delete)} subnets of {pool} away, with the annotations of {len(annotate)} nodes?", abort=True)
     subnets = nodes = 0
-    cluster = Cluster(kubeconfig or None, os.environ, TIMEOUT, _uncounted)
+    cluster = Cluster(kubeconfig or None, os.environ, TIMEOUT, _uncounted, context=context)
     try:
         while annotate or delete:
             for write in annotate:
@@ -207,7 +223,7 @@ async def _purge(pool: str, kubeconfig: str, *, yes: bool) -> None:
             for claim, _ in delete:
                 subnets += await _done(cluster.delete(f"{CLAIMS}/{claim.name}", claim.uid, claim.version))
             # A controller notes what nodes have lost, and a kubelet its state: what has changed meanwhile is looked at again.
-            ledger = await read(kubeconfig, nodes=True)
+            ledger = await read(kubeconfig, context, nodes=True)
             annotate, delete = purge(pool, (claim for _, claim in ledger.claims), ledger.nodes)
     finally:
         await cluster.aclose()

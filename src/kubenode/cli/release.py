@@ -36,9 +36,9 @@ def command(address: str, network: str, locations: Locations, output: Output, *,
       kube-node release fd00::1:2 --network=net1 --yes
     """
     from kubenode.cli import screen, statusview
-    from kubenode.inspection.report import look_for
+    from kubenode.inspection.report import look_for, read_address
 
-    found = look_for(locations, address)
+    found = look_for(locations, read_address(address))
     holders = [(of, one) for of, one in found.holders if network in {"", of.name}]
     if output.is_object and not yes:
         raise click.UsageError(f"-o {output.form} needs --yes: there is nobody to ask")

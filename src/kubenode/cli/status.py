@@ -27,6 +27,8 @@ NEWEST = 10  # pods shown of each network unless all are asked for
 @click.option("--watch", "-w", is_flag=True, help="Look again and again, until Ctrl-C.")
 @click.option("--interval", type=click.FloatRange(min=0.2), default=2.0, show_default=True, metavar="SECONDS", help="For --watch.")
 @with_output
+@options.KUBECONFIG
+@options.CONTEXT
 @options.locations
 def command(
     address: str | None,
@@ -41,7 +43,8 @@ def command(
 ) -> int:
     r"""Show networks, used and free addresses, and who holds which since when.
 
-    With an ADDRESS: whose it is; exit code 1 where nobody has it. Nothing is changed, no lock is taken, and the API server is not asked.
+    With an ADDRESS: whose it is; exit code 1 where nobody has it here. Nothing is changed, no lock is taken, and the API server is asked
+    only for the node of an address that is of no subnet here.
 
     \b
     Examples:
@@ -53,14 +56,17 @@ def command(
     """
     from kubenode.cli import statusjson, statusview
     from kubenode.inspection.holders import Wanted
-    from kubenode.inspection.report import Report, look, look_for
+    from kubenode.inspection.report import Report, look, look_for, read_address
 
     if address:
-        found = look_for(locations, address)
+        from kubenode.inspection.cluster import elsewhere
+
+        found = look_for(locations, read_address(address))
+        known = elsewhere.find(locations, found.address) if not found.holders and not found.networks else None
         if output.is_object:
-            output.dump(statusjson.whose(found))
+            output.dump(statusjson.whose(found, known))
         else:
-            statusview.show_whose(found)
+            statusview.show_whose(found, known)
         return 0 if found.holders else 1
     wanted = Wanted(namespace, 0 if show_all or output.is_object else NEWEST)
 

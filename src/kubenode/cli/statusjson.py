@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 from kubenode.cli import screen
 
 if TYPE_CHECKING:
+    from kubenode.inspection.cluster.whose import Whois
     from kubenode.inspection.holders import Holder
     from kubenode.inspection.report import NetworkReport, Report, Whose
 
 
-def whose(found: Whose) -> dict[str, Any]:
-    """Return whose an address is."""
+def whose(found: Whose, known: Whois | None = None) -> dict[str, Any]:
+    """Return whose an address is; `known`: what the API server says where it is of no subnet here."""
     holders = [
         {
             "network": network.name,
@@ -25,7 +26,10 @@ def whose(found: Whose) -> dict[str, Any]:
         }
         for network, one in found.holders
     ]
-    return {"address": str(found.address), "holders": holders, "networks": [network.name for network in found.networks]}
+    told = {"address": str(found.address), "holders": holders, "networks": [network.name for network in found.networks]}
+    if known is None:
+        return told
+    return {**told, "elsewhere": {"nodes": known.where, "pods": [has.pod.name for has in known.pods if not has.pod.on_host]}}
 
 
 def status(report: Report) -> dict[str, Any]:
@@ -65,6 +69,7 @@ def _network(one: NetworkReport) -> dict[str, Any]:
                 "family": f"ipv{usage.range_set.version}",
                 "subnets": [str(r.subnet) for r in usage.range_set.ranges],
                 "ranges": [str(r) for r in usage.range_set.ranges],
+                "closing": [str(r) for r in usage.range_set.ranges if r.closing],
                 "total": usage.total,
                 "used": usage.used,
                 "free": usage.total - usage.used,

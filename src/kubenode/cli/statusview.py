@@ -15,12 +15,14 @@ from rich.table import Table
 from rich.text import Text
 
 from kubenode.cli import screen
+from kubenode.inspection.networks import told
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rich.console import Console, RenderableType
 
+    from kubenode.inspection.cluster.whose import Whois
     from kubenode.inspection.holders import Holder
     from kubenode.inspection.networks import Network
     from kubenode.inspection.report import NetworkReport, Other, Report, Whose
@@ -72,7 +74,7 @@ def page(report: Report, out: Console, *, wide: bool, whole: Report | None = Non
     parts: list[RenderableType] = [_head(report)]
     if whole:
         parts += _suspects(whole)
-    subnets = [len(str(r.subnet)) for one in report.networks for usage in one.network.usages for r in usage.range_set.ranges]
+    subnets = [len(told(r)) for one in report.networks for usage in one.network.usages for r in usage.range_set.ranges]
     for one in report.networks:
         parts += ["", *_network(one, report, out, max(subnets, default=0), wide=wide, all_of_it="" if whole else ": --all")]
     if whole and (left := len(whole.networks) - len(report.networks)):
@@ -161,7 +163,7 @@ def _subnets(network: Network, out: Console, subnet: int) -> Table:
     table.add_column(no_wrap=True)
     width = WIDE_BAR if out.width >= WIDE else BAR
     for usage in network.usages:
-        subnets = "\n".join(dict.fromkeys(str(r.subnet) for r in usage.range_set.ranges))
+        subnets = "\n".join(map(told, usage.range_set.ranges))
         gauge = screen.legible(screen.bar(usage.used, usage.total, width), out)
         used = f"{screen.number(usage.used)} of {screen.number(usage.total)}"
         table.add_row(subnets, gauge, screen.percent(usage.used, usage.total), used)
@@ -212,8 +214,8 @@ def who(one: Holder, *, wide: bool) -> str:
     return f"{name} [yellow]leaked?[/]" if one.suspected else name
 
 
-def show_whose(found: Whose) -> None:
-    """Print whose an address is."""
+def show_whose(found: Whose, known: Whois | None = None) -> None:
+    """Print whose an address is; `known`: what the API server says where it is of no subnet here."""
     out = screen.console()
     for network, one in found.holders:
         table = Table.grid(padding=(0, 2))
@@ -234,8 +236,20 @@ def show_whose(found: Whose) -> None:
     if not found.holders and found.networks:
         for network in found.networks:
             out.print(f"{found.address} is held by nobody; it is of network [bold]{escape(network.name)}[/], {_kind(network, found)}.")
+    elif not found.holders and known and known.where:
+        out.print(f"{found.address} is not of this node: {_elsewhere(known)}.")
+        out.print(f"[dim]Ask there:[/] kube-node status {found.address}")
     elif not found.holders:
-        out.print(f"{found.address} is held by nobody, and of no subnet of this node's networks.")
+        nor = "" if known is None else ", nor of another node's"
+        out.print(f"{found.address} is held by nobody, and of no subnet of this node's networks{nor}.")
+
+
+def _elsewhere(known: Whois) -> str:
+    """Say which node an address is of, by what, and which pod has it."""
+    subnets = [f"{part.subnet} is node [bold]{escape(part.node)}[/]'s, by {escape(part.source)}" for part in known.parts]
+    own = [f"it is node [bold]{escape(name)}[/]'s own address" for name in known.nodes]
+    pods = [f"pod [bold]{escape(has.pod.name)}[/] on node {escape(has.pod.node)} has it" for has in known.pods if not has.pod.on_host]
+    return "; ".join([*subnets, *own, *pods])
 
 
 def _others(others: list[Other]) -> Table:
@@ -252,4 +266,7 @@ def _kind(network: Network, found: Whose) -> str:
         return "whose gateway it is"
     if any(subnet.holds(found.address) for subnet in network.exclude):
         return "which excludes it"
-    return "which may give it" if any(usage.range_set.range_of(found.address) for usage in network.usages) else "outside of its ranges"
+    of = next((one for usage in network.usages if (one := usage.range_set.range_of(found.address))), None)
+    if of is None:
+        return "outside of its ranges"
+    return "which gives no new one of that subnet: it is closing" if of.closing else "which may give it"

@@ -1,4 +1,4 @@
-"""A request: what the runtime says in the environment (SPEC.md, "Parameters"). Parsed once, here."""
+"""Request of the runtime, parsed once from the environment (SPEC.md, "Parameters")."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ IFNAME_LENGTH = 15  # the kernel's IFNAMSIZ, less the closing zero
 
 
 class Request(NamedTuple):
-    """One call of a plugin. A variable that the command does not need is "" where the runtime left it out."""
+    """One call of a plugin. Variables that are not set are ""."""
 
     command: str
     container_id: str
@@ -39,7 +39,7 @@ class Request(NamedTuple):
 
     @property
     def pod_args(self) -> dict[str, str]:
-        """CNI_ARGS as a mapping. Raises CNIError 4; so only ADD and CHECK may ask."""
+        """CNI_ARGS as a mapping. Raises CNIError 4, so only ADD and CHECK may use it."""
         pairs: dict[str, str] = {}
         for pair in self.args.split(";"):
             key, equals, value = pair.partition("=")
@@ -56,10 +56,7 @@ class Request(NamedTuple):
 
 
 def labels(environ: Mapping[str, str]) -> dict[str, str | None]:
-    """Return the log fields of a call: command, containerID, ifname, pod as NAMESPACE/NAME, and the runtime's trace.
-
-    A wrong environment is no error here.
-    """
+    """Return the log fields of a call: command, containerID, ifname, pod, and the runtime's trace. Accepts a wrong environment."""
     return {
         "command": environ.get("CNI_COMMAND"),
         "containerID": environ.get("CNI_CONTAINERID"),
@@ -85,22 +82,22 @@ def trace_id(parent: str) -> str | None:
 
 
 def is_name(text: str) -> bool:
-    """Say whether a text may be a container ID or a network name, and so a file name: [A-Za-z0-9][A-Za-z0-9_.-]*."""
+    """Say whether a text is a valid container ID or network name, and so a file name: [A-Za-z0-9][A-Za-z0-9_.-]*."""
     return bool(text) and text[0] in ALPHANUMERIC and NAME_CHARACTERS.issuperset(text)
 
 
 def has_control(text: str) -> bool:
-    """Say whether a text has control characters, by which it could do to a terminal what it likes."""
+    """Say whether a text has control characters, which could manipulate a terminal."""
     return not text.isprintable() and any(character < " " or "\x7f" <= character < "\xa0" for character in text)
 
 
 def is_ifname(text: str) -> bool:
-    """Say whether a text may be the name of an interface."""
+    """Say whether a text is a valid interface name."""
     return bool(text) and "\0" not in text and not _ifname_problem(text)
 
 
 def parse(environ: Mapping[str, str]) -> Request:
-    """Read a request from the environment. Raises CNIError 4, which names each variable that is missing or wrong."""
+    """Parse the environment. Raises CNIError 4, which names each missing or wrong variable."""
     command = environ.get("CNI_COMMAND", "")
     if command not in REQUIRED:
         raise CNIError(
@@ -114,7 +111,7 @@ def parse(environ: Mapping[str, str]) -> Request:
         problems.append(("CNI_CONTAINERID", "invalid characters in containerID"))
     if ifname and "CNI_IFNAME" in REQUIRED[command] and (problem := _ifname_problem(ifname)):
         problems.append(("CNI_IFNAME", problem))
-    if command == "ADD" and has_control(ifname):  # a DEL of what older versions have given must go on
+    if command == "ADD" and has_control(ifname):  # DEL must still work for attachments of older versions
         problems.append(("CNI_IFNAME", "interface name contains control characters"))
     if command == "ADD" and any("\ud800" <= character <= "\udfff" for character in ifname):
         problems.append(("CNI_IFNAME", "interface name is not UTF-8"))

@@ -46,6 +46,7 @@ class Locations(NamedTuple):
     kubeconfig: str
     environ: Mapping[str, str]
     named: Named
+    context: str = ""  # of the kubeconfig; "" is its current one
 
     @property
     def run(self) -> str:

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from kubenode.ipam.ranges import Range
+    from kubenode.pools.blocks import Block
     from kubenode.pools.ledger import Ledger
-    from kubenode.pools.records import Block, SubnetPool
+    from kubenode.pools.records import SubnetPool
 
 
 SMALLEST = 8  # bits of the smallest part that is shown: 256 addresses
@@ -66,20 +67,29 @@ class Picture(NamedTuple):
 
 
 def draw(ranges: Sequence[Range], exclude: Collection[Subnet], held: Mapping[Address, Kind], most: int) -> Picture:
-    """Return the picture of one subnet's ranges, of `most` cells at the most, a power of two; `held`: of which kind each address is."""
-    subnet = ranges[0].subnet
+    """Return the picture of the ranges in one window, of `most` cells at the most, a power of two; `held`: the kind of each address."""
+    subnet = window(ranges[0])
     numbers = sorted(address.number for address in held if subnet.holds(address))
     shown = _shown(subnet, numbers)
     bits = BITS[subnet.version] - shown.prefix
     block = max(1, (1 << bits) // most)
-    segments = sorted(segment for one in ranges for segment in segments_of(one, exclude))
+    segments = sorted(segment for one in ranges if not one.closing for segment in segments_of(one, exclude))
     if block == 1:
         kinds = {address.number: kind for address, kind in held.items() if address.version == subnet.version}
-        gateways = {one.gateway.number for one in ranges}
+        gateways = {one.gateway.number for one in ranges if one.gateway}
         cells = [_address(Address(subnet.version, n), kinds, gateways, segments, exclude) for n in range(shown.number, shown.last + 1)]
     else:
         cells = [_block(Address(subnet.version, n), block, numbers, segments) for n in range(shown.number, shown.last + 1, block)]
     return Picture(subnet, shown, block, cells, sum(last - first + 1 for first, last in segments))
+
+
+def window(range_: Range) -> Subnet:
+    """Return the part of a subnet that is pictured: of a large one, of which other nodes have the rest, the block that holds the range."""
+    subnet = range_.subnet
+    if range_.is_whole or BITS[subnet.version] - subnet.prefix <= SMALLEST:
+        return subnet
+    bits = (range_.start ^ range_.end).bit_length()
+    return Subnet(subnet.version, range_.start >> bits << bits, BITS[subnet.version] - bits)
 
 
 def _shown(subnet: Subnet, numbers: Sequence[int]) -> Subnet:

@@ -57,7 +57,7 @@ def read(paths: tuple[str, ...]) -> Named:
             try:
                 if isinstance(document, Problem):
                     raise document
-                configured += _networks(path, document)
+                configured += networks(path, document)
             except Problem as error:
                 broken.append(error)
         if len(configured) + len(broken) == before:
@@ -90,7 +90,7 @@ def _documents(path: str) -> Iterator[Any]:
         yield Problem(f"{path} is neither JSON nor YAML: {' '.join(str(error).split())}", "correct it")
 
 
-def _networks(path: str, document: Any) -> list[Configured]:
+def networks(path: str, document: Any) -> list[Configured]:
     """Return what a document has of ours. Raises Problem."""
     if not isinstance(document, dict):
         kind = json_type(document) if isinstance(document, (str, int, float, list)) else type(document).__name__

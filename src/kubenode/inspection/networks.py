@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from kubenode.inspection.named import Configured
     from kubenode.inspection.records import Records
     from kubenode.ipam.allocator import Usage
-    from kubenode.ipam.ranges import Subnet
+    from kubenode.ipam.ranges import Range, Subnet
 
 
 class Network(NamedTuple):
@@ -59,6 +59,12 @@ class Network(NamedTuple):
         if self.plugin == "host-local":
             return "ranges"
         return f"annotation {annotation}" if annotation else "spec.podCIDRs"
+
+
+def told(range_: Range) -> str:
+    """Name a range by its subnet, and by where in it it is; and tell whether it is closing."""
+    text = str(range_.subnet) if range_.is_whole else f"{range_} of {range_.subnet}"
+    return f"{text}, closing" if range_.closing else text
 
 
 def find(locations: Locations, records: Records | None, manifest: dict[str, Any] | None = None) -> list[Network]:

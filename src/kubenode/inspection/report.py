@@ -102,11 +102,16 @@ def require_known(networks: list[Network], names: Collection[str]) -> list[Netwo
     return [network for network in networks if not names or network.name in names]
 
 
-def look_for(locations: Locations, text: str) -> Whose:
-    """Find out whose an address is. Raises Problem."""
+def read_address(text: str) -> Address:
+    """Read an address as a person has it: alone, with a prefix length, or in brackets. Raises Problem."""
     address = parse_address(text.partition("/")[0].strip("[]"))
     if address is None:
         raise Problem(f"{text!r} is no IP address", "such as 10.1.2.3 or fd00::1:2")
+    return address
+
+
+def look_for(locations: Locations, address: Address) -> Whose:
+    """Find out whose an address is on this node. Raises Problem."""
     records = Records(locations)
     try:
         networks = find(locations, None)

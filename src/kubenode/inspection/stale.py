@@ -97,9 +97,10 @@ def release(locations: Locations, stale: list[Stale]) -> tuple[list[Stale], list
         store = writable(locations, network)
         released += _release(store, mine, failures)
         attachments = Attachments(locations.run, network.name)
-        left = {held.attachment for held in network.store.held()}
+        # By container: a file may have lost its interface meanwhile, and the agent takes nothing back that has no record.
+        left = {held.attachment.container_id for held in network.store.held() if held.attachment}
         for one in mine:
-            if one.held.attachment and one.held.attachment not in left:
+            if one.held.attachment and one.held.attachment.container_id not in left:
                 attachments.remove(one.held.attachment)
         if not failures and any(one.earlier_boot for one in mine):
             with store.lock():

@@ -16,11 +16,11 @@ import time
 from kubenode.base.record import NamedTuple
 from kubenode.cni.errors import REQUESTED_ADDRESS, CNIError
 from kubenode.ipam.search import Search, segments_of
-from kubenode.ipam.store import Index
+from kubenode.ipam.store import RESTING, Index
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from kubenode.ipam.address import Address
     from kubenode.ipam.ranges import RangeSet
@@ -39,7 +39,7 @@ class Addition(NamedTuple):
 
 
 class Usage(NamedTuple):
-    """The number of addresses that a range set can give, and of those that are taken."""
+    """The number of addresses that a range set can give, and of those that are taken; ranges that are closing do not count."""
 
     range_set: RangeSet
     total: int
@@ -96,12 +96,9 @@ def release_from_earlier_boot(store: Store) -> list[Reservation]:
 def release(store: Store, attachment: Attachment, rest: Attachment | None = None) -> list[Reservation]:
     """Release all that is reserved for an attachment, or else, as old host-locals wrote it, for its container.
 
-    `rest`: who has the addresses from then on, where they are to rest.
+    `rest`: the owner of the addresses from then on, if they are to rest.
     """
-    mine = _find(store.index(), attachment)
-    released = _release_all(store, mine)
-    if len(released) < len(mine):  # what was remembered is not so any more
-        released += _release_all(store, _find(store.index(), attachment))
+    released = _release_found(store, lambda index: _find(index, attachment))
     if rest:
         from kubenode.ipam.resting import rest_again
 
@@ -124,23 +121,24 @@ def find(store: Store, attachment: Attachment) -> list[Reservation]:
 def collect(store: Store, valid: Collection[Attachment]) -> list[Reservation]:
     """Release what belongs to no valid attachment (SPEC.md, "GC"). An old file is kept while its container has any."""
     containers = {attachment.container_id for attachment in valid}
+    now = time.time()
 
     def is_stale(entry: Reservation) -> bool:
         owner = entry.attachment
         if owner is None or entry.address is None:  # a file that is not named by an address need not be of a container: a note of one word
-            return entry.address is not None
-        if entry.name in index.resting:
-            return entry in rested
+            return entry.address is not None and store.is_abandoned(entry)
+        if owner.container_id.startswith(RESTING):
+            from kubenode.ipam.resting import rest_of  # few networks have any
+
+            if rest := rest_of(owner):
+                return rest.until <= now
         return owner not in valid if owner.ifname else owner.container_id not in containers
 
     released: list[Reservation] = []
     try:
         released += release_from_earlier_boot(store)
     finally:
-        index = store.index()
-        rested = _rested(index)
-        stale = [entry for entry in index if is_stale(entry) and (entry.attachment or store.is_abandoned(entry))]
-        released += _release_all(store, stale)
+        released += _release_found(store, lambda index: [entry for entry in index if is_stale(entry)])
     return released
 
 
@@ -165,7 +163,7 @@ def unused(sets: Iterable[RangeSet], exclude: Exclusions = ()) -> list[Usage]:
 def _count(taken: Mapping[int, Sequence[int]], sets: Iterable[RangeSet], exclude: Exclusions) -> list[Usage]:
     counted = []
     for range_set in sets:
-        segments = [segment for r in range_set.ranges for segment in segments_of(r, exclude)]
+        segments = [segment for r in range_set.ranges if not r.closing for segment in segments_of(r, exclude)]
         numbers = taken[range_set.version]
         used = sum(bisect_right(numbers, end) - bisect_left(numbers, start) for start, end in segments)
         counted.append(Usage(range_set, sum(end - start + 1 for start, end in segments), used))
@@ -195,6 +193,15 @@ def _index_for(store: Store, attachment: Attachment) -> Index:
 def _release_ownerless(store: Store, index: Index) -> list[Reservation]:
     """Release what nobody owns and nobody is about to write, though the lock's file may be a new one: no DEL can ever match it."""
     return _release_all(store, [entry for entry in index.ownerless() if store.is_abandoned(entry)])
+
+
+def _release_found(store: Store, find: Callable[[Index], list[Reservation]]) -> list[Reservation]:
+    """Release what `find` chooses, once more where a file was not as it is remembered: its record goes, and nobody would come again."""
+    found = find(store.index())
+    released = _release_all(store, found)
+    if len(released) < len(found):
+        released += _release_all(store, find(store.index()))
+    return released
 
 
 def _release_all(store: Store, entries: Iterable[Reservation]) -> list[Reservation]:

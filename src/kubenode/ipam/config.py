@@ -8,7 +8,18 @@ from kubenode.cni.errors import INVALID_ENVIRONMENT, CNIError
 from kubenode.cni.netconf import invalid, is_path, json_type
 from kubenode.cni.versions import at_least
 from kubenode.ipam.address import BITS, Address, parse_address, parse_cidr
-from kubenode.ipam.ranges import Range, RangeError, RangeSet, Subnet, UnreadableError, check_overlap, make_range, make_set, parse_subnet
+from kubenode.ipam.ranges import (
+    NO_GATEWAY,
+    Range,
+    RangeError,
+    RangeSet,
+    Subnet,
+    UnreadableError,
+    check_overlap,
+    make_range,
+    make_set,
+    parse_subnet,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -99,7 +110,15 @@ def _range(value: JSON) -> Range:
         raise RangeError("a range without subnet", "IP <nil> not v4 nor v6")
     if not isinstance(subnet, str):
         raise RangeError(f"subnet is a JSON {json_type(subnet)}, not a string")
-    return make_range(parse_subnet(subnet), *[_optional_address(value, key) for key in ("rangeStart", "rangeEnd", "gateway")])
+    closing = value.get("closing", False)
+    if not isinstance(closing, bool):
+        raise RangeError(f"closing is a JSON {json_type(closing)}, not a boolean")
+    has_gateway = value.get("gateway") != NO_GATEWAY
+    keys = ("rangeStart", "rangeEnd", "gateway") if has_gateway else ("rangeStart", "rangeEnd")
+    found = make_range(parse_subnet(subnet), *[_optional_address(value, key) for key in keys])
+    if has_gateway and not closing:
+        return found
+    return found._replace(gateway=found.gateway if has_gateway else None, closing=closing)
 
 
 def _optional_address(value: Mapping[str, JSON], key: str) -> Address | None:

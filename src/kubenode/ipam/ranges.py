@@ -7,9 +7,16 @@ from kubenode.ipam.address import BITS, MAPPED, Address, parse_cidr
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
+    from typing import TypeVar
+
+    from kubenode.base.jsontext import JSON
+
+    Apart = TypeVar("Apart", "Subnet", "Range")
 
 MINIMUM_HOST_BITS = 2  # network, gateway, broadcast and one to give
+MOST_SUBNETS = 256  # each is compared with each
+NO_GATEWAY = "none"  # in place of a gateway's address; the reference always has one
 
 
 class RangeError(ValueError):
@@ -54,17 +61,26 @@ class Subnet(NamedTuple):
     def overlaps(self, other: Subnet) -> bool:
         return self.version == other.version and self.number <= other.last and other.number <= self.last
 
+    def as_range(self) -> dict[str, JSON]:
+        """Return the range for who gives the addresses: all of it."""
+        return {"subnet": str(self)}
+
 
 class Range(NamedTuple):
-    """The addresses from `start` to `end` of a subnet, both inclusive, but for its gateway."""
+    """The addresses from `start` to `end` of a subnet, both inclusive, but for its gateway. `closing`: nothing more is given of it."""
 
     subnet: Subnet
     start: int
     end: int
-    gateway: Address
+    gateway: Address | None
+    closing: bool = False
 
     def __str__(self) -> str:
         return f"{Address(self.subnet.version, self.start)}-{Address(self.subnet.version, self.end)}"
+
+    @property
+    def is_whole(self) -> bool:
+        return self[:3] == make_range(self.subnet)[:3]
 
     def holds(self, address: Address) -> bool:
         return address.version == self.subnet.version and self.start <= address.number <= self.end
@@ -84,15 +100,15 @@ class RangeSet(NamedTuple):
         return self.ranges[0].subnet.version
 
     def __str__(self) -> str:
-        return ",".join(str(r) for r in self.ranges)
+        return ",".join(f"{r} closing" if r.closing else str(r) for r in self.ranges)
 
     def range_of(self, address: Address) -> Range | None:
         return next((r for r in self.ranges if r.holds(address)), None)
 
 
 @remembered
-def parse_subnet(text: str) -> Subnet:
-    """Read CIDR notation of a network to allocate from. Raises RangeError."""
+def parse_subnet(text: str, minimum_host_bits: int = MINIMUM_HOST_BITS) -> Subnet:
+    """Read CIDR notation of a network to allocate from, or of a part of one, which may be smaller. Raises RangeError."""
     found = parse_cidr(text)
     if found is None:
         raise UnreadableError(f"invalid CIDR address: {text}")
@@ -105,7 +121,7 @@ def parse_subnet(text: str) -> Subnet:
     host_bits = BITS[address.version] - prefix
     network = address.number >> host_bits << host_bits
     subnet = Subnet(address.version, network, prefix)
-    if host_bits < MINIMUM_HOST_BITS:
+    if host_bits < minimum_host_bits:
         raise RangeError(f"Network {address}/{prefix} too small to allocate from")
     if address.number != network:
         raise RangeError(
@@ -140,11 +156,18 @@ def make_set(set_id: int, ranges: Iterable[Range]) -> RangeSet:
         raise RangeError("empty range set")
     if len({r.subnet.version for r in found}) > 1:
         raise RangeError("mixed address families")
+    require_apart(found)
+    return RangeSet(set_id, found)
+
+
+def require_apart(found: Sequence[Apart]) -> None:
+    """Raise RangeError where two have an address in common."""
+    if len(found) > MOST_SUBNETS:
+        raise RangeError(f"more than {MOST_SUBNETS} subnets")
     for index, one in enumerate(found):
         for other in found[index + 1 :]:
             if one.overlaps(other):
                 raise RangeError(f"subnets {one} and {other} overlap")
-    return RangeSet(set_id, found)
 
 
 def check_overlap(sets: Iterable[RangeSet]) -> None:

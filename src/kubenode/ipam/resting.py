@@ -118,7 +118,13 @@ class Rests:
         """Say whether a range set may give an address: its configuration may be another by now."""
         address = entry.address
         range_ = range_set.range_of(address) if address else None
-        if address is None or range_ is None or address == range_.gateway or any(subnet.holds(address) for subnet in self._exclude):
+        if (
+            address is None
+            or range_ is None
+            or range_.closing
+            or address == range_.gateway
+            or any(subnet.holds(address) for subnet in self._exclude)
+        ):
             return False
         return request is None or request == address
 

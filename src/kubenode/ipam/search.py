@@ -83,6 +83,8 @@ class Search:
                 if self._store.reserve(address, self._attachment):
                     return Allocation(range_set, range_, address)
                 number = _first_free(taken, number + 1)  # something that is no reservation has its name
+        if all(r.closing for r in range_set.ranges):
+            raise closing(str(range_set))
         raise CNIError(
             RANGE_FULL, f"no IP addresses available in range set: {range_set}", "delete pods of this node, or give it another subnet"
         )
@@ -98,6 +100,8 @@ class Search:
         assert range_ is not None  # noqa: S101 -- the caller has looked
         if address == range_.gateway:
             raise CNIError(REQUESTED_ADDRESS, f"requested ip {address} is subnet's gateway", f"request another address of {range_}")
+        if range_.closing:
+            raise CNIError(REQUESTED_ADDRESS, f"requested ip {address} is of a subnet that is closing", "request one of another subnet")
         if any(subnet.holds(address) for subnet in self._exclude):
             raise CNIError(REQUESTED_ADDRESS, f"requested ip {address} is excluded", "the network configuration's exclude has it")
         if not self._store.reserve(address, self._attachment):
@@ -121,6 +125,12 @@ def duplicate(address: Address, attachment: Attachment) -> CNIError:
     )
 
 
+def closing(what: str) -> CNIError:
+    """Return the error where there is nothing but what is closing."""
+    advice = "all of it is closing: give the node another subnet, or take the word closing out of its annotation"
+    return CNIError(RANGE_FULL, f"no new address is given of {what}", advice)
+
+
 def _first_free(taken: Sequence[int], number: int) -> int:
     """Return the first number from this one on that is not taken. Its cost is in the logarithm of what is, however long the run."""
     index = bisect_left(taken, number)
@@ -136,7 +146,7 @@ def _from_last_reserved(range_set: RangeSet, last: Address | None, exclude: Excl
 
     A crash-looping container so sees an address again only after all others.
     """
-    segments = [(r, start, end) for r in range_set.ranges for start, end in segments_of(r, exclude)]
+    segments = [(r, start, end) for r in range_set.ranges if not r.closing for start, end in segments_of(r, exclude)]
     last_range = range_set.range_of(last) if last else None
     if last is None or last_range is None:
         yield from segments
@@ -152,7 +162,7 @@ def segments_of(range_: Range, exclude: Exclusions) -> Iterator[tuple[int, int]]
     """Cut the gateway and the exclusions out of a range: first and last number of each piece, in order."""
     version = range_.subnet.version
     holes = sorted((subnet.number, subnet.last) for subnet in exclude if subnet.version == version)
-    if range_.holds(range_.gateway):
+    if range_.gateway and range_.holds(range_.gateway):
         holes = sorted([*holes, (range_.gateway.number, range_.gateway.number)])
     start = range_.start
     for first, last in holes:

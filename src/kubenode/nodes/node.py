@@ -8,15 +8,15 @@ from __future__ import annotations
 from kubenode.base.jsontext import JSONTextError, loads
 from kubenode.base.record import NamedTuple
 from kubenode.cni.errors import ANNOTATION_INVALID, ANNOTATION_MISSING, NODE_INVALID, TRY_AGAIN_LATER, CNIError
-from kubenode.ipam.ranges import RangeError, Subnet, parse_subnet
+from kubenode.ipam.ranges import RangeError, Subnet, parse_subnet, require_apart
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from typing import Any
 
+    from kubenode.nodes.items import Item
+
 ONE_NODE = "it must be one Node object, as `kubectl get node NAME -o json` prints it"
-MOST_SUBNETS = 256  # each is compared with each
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"  # a copy of the whole manifest, of no use to us
 
 
@@ -100,11 +100,13 @@ def pod_subnets(node: Node) -> tuple[Subnet, ...]:
             "the controller manager assigns them (--allocate-node-cidrs=true and --cluster-cidr), or kubeadm's --pod-network-cidr",
         )
     try:
-        return subnets(node.pod_cidrs)
+        found = tuple(map(parse_subnet, node.pod_cidrs))
+        require_apart(found)
     except RangeError as error:
         raise CNIError(
             NODE_INVALID, f"spec.podCIDRs of Node {node.name}: {error}", "check --cluster-cidr of the controller manager"
         ) from None
+    return found
 
 
 def annotation(node: Node, key: str) -> str:
@@ -121,30 +123,17 @@ def annotation(node: Node, key: str) -> str:
     return value
 
 
-def annotated_subnets(node: Node, key: str) -> tuple[Subnet, ...]:
-    """Return the subnets of an annotation `CIDR[,CIDR…]`, blanks allowed. Raises CNIError."""
+def annotated_items(node: Node, key: str) -> tuple[Item, ...]:
+    """Return the items of an annotation, as `items` has them. Raises CNIError."""
+    from kubenode.nodes import items  # the network of podCIDRs does without them
+
     value = annotation(node, key)
     try:
-        return subnets(part.strip() for part in value.split(","))
+        return items.parse(value)
     except RangeError as error:
         raise CNIError(
             ANNOTATION_INVALID,
             f"annotation {key} of Node {node.name}: {error}",
-            f"the value is {value!r}; it must be subnets with commas between, such as 172.20.2.0/24,fd00::2:0:0/96",
+            f"the value is {value!r}; it must be subnets with commas between, such as 172.20.2.0/24,fd00::2:0:0/96, "
+            "or blocks of a network of all nodes, such as 172.20.2.0/28 of 172.20.0.0/16",
         ) from None
-
-
-def subnets(parts: Iterable[str]) -> tuple[Subnet, ...]:
-    """Read subnets that do not overlap. Raises RangeError."""
-    found: list[Subnet] = []
-    for part in parts:
-        if len(found) >= MOST_SUBNETS:
-            raise RangeError(f"more than {MOST_SUBNETS} subnets")
-        if not part:
-            raise RangeError("an empty subnet, so a comma too many")
-        subnet = parse_subnet(part)
-        for other in found:
-            if subnet.overlaps(other):
-                raise RangeError(f"subnets {other} and {subnet} overlap")
-        found.append(subnet)
-    return tuple(found)

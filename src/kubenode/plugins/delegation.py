@@ -13,6 +13,8 @@ from kubenode.cni.netconf import invalid
 from kubenode.cni.result import addresses_in
 from kubenode.ipam import allocator
 from kubenode.ipam.families import BOTH
+from kubenode.ipam.ranges import NO_GATEWAY
+from kubenode.ipam.search import closing
 from kubenode.plugins import attached, embedded
 from kubenode.plugins.skel import NotHereError
 
@@ -51,6 +53,8 @@ def choose(call: Call, name: str, ipam: Mapping[str, JSON] = NOTHING) -> Delegat
         return Delegate(HOST_LOCAL, "")
     if ours := [key for key in ("exclude", "stickyFor") if ipam.get(key)]:  # only we know them
         raise invalid([f"{ours[0]} is not known to delegate {name}; it needs embedded"])
+    if any(one.get("gateway") == NO_GATEWAY for one in _ranges(ipam)):
+        raise invalid([f"a range without a gateway (via none) is not known to delegate {name}; it needs embedded"])
     if not call.host.execs:
         raise NotHereError
     from kubenode.host import delegate  # not on the way that has to be fast
@@ -77,15 +81,17 @@ def add(call: Call, to: Delegate, ipam: dict[str, JSON], source: str = "") -> by
 
     `source`: where the ranges are from that no other network may have.
     """
-    given_on = _with_ipam(call, to, ipam)
     if to.executable:
-        return _add_by_plugin(call, to, given_on, source)
+        return _add_by_plugin(call, to, _with_ipam(call, to, _without_closing(ipam)), source)
+    given_on = _with_ipam(call, to, ipam)
     ready = embedded.ready(given_on)
     # All of it with the lock held: in an agent that was stopped, the pod's DEL may have passed before this is carried out, or refused.
     with ready.store.lock():
         # Before a record of this boot says that the container's earlier reservation is of now.
         dead = allocator.release_from_earlier_boot(ready.store)
         before = attached.noted(call)  # by a first ADD, whose addresses may be in another dataDir
+        if before:
+            embedded.require_none(given_on, ready.store)  # before the record is touched: the first's DEL needs it
         try:
             if source:
                 _take(call, given_on, source)
@@ -105,7 +111,9 @@ def _add_by_plugin(call: Call, to: Delegate, given_on: Call, source: str) -> byt
         embedded.after_boot(given_on)  # before a record of this boot says that the container's earlier reservation is of now
     before = attached.noted(call)
     if before and to.keeps_our_files:
-        embedded.require_none(given_on)
+        store = embedded.require_place(given_on)
+        with store.lock():
+            embedded.require_none(given_on, store)  # the DEL after a delegate's refusal would free what the pod has
     try:
         if source and to.keeps_our_files:
             _take(call, given_on, source)
@@ -253,6 +261,24 @@ def _undo(call: Call, to: Delegate) -> None:
         _run(call, to, command="DEL")
     except CNIError as error:
         call.log.warning("DEL after the failed ADD failed", delegate=to.executable, error=str(error))
+
+
+def _ranges(ipam: Mapping[str, JSON]) -> list[dict[str, JSON]]:
+    """Return the ranges of all range sets, as far as they are some."""
+    sets = ipam.get("ranges")
+    found = [one for ranges in (sets if isinstance(sets, list) else ()) if isinstance(ranges, list) for one in ranges]
+    return [one for one in found if isinstance(one, dict)]
+
+
+def _without_closing(ipam: dict[str, JSON]) -> dict[str, JSON]:
+    """Return an `ipam` without the ranges of which nothing is given any more: only we know what `closing` is. Raises CNIError."""
+    if not any(one.get("closing") for one in _ranges(ipam)):
+        return ipam
+    sets = [([one for one in ranges if not one.get("closing")], ranges) for ranges in ipam["ranges"]]
+    for left, ranges in sets:
+        if not left:
+            raise closing(", ".join(f"{one.get('rangeStart', one['subnet'])} closing" for one in ranges))
+    return {**ipam, "ranges": [left for left, _ in sets]}
 
 
 def _with_ipam(call: Call, to: Delegate, ipam: Mapping[str, JSON]) -> Call:

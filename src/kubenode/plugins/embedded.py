@@ -74,17 +74,15 @@ def allocate(call: Call, ready: Ready) -> Addition:
 def result(call: Call, ready: Ready, added: Addition) -> bytes:
     """Return an ADD's result as it goes to stdout."""
     log_released(call, "without an owner: its file is empty, torn or not host-local's", added.ownerless)
-    ips = tuple(IPConfig(a.address.version, f"{a.address}/{a.range.subnet.prefix}", str(a.range.gateway)) for a in added.given)
+    ips = tuple(IPConfig(a.address.version, f"{a.address}/{a.range.subnet.prefix}", str(a.range.gateway or "")) for a in added.given)
     call.log.info("addresses allocated", ips=[ip.address for ip in ips])
     return answer(Result(ips, ready.conf.routes, ready.dns).render(call.netconf.cni_version))
 
 
-def require_none(call: Call) -> None:
-    """Raise CNIError for a second ADD without a DEL between (SPEC.md, "ADD"). A delegate's DEL after it would free what the pod has."""
-    store, attachment = _store(call), owner(call.request)
-    with store.lock():
-        mine = allocator.find(store, attachment)
-    for entry in mine:
+def require_none(call: Call, store: Store) -> None:
+    """Raise CNIError for a second ADD without a DEL between (SPEC.md, "ADD"), with the lock held."""
+    attachment = owner(call.request)
+    for entry in allocator.find(store, attachment):
         if entry.address:
             raise duplicate(entry.address, attachment)
 
@@ -183,7 +181,8 @@ def cmd_status(call: Call, families: Collection[int] = BOTH) -> bytes:
     require_place(call)
     for one in _usage(call, conf):
         if one.range_set.version in families and one.used >= one.total:
-            full = f"network {call.netconf.name} has no free address in range set {one.range_set}: all {one.total} are reserved"
+            why = f"all {one.total} are reserved" if one.total else "all of it is closing or excluded"
+            full = f"network {call.netconf.name} has no free address in range set {one.range_set}: {why}"
             advice = "delete pods of this node, or give it another subnet"
             if conf.full_is_error:
                 raise CNIError(NOT_AVAILABLE, full, advice)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from kubenode.base.jsontext import JSON
     from kubenode.ipam.ranges import Subnet
+    from kubenode.nodes.items import Item
     from kubenode.nodes.node import Node
     from kubenode.plugins.skel import Call, Host
 
@@ -94,13 +95,13 @@ class KubeNodeConf(NamedTuple):
         options.raise_issues(self.issues, self.refused)
         return self._replace(common=self.common.permitted(host))
 
-    def subnets_of(self, own: Node) -> tuple[Subnet, ...]:
-        return node.annotated_subnets(own, self.common.annotation) if self.common.annotation else node.pod_subnets(own)
+    def subnets_of(self, own: Node) -> tuple[Item, ...] | tuple[Subnet, ...]:
+        return node.annotated_items(own, self.common.annotation) if self.common.annotation else node.pod_subnets(own)
 
-    def ipam(self, subnets: Iterable[Subnet], wanted: Collection[int]) -> dict[str, JSON]:
+    def ipam(self, subnets: Iterable[Item | Subnet], wanted: Collection[int]) -> dict[str, JSON]:
         """Return the `ipam` for who gives the addresses: one range set a family, in the order in which the Node has them."""
         by_family: dict[int, list[JSON]] = {}
         for subnet in subnets:
             if subnet.version in wanted:
-                by_family.setdefault(subnet.version, []).append({"subnet": str(subnet)})
+                by_family.setdefault(subnet.version, []).append(subnet.as_range())
         return {**self.others, "ranges": list(by_family.values())}

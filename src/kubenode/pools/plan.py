@@ -9,12 +9,25 @@ from typing import TYPE_CHECKING
 
 from kubenode.pools.records import NodeSubnet
 from kubenode.pools.texts import adoptable, read
-from kubenode.pools.writes import FOREIGN, OUTSIDE, OVERLAP, UNREADABLE, Annotate, Conflict, CreateClaim, DeleteClaim, Outcome, UpdateClaim
+from kubenode.pools.writes import (
+    DIFFERENT,
+    FOREIGN,
+    OUTSIDE,
+    OVERLAP,
+    UNREADABLE,
+    Annotate,
+    Conflict,
+    CreateClaim,
+    DeleteClaim,
+    Outcome,
+    UpdateClaim,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from kubenode.ipam.ranges import Subnet
+    from kubenode.nodes.items import Item
     from kubenode.pools.ledger import Ledger
     from kubenode.pools.records import Node, SubnetPool
     from kubenode.pools.timing import Now
@@ -49,14 +62,15 @@ class NodePlan:
         text = self.node.annotations.get(key)
         if text is None and not serving and not claims:
             return
-        subnets, problem = self._texts[key]
+        items, problem = self._texts[key]
         if problem:
             self._conflict(key, pools, UNREADABLE, f"annotation {key} of Node {self.node.name} is {text!r}: {problem}")
             for claim in claims:
                 self._keep(claim)
             return
         coming = adoptable(self.node, self._texts[key], pools, self._ledger.claims)
-        by_hand = [subnet for subnet in subnets if not self._is_ours(subnet, key, pools, coming.get(subnet))]
+        subnets = [item.block for item in items]
+        by_hand = [item for item in items if not self._is_ours(item, key, pools, coming.get(item.block))]
         # A person may have moved one to another annotation, whose turn is then to see to it.
         spare = [claim for claim in claims if claim.subnet not in self._has]
         missing = set() if by_hand else {block.cidr.version for pool in serving for block in pool.blocks} - {s.version for s in subnets}
@@ -66,19 +80,25 @@ class NodePlan:
                 (self._keep if self._doubt else self._release)(claim)
         confirmed = [self._confirm_anew(claim, key) for claim in added]
         if confirmed and all(confirmed):
-            self.values[key] = ",".join([*([text.strip()] if text and text.strip() else []), *(str(claim.subnet) for claim in added)])
+            self.values[key] = ",".join([*([text.strip()] if text and text.strip() else []), *map(self._written, added)])
 
     def outcome(self) -> Outcome:
         """Return what there is to do once all is settled."""
         annotating = [Annotate(self.node, self.values)] if self.values else []
         return Outcome([*self.writes, *annotating], self.conflicts, self.again)
 
-    def _is_ours(self, subnet: Subnet, key: str, pools: list[SubnetPool], pool: SubnetPool | None) -> bool:
-        """See to a subnet of the annotation, which may be taken over for `pool`; tell whether the controller has written it."""
+    def _written(self, claim: NodeSubnet) -> str:
+        """Return what the annotation is to say of a claim."""
+        return str(self._ledger.pools[claim.pool].item(claim.subnet) or claim.subnet)
+
+    def _is_ours(self, item: Item, key: str, pools: list[SubnetPool], pool: SubnetPool | None) -> bool:
+        """See to an item of the annotation, which may be taken over for `pool`; tell whether the controller has written it."""
+        subnet = item.block
         claim = self._ledger.claims.get(subnet)
         elsewhere = self._elsewhere(subnet, key)
         if claim is not None and claim.node == self.node.name and not elsewhere:
             self._confirm(claim, key)
+            self._tell_of_form(item, key, [pool for pool in pools if pool.name == claim.pool])
             return not claim.adopted
         if self._ledger.space.is_open(subnet, self.node.name):
             self._look_again(self._now.steady + SETTLED_AFTER)
@@ -87,11 +107,21 @@ class NodePlan:
         if rival is None and pool is not None:
             self._create(NodeSubnet(subnet, pool.name, key, self.node.name, self.node.uid, adopted=True))
         elif pools:
-            self._tell(subnet, key, pools, rival)
+            self._tell(item, key, pools, rival)
         return False
 
-    def _tell(self, subnet: Subnet, key: str, pools: list[SubnetPool], rival: str | None) -> None:
-        """Tell why a subnet is not taken over."""
+    def _tell_of_form(self, item: Item, key: str, pools: list[SubnetPool]) -> bool:
+        """Tell where the pools have a subnet in other words: another network or gateway."""
+        of = [pool for pool in pools if pool.item(item.block)]
+        if not of or any(block.writes(item) for pool in of for block in pool.blocks):
+            return False
+        said = f"'{item}' in annotation {key} of Node {self.node.name}"
+        self._conflict(key, of, DIFFERENT, f"{said} is '{of[0].item(item.block)}' by {_names(of)}")
+        return True
+
+    def _tell(self, item: Item, key: str, pools: list[SubnetPool], rival: str | None) -> None:
+        """Tell why an item is not taken over."""
+        subnet = item.block
         of = [pool for pool in pools if any(block.holds(subnet) for block in pool.blocks)]
         what = f"{subnet} in annotation {key} of Node {self.node.name}"
         if rival is not None:
@@ -101,6 +131,8 @@ class NodePlan:
         elif not any(block.cuts(subnet) for pool in of for block in pool.blocks):
             sizes = sorted({f"/{block.node_prefix}" for pool in of for block in pool.blocks if block.holds(subnet)})
             self._conflict(key, of, FOREIGN, f"{what} is not taken over: a node gets a {' or a '.join(sizes)} of {_names(of)}")
+        elif self._tell_of_form(item, key, of):
+            pass
         elif not any(pool.serves(self.node) for pool in of):
             self._conflict(key, of, FOREIGN, f"{what} is not taken over: {_names(of)} does not serve this node")
         else:

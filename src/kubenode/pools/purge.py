@@ -11,24 +11,25 @@ from kubenode.pools.writes import Annotate, DeleteClaim
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from kubenode.ipam.ranges import Subnet
     from kubenode.pools.records import Node, NodeSubnet
 
 
 def purge(pool: str, claims: Iterable[NodeSubnet], nodes: Mapping[str, Node]) -> tuple[list[Annotate], list[DeleteClaim]]:
     """Return how the pool's subnets go from the annotations, and then its claims. Subnets that were written by hand stay."""
     mine = [claim for claim in claims if claim.pool == pool]
-    given: dict[tuple[str, str], set[str]] = {}
+    given: dict[tuple[str, str], set[Subnet]] = {}
     for claim in mine:
         if not claim.adopted:
-            given.setdefault((claim.node, claim.annotation), set()).add(str(claim.subnet))
+            given.setdefault((claim.node, claim.annotation), set()).add(claim.subnet)
     values: dict[str, dict[str, str | None]] = {}
     for (name, key), subnets in sorted(given.items()):
         text = nodes[name].annotations.get(key) if name in nodes else None
         try:
-            there = [str(subnet) for subnet in noted(text)]
+            there = noted(text)
         except RangeError:
             continue
-        left = [subnet for subnet in there if subnet not in subnets]
-        if left != there:
-            values.setdefault(name, {})[key] = ",".join(left) or None
+        left = [item for item in there if item.block not in subnets]
+        if len(left) < len(there):
+            values.setdefault(name, {})[key] = ",".join(map(str, left)) or None
     return [Annotate(nodes[name], each) for name, each in values.items()], [DeleteClaim(claim, orphan=False) for claim in mine]

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from sys import intern
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kubenode.ipam.address import BITS, DIGITS, Address, parse_address
 from kubenode.ipam.ranges import RangeError, Subnet, parse_subnet
-from kubenode.nodes.node import subnets
+from kubenode.nodes.items import Item, parse
+from kubenode.pools.blocks import Block, parse_block
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,7 +68,6 @@ API_VERSION = f"{GROUP}/v1alpha1"
 RECLAIM_AFTER = 3600.0  # seconds
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 LONGEST_LABEL = 63
-TOO_SMALL = 2  # bits: a subnet has a network, a gateway and something to give
 
 
 class RecordError(ValueError):
@@ -83,32 +82,6 @@ class Node(NamedTuple):
     version: str
     labels: Mapping[str, str]
     annotations: Mapping[str, str]
-
-
-class Block(NamedTuple):
-    """A network of a pool that is cut into one subnet a node."""
-
-    cidr: Subnet
-    node_prefix: int
-    exclude: tuple[Subnet, ...] = ()
-
-    @property
-    def total(self) -> int:
-        return 1 << self.node_prefix - self.cidr.prefix
-
-    def holds(self, subnet: Subnet) -> bool:
-        return subnet.prefix >= self.cidr.prefix and self.cidr.overlaps(subnet)
-
-    def cuts(self, subnet: Subnet) -> bool:
-        """Tell whether a subnet is one of those that the network is cut into."""
-        return subnet.prefix == self.node_prefix and self.holds(subnet)
-
-    def is_covered_by(self, subnet: Subnet) -> bool:
-        """Tell whether a subnet that is larger than a node's has the whole network, so that nothing would be left beside it."""
-        return subnet.prefix < self.node_prefix and subnet.prefix <= self.cidr.prefix
-
-    def offers(self, subnet: Subnet) -> bool:
-        return self.holds(subnet) and not any(subnet.overlaps(excluded) for excluded in self.exclude)
 
 
 class SubnetPool(NamedTuple):
@@ -130,6 +103,10 @@ class SubnetPool(NamedTuple):
 
     def serves(self, node: Node) -> bool:
         return not self.problems and self.selector.matches(node.labels)
+
+    def item(self, subnet: Subnet) -> Item | None:
+        """Return what the annotation says of a subnet of this pool."""
+        return next((block.item(subnet) for block in self.blocks if block.holds(subnet)), None)
 
     def same_spec(self, other: SubnetPool) -> bool:
         return self[:6] == other[:6] and (self.uid, self.created) == (other.uid, other.created)
@@ -184,7 +161,7 @@ def parse_claim(manifest: Mapping[str, Any]) -> NodeSubnet:
     """Read a NodeSubnet. Raises RecordError where its name is not that of its subnet: then it protects nothing."""
     metadata, spec = manifest["metadata"], manifest.get("spec") or {}
     try:
-        subnet = parse_subnet(str(spec.get("cidr", "")))
+        subnet = parse_subnet(str(spec.get("cidr", "")), 0)  # a block of a shared network may be of any size
         released = unstamp(spec["releasedAt"]) if spec.get("releasedAt") else None
     except ValueError as error:
         raise RecordError(f"NodeSubnet {metadata['name']}: {error}") from None
@@ -210,7 +187,7 @@ def parse_pool(manifest: Mapping[str, Any]) -> SubnetPool:
     blocks: list[Block] = []
     for entry in spec.get("cidrs") or ():
         try:
-            blocks.append(_block(entry, blocks))
+            blocks.append(parse_block(entry, blocks))
         except RangeError as error:
             problems.append(str(error))
     if not spec.get("cidrs"):
@@ -238,37 +215,9 @@ def parse_pool(manifest: Mapping[str, Any]) -> SubnetPool:
     )
 
 
-def _block(entry: Mapping[str, Any], others: list[Block]) -> Block:
-    cidr, node_prefix = parse_subnet(str(entry.get("cidr", ""))), entry.get("nodePrefix")
-    largest = BITS[cidr.version] - TOO_SMALL
-    if not isinstance(node_prefix, int) or not cidr.prefix <= node_prefix <= largest:
-        raise RangeError(f"nodePrefix of {cidr} has to be from {cidr.prefix} to {largest}")
-    for other in others:
-        if cidr.overlaps(other.cidr):
-            raise RangeError(f"{cidr} and {other.cidr} of the same pool overlap")
-    exclude = tuple(network(str(text)) for text in entry.get("exclude") or ())
-    for excluded in exclude:
-        if not excluded.overlaps(cidr):
-            raise RangeError(f"exclude {excluded} is not in {cidr}")
-    return Block(cidr, node_prefix, exclude)
-
-
-def network(text: str) -> Subnet:
-    """Read an address or a network of any size. Raises RangeError."""
-    address_text, slash, prefix_text = text.partition("/")
-    address = parse_address(address_text)
-    if address is None or (slash and not (prefix_text and DIGITS.issuperset(prefix_text) and int(prefix_text) <= BITS[address.version])):
-        raise RangeError(f"{text!r} is neither an address nor a network")
-    host = BITS[address.version] - int(prefix_text) if slash else 0
-    number = address.number >> host << host
-    if number != address.number:
-        raise RangeError(f"{text} has host bits set; the network is {Address(address.version, number)}/{prefix_text}")
-    return Subnet(address.version, number, BITS[address.version] - host)
-
-
-def noted(text: str | None) -> tuple[Subnet, ...]:
-    """Read an annotation `CIDR[,CIDR…]` as kube-node does; nothing where it is missing or blank. Raises RangeError."""
-    return subnets(part.strip() for part in text.split(",")) if text and text.strip() else ()
+def noted(text: str | None) -> tuple[Item, ...]:
+    """Read an annotation as kube-node does; nothing where it is missing or blank. Raises RangeError."""
+    return parse(text) if text and text.strip() else ()
 
 
 def duration(text: str) -> float:

@@ -12,7 +12,8 @@ from kubenode.ipam.ranges import Subnet
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from kubenode.pools.records import Block, NodeSubnet, SubnetPool
+    from kubenode.pools.blocks import Block
+    from kubenode.pools.records import NodeSubnet, SubnetPool
 
 
 T = TypeVar("T")
@@ -147,10 +148,12 @@ class Space:
     def _overlap(self, older: SubnetPool, other: Block, younger: SubnetPool, mine: Block) -> None:
         self.overlaps.setdefault(older.name, []).append(f"{other.cidr} overlaps {mine.cidr} of SubnetPool {younger.name}")
         self.overlaps.setdefault(younger.name, []).append(f"{mine.cidr} overlaps {other.cidr} of SubnetPool {older.name}")
-        if mine.node_prefix != other.node_prefix:
+        if mine.form != other.form:
             # Subnets of two lengths have two names, so the API server would not refuse the second of two that overlap.
+            # And what one keeps for network and gateway the other would give.
+            what = "nodePrefix" if mine.node_prefix != other.node_prefix else "cidr, shared or gateway"
             self.blocked[younger.name, mine] = (
-                f"{mine.cidr} overlaps {other.cidr} of SubnetPool {older.name}, which is older and has another nodePrefix: "
+                f"{mine.cidr} overlaps {other.cidr} of SubnetPool {older.name}, which is older and has another {what}: "
                 f"nothing is given of it; make them equal, or exclude nothing and choose another network"
             )
 

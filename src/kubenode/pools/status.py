@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from kubenode.ipam.ranges import Subnet
+    from kubenode.pools.blocks import Block
     from kubenode.pools.ledger import Ledger
-    from kubenode.pools.records import Block, SubnetPool
+    from kubenode.pools.records import SubnetPool
 
 LARGEST = (1 << 63) - 1  # what an int64 holds; an IPv6 network may have more subnets
 SHOWN = 3  # of many things that are wrong, the rest is counted

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from kubenode.pools.records import Node, NodeSubnet
 
 OVERLAP, OUTSIDE, FOREIGN, UNREADABLE = "SubnetOverlap", "SubnetOutsidePools", "SubnetNotAdopted", "AnnotationUnreadable"
+DIFFERENT = "SubnetDifferent"
 
 
 class CreateClaim(NamedTuple):

@@ -133,7 +133,7 @@ class Facts:
         from kubenode.kube.client import ApiServer
 
         path = self.locations.root.path(kubeconfig) if kubeconfig and kubeconfig != self.locations.kubeconfig else kubeconfig
-        server = ApiServer(path or None, self.locations.environ, PATIENCE)
+        server = ApiServer(path or None, self.locations.environ, PATIENCE, context=self.locations.context)
         try:
             yield server
         finally:

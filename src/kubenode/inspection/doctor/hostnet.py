@@ -55,7 +55,7 @@ def addresses() -> list[tuple[Address, str]]:
 
 
 def conflicts(
-    netconf: dict[str, Any], subnet: Subnet, gateway: Address, known: Sequence[Route], own: Sequence[tuple[Address, str]]
+    netconf: dict[str, Any], subnet: Subnet, gateway: Address | None, known: Sequence[Route], own: Sequence[tuple[Address, str]]
 ) -> Iterator[str]:
     """Yield what of the host's a subnet overlaps with, but for what the network itself has made."""
     kind = netconf.get("type")

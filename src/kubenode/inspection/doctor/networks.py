@@ -14,7 +14,7 @@ from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError, OutOfReachError
 from kubenode.host.sources import Sources
 from kubenode.inspection.doctor import hostnet
 from kubenode.inspection.doctor.finding import Finding, failure, of_error, ok, skipped, warning
-from kubenode.inspection.networks import rehearse
+from kubenode.inspection.networks import rehearse, told
 from kubenode.ipam.address import parse_address
 from kubenode.ipam.store import DEFAULT_DATA_DIR
 from kubenode.kube.loadingrules import connection
@@ -42,15 +42,15 @@ def valid(facts: Facts) -> Iterator[Finding]:
         try:
             rehearse(facts.locations, one, facts.fresh)
         except Problem as error:
-            told = f"network {one.name} in {one.path}: {error.msg}"
+            problem = f"network {one.name} in {one.path}: {error.msg}"
             is_passing = isinstance(error, CNIError) and error.code == TRY_AGAIN_LATER
             if is_passing or (isinstance(error, OutOfReachError) and not _is_mounted(facts, one)):
-                yield skipped(told, error.details)
+                yield skipped(problem, error.details)
             else:
-                yield failure(told, error.details or f"correct {one.path}")
+                yield failure(problem, error.details or f"correct {one.path}")
     for network in facts.networks:
         if network.problem is None:
-            yield ok(f"{network.name}: {', '.join(str(one.subnet) for one in _ranges(network))} {network.by_source}")
+            yield ok(f"{network.name}: {', '.join(map(told, _ranges(network)))} {network.by_source}")
 
 
 def _is_mounted(facts: Facts, one: Configured) -> bool:
@@ -73,12 +73,12 @@ def families(facts: Facts) -> Iterator[Finding]:
                 yield warning(f"network {network.name} has {_limit(family)} and no IPv{family} subnet", advice)
         if any(limits[family] is None for family in have):
             continue
-        told = " and ".join(f"{_limit(family)} {limits[family]}" for family in have)
+        limited = " and ".join(f"{_limit(family)} {limits[family]}" for family in have)
         who = "pods of namespaces other than" if any(limits[family] for family in have) else "pods of all namespaces, by"
         advice = f"add the namespaces, or remove {_limit(have[0])} from {path}"
         if len(have) == 1:
             advice = f"give the Node an IPv{10 - have[0]} subnet, too (--cluster-cidr with both families), or {advice}"
-        yield failure(f"network {network.name}: {who} {told}, get no address", advice)
+        yield failure(f"network {network.name}: {who} {limited}, get no address", advice)
 
 
 def _limit(family: int) -> str:
@@ -162,11 +162,13 @@ def exhaustion(facts: Facts) -> Iterator[Finding]:
     """No range set is full, or nearly so."""
     for network in facts.networks:
         for usage in network.usages:
-            told = f"network {network.name}: {usage.used:,} of {usage.total:,} IPv{usage.range_set.version} addresses are in use"
-            if usage.used >= usage.total:
-                yield failure(told, ADVICE_FULL)
+            in_use = f"network {network.name}: {usage.used:,} of {usage.total:,} IPv{usage.range_set.version} addresses are in use"
+            if not usage.total:
+                yield failure(f"network {network.name}: {usage.range_set}: all of it is closing or excluded", ADVICE_FULL)
+            elif usage.used >= usage.total:
+                yield failure(in_use, ADVICE_FULL)
             elif usage.used * 100 > usage.total * NEAR:
-                yield warning(told, ADVICE_FULL)
+                yield warning(in_use, ADVICE_FULL)
 
 
 def ipv4_limit(facts: Facts) -> Iterator[Finding]:
@@ -198,6 +200,26 @@ def default_gateway(facts: Facts) -> Iterator[Finding]:
                 f"network {one.name} in {one.path} is a secondary one and has isDefaultGateway true: it takes the default route of pods",
                 "remove isDefaultGateway there (isGateway gives the bridge its address all the same); routes to it belong into ipam.routes",
             )
+
+
+def gateways(facts: Facts) -> Iterator[Finding]:
+    """No bridge takes an address that is a pod's, or the router's of a network of all nodes."""
+    for network in facts.networks:
+        raw, path = network.configured.raw, network.configured.path
+        if raw.get("type") != "bridge" or not (raw.get("isGateway") or raw.get("isDefaultGateway")):
+            continue
+        for one in _ranges(network):
+            if one.gateway is None:
+                yield failure(
+                    f"network {network.name} in {path}: {told(one)} has no gateway, and a bridge with isGateway takes its first address",
+                    f"remove isGateway and isDefaultGateway from {path}, or give the subnet a gateway (via ADDRESS in the annotation)",
+                )
+            elif network.plugin == "kube-node" and not one.is_whole:
+                yield failure(
+                    f"network {network.name} in {path}: {told(one)} is a block of a network of all nodes, and a bridge with isGateway "
+                    f"takes its router's address {one.gateway} on each node",
+                    f"remove isGateway and isDefaultGateway from {path}",
+                )
 
 
 def static_ips(facts: Facts) -> Iterator[Finding]:

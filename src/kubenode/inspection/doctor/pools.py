@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kubenode.inspection.doctor.finding import Finding
     from kubenode.ipam.ranges import Subnet
     from kubenode.kube.client import ApiServer
+    from kubenode.nodes.items import Item
 
 LEASE = ("kube-system", "kube-node-controller")  # the controller's, where its options are the default
 LEASE_PATH = f"/apis/coordination.k8s.io/v1/namespaces/{LEASE[0]}/leases/{LEASE[1]}"
@@ -69,7 +70,7 @@ def _ask(server: ApiServer, name: str, keys: list[str]) -> _Told:
     lease: dict[str, Any] = {}
     if found:
         try:
-            for subnet in {subnet for key in keys for subnet in _noted(node, key)}:
+            for subnet in {item.block for key in keys for item in _noted(node, key)}:
                 claim = server.found(f"{CLAIMS}/{object_name(subnet)}")
                 claims[subnet] = parse_claim(claim) if claim else None
             lease = (server.found(LEASE_PATH) or {}).get("spec") or {}
@@ -81,7 +82,7 @@ def _ask(server: ApiServer, name: str, keys: list[str]) -> _Told:
     return _Told(found, node, claims, lease)
 
 
-def _noted(node: Node, key: str) -> tuple[Subnet, ...]:
+def _noted(node: Node, key: str) -> tuple[Item, ...]:
     try:
         return noted(node.annotations.get(key))
     except RangeError:
@@ -92,14 +93,14 @@ def _annotation(told: _Told, key: str) -> Iterator[Finding]:
     """Compare one annotation with the pools that write it."""
     mine = [pool for pool in told.pools if pool.annotation == key]
     names = ", ".join(pool.name for pool in mine)
-    subnets = _noted(told.node, key)
+    items = _noted(told.node, key)
     serving = [pool for pool in mine if pool.selector.matches(told.node.labels)]
-    if not subnets and not serving:
+    if not items and not serving:
         what = f"none of the SubnetPools {names} with annotation {key} selects" if mine else f"no SubnetPool has annotation {key} for"
         advice = "label the Node as a nodeSelector has it" if mine else "create one, or annotate the Node by hand"
         yield failure(f"{what} Node {told.node.name}, which has none", advice)
-    for subnet in subnets:
-        yield from _subnet(told, key, subnet, mine)
+    for item in items:
+        yield from _item(told, key, item, mine)
     for pool in mine:
         for condition in pool.status.get("conditions") or ():
             if condition.get("status") == BAD.get(str(condition.get("type"))):
@@ -109,8 +110,9 @@ def _annotation(told: _Told, key: str) -> Iterator[Finding]:
                 )
 
 
-def _subnet(told: _Told, key: str, subnet: Subnet, mine: list[SubnetPool]) -> Iterator[Finding]:
-    """Compare a subnet of an annotation with the pools that write it, or with the one that did."""
+def _item(told: _Told, key: str, item: Item, mine: list[SubnetPool]) -> Iterator[Finding]:
+    """Compare an item of an annotation with the pools that write it, or with the one that did."""
+    subnet = item.block
     anew = f"remove the annotation, and the Node gets another: kubectl annotate node {told.node.name} {key}-"
     names, claim = ", ".join(pool.name for pool in mine), told.claims.get(subnet)
     if not mine:
@@ -121,7 +123,7 @@ def _subnet(told: _Told, key: str, subnet: Subnet, mine: list[SubnetPool]) -> It
             )
     elif not any(block.offers(subnet) for pool in mine for block in pool.blocks):
         yield warning(f"{subnet} in annotation {key} is not offered by SubnetPool {names}", f"add it to the pool's cidrs, or {anew}")
-    elif subnet in told.claims and claim is None and not any(pool.serves(told.node) and _cuts(pool, subnet) for pool in mine):
+    elif subnet in told.claims and claim is None and not any(pool.serves(told.node) and _cuts(pool, item) for pool in mine):
         yield warning(f"{subnet} in annotation {key} is not what SubnetPool {names} gives to this Node, so it is not taken over", anew)
     elif subnet in told.claims and claim is None:
         yield warning(
@@ -130,12 +132,15 @@ def _subnet(told: _Told, key: str, subnet: Subnet, mine: list[SubnetPool]) -> It
         )
     elif claim is not None and claim.node != told.node.name:
         yield failure(f"{subnet} in annotation {key} is Node {claim.node}'s, as NodeSubnet {claim.name} says", anew)
+    elif not any(block.writes(item) for pool in mine for block in pool.blocks):
+        said = next(f"'{found}'" for pool in mine if (found := pool.item(subnet)))
+        yield warning(f"'{item}' in annotation {key} is {said} by SubnetPool {names}", f"new pods get what the annotation says; {anew}")
     else:
         yield ok(f"{subnet} of SubnetPool {names}")
 
 
-def _cuts(pool: SubnetPool, subnet: Subnet) -> bool:
-    return any(block.cuts(subnet) for block in pool.blocks)
+def _cuts(pool: SubnetPool, item: Item) -> bool:
+    return any(block.cuts(item.block) and block.writes(item) for block in pool.blocks)
 
 
 def _controller(told: _Told) -> Iterator[Finding]:

@@ -1,0 +1,175 @@
+"""All checks of the cluster, in the order in which they are told; each looks at the census, and nothing is asked again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, NamedTuple
+
+from kubenode.cni.errors import CNIError
+from kubenode.inspection.cluster.census import take
+from kubenode.inspection.cluster.overlaps import overlaps
+from kubenode.inspection.cluster.reading import collected
+from kubenode.inspection.doctor.finding import Finding, Result, State, failure, of_error, ok, skipped, warning
+from kubenode.inspection.doctor.pools import BAD
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from kubenode.inspection.cluster.census import Census, Examples
+    from kubenode.inspection.cluster.reading import ClusterReader
+
+NEAR = 80  # per cent in use from which on something is to be done
+NO_AGENTS = "no pod of the cluster is an agent of ours: plugins work without one, and of systemd's units the API server knows nothing"
+RESTART = "kubectl -n kube-system rollout restart daemonset kube-node"
+
+
+class Check(NamedTuple):
+    """`look` yields findings; none at all: `fine` is true. `all_pods`: it means something only where all namespaces are seen."""
+
+    name: str
+    fine: str
+    look: Callable[[Census], Iterator[Finding]]
+    all_pods: bool = False
+
+
+def examine(reader: ClusterReader, namespace: str) -> Iterator[Result]:
+    """Read the cluster once, and make all checks."""
+    try:
+        census = collected(lambda: take(reader))
+    except CNIError as error:
+        yield Result("api-server", of_error(error))
+        return
+    yield Result("api-server", ok(f"it has told of {len(census.nodes):,} nodes and {census.pods:,} pods"))
+    for what, why in census.unseen.items():
+        yield Result("api-server", skipped(f"{what} were not seen: {why}"))
+    for check in CHECKS:
+        if check.all_pods and namespace:
+            yield Result(check.name, skipped(f"only pods of namespace {namespace} are looked at"))
+            continue
+        found = list(check.look(census))
+        wrong = [one for one in found if one.state > State.OK]
+        told = wrong or ([ok(check.fine)] if not found else [])
+        for one in [*told, *(one for one in found if one.state <= State.OK)]:
+            yield Result(check.name, one)
+
+
+def _duplicates(census: Census) -> Iterator[Finding]:
+    """No two pods of one network have the same address; in two networks it may be meant so."""
+    advice = "delete one of the pods, and see whose subnets overlap, or which node's reservations were lost: kube-node whois ADDRESS"
+    yield from _each(census.shared, advice, failure)
+    yield from _each(
+        census.across, "two networks that never meet may have the same addresses; if these do meet: kube-node whois ADDRESS", warning
+    )
+
+
+def _outside(census: Census) -> Iterator[Finding]:
+    """Addresses are of their nodes' subnets, in the networks that are ours."""
+    advice = "the node has another subnet now, or another plugin gave the address: delete the pod, and its address is of the node's subnet"
+    for network in sorted({*census.misplaced, *census.foreign}):
+        yield from _each(census.misplaced[network], advice, warning)
+        if network in census.networks or census.inside[network] or census.misplaced[network].total:
+            yield from _each(census.foreign[network], advice, warning)
+        else:
+            name = f"network {network}" if network else "the pods' own network"
+            yield skipped(f"{name} has none of its {census.foreign[network].total:,} addresses of nodes' subnets: another IPAM gives them")
+
+
+def _overlap(census: Census) -> Iterator[Finding]:
+    """No subnet is of two nodes, or of two sources."""
+    known, guessed = overlaps(census.index, census.keys)
+    advice = "pods get the same addresses: correct the Node that is wrong, and delete its pods"
+    yield from _each(known, advice, failure)
+    yield from _each(guessed, f"if a network takes its subnets from that annotation, {advice}", warning)
+
+
+def _exhaustion(census: Census) -> Iterator[Finding]:
+    """Nodes have addresses left, as far as pods of the API server tell."""
+    used: Counter[tuple[str, str, int]] = Counter()
+    total: Counter[tuple[str, str, int]] = Counter()
+    for part in census.index:
+        if part.total:
+            total[part.node, part.source, part.subnet.version] += part.total
+            used[part.node, part.source, part.subnet.version] += census.used[part]
+    for (node, source, version), count in sorted(used.items(), key=lambda one: -one[1] / max(1, total[one[0]])):
+        whole = total[node, source, version]
+        if count * 100 < NEAR * whole:
+            return
+        what = f"node {node} has given {count:,} of its {whole:,} IPv{version} addresses, by {source}"
+        advice = f"give the node a further subnet, or a larger one; leaks are shown there: kube-node status, on {node}"
+        yield failure(what, advice) if count >= whole else warning(what, advice)
+
+
+def _pools(census: Census) -> Iterator[Finding]:
+    """SubnetPools have subnets left, and are in order."""
+    for pool in census.pools:
+        for condition in pool.status.get("conditions") or ():
+            if condition.get("status") == BAD.get(str(condition.get("type"))):
+                what = f"SubnetPool {pool.name}: {condition.get('reason')}: {condition.get('message')}"
+                yield warning(what, f"see kubectl describe subnetpool {pool.name}, and the conditions in docs/reference/controller.md")
+        for network in pool.status.get("cidrs") or ():
+            given = network["total"] - network["free"]
+            if given * 100 >= NEAR * network["total"]:
+                what = f"{network['cidr']} of SubnetPool {pool.name} has {network['free']:,} of its {network['total']:,} subnets free"
+                yield warning(what, f"add a network to the pool before nodes come: kubectl edit subnetpool {pool.name}")
+
+
+def _agents(census: Census) -> Iterator[Finding]:
+    """Each node that an agent's DaemonSet is for has an agent that is ready."""
+    if not census.agents and not census.daemon_sets:
+        yield skipped(NO_AGENTS)
+        return
+    wanted = [name for name, is_wanted in census.nodes.items() if is_wanted or not census.daemon_sets]
+    for name in sorted(wanted):
+        if name not in census.agents:
+            yield warning(
+                f"node {name} has no agent",
+                f"see why: kubectl get pods -A -l app.kubernetes.io/name=kube-node --field-selector spec.nodeName={name}",
+            )
+        elif not census.agents[name].ready:
+            pod = census.agents[name].pod
+            namespace, _, short = pod.partition("/")
+            yield warning(f"the agent of node {name} is not ready: pod {pod}", f"kubectl -n {namespace} logs {short}")
+
+
+def _versions(census: Census) -> Iterator[Finding]:
+    """All agents are of the image that their DaemonSet has, or of one."""
+    if not census.agents:
+        yield skipped(NO_AGENTS)
+        return
+    wanted = {one.image for one in census.daemon_sets}
+    usual = wanted or {Counter(agent.image for agent in census.agents.values()).most_common(1)[0][0]}
+    whose = "the DaemonSet has" if wanted else "most have"
+    for node, agent in sorted(census.agents.items()):
+        if agent.image not in usual:
+            yield warning(
+                f"the agent of node {node} is {agent.image}, and {whose} {', '.join(sorted(usual))}", f"is a rollout stuck? {RESTART}"
+            )
+
+
+def _annotations(census: Census) -> Iterator[Finding]:
+    """Annotations of nodes can be read by their plugin."""
+    advice = "pods of that node get no address of this network: kubectl annotate --overwrite node NODE KEY=CIDR[,CIDR...]"
+    for key, found in sorted(census.unreadable.items()):
+        if key in census.keys:
+            yield from _each(found, advice, failure)
+        elif census.readable[key] >= found.total:  # a network's, as most nodes have subnets there
+            yield from _each(found, advice, warning)
+
+
+def _each(found: Examples, advice: str, make: Callable[[str, str], Finding]) -> Iterator[Finding]:
+    for text in found:
+        yield make(text, advice)
+    if found.total > len(found):
+        yield make(f"and {found.total - len(found):,} more like these", advice)
+
+
+CHECKS = (
+    Check("duplicates", "no two pods have one address", _duplicates),
+    Check("outside", "pods' addresses are of their nodes' subnets", _outside),
+    Check("overlap", "no two nodes or sources have one subnet", _overlap),
+    Check("exhaustion", f"no node has given over {NEAR} % of its addresses", _exhaustion, all_pods=True),
+    Check("pools", f"no SubnetPool has given over {NEAR} % of its subnets", _pools),
+    Check("agents", "each node has an agent that is ready", _agents, all_pods=True),
+    Check("versions", "all agents are of one image", _versions, all_pods=True),
+    Check("annotations", "each annotation can be read", _annotations),
+)

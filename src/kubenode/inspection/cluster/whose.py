@@ -1,0 +1,91 @@
+"""Whose an address is, of all nodes and pods of the cluster."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from kubenode.inspection.cluster.parts import of_claim, of_node
+from kubenode.inspection.cluster.reading import collected
+from kubenode.kube.refusal import StatusError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from kubenode.base.problem import Problem
+    from kubenode.inspection.cluster.parts import Part
+    from kubenode.inspection.cluster.reading import ClusterReader, Interface, Pod
+    from kubenode.ipam.address import Address
+
+T = TypeVar("T")
+
+
+class Has(NamedTuple):
+    """A pod that has the address, and its interface with it."""
+
+    pod: Pod
+    interface: Interface
+
+
+class Whois(NamedTuple):
+    """All that the API server knows of an address. `nodes`: those whose own it is; `unseen`: why something could not be looked at;
+    `is_blind`: no nodes were seen.
+    """
+
+    address: Address
+    parts: list[Part]
+    pools: list[str]
+    nodes: list[str]
+    pods: list[Has]
+    unseen: list[Problem]
+    is_blind: bool = False
+
+    @property
+    def holders(self) -> list[str]:
+        """Who has it: pods by their names, and nodes."""
+        pods = dict.fromkeys(f"pod {has.pod.name}" for has in self.pods if not has.pod.on_host)
+        return [*pods, *(f"node {name}" for name in self.nodes)]
+
+    @property
+    def where(self) -> list[str]:
+        """The nodes that it is of, or on which a pod has it."""
+        return sorted({*(part.node for part in self.parts), *self.nodes, *(has.pod.node for has in self.pods if not has.pod.on_host)})
+
+
+def find(reader: ClusterReader, address: Address, *, everywhere: bool = True) -> Whois:
+    """Look an address up. Raises CNIError where neither nodes nor pods may be seen.
+
+    Without `everywhere` only the pods of the nodes whose subnet it is are asked for: a few hundred, of any cluster.
+    """
+    unseen: list[Problem] = []
+
+    def look(what: Callable[[], list[T]]) -> list[T] | None:
+        try:
+            return collected(what)
+        except StatusError as error:
+            unseen.append(error)
+            return None
+
+    seen = look(lambda: [(node, [*of_node(node)]) for node in reader.nodes() if _is_about(node.own, of_node(node), address)])
+    parts = [part for _, found in seen or () for part in found if part.subnet.holds(address)]
+    parts += look(lambda: [of_claim(one) for one in reader.claims() if one.subnet.holds(address)]) or []
+    pools = look(lambda: [pool.name for pool in reader.pools() if any(block.cidr.holds(address) for block in pool.blocks)])
+    of = [""] if everywhere else sorted({part.node for part in parts})
+    pods = look(lambda: [has for node in of for has in _having(reader.pods(node), address)])
+    if seen is None and pods is None:
+        raise unseen[0]
+    owners = [node.name for node, _ in seen or () if address in node.own]
+    return Whois(address, _without_doubles(parts), pools or [], owners, sorted(pods or []), unseen, seen is None)
+
+
+def _is_about(own: Iterable[Address], parts: Iterable[Part], address: Address) -> bool:
+    return address in own or any(part.subnet.holds(address) for part in parts)
+
+
+def _having(pods: Iterable[Pod], address: Address) -> Iterable[Has]:
+    return (Has(pod, one) for pod in pods for one in pod.interfaces if one.address == address)
+
+
+def _without_doubles(parts: list[Part]) -> list[Part]:
+    """Return each node's subnet once for each source: what a NodeSubnet gives, the annotation says."""
+    said = {(part.subnet, part.node) for part in parts if not part.is_claim}
+    return sorted(part for part in parts if not part.is_claim or (part.subnet, part.node) not in said)
