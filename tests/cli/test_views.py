@@ -230,5 +230,6 @@ def test_as_an_object(mapped: Seen) -> None:
     """For a program cells that are just free are left out."""
     said = mapview.as_object(drawn(mapped))
     assert (said["node"], said["network"], said["subnet"], said["block"]) == ("worker-1", "net", "10.0.0.0/26", 1)
-    assert {cell["kind"] for cell in said["cells"]} == {kind.value for kind in Kind} - {"free", "waits to be free", "in conflict"}
+    others = {"free", "rests for a pod", "waits to be free", "in conflict"}
+    assert {cell["kind"] for cell in said["cells"]} == {kind.value for kind in Kind} - others
     assert {"first": "10.0.0.2", "kind": "held", "held": 1, "size": 1} in said["cells"]

@@ -218,8 +218,7 @@ class DiskStore:
 
     def note_boot(self) -> None:
         """Note that this boot uses the directory."""
-        before = self.boot_noted()
-        if (note := self._boot.added_to(before)) != before:
+        if (note := self._boot.added_to(before := self.boot_noted())) != before:
             files.replace(self.boot_path, note, alone=True)
             files.discard(self.boot_path.removesuffix(boot.SUFFIX) + boot.EARLIER_SUFFIX)
 

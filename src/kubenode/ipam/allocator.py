@@ -121,20 +121,23 @@ def find(store: Store, attachment: Attachment) -> list[Reservation]:
 def collect(store: Store, valid: Collection[Attachment]) -> list[Reservation]:
     """Release the reservations of attachments that are not valid (SPEC.md, "GC"). One without interface stays with its container."""
     containers = {attachment.container_id for attachment in valid}
+    now = time.time()
 
     def is_stale(entry: Reservation) -> bool:
         owner = entry.attachment
         if owner is None or entry.address is None:  # a file whose name is not an address may not belong to a container: a note of one word
             return entry.address is not None and store.is_abandoned(entry)
         if owner.container_id.startswith(RESTING):
-            return entry in rested
+            from kubenode.ipam.resting import rest_of  # few networks have any
+
+            if rest := rest_of(owner):
+                return rest.until <= now
         return owner not in valid if owner.ifname else owner.container_id not in containers
 
     released: list[Reservation] = []
     try:
         released += release_from_earlier_boot(store)
     finally:
-        rested = _rested(store.index())
         released += _release_found(store, lambda index: [entry for entry in index if is_stale(entry)])
     return released
 

@@ -1,8 +1,8 @@
 """Addresses that rest: kept after their pod's DEL for the next pod of its namespace and name.
 
-One that rests is a reservation like any other, of a container that no runtime has: the container's ID says until when and for which pod.
-So every program leaves it alone, and there is nothing beside the file that could be lost, or say something else. To rest is to be released
-and reserved again with the lock held: whoever dies in between has released it.
+A resting address is a reservation like any other, of a container that no runtime has: the container ID contains the pod and the end of the
+rest. So every program leaves it alone, and no second file can be lost or differ. DEL releases the address and reserves it again, with the
+lock held: it is free if the process dies in between.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from kubenode.ipam.store import Index, Store
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-LONGEST = 1e9  # seconds that can be meant
+LONGEST = 1e9  # seconds
 
 
 class Rest(NamedTuple):
@@ -41,7 +41,7 @@ class Rest(NamedTuple):
 
 
 def owner_of(pod: str, until: float, ifname: str) -> Attachment | None:
-    """Return who has an address that rests for a pod, NAMESPACE/NAME; None for what is no name of a pod."""
+    """Return the owner of an address that rests for a pod, NAMESPACE/NAME; None if that is no name of a pod."""
     namespace, _, name = pod.partition("/")
     if not is_name(namespace) or not is_name(name) or "." in namespace or not ifname:
         return None
@@ -49,7 +49,7 @@ def owner_of(pod: str, until: float, ifname: str) -> Attachment | None:
 
 
 def rest_of(attachment: Attachment | None) -> Rest | None:
-    """Return what a reservation's owner says of its rest; None for a container's."""
+    """Read the pod and the end of the rest from a reservation's owner; None for a container."""
     if attachment is None or not attachment.container_id.startswith(RESTING):
         return None
     until, _, pod = attachment.container_id.removeprefix(RESTING).partition(".")
@@ -60,7 +60,7 @@ def rest_of(attachment: Attachment | None) -> Rest | None:
 
 
 def seconds(value: JSON) -> float | None:
-    """Read `stickyFor`: seconds as a number, or a text such as 90s, 1h or 1h30m; None for what is neither."""
+    """Read `stickyFor`: a number of seconds, or a text such as 90s, 1h or 1h30m; None if it is neither."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value) if 0 <= value <= LONGEST else None
     if not isinstance(value, str) or not value:
@@ -78,7 +78,7 @@ def seconds(value: JSON) -> float | None:
 
 
 class Rests:
-    """The addresses of a store that rest, as an ADD meets them, with the lock held. Those whose time is over are released."""
+    """Resting addresses of a store during an ADD, with the lock held. Releases those whose time is over."""
 
     def __init__(self, store: Store, index: Index, ifname: str, pod: str, exclude: Exclusions) -> None:
         self._store = store
@@ -97,7 +97,7 @@ class Rests:
         self._ended.clear()
 
     def reserve(self, search: Search, range_set: RangeSet, request: Address | None) -> Allocation:
-        """Reserve what rests for this pod, else what is free, else what rests for another for longest. Raises CNIError."""
+        """Reserve an address that rests for this pod, else a free one, else the one whose rest ends first. Raises CNIError."""
         for rest, entry in reversed(self._left):
             if (rest.pod, rest.ifname) == self._whose and self._fits(range_set, entry, request) and self._end(entry):
                 return search.reserve(range_set, entry.address)
@@ -110,12 +110,12 @@ class Rests:
         return search.reserve(range_set, oldest.address)
 
     def put_back(self) -> None:
-        """Let those rest again that this ADD, which has failed, has released."""
+        """Reserve again the resting addresses that this ADD released before it failed."""
         for entry in self._ended:
             rest_again(self._store, entry)
 
     def _fits(self, range_set: RangeSet, entry: Reservation, request: Address | None) -> bool:
-        """Say whether a range set may give an address: its configuration may be another by now."""
+        """Say whether a range set may give an address: the configuration may have changed."""
         address = entry.address
         range_ = range_set.range_of(address) if address else None
         if address is None or range_ is None or range_.closing or address == range_.gateway:
@@ -134,7 +134,7 @@ class Rests:
 
 
 def resting(index: Index) -> list[tuple[Rest, Reservation]]:
-    """Return all that rests."""
+    """Return all resting addresses."""
     found = [Reservation(name, address_of(name), attachment) for name, attachment in index.resting.items()]
     return [(rest, entry) for entry in found if (rest := rest_of(entry.attachment))]
 
@@ -144,5 +144,5 @@ def rest_again(store: Store, entry: Reservation) -> None:
     try:
         if entry.address and entry.attachment:
             store.reserve(entry.address, entry.attachment)
-    except OSError:  # a full disk, of which the command that has released is no better off
+    except OSError:  # such as a full disk: the address is free then
         pass
