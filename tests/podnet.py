@@ -89,13 +89,15 @@ class PodNet:
         ip("-n", pod.name, "link", "set", "lo", "up")
         return pod
 
-    def own_host(self, var_lib: Path) -> None:
-        """Run plugins in a network namespace that stands for the host, with this directory as /var/lib.
+    def own_host(self, var_lib: Path) -> Pod:
+        """Run plugins in a network namespace that stands for the host, which is returned, with this directory as /var/lib.
 
         For configurations that have to be taken as they are: what they name on the host is then nobody else's.
         """
-        self._host = ["nsenter", f"--net={self.pod().netns}", "unshare", "--mount", "sh", "-c", 'mount --bind "$0" /var/lib && exec "$@"']
+        host = self.pod()
+        self._host = ["nsenter", f"--net={host.netns}", "unshare", "--mount", "sh", "-c", 'mount --bind "$0" /var/lib && exec "$@"']
         self._host.append(str(var_lib))
+        return host
 
     @property
     def host(self) -> list[str]:

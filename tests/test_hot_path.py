@@ -60,17 +60,26 @@ def imported(command: list[str], environ: dict[str, str], stdin: str) -> set[str
 @pytest.fixture
 def view(run_dir: Path) -> ViewWriter:
     def write(*pod_cidrs: str) -> None:
-        (run_dir / "node.json").write_text(json.dumps({"metadata": {"name": "n"}, "spec": {"podCIDRs": pod_cidrs}}))
+        metadata = {"name": "n", "annotations": {"flat": "10.0.0.16/28 of 10.0.0.0/24 via none, fd00::/64 closing, fd00:1::/64"}}
+        (run_dir / "node.json").write_text(json.dumps({"metadata": metadata, "spec": {"podCIDRs": pod_cidrs}}))
 
     return write
 
 
 @pytest.mark.parametrize("command", ["ADD", "CHECK", "DEL", "GC", "STATUS"])
-@pytest.mark.parametrize("name", ["kube-node", "host-local"])
-def test_embedded(binaries: Path, tmp_path: Path, view: ViewWriter, interpreter: str, command: str, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        ("kube-node", {"delegate": "embedded"}),
+        ("kube-node", {"annotation": "flat"}),
+        ("host-local", {"ranges": [[{"subnet": "10.0.0.0/24"}]]}),
+    ],
+)
+def test_embedded(
+    binaries: Path, tmp_path: Path, view: ViewWriter, interpreter: str, command: str, name: str, own: dict[str, object]
+) -> None:
     """With a warm view and the embedded allocator no command imports anything but our own modules and what is built in."""
     view("10.0.0.0/24", "fd00::/64")
-    own = {"delegate": "embedded"} if name == "kube-node" else {"ranges": [[{"subnet": "10.0.0.0/24"}]]}
     stdin = json.dumps({"cniVersion": "1.1.0", "name": "n", "ipam": {"type": name, "dataDir": str(tmp_path), **own}})
     launcher = str(binaries / f"{name}.standalone")
     nothing = imported([interpreter, "-IS", "-X", "importtime", "-c", "pass"], {}, "")

@@ -70,7 +70,7 @@ def test_a_lock_that_is_held(net: Network, binaries: Path, tmp_path: Path) -> No
         *waited, check = [answer.result() for answer in answers]
     assert [answer.code for answer in waited] == [0] * 4, waited
     assert len(net.reserved()) == 2
-    assert (check.json["code"], check.json["msg"]) == (11, f"{net.directory}/lock was locked by others for 12 s")
+    assert (check.json["code"], check.json["msg"]) == (11, f"{net.directory}/lock was locked by another process for 12 s")
 
 
 def test_a_lock_that_is_never_given_back(net: Network) -> None:
@@ -85,7 +85,7 @@ def test_a_lock_that_is_never_given_back(net: Network) -> None:
         )
     error = json.loads(done.stdout)
     assert (done.returncode, error["code"]) == (1, 11)
-    assert f"{net.directory}/lock was locked by others" in error["msg"]
+    assert f"{net.directory}/lock was locked by another process" in error["msg"]
     assert "fuser" in error["details"]
     assert net.reserved() == ["10.0.0.2"]
     assert net.add() == ["10.0.0.3"]

@@ -1,6 +1,6 @@
-"""The executables: standard input, the deadline, standard output, the exit code. Without CNI_COMMAND, or with arguments, the command line.
+"""Launcher of the plugins: standard input, deadline, standard output, exit code. The command line, without CNI_COMMAND or with arguments.
 
-Imports of an ADD with a warm Node view are here; others are where they are needed.
+It imports only the modules of an ADD with a warm Node view; functions import the others.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 
     from kubenode.plugins.skel import Command
 
-DEADLINE = 12.0  # seconds for what an API server and delegates do in a call
-LOCK_PATIENCE = {"ADD": 60.0, "DEL": 0.0}  # seconds for a network's lock, which do not count to those; 0: as long as the runtime waits
-LAST_WORDS = 1.5  # seconds more for what follows, such as the DEL after a delegate's failed ADD; a DEL has as long as the runtime waits
+DEADLINE = 12.0  # seconds for API server and delegates in a call
+LOCK_PATIENCE = {"ADD": 60.0, "DEL": 0.0}  # more seconds for a network's lock; 0: as long as the runtime waits
+LAST_WORDS = 1.5  # more seconds for the cleanup, such as DEL after a delegate's failed ADD; DEL itself has as long as the runtime waits
 STDIN_LIMIT = 4 << 20  # bytes
 
 
 def kube_node() -> NoReturn:
-    """Run as kube-node: a plugin where CNI_COMMAND is set and there is no argument, else the command line."""
+    """Run as kube-node: a plugin if CNI_COMMAND is set and there is no argument, otherwise the command line."""
     if sys.argv[1:] or not os.environ.get("CNI_COMMAND"):
         from kubenode.cli.main import main
 
@@ -48,7 +48,7 @@ def kube_node() -> NoReturn:
 
 
 def host_local() -> NoReturn:
-    """Run as host-local: without CNI_COMMAND it says what it is, as the reference does."""
+    """Run as host-local; without CNI_COMMAND print the versions, like the reference plugin."""
     if sys.argv[1:] or not os.environ.get("CNI_COMMAND"):
         sys.stderr.write(f"host-local of kube-node {VERSION}\nCNI protocol versions supported: {', '.join(versions.SUPPORTED)}\n")
         sys.exit(0)
@@ -58,7 +58,7 @@ def host_local() -> NoReturn:
 
 
 def node_annotation() -> NoReturn:
-    """Run as node-annotation: a plugin unless there is an argument. Without CNI_COMMAND it prints what it would hand on."""
+    """Run as node-annotation: a plugin unless there is an argument. Without CNI_COMMAND it prints the delegate's configuration."""
     if sys.argv[1:]:
         from kubenode.cli.node_annotation import main
 
@@ -82,11 +82,11 @@ def _run(
     log.begin(request.labels(environ))
     try:
         signal(SIGALRM, _end)
-        if name != "host-local":  # the reference has no deadline, and there is nothing but the lock to wait for
+        if name != "host-local":  # the reference has no deadline, and only the lock can block
             setitimer(ITIMER_REAL, DEADLINE, 0.0 if environ.get("CNI_COMMAND") == "DEL" else LAST_WORDS)
         exit_code, stdout = skel.run(commands, environ, _stdin(), log, Standalone(environ, _wait_for), wording)
         setitimer(ITIMER_REAL, 0)
-    except CNIError as error:  # of stdin; or the deadline again, while something was being answered
+    except CNIError as error:  # from stdin; or the deadline again, during the answer
         setitimer(ITIMER_REAL, 0)
         log.error(error.msg, code=error.code, details=error.details)
         exit_code, stdout = 1, skel.answer(error.as_object(versions.LATEST))
@@ -95,13 +95,13 @@ def _run(
     except OSError as error:
         log.error("cannot write the answer to stdout", error=str(error))
         exit_code = 1
-    os._exit(exit_code)  # what the interpreter would tidy up goes with the process
+    os._exit(exit_code)  # skips the interpreter's cleanup, as the process ends
 
 
 def _stdin() -> bytes:
     try:
         if os.isatty(0):
-            return b""  # a person tries VERSION, or waits for the error
+            return b""  # on a terminal a person tries VERSION, or reads the error
         stdin = files.read_all(0, STDIN_LIMIT)
     except OSError as error:
         raise CNIError(IO_FAILURE, f"cannot read stdin: {error.strerror}", "stdin must be one JSON object") from None
@@ -111,12 +111,12 @@ def _stdin() -> bytes:
 
 
 def _wait_for(lock: int, path: str) -> bool:
-    """Wait for a network's lock in flock(2), where the kernel lets those have it first who came first."""
+    """Wait for a network's lock in flock(2), whose queue in the kernel is first come, first served."""
 
     def give_up(_signal: int, _frame: object) -> NoReturn:
         raise CNIError(
             TRY_AGAIN_LATER,
-            f"{path} was locked by others for {patience:.0f} s",
+            f"{path} was locked by another process for {patience:.0f} s",
             f"see who holds it: fuser -v {path}; the runtime tries again",
         )
 
@@ -136,5 +136,5 @@ def _end(_signal: int, _frame: object) -> NoReturn:
     raise CNIError(
         TRY_AGAIN_LATER,
         f"not done within {DEADLINE:g} s",
-        f"the API server, a delegate, or whoever holds the lock in {standalone.run_dir(os.environ)} is slow; the runtime tries again",
+        f"the API server, a delegate, or the holder of the lock in {standalone.run_dir(os.environ)} is slow; the runtime tries again",
     )

@@ -141,12 +141,12 @@ def test_a_directory_that_cannot_be_written(place: Place, run_dir: Path) -> None
     subprocess.run(["mount", "--options=remount,bind,ro", place.directory], check=True)
     try:
         with place.agent(run_dir) as agent:
-            told = agent.said("cannot be put in place")
+            told = agent.said("cannot be renamed")
             assert str(place.conflist) in told["msg"]
             assert "Read-only file system" in told["msg"]
             assert agent.get("/readyz") == (503, f"{told['msg']}\n")
             subprocess.run(["umount", place.directory], check=True)
             eventually(place.conflist.exists, "the network does not come")
-            assert len(agent.lines("cannot be put in place")) == 1
+            assert len(agent.lines("cannot be renamed")) == 1
     finally:
         subprocess.run(["umount", place.directory], check=False, capture_output=True)

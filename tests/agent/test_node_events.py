@@ -124,13 +124,13 @@ def test_without_the_right(api_server: RealApiServer, node: str, start: Start, n
     agent.add(netconf(), "c1")
     for number in range(3):
         agent.call("ADD", netconf(), f"d{number}")
-    said = agent.said("cannot make Events about the Node")
+    said = agent.said("cannot create Events about the Node")
     assert "component events" in said["details"]
     agent.call("DEL", netconf(), "c1")
     agent.add(netconf(), "c2")
     agent.call("ADD", netconf(name="other"), "o1")
     eventually(lambda: agent.lines("serves network"), "the second thing did not happen", PATIENCE)
-    assert len(agent.lines("cannot make Events about the Node")) == 1
+    assert len(agent.lines("cannot create Events about the Node")) == 1
     assert events(api_server, node) == []
 
 

@@ -232,7 +232,7 @@ def test_the_pod_as_evidence(node: Node, capfd: pytest.CaptureFixture[str], *, p
     for _ in range(2):
         node.keep.tidy()
     assert node.reserved() == ([] if is_released else ["c1"])
-    assert reasons(capfd) == ([] if is_released else ["its pod is still there"])
+    assert reasons(capfd) == ([] if is_released else ["its pod still exists"])
 
 
 def test_a_name_alone_is_not_enough_to_tell_pods_apart(node: Node) -> None:
@@ -321,7 +321,7 @@ def test_nobody_to_ask(node: Node, capfd: pytest.CaptureFixture[str]) -> None:
     for _ in range(3):
         keep.tidy()
     assert node.reserved() == ["c1"]
-    assert reasons(capfd) == ["there is no API server to say whether its pod is gone"]
+    assert reasons(capfd) == ["there is no API server to ask for its pod"]
     assert node.counts.suspects == {"net": 1}
 
 
@@ -384,7 +384,7 @@ def test_report_changes_nothing(node: Node, capfd: pytest.CaptureFixture[str]) -
     for _ in range(2):
         keep.tidy()
     assert (node.reserved(), node.records()) == (["c1"], ["net:c1:eth0", "net:failed:eth0"])
-    assert reasons(capfd) == ["it would be released, but for --reclaim=report"]
+    assert reasons(capfd) == ["not released because of --reclaim=report"]
     assert (node.counts.released, node.counts.suspects) == (0, {"net": 1})
 
 

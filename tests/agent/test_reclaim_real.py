@@ -115,7 +115,7 @@ def test_with_a_kubelets_credentials(
         eventually(lambda: len(reserved(conf)) == 2, "leaks are not released")
         eventually(lambda: len(agent.lines("leaked addresses released")) == 2, "leaks are not logged")
         assert sorted(line["containerID"] for line in agent.lines("leaked addresses released")) == ["leaked", "replaced"]
-        assert agent.said("the network namespace is gone")["why_it_stays"] == "its pod is still there"
+        assert agent.said("the network namespace is gone")["why_it_stays"] == "its pod still exists"
         assert "kubenode_reclaim_forbidden 0.0" in agent.get("/metrics")[1]
     asked = {(one.verb, one.resource) for one in api_server.asked() if one.user == user}
     assert asked <= {("get", "nodes"), ("watch", "nodes"), ("get", "pods"), ("list", "pods")}

@@ -207,7 +207,7 @@ def test_who_may_ask(agent: AgentProcess, run_dir: Path) -> None:
     program = f"import socket\ns = socket.socket(socket.AF_UNIX)\ns.connect({str(agent.socket)!r})\nprint(s.recv(999)[1:].decode())"
     command = ["setpriv", "--reuid=65534", "--clear-groups", os.path.realpath(sys.executable), "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout)["msg"] == "user 65534 may not ask the agent"
+    assert json.loads(done.stdout)["msg"] == "user 65534 may not use the agent"
 
 
 def test_sigterm(agent: AgentProcess, netconf: NetConfMaker, data_dir: Path) -> None:

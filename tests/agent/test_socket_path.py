@@ -108,7 +108,7 @@ def test_where_it_cannot(agent: AgentProcess, run_dir: Path) -> None:
     run_dir.write_text("")
     status, text = eventually(lambda: told if (told := agent.get("/healthz"))[0] == 503 else None, "it does not say that it is ill")
     assert status == 503
-    assert f"{agent.socket} was removed, and cannot be made again" in text
+    assert f"{agent.socket} was removed, and cannot be created again" in text
     run_dir.unlink()
     eventually(lambda: agent.get("/healthz") == (200, "ok\n"), "it does not get well")
     eventually(lambda: is_reachable(agent), "relays do not reach it")

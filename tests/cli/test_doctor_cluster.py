@@ -77,6 +77,18 @@ class Doctor:
         for number in range(2, 7):
             self.people.pod(f"many-{number}", "c", f"10.62.9.{number}")
 
+    def flat(self, block: str) -> None:
+        """Give node d a block of a flat network, and two pods with addresses of its beginning."""
+        first = int(block.partition("/")[0].rpartition(".")[2])
+        self.people.node("d", "10.62.8.0/24", key=f"{block} of 172.22.77.0/24 via 172.22.77.1")
+        self.people.pod("agent-d", "d", "192.0.2.1", host=True, labels=AGENT, image=IMAGE)
+        for number in range(2):
+            self.multi(f"flat-{number}", "d", f"10.62.8.{number + 2}", f"172.22.77.{first + number}")
+
+    def in_another_block(self) -> None:
+        self.flat("172.22.77.16/28")
+        self.multi("moved", "a", "10.62.0.9", "172.22.77.20")
+
     def nearly_given(self) -> None:
         network = {"cidr": "172.22.0.0/16", "total": 256, "free": 3, "allocated": 253}
         self.people.patch(f"{APIS}/subnetpools/{self.people.name('net')}/status", {"status": {"cidrs": [network]}})
@@ -97,10 +109,10 @@ FAULTS = {
     "two pods of two networks": Fault(
         "duplicates", "warning", "172.22.1.7 is had by pod", lambda d: d.multi("thief", "a", "10.62.0.8", "172.22.1.7", "tenant/net2")
     ),
-    "another node's": Fault("outside", "warning", "is of 10.62.0.0/24, node a-", lambda d: d.people.pod("moved", "b", "10.62.0.9")),
+    "another node's": Fault("outside", "warning", "is in 10.62.0.0/24, which node a-", lambda d: d.people.pod("moved", "b", "10.62.0.9")),
     "no node's": Fault("outside", "warning", "10.99.0.9 of pod", lambda d: d.people.pod("odd", "b", "10.99.0.9")),
     "another node's, of a secondary network": Fault(
-        "outside", "warning", "is of 172.22.1.0/24, node a-", lambda d: d.multi("moved", "b", "10.62.1.9", "172.22.1.9")
+        "outside", "warning", "is in 172.22.1.0/24, which node a-", lambda d: d.multi("moved", "b", "10.62.1.9", "172.22.1.9")
     ),
     "one subnet in two": Fault(
         "overlap", "failure", "172.22.2.0/23 of node c-", lambda d: d.people.node("c", labels={"test": "no"}, key="172.22.2.0/23")
@@ -110,6 +122,10 @@ FAULTS = {
         lambda d: d.people.corner.annotate(d.people.name("b"), "172.22.2.0/24,10.62.1.128/25"),
     ),
     "full": Fault("exhaustion", "failure", "has given 5 of its 5 IPv4 addresses, by spec.podCIDRs", Doctor.used_up),
+    "a full block of a flat network": Fault(
+        "exhaustion", "failure", "has given 2 of its 2 IPv4 addresses, by annotation", lambda d: d.flat("172.22.77.2/31")
+    ),
+    "a flat network's block of another node": Fault("outside", "warning", "is in 172.22.77.16/28, which node d-", Doctor.in_another_block),
     "a pool near its end": Fault("pools", "warning", "has 3 of its 256 subnets free", Doctor.nearly_given),
     "no agent": Fault("agents", "warning", "node b-{id} has no agent", lambda d: d.drop("agent-b")),
     "an agent that is not ready": Fault(

@@ -91,6 +91,11 @@ FAULTS = {
     ),
     "no NodeSubnet": Fault("has no NodeSubnet", lambda p: p.unclaim(), lambda p: p.claim("172.20.7.0/24", p.name)),
     "of another size": Fault("172.20.7.0/25 in annotation", lambda p: p.annotate("172.20.7.0/25"), lambda p: p.annotate("172.20.7.0/24")),
+    "with another gateway": Fault(
+        "is '172.20.7.0/24' by SubnetPool",
+        lambda p: p.annotate("172.20.7.0/24 via 172.20.7.254"),
+        lambda p: p.annotate("172.20.7.0/24"),
+    ),
     "of a pool that moved on": Fault(
         "-new now",
         lambda p: p.corner.pool("net", [NET], nodeSelector={}, annotation=f"{p.corner.key}-new"),

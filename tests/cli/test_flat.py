@@ -45,7 +45,7 @@ def test_status(seeded: SeededNode) -> None:
         ("172.20.2.7", "it is closing"),
         ("172.20.200.3", "which may give it"),
         ("172.20.0.1", "whose gateway it is"),
-        ("172.20.9.9", "outside of this node's part of it"),
+        ("172.20.9.9", "outside of its ranges"),
     ],
 )
 def test_whose(seeded: SeededNode, address: str, said: str) -> None:
@@ -68,8 +68,30 @@ def test_doctor(seeded: SeededNode) -> None:
     """Doctor names the blocks; where all of a family is closing it says that no address is left."""
     checks = seeded.run_command("doctor", "-o", "json").json["checks"]
     assert "172.20.200.0-172.20.200.3 of 172.20.0.0/16" in json.dumps(checks)
-    assert [one["message"] for one in checks if one["check"] == "exhaustion" and one["state"] == "failure"] == []
+    assert [one["what"] for one in checks if one["check"] == "exhaustion" and one["state"] == "failure"] == []
     seeded.view(["10.1.0.0/24"], {KEY: "172.20.2.0/28 of 172.20.0.0/16 closing"})
     checks = seeded.run_command("doctor", "-o", "json").json["checks"]
     (wrong,) = [one for one in checks if one["check"] == "exhaustion"]
     assert "all of it is closing or excluded" in json.dumps(wrong)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "said"),
+    [
+        ("172.20.2.0/28 of 172.20.0.0/16", {"isGateway": True}, "takes its router's address 172.20.0.1 on each node"),
+        (
+            "172.20.2.0/24 via none",
+            {"isDefaultGateway": True},
+            "172.20.2.0/24 has no gateway, and a bridge with isGateway takes its first address",
+        ),
+        ("172.20.2.0/24 via 172.20.2.9", {"isGateway": True}, ""),
+        ("172.20.2.0/28 of 172.20.0.0/16", {}, ""),
+    ],
+)
+def test_a_bridge_with_the_gateways_address(seeded: SeededNode, text: str, kind: dict[str, bool], said: str) -> None:
+    """A bridge that would take a pod's address, or the address of the one router on each node, is found."""
+    seeded.view(["10.1.0.0/24"], {KEY: text})
+    seeded.configure(seeded.conf("net1", annotation=KEY), "20-net1.conf", **kind)
+    found = [one for one in seeded.run_command("doctor", "-o", "json").json["checks"] if one["check"] == "gateways"]
+    assert [one["state"] for one in found] == ["failure" if said else "ok"]
+    assert said in found[0]["what"]

@@ -26,6 +26,7 @@ def people(crds: ApiServer, tmp_path: Path) -> Iterator[Population]:
     found = Population(crds, tmp_path)
     found.node("a", "10.61.0.0/24", "fd61::/64", own="192.0.2.61", key="172.21.1.0/24, fd21:1::/96")
     found.node("b", "10.61.1.0/24", "fd61:0:0:1::/64", key='ranges: [[{"subnet": "172.21.2.0/24"}]]')
+    found.node("c", key="172.21.8.16/28 of 172.21.8.0/24 via 172.21.8.1")
     found.pod("web", "a", "10.61.0.7", "fd61::7")
     try:
         yield found
@@ -61,6 +62,7 @@ def whois(people: Population, tmp_path: Path) -> Asker:
         ("172.21.1.200", "172.21.1.0/24", "a", "annotation {key}"),
         ("fd21:1::5", "fd21:1::/96", "a", "annotation {key}"),
         ("172.21.2.9", "172.21.2.0/24", "b", "annotation {key}"),
+        ("172.21.8.17", "172.21.8.16/28", "c", "annotation {key}"),
     ],
 )
 def test_subnet(people: Population, whois: Asker, address: str, cidr: str, node: str, source: str) -> None:
@@ -130,7 +132,7 @@ def test_host_network(people: Population, whois: Asker) -> None:
 def test_nobody(whois: Asker) -> None:
     """An address of nobody is said to be so."""
     done = whois.run("203.0.113.5")
-    assert (done.code, "is nobody's, and of no node's subnet" in done.stdout) == (1, True)
+    assert (done.code, "belongs to nobody, and is in no node's subnet" in done.stdout) == (1, True)
     assert whois.run("300.1.1.1").code == 1
     assert "is no IP address" in whois.run("300.1.1.1").stderr
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+import os
+import subprocess
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from controllerprocess import until
 from hypothesis import given
 from hypothesis import strategies as st
+from ourprocess import KUBE_NODE
 from settled import pool, settle
 
 from kubenode.nodes.items import parse
@@ -14,6 +19,11 @@ from kubenode.pools.ledger import Ledger
 from kubenode.pools.purge import purge
 from kubenode.pools.records import Node, NodeSubnet, parse_claim, parse_pool
 from kubenode.pools.status import status
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from corner import Corner
 
 FLAT = {"cidr": "172.20.0.0/16", "nodePrefix": 28, "shared": True}
 FLAT6 = {"cidr": "fd00:20::/64", "nodePrefix": 112, "shared": True}
@@ -31,7 +41,7 @@ def ledger_of(*cidrs: dict[str, Any], texts: tuple[str, ...] = (), nodes: int = 
     return ledger
 
 
-def annotations(ledger: Ledger, prefix: str = "n") -> list[str]:
+def written(ledger: Ledger, prefix: str = "n") -> list[str]:
     return [node.annotations["p"] for name, node in sorted(ledger.nodes.items()) if name.startswith(prefix) and "p" in node.annotations]
 
 
@@ -59,7 +69,7 @@ def conflict(ledger: Ledger) -> str:
 def test_what_is_written(cidr: dict[str, Any], expected: list[str]) -> None:
     """A node's annotation has its block, the network of all nodes, and the gateway; a routed subnet is written as ever."""
     ledger = ledger_of(cidr, nodes=2)
-    assert annotations(ledger)[: len(expected)] == expected
+    assert written(ledger)[: len(expected)] == expected
     assert conflict(ledger) == "no subnet is in two places"
 
 
@@ -68,7 +78,7 @@ def test_all_that_is_given_is_of_use(prefix: int, more: int, gateway: str) -> No
     """Each address of a network that may be given is in exactly one node's block, and no node gets a block with nothing in it."""
     cidr = {"cidr": f"10.0.0.0/{prefix}", "nodePrefix": 32 - more, "shared": True, "gateway": gateway}
     ledger = ledger_of(cidr, nodes=40)
-    items = [item for text in annotations(ledger) for item in parse(text)]
+    items = [item for text in written(ledger) for item in parse(text)]
     given_ = [number for item in items for number in range(item.start, item.end + 1) if not item.gateway or item.gateway.number != number]
     assert not any(item.is_empty for item in items)
     base, size = 10 << 24, 1 << 32 - prefix
@@ -85,7 +95,7 @@ def test_adoption() -> None:
         ("172.20.0.0/28", False),
         ("172.20.0.16/28", True),
     ]
-    assert annotations(ledger, "h") == ["172.20.0.16/28  of 172.20.0.0/16"]
+    assert written(ledger, "h") == ["172.20.0.16/28  of 172.20.0.0/16"]
     for text in ("172.20.0.16/28", "172.20.0.16/28 of 172.20.0.0/20", "172.20.0.16/28 of 172.20.0.0/16 via 172.20.0.2"):
         ledger = ledger_of(FLAT, texts=(text,), nodes=2)
         assert [str(subnet) for subnet, _ in sorted(ledger.claims)] == ["172.20.0.0/28", "172.20.0.32/28"], (
@@ -101,13 +111,13 @@ def test_another_gateway() -> None:
     ledger = ledger_of(FLAT, nodes=1)
     ledger.set_pool(parse_pool(pool("p", {**FLAT, "gateway": "last"})))
     settle(ledger)
-    assert annotations(ledger) == ["172.20.0.0/28 of 172.20.0.0/16 via 172.20.0.1"]
+    assert written(ledger) == ["172.20.0.0/28 of 172.20.0.0/16 via 172.20.0.1"]
     assert "is '172.20.0.0/28 of 172.20.0.0/16 via 172.20.255.254' by SubnetPool p" in conflict(ledger)
     ledger.set_node(Node("n000", "v0", "2", {}, {}))
     for claim in [claim for _, claim in ledger.claims]:
         ledger.recent_writes.add(claim.subnet, 0.0)
     settle(ledger)
-    assert annotations(ledger) == ["172.20.0.0/28 of 172.20.0.0/16 via 172.20.255.254"]
+    assert written(ledger) == ["172.20.0.0/28 of 172.20.0.0/16 via 172.20.255.254"]
     assert conflict(ledger) == "no subnet is in two places"
 
 
@@ -138,3 +148,24 @@ def test_a_claim_of_one_address() -> None:
             parse(f"{text} of {'fd00::/64' if ':' in text else '172.20.0.0/16'}")[0].block, "p", "k", "n", "u", uid="x", version="7"
         )
         assert parse_claim(claim.manifest()) == claim
+
+
+@pytest.mark.usefixtures("controller")
+def test_by_the_controller(corner: Corner, admin: Path) -> None:
+    """Nodes get blocks of one address of both families, each once; `kube-node pools` shows of what, and with which gateway."""
+    nodes = [corner.node(name) for name in "ab"]
+    block6 = {"cidr": "fd00:20::/64", "nodePrefix": 128, "shared": True, "gateway": "none"}
+    pool = corner.pool("net", [{"cidr": "172.20.0.0/16", "nodePrefix": 32, "shared": True, "gateway": "172.20.0.2"}, block6])
+    until(lambda: all(corner.annotation(node) for node in nodes))
+    assert sorted(str(corner.annotation(node)) for node in nodes) == [
+        "172.20.0.1/32 of 172.20.0.0/16 via 172.20.0.2,fd00:20::1/128 of fd00:20::/64 via none",
+        "172.20.0.3/32 of 172.20.0.0/16 via 172.20.0.2,fd00:20::2/128 of fd00:20::/64 via none",
+    ]
+    assert sorted(corner.claims()) == ["172.20.0.1/32", "172.20.0.3/32", "fd00:20::1/128", "fd00:20::2/128"]
+    until(lambda: corner.status(pool).get("allocated") == 4)
+    command = [str(KUBE_NODE), "pools", f"--kubeconfig={admin}"]
+    shown = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"}).stdout
+    assert "/32 of one network, via 172.20.0.2 " in shown
+    assert "/128 of one network, via none " in shown
+    found = json.loads(subprocess.run([*command, pool, "-o", "json"], check=True, capture_output=True, text=True).stdout)
+    assert [one["gateway"] for one in found["cidrs"]] == ["172.20.0.2", "none"]

@@ -72,7 +72,9 @@ def test_pools(corner: Corner, admin: Path) -> None:
     assert [node, "172.20.0.0/25"] in lines
     assert [other, "172.20.1.0/25", "taken", "over"] in lines
     found = json.loads(run("-o", "json"))["pools"]
-    assert [each["cidrs"] for each in found if each["name"] == pool] == [[{"cidr": "172.20.0.0/23", "total": 4, "allocated": 2, "free": 2}]]
+    assert [each["cidrs"] for each in found if each["name"] == pool] == [
+        [{"cidr": "172.20.0.0/23", "total": 4, "allocated": 2, "free": 2, "nodePrefix": 25, "shared": False, "gateway": "first"}]
+    ]
     assert json.loads(run(pool, "-o", "json"))["nodes"] == [
         {"node": node, "subnets": [{"cidr": "172.20.0.0/25", "adopted": False}]},
         {"node": other, "subnets": [{"cidr": "172.20.1.0/25", "adopted": True}]},

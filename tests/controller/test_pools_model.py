@@ -147,7 +147,7 @@ class Controllers(RuleBasedStateMachine):
     @rule(
         name=st.sampled_from(POOLS),
         key=st.sampled_from(KEYS),
-        blocks=st.lists(st.sampled_from(BLOCKS), min_size=1, max_size=3, unique=True),
+        blocks=st.lists(st.sampled_from(BLOCKS), min_size=1, max_size=3, unique_by=lambda block: block.cidr),
         rack=st.booleans(),
     )
     def put_pool(self, name: str, key: str, blocks: list[Block], *, rack: bool) -> None:

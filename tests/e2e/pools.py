@@ -3,7 +3,8 @@
 
 The cluster is worker.py's. deploy/controller runs in pods out of our image and reaches the API server as any pod does. What Multus would do
 for a pod's second and third interface is done here: each network's configuration is read from its NetworkAttachmentDefinition and the
-plugin that it names is run. Then the controller that leads is deleted, and the other has to serve a new node.
+plugin that it names is run. The network of docs/how-to/flat-network.md follows, with a network namespace as the router on its VLAN. Then
+the controller that leads is deleted, and the other has to serve a new node.
 
     pools.py [--bin=_output/bin]
 
@@ -16,6 +17,7 @@ import argparse
 import ipaddress
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -27,15 +29,16 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import pages
 from lab import ENTRYPOINT, ROOT, CheckFailedError, cluster_for, parser, pod, pods, run, show, wait
+from podnet import ping_command
 from walk import IMAGE, logs
 from worker import NODE, Worker, on_machine
 
 PAGE = ROOT / "docs/how-to/two-networks.md"
+FLAT_PAGE, FLAT, ROUTER = ROOT / "docs/how-to/flat-network.md", "vlan30", ("172.30.0.1", "fe80::1", "fd00:30::1")
 SYSTEM = ("--namespace=kube-system",)
 KUBECONFIG = Path("/etc/cni/net.d/kube-node.d/kubeconfig")  # where kube-node install would write it
 NETWORKS = ("net1", "net2")
 LEASE = "kube-node-controller"
-ASKS = {"k8s.v1.cni.cncf.io/networks": ", ".join(NETWORKS)}
 ATTACHMENTS = {
     "apiVersion": "apiextensions.k8s.io/v1",
     "kind": "CustomResourceDefinition",
@@ -114,8 +117,8 @@ class Attachments:
         return found
 
 
-def start(lab: Worker, *names: str) -> None:
-    asking = [{**pod(name), "metadata": {"name": name, "annotations": ASKS}} for name in names]
+def start(lab: Worker, *names: str, asks: str = ", ".join(NETWORKS)) -> None:
+    asking = [{**pod(name), "metadata": {"name": name, "annotations": {"k8s.v1.cni.cncf.io/networks": asks}}} for name in names]
     lab.kubectl("create", "-f", "-", stdin=pods(*asking))
     lab.kubectl("wait", "--for=condition=Ready", *(f"pod/{name}" for name in names), "--timeout=90s")
 
@@ -167,6 +170,32 @@ def check_change(lab: Worker, networks: Attachments) -> None:
     check_addresses(lab, "three", networks.each("ADD", "three"))
 
 
+def check_flat(lab: Worker, networks: Attachments) -> None:
+    """Put a router on the node's eth1 and apply what the page shows: a pod and the router reach each other over both families."""
+    shutil.copy(lab.reference / "macvlan", lab.cni_bin)
+    run("ip", "netns", "add", "router")
+    run("ip", "link", "add", "eth1", "type", "veth", "peer", "name", "eth1", "netns", "router")
+    run("ip", "link", "set", "eth1", "up")
+    for address in (f"{ROUTER[0]}/16", f"{ROUTER[1]}/64", f"{ROUTER[2]}/64"):
+        run("ip", "-n", "router", "addr", "add", address, "dev", "eth1", *(["nodad"] if ":" in address else []))
+    run("ip", "-n", "router", "link", "set", "eth1", "up")
+    for manifest in re.findall(r"```yaml\n(.*?)```", FLAT_PAGE.read_text(), re.DOTALL):
+        lab.kubectl("apply", "-f", "-", stdin=manifest)
+    key = f"kube-node.nordix.org/{FLAT}"
+    wait("the node has a block", 10, lambda: key in annotated(lab, NODE))
+    show("the node's blocks", annotated(lab, NODE)[key])
+    start(lab, "four", asks=FLAT)
+    ips = networks.each("ADD", "four")[FLAT]["ips"]
+    given = [(ipaddress.ip_interface(one["address"]), one["gateway"]) for one in ips]
+    if [(str(address.network), gateway) for address, gateway in given] != [("172.30.0.0/16", ROUTER[0]), ("fd00:30::/64", ROUTER[1])]:
+        raise CheckFailedError(f"four: {FLAT} has {given}")
+    wait("four pings the router", 10, lambda: _pings(lab, "four", ROUTER[0]))
+    wait("four pings it by IPv6", 10, lambda: _pings(lab, "four", ROUTER[2]))
+    for one, _ in given:
+        run("ip", "netns", "exec", "router", *ping_command(), f"-{one.version}", "-c1", "-W5", str(one.ip))
+    show(f"four: {FLAT}", ", ".join(f"{address} via {gateway}" for address, gateway in given))
+
+
 def check_controllers(lab: Worker) -> None:
     """Both replicas run here; one leads; when it goes the other takes over and serves a new node."""
     found = [each["metadata"]["name"] for each in lab.get("pods", *SYSTEM, "-l", f"app.kubernetes.io/name={LEASE}")["items"]]
@@ -216,10 +245,11 @@ def story(lab: Worker, base: Path) -> None:
     networks = Attachments(lab)
     check_pods(lab, networks)
     check_change(lab, networks)
+    check_flat(lab, networks)
     check_controllers(lab)
-    for name in ("one", "two", "three"):
+    for name in ("one", "two", "three", "four"):
         networks.each("DEL", name)
-    lab.kubectl("delete", "pod", "one", "two", "three", "--wait")
+    lab.kubectl("delete", "pod", "one", "two", "three", "four", "--wait")
     lab.kubectl("delete", "-k", str(base / "place/deploy/pools"), "--wait")
     lab.wait_for_nothing(60)
     show("pods and controller deleted", "nothing reserved, no record left")

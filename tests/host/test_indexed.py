@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from kubenode.ipam.ranges import RangeSet
     from kubenode.ipam.store import Reservation, Store
 
+GATEWAY = Address(4, (10 << 24) + 1)
 SETS: list[RangeSet] = [make_set(number, [make_range(parse_subnet(text))]) for number, text in enumerate(("10.0.0.0/27", "fd00::/120"))]
 
 
@@ -118,7 +119,7 @@ def test_a_change_without_the_lock(kept: Counting, other: DiskStore, tmp_path: P
     """A file that somebody removes while we hold the lock is noticed by the next look at the names."""
     add(kept, 1)
     with kept.lock():
-        kept.reserve(SETS[0].ranges[0].gateway, owner(9))
+        kept.reserve(GATEWAY, owner(9))
         (tmp_path / "net/10.0.0.2").unlink()
     with kept.lock():
         assert not kept.is_as_indexed()
@@ -131,7 +132,7 @@ def test_another_owners_file_is_not_released(kept: Counting, other: DiskStore, t
     """Where a file was removed while we held the lock, the DEL of whose it was leaves the address to who has it now."""
     add(kept, 1)
     with kept.lock():
-        kept.reserve(SETS[0].ranges[0].gateway, owner(9))
+        kept.reserve(GATEWAY, owner(9))
         (tmp_path / "net/10.0.0.2").unlink()
     locked.allocate(kept, SETS[:1], owner(2), [Address(4, (10 << 24) + 2)])
     locked.release(kept, owner(1))
@@ -232,9 +233,9 @@ def test_the_boot_is_asked_for_once(kept: Counting, tmp_path: Path) -> None:
     """The reservations of another boot are released by the first look; a process does not outlive a boot."""
     add(kept, 1)
     again = Counting(str(tmp_path), "net", Memory(), lambda: None, NextBoot(str(tmp_path), lambda: "m"))
-    (tmp_path / ".net.boot").write_text(note("m"))
+    (tmp_path / ".net.note").write_text(note("m"))
     assert [entry.name for entry in locked.release_from_earlier_boot(again)] == ["10.0.0.2", "fd00::2"]
-    (tmp_path / ".net.boot").write_text(note("m"))
+    (tmp_path / ".net.note").write_text(note("m"))
     add(kept, 2)
     assert locked.release_from_earlier_boot(again) == []
 

@@ -129,7 +129,7 @@ def test_what_is_missing_may_be_there_by_now(view: NodeView, server: Server, run
     server.error = CNIError(11, "down")
     with pytest.raises(CNIError) as error:
         view.get(third, server.fetch, ALWAYS)
-    assert (error.value.msg, error.value.details) == ("not in 2", "annotate; as last seen, and now: down")
+    assert (error.value.msg, error.value.details) == ("not in 2", "annotate; as in the last known Node: down")
 
 
 @pytest.mark.parametrize("failing", [False, True])

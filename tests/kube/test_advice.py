@@ -149,7 +149,7 @@ def test_proxy_of_a_server_without_tls(ask: Ask, tmp_path: Path, step: Step, by_
 @pytest.mark.parametrize(
     ("cluster", "environ", "advice"),
     [
-        ({"proxy-url": "socks5://127.0.0.1:1080"}, {}, "give an HTTP proxy as proxy-url, or remove it where "),
+        ({"proxy-url": "socks5://127.0.0.1:1080"}, {}, "give an HTTP proxy as proxy-url, or remove it if "),
         ({}, {"HTTPS_PROXY": "socks5://127.0.0.1:1080"}, "give an HTTP proxy as HTTPS_PROXY, or name api.test in NO_PROXY"),
     ],
 )

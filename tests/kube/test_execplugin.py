@@ -115,14 +115,14 @@ def test_what_the_plugin_is_told_of_the_cluster(tmp_path: Path) -> None:
         ("[]", "printed no ExecCredential"),
         ("{}", "printed no ExecCredential"),
         (credential({"token": "t"}, f"{V1}beta1"), f"answered in apiVersion '{V1}beta1'"),
-        (credential(None), "gave no status"),
-        (credential({}), "gave neither a token nor a certificate"),
-        (credential({"token": ""}), "gave neither a token nor a certificate"),
-        (credential({"clientKeyData": "K", "token": "t"}), "gave neither a token nor a certificate"),
-        (credential({"token": 5}), "gave something that is no text"),
+        (credential(None), "printed no status"),
+        (credential({}), "printed neither a token nor a certificate"),
+        (credential({"token": ""}), "printed neither a token nor a certificate"),
+        (credential({"clientKeyData": "K", "token": "t"}), "printed neither a token nor a certificate"),
+        (credential({"token": 5}), "printed a value that is not text"),
         (credential({"token": "two words"}), "is not a bearer token"),
-        (credential({"token": "t", "expirationTimestamp": "tomorrow"}), "expirationTimestamp 'tomorrow' is no RFC 3339 time"),
-        (credential({"token": "t", "expirationTimestamp": "2030-01-31T12:00:00"}), "is no RFC 3339 time"),
+        (credential({"token": "t", "expirationTimestamp": "tomorrow"}), "expirationTimestamp 'tomorrow' is not an RFC 3339 time"),
+        (credential({"token": "t", "expirationTimestamp": "2030-01-31T12:00:00"}), "is not an RFC 3339 time"),
     ],
 )
 def test_broken_answer(tmp_path: Path, output: str, complaint: str) -> None:
@@ -200,7 +200,7 @@ clusters:
   cluster: {{server: "https://192.0.2.1", extensions: [{{name: client.authentication.k8s.io/exec, extension: {config}}}]}}
 """)
 
-    with pytest.raises(CNIError, match="extension cannot be said in JSON") as caught:
+    with pytest.raises(CNIError, match="extension cannot be written as JSON") as caught:
         identify(connection(str(kubeconfig), ENVIRON), ENVIRON, 10)
 
     assert caught.value.code == KUBECONFIG

@@ -216,7 +216,7 @@ def test_trickling_server(tmp_path: Path) -> None:
 
         def ask() -> None:
             asking = client(server, tmp_path, timeout=0.5)
-            with pytest.raises(CNIError, match="could not be asked within 1 s") as caught:
+            with pytest.raises(CNIError, match="was not done within 1 s") as caught:
                 within(1, lambda: asking.node("n1"))
             assert caught.value.code == TRY_AGAIN_LATER
 

@@ -174,7 +174,8 @@ NETWORKS: list[Network] = [ip_network("10.0.0.0/27"), ip_network("10.0.0.32/28")
 def drawn(draw: st.DrawFn) -> Drawn:
     network = draw(st.sampled_from(NETWORKS))
     prefix = draw(st.integers(network.prefixlen, network.max_prefixlen))
-    block = draw(st.sampled_from(list(network.subnets(new_prefix=prefix))))
+    blocks: list[Network] = list(network.subnets(new_prefix=prefix))
+    block = draw(st.sampled_from(blocks))
     inner = list(network)[1:-1]
     gateway = draw(st.sampled_from(["", str(network[1]), str(inner[-1]), str(draw(st.sampled_from(inner)))]))
     return Drawn(block, network, gateway, draw(st.booleans()) and draw(st.booleans()))

@@ -14,11 +14,11 @@ REFUSED = {
     f'nodes "w" is forbidden: User "agent" cannot get resource "nodes" {SCOPE}': 'resources: ["nodes"], verbs: ["get"]',
     f'nodes "w" is forbidden: User "agent" cannot get resource "nodes" {SCOPE}: RBAC: role "x" not found': "bind that user",
     f'nodes "b" is forbidden: User "system:node:a" cannot get resource "nodes" {SCOPE}: node cannot read other Nodes': (
-        "the node authorizer refused it, and no role changes that: the credentials are of Node a"
+        "the node authorizer refused it, and no role changes that: the credentials belong to Node a"
     ),
-    f'nodes is forbidden: User "system:node:a" cannot list resource "nodes" {SCOPE}': "the credentials are of Node a",
-    "nodes \"a\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no": "the message says what refused it",
-    'admission webhook "w.example.com" denied the request: no': "the message says what refused it",
+    f'nodes is forbidden: User "system:node:a" cannot list resource "nodes" {SCOPE}': "the credentials belong to Node a",
+    "nodes \"a\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no": "the message names the cause",
+    'admission webhook "w.example.com" denied the request: no': "the message names the cause",
 }
 
 

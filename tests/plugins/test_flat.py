@@ -68,10 +68,7 @@ def test_a_delegate_always_has_a_gateway(network: NetworkMaker, view: ViewWriter
     """The reference host-local cannot do without a gateway: `via none` is refused with it, and nothing is reserved."""
     view(annotations={KEY: "172.20.2.0/24 via none"})
     net = network(annotation=KEY, delegate="host-local")
-    error = net.call("ADD").json
-    if "ips" in error:  # an agent, or our own host-local
-        assert "gateway" not in error["ips"][0]
-        return
+    error = net.error()
     assert (error["code"], error["msg"]) == (
         7,
         "a range without a gateway (via none) is not known to delegate host-local; it needs embedded",
@@ -104,7 +101,7 @@ def test_a_request_of_what_is_closing(embedded: NetworkMaker, tmp_path: Path) ->
     net.add()
     write(tmp_path, f"{BLOCK} closing,172.20.9.0/30 of 172.20.0.0/16")
     error = net.error(container_id="c2", args={"cni": {"ips": ["172.20.2.5"]}})
-    assert (error["code"], error["msg"].rpartition(": ")[2]) == (112, "requested ip 172.20.2.5 is of a subnet that is closing")
+    assert (error["code"], error["msg"].rpartition(": ")[2]) == (112, "requested ip 172.20.2.5 is in a closing subnet")
     assert net.error()["code"] == 111
     assert net.reserved() == ["172.20.2.4"]
 

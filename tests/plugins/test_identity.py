@@ -137,7 +137,7 @@ def test_a_directory_instead_of_the_name(embedded: NetworkMaker, run_dir: Path) 
     """A directory where the Node's name is looked for is named, with what to do; advice has the path that is looked at."""
     (run_dir / "nodename").mkdir()
     error = embedded(kubeconfig="/etc/hostname").error()
-    assert (error["code"], error["msg"]) == (5, f"{run_dir}/nodename is a directory, and has to be a file")
+    assert (error["code"], error["msg"]) == (5, f"{run_dir}/nodename is a directory, not a file")
     assert error["details"].endswith(f"rmdir {run_dir}/nodename")
 
 

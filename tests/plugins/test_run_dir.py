@@ -78,5 +78,5 @@ def test_a_directory_called_nodename(embedded: NetworkMaker, run_dir: Path) -> N
 
     error = embedded().error(env={"NODE_NAME": ""})
 
-    assert (error["code"], error["msg"]) == (5, f"{run_dir}/nodename is a directory, and has to be a file")
+    assert (error["code"], error["msg"]) == (5, f"{run_dir}/nodename is a directory, not a file")
     assert error["details"].endswith(f"rmdir {run_dir}/nodename")

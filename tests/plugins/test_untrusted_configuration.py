@@ -117,11 +117,11 @@ def test_a_log_goes_nowhere_else(etc: Path, outside: Path, embedded: NetworkMake
     eventually(lambda: mine.exists() and "10.1.0.2" in mine.read_text())
 
 
-@pytest.mark.parametrize("name", [".net.boot", "net/10.1.0.2"])
+@pytest.mark.parametrize("name", [".net.note", "net/10.1.0.2"])
 def test_a_log_changes_no_reservation(etc: Path, embedded: NetworkMaker, name: str) -> None:
     """Neither a boot marker nor another pod's reservation can be the log."""
     del etc
-    if name == ".net.boot":
+    if name == ".net.note":
         want("a machine-id")
     net = embedded()
     net.add("victim")
@@ -371,7 +371,7 @@ def test_control_characters(etc: Path, embedded: NetworkMaker, plugin: str) -> N
         ({"exclude": ["10.1.0.9"] * 1001}, "exclude has 1001 entries, more than 1000"),
         ({"routes": [{"dst": "10.0.0.0/8"}] * 1001}, "routes has 1001 entries, more than 1000"),
         ({"ipv4-namespaces": ["a"] * 1001}, "ipv4-namespaces has 1001 names, more than 1000"),
-        ({"other": "y" * 65536}, "more than the 65536 that are remembered"),
+        ({"other": "y" * 65536}, "the attachment's record (ipam, pod) has "),
     ],
 )
 def test_bounds(etc: Path, embedded: NetworkMaker, more: dict[str, Any], told: str) -> None:

@@ -1,1 +1,1 @@
-"""EDGE. The node agent: one process a node that serves the plugins' calls, watches its own Node and takes back what has leaked."""
+"""EDGE. The agent, one process per node: it serves the plugins' calls, watches its own Node, and reclaims leaked addresses."""

@@ -1,4 +1,4 @@
-"""The agent's ways to the API server: with its kubeconfig, and each request counted. Nothing here loads HTTP before it is needed."""
+"""Access to the API server for the agent: its kubeconfig, every request counted. HTTP is imported only when needed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ API_TIMEOUT = 10.0  # seconds until an answer, or until a watch must be accepted
 
 
 class ApiAccess:
-    """Makes clients of the API server, which blocks; and finds our Node there. All of it raises CNIError."""
+    """Creates clients of the API server, which blocks, and finds our Node there. Raises CNIError."""
 
     def __init__(self, kubeconfig: str, environ: Mapping[str, str], own: OwnNode, root: HostRoot, metrics: Metrics, log: Log) -> None:
         self._kubeconfig = kubeconfig
@@ -34,7 +34,7 @@ class ApiAccess:
         self._log = log
 
     def node(self) -> dict[str, Any]:
-        """Return our Node's manifest, by one GET within a bounded time."""
+        """Return our Node's manifest, by one GET within a limited time."""
         return standalone.fetch(
             self._kubeconfig,
             self._environ,
@@ -45,7 +45,7 @@ class ApiAccess:
         )
 
     def cluster(self) -> Cluster:
-        """Return a client for asyncio."""
+        """Return an asyncio client."""
         from kubenode.kube.asyncclient import Cluster
 
         def count(verb: str, _: str, result: str) -> None:
@@ -54,7 +54,7 @@ class ApiAccess:
         return Cluster(self._kubeconfig or None, self._environ, API_TIMEOUT, count, option=AGENTS)
 
     def pods(self) -> ApiPods:
-        """Return a client that asks for pods."""
+        """Return a client for pods."""
         from kubenode.agent.pods import ApiPods
 
         return ApiPods(self._kubeconfig, self._environ, lambda: self._own.node.name if self._own.node else "", self._metrics)

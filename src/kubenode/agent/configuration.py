@@ -1,4 +1,4 @@
-"""The runtime's network configurations as they concern the agent: those that wait for it, and what they need of the Node."""
+"""The runtime's network configurations for the agent: those that wait for it, and the subnets that they need from the Node."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
     from kubenode.nodes.node import Node
 
 TYPES = ("kube-node",)
-LOOK, FIRST_LOOK = 2.0, 0.25  # seconds; a new node's first pods wait for the second
-PATIENCE = 5.0  # seconds of not being ready, as each agent is not at first, that are worth a log line
+LOOK, FIRST_LOOK = 2.0, 0.25  # seconds; the second while not ready, as a new node's first pods wait
+PATIENCE = 5.0  # seconds of not being ready, which is normal at the start, before a log line
 
 
 class Configuration:
-    """One directory of them. `problem` says why one that waits cannot be put in its place, "" where none is left."""
+    """The runtime's configuration directory. `problem` says why a waiting configuration cannot be renamed, "" without a problem."""
 
     def __init__(self, directory: str, log: Log) -> None:
         self.problem = ""
         self._directory = directory
         self._log = log
-        self._takes_pod_cidrs: bool | None = None  # nobody has looked yet
+        self._takes_pod_cidrs: bool | None = None  # None: not read yet
 
     def start(self, served: Callable[[], Node | None], unready: Callable[[], str]) -> None:
-        """Look now and then until the process ends, and put what waits in place. `served`: the Node, while calls are served."""
+        """Regularly rename waiting configurations, until the process ends. `served` returns the Node while calls are served."""
         threading.Thread(target=self._work, args=(served, unready), daemon=True, name="configuration").start()
 
     def _work(self, served: Callable[[], Node | None], unready: Callable[[], str]) -> None:
@@ -46,7 +46,7 @@ class Configuration:
                 if own := served():
                     self.let_go(own)
                 why = unready()
-            except Exception as error:  # noqa: BLE001 -- calls are served all the same
+            except Exception as error:  # noqa: BLE001 -- calls must still be served
                 self._log.error("internal error around network configurations", error=repr(error))
             if why != before:
                 since = time.monotonic()
@@ -56,18 +56,18 @@ class Configuration:
             time.sleep(FIRST_LOOK if why else LOOK)
 
     def look(self) -> None:
-        """See whether a network takes its subnets from the Node's podCIDRs."""
+        """Check whether a network takes its subnets from the Node's podCIDRs."""
         waiting = (conf for path in held.waiting(self._directory) for conf in _held(path))
         self._takes_pod_cidrs = any(map(_takes_pod_cidrs, [*cniconfig.netconfs(self._directory, TYPES), *waiting]))
 
     def lacks(self, own: Node) -> str:
-        """Say what the Node lacks without which every ADD of a network would fail; "" where it lacks nothing."""
+        """Return what the Node lacks so that every ADD of a network would fail, "" if it is complete."""
         if self._takes_pod_cidrs is None:
             return "the network configurations are not read yet"
         return _without_pod_cidrs(own) if self._takes_pod_cidrs else ""
 
     def let_go(self, own: Node) -> None:
-        """Let the runtime have what waits, but for a network whose pods would get no address."""
+        """Rename waiting configurations for the runtime, except those whose pods would get no address."""
         before, self.problem = self.problem, ""
         for path in held.waiting(self._directory):
             place = path.removesuffix(held.SUFFIX)
@@ -79,7 +79,7 @@ class Configuration:
                 else:
                     self._log.warning("network configuration exists: not changed", path=place)
             except OSError as error:
-                self.problem = f"the network configuration {place} cannot be put in place: {error.strerror}"
+                self.problem = f"the network configuration {place} cannot be renamed: {error.strerror}"
                 if self.problem != before:
                     self._log.error(
                         self.problem,
@@ -88,7 +88,7 @@ class Configuration:
 
 
 def _held(path: str) -> Iterator[dict[str, Any]]:
-    """Yield what each plugin of ours is given by a configuration that waits."""
+    """Yield the configuration of each of our plugins in a waiting file."""
     try:
         networks = cniconfig.parse(path.removesuffix(held.SUFFIX), files.read_regular(path))
     except (OSError, cniconfig.RefusedError):

@@ -1,6 +1,6 @@
-"""The copy of the pod's service account on the host: for plugins that run without agent, kept as fresh as the kubelet keeps the pod's.
+"""Copy of the pod's service account on the host, for plugins that run without agent, as fresh as the pod's own.
 
-A token of a pod ends with the pod and after an hour. Between two agents, and where one stays away, the Node view serves instead.
+A pod's token ends with the pod, and after an hour. While no agent runs, the Node view serves instead.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from kubenode.kube.offloop import off_loop
 if TYPE_CHECKING:
     from kubenode.base.log import Log
 
-LOOK = 20.0  # seconds; the kubelet renews a token when a fifth of its time is left, which is two minutes at least
+LOOK = 20.0  # seconds; the kubelet renews a token when a fifth of its lifetime is left, at least two minutes
 
 
 async def keep_credentials(directory: str, service_account: str, log: Log, look: float = LOOK) -> NoReturn:
-    """Copy token and certificate authority to `directory` whenever they have changed."""
+    """Copy token and CA certificate to `directory` after each change."""
     told = ""
     while True:
         try:

@@ -1,4 +1,4 @@
-"""The host as the agent's calls meet it: its directories under the host root, stores with an index, the Node in memory."""
+"""The agent's view of the host: directories below the host root, stores with an index, the Node in memory."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 class Stores:
-    """The stores that this agent has used, by data directory and network, each with what is remembered of it."""
+    """Stores that this agent has used, by data directory and network, with their indexes."""
 
     def __init__(self, root: HostRoot, this_boot: Boot = HERE) -> None:
         self._root = root
@@ -40,7 +40,7 @@ class Stores:
         self._memories: dict[tuple[str, str], Memory] = {}
 
     def get(self, data_dir: str, network: str, before: Callable[[], None] = lambda: None, *, keep: bool = False) -> IndexedStore:
-        """Return a store; `before` and `keep` are as there. Raises CNIError where its directory cannot be seen."""
+        """Return a store; `before` and `keep` as in `IndexedStore`. Raises CNIError if its directory is not visible."""
         data_dir = data_dir or DEFAULT_DATA_DIR
         here = self._root.seen(data_dir, "dataDir")
         with self._mutex:
@@ -48,23 +48,23 @@ class Stores:
         return IndexedStore(here, network, memory, before, self._boot, keep=keep)
 
     def looked_at(self, data_dir: str, network: str) -> Store:
-        """Return a store for who only looks, which changes nothing where no plugin of ours was called for. Raises CNIError."""
+        """Return a store for reading only; unless our plugins use the network, nothing is changed there. Raises CNIError."""
         data_dir = data_dir or DEFAULT_DATA_DIR
         if (data_dir, network) in self.known():
             return self.get(data_dir, network)
         return ReadOnlyStore(self._root.seen(data_dir, "dataDir"), network, self._boot)
 
     def known(self) -> list[tuple[str, str]]:
-        """Return the data directories and networks of all: what calls or records of this boot have led to, and therefore is ours."""
+        """Return data directories and networks of all stores: calls or records of this boot name them, so they are ours."""
         with self._mutex:
             return list(self._memories)
 
 
 class AgentHost:
-    """A `skel.Host` for one call; `before` is called with the lock of a store held, and raises where the call is too late.
+    """`skel.Host` for one call; `before` is called with a store's lock held, and raises if the call is too late.
 
-    `keep`: a store's lock stays until the end of a `with` around the call and its answer. A call is then done, answered and, if nobody
-    took the answer, undone before anybody else comes: the runtime's DEL, by whichever way, is before all of it or after all of it.
+    `keep`: a store's lock stays held until the end of a `with` around the call and its answer. No other call comes between a call, its
+    answer and, if nobody received that, its undoing: a DEL of the runtime is always before or after all of it.
     """
 
     execs = False
@@ -100,9 +100,11 @@ class AgentHost:
             store.leave()
 
     def path(self, path: str) -> str:
+        """Return where to find a path of the host here."""
         return self._root.path(path)
 
     def store(self, data_dir: str, network: str) -> Store:
+        """Return the store of a network."""
         if not self._keep:
             return self._stores.get(data_dir, network, self._before)
         key = (data_dir or DEFAULT_DATA_DIR, network)
@@ -111,25 +113,30 @@ class AgentHost:
         return self._kept[key]
 
     def attachments(self, network: str) -> Attachments:
+        """Return the records of a network."""
         return Attachments(self._run_dir, network)
 
     def sources(self) -> Sources:
+        """Return the sources of addresses."""
         return Sources(self._run_dir)
 
     def may_have(self, netns: str) -> bool:
+        """Say whether a network namespace may exist."""
         return self._namespaces.may_be_there(netns)
 
     def ipv4_label(self, namespace: str, log: Log) -> bool | None:
+        """Say whether a namespace's label gives IPv4 to its pods; None if it does not say."""
         return self._labels.of(namespace, log)
 
     def node(self, options: standalone.NodeOptions, choose: Callable[[Node], T], log: Log) -> T:  # noqa: ARG002 -- skel.Host
+        """Return the result of `choose` on the Node."""
         if options.node_file:
             return choose(standalone.from_file(options))
         return self._own.choose(choose)
 
 
 class ReadOnlyHost(AgentHost):
-    """The host for who only looks: at networks that others serve, too."""
+    """Host for reading only, also of networks that other plugins serve."""
 
     def store(self, data_dir: str, network: str) -> Store:
         return self._stores.looked_at(data_dir, network)

@@ -1,4 +1,4 @@
-"""Housekeeping of the agent, at the start and then every minute, apart from any call: reboot, leaks, foreign changes, new networks."""
+"""Housekeeping of the agent, at the start and then every minute, independent of calls: reboots, leaks, foreign changes, new networks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EVERY = 60.0  # seconds
 
 
 class Housekeeping:
-    """One pass does all of it; what fails is logged and tried again with the next."""
+    """Passes over all networks; errors are logged, and the next pass tries again."""
 
     def __init__(
         self,
@@ -51,23 +51,23 @@ class Housekeeping:
         self._every = every
 
     def start(self) -> None:
-        """Work until the process ends, which must not wait for an API server or a disk that is slow: hence a daemon."""
+        """Work until the process ends. A daemon thread, as the end must not wait for a slow API server or disk."""
         threading.Thread(target=self._work, daemon=True, name="housekeeping").start()
 
     def _work(self) -> None:
         while True:
             try:
                 self.tidy()
-            except Exception as error:  # noqa: BLE001 -- calls are served all the same, and the next pass may do better
+            except Exception as error:  # noqa: BLE001 -- calls must still be served; the next pass tries again
                 self._log.error("internal error in housekeeping", error=repr(error))
             time.sleep(self._every)
 
     def tidy(self) -> None:
         """Make one pass."""
         self._networks.read_config(self._config_dir)
-        # Not what is known from configuration alone: that may be another plugin's, which has given addresses in this boot before we came.
+        # Without networks known only from configuration: another plugin may have reserved addresses there in this boot, before us.
         places = {Key(network, data_dir) for data_dir, network in self._stores.known()}
-        # Read once for both uses, and never all at the same time: there may be tens of thousands.
+        # Read once for both uses, one by one: there may be tens of thousands.
         records = self._records(places)
         if self._reclaimer:
             self._reclaimer.look(records)
@@ -79,7 +79,7 @@ class Housekeeping:
             self._reclaimer.judge()
 
     def _records(self, places: set[Key]) -> Iterator[Attached]:
-        """Yield what is known of each attachment, and note where it has its addresses."""
+        """Yield the record of each attachment, and note where its addresses are reserved."""
         try:
             for network, attachment in everywhere(self._run_dir):
                 record = Attachments(self._run_dir, network).read(attachment) or Record()
@@ -89,7 +89,7 @@ class Housekeeping:
             self._log.error("cannot read the attachment records", error=str(error))
 
     def _look_after(self, place: Key) -> None:
-        """Release what is of an earlier boot, and see whether the index is right. On the network's own thread."""
+        """Release reservations of an earlier boot, and check the index. Runs on the network's thread."""
         try:
             store = self._stores.get(place.data_dir, place.network)
             if not os.path.isdir(store.directory):
@@ -97,9 +97,12 @@ class Housekeeping:
             told = {"network": place.network, "dataDir": place.data_dir}
             with store.lock():
                 dead = allocator.release_from_earlier_boot(store)
+                rested = allocator.release_rested(store)
                 is_as_indexed = store.is_as_indexed()
             if dead:
                 self._log.warning("reservations of an earlier boot released", **told, ips=[entry.name for entry in dead])
+            if rested:
+                self._log.info("addresses have rested long enough: released", **told, ips=[entry.name for entry in rested])
             if not is_as_indexed:
                 self._log.warning("reservations changed without the lock", **told)
         except (CNIError, OSError) as error:

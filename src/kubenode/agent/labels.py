@@ -1,4 +1,4 @@
-"""Labels of namespaces that say who gets IPv4, as a watch of their metadata has them. A call reads what is known, and asks nobody."""
+"""Namespace labels that decide who gets IPv4, from a watch of their metadata. Calls read them from memory."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from kubenode.kube.asyncclient import Cluster
 
 NAMESPACES = "/api/v1/namespaces"
-RETRY = 30.0  # seconds until the API server is looked for again where nothing says where it is
-VALUES = {"true": True, "false": False}  # any other says nothing
+RETRY = 30.0  # seconds until the next try, if no kubeconfig names an API server
+VALUES = {"true": True, "false": False}  # any other value decides nothing
 
 
 class NamespaceLabels:
-    """The label of this key on each namespace; "" is none, and then nothing is watched."""
+    """Value of one label key per namespace; with "" for a key nothing is watched."""
 
     def __init__(self, key: str, log: Log) -> None:
         self.key = key
         self._log = log
-        self._known: dict[str, bool | None] = {}  # a dict's own operations are whole, whichever thread makes them
+        self._known: dict[str, bool | None] = {}  # a dict's operations are atomic for all threads
 
     def of(self, namespace: str, log: Log) -> bool | None:
-        """Say whether pods of a namespace get IPv4 by its label; None where it does not say, and then the configured list decides."""
+        """Say whether a namespace's label gives IPv4 to its pods; None without such a label: then the configured list decides."""
         if not self.key:
             return None
         if namespace not in self._known:
@@ -41,8 +41,8 @@ class NamespaceLabels:
         return self._known[namespace]
 
     async def follow(self, connect: Callable[[], Cluster], restarted: Callable[[str], None]) -> NoReturn:
-        """Watch all namespaces until cancelled. `connect` makes a client, and may block."""
-        from kubenode.kube.asyncclient import Collection  # brings HTTP and TLS, of no use without a label
+        """Watch all namespaces until cancelled. `connect` makes a client and may block."""
+        from kubenode.kube.asyncclient import Collection  # loads HTTP and TLS, not needed without a label
         from kubenode.kube.listwatch import ListWatch
         from kubenode.kube.reflector import Reflector
 
@@ -59,7 +59,7 @@ class NamespaceLabels:
             source = ListWatch(cluster, Collection(NAMESPACES, metadata=True), self, self._log)
             await Reflector(source, self._log, restarted).run()
 
-    def put(self, manifest: msgspec.Raw, *, replace: bool = False) -> str:  # noqa: ARG002 -- a list is of now, and a watch in order
+    def put(self, manifest: msgspec.Raw, *, replace: bool = False) -> str:  # noqa: ARG002 -- a list is current, and a watch in order
         metadata = loads(bytes(manifest))["metadata"]
         name: str = metadata["name"]
         self._known[name] = VALUES.get((metadata.get("labels") or {}).get(self.key, ""))

@@ -1,4 +1,4 @@
-"""The agent's socket: one agent has it, whatever its predecessor has left behind."""
+"""Socket of the agent: exactly one agent owns it, also after an agent that was killed."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ if TYPE_CHECKING:
     from kubenode.base.log import Log
 
 PASSED_ON = 3  # SD_LISTEN_FDS_START
-LONGEST = 107 - len(files.TEMPORARY)  # bytes (unix(7)), with what the path ends in until it is listened on
-PAUSE = 0.05  # seconds between looks whether another agent has ended
-BACKLOG = 1024  # relays that wait; the kernel's own limit (net.core.somaxconn) may be lower
+LONGEST = 107 - len(files.TEMPORARY)  # bytes (unix(7)), less the suffix of a socket that is not ready
+PAUSE = 0.05  # seconds between checks whether another agent has ended
+BACKLOG = 1024  # relays in the queue; the kernel's limit (net.core.somaxconn) may be lower
 
 
 class Listener:
-    """The right to a socket's path, by a lock beside it that ends with the process. Raises CNIError where no socket can have that path."""
+    """Ownership of a socket's path, by a lock beside it that ends with the process. Raises CNIError if the path is too long."""
 
     def __init__(self, path: str) -> None:
         if len(os.fsencode(path)) > LONGEST:
-            raise CNIError(IO_FAILURE, f"socket path {path} has more than {LONGEST} bytes", "give --socket, or --run-dir, a shorter one")
+            raise CNIError(IO_FAILURE, f"socket path {path} has more than {LONGEST} bytes", "give a shorter --socket or --run-dir")
         self.path = path
         self._lock = -1
         self._socket: socket.socket | None = None
-        self._bound: tuple[int, int] | None = None  # the device and inode of the path that leads to our socket
-        self.problem = ""  # why relays do not reach us
+        self._bound: tuple[int, int] | None = None  # device and inode of our socket's path
+        self.problem = ""  # why relays cannot reach us
 
     async def take(self, stop: asyncio.Event, log: Log, *, wait: bool) -> bool:
-        """Take it, with `wait` as soon as another agent that has it has ended. Say whether it is ours: not where we are to stop first.
+        """Take ownership; with `wait`, after another agent has ended. Return False if we were stopped first.
 
-        Raises CNIError where another agent has it, and OSError.
+        Raises CNIError if another agent owns the path, OSError.
         """
         told = False
         while not stop.is_set():
@@ -58,16 +58,16 @@ class Listener:
         return False
 
     def look(self) -> socket.socket | None:
-        """See whether relays reach us: somebody may have removed the path, or its directory. Return a new socket where that was so."""
+        """Check whether relays can reach us. If somebody removed the path or its directory, return a new socket, otherwise None."""
         if self._is_reachable():
             self.problem = ""
         elif self._socket is not None:
-            self.problem = f"{self.path} does not lead to the socket that systemd has passed on: systemctl restart kube-node-agent.socket"
+            self.problem = f"{self.path} does not lead to the socket passed by systemd: systemctl restart kube-node-agent.socket"
         else:
             try:
                 return self._listen_again()
             except (OSError, CNIError) as error:
-                self.problem = f"{self.path} was removed, and cannot be made again: {error}"
+                self.problem = f"{self.path} was removed, and cannot be created again: {error}"
         return None
 
     def _is_reachable(self) -> bool:
@@ -75,17 +75,17 @@ class Listener:
 
     def _listen_again(self) -> socket.socket:
         os.makedirs(os.path.dirname(self.path), 0o755, exist_ok=True)
-        if _identity(f"{self.path}.lock") != _identity(self._lock):  # gone with the directory: another agent may have come
+        if _identity(f"{self.path}.lock") != _identity(self._lock):  # removed with the directory: another agent may own it now
             mine, self._lock = self._lock, _lock(self.path)
             os.close(mine)
         self.problem = ""
         return self._bind()
 
     def listen(self, environ: Mapping[str, str]) -> socket.socket:
-        """Return the listening socket: the one that systemd passes on (sd_listen_fds(3)), or one of our own. Raises OSError."""
+        """Return the listening socket: one passed by systemd (sd_listen_fds(3)), or our own. Raises OSError."""
         if environ.get("LISTEN_PID") == str(os.getpid()) and environ.get("LISTEN_FDS") == "1":
             self._socket = socket.socket(fileno=PASSED_ON)
-            os.set_inheritable(PASSED_ON, False)  # noqa: FBT003 -- its own signature
+            os.set_inheritable(PASSED_ON, False)  # noqa: FBT003 -- the standard library's signature
             self.path = self._socket.getsockname() or self.path
             self._bound = _identity(self.path) or (0, 0)
             return self._socket
@@ -101,7 +101,7 @@ class Listener:
         finally:
             os.umask(before)
         listener.listen(BACKLOG)
-        # By renaming there is no moment without a socket, and none with one that is not ready.
+        # A rename: the path always leads to a socket, and only to one that is ready.
         try:
             os.rename(temporary, self.path)
         except IsADirectoryError as error:
@@ -111,39 +111,39 @@ class Listener:
         return listener
 
     def leave(self) -> str:
-        """Let no more relays come; return the path by which we ourselves can still connect. With a socket that was passed on they wait."""
+        """Accept no more relays; return the path on which we can still connect. On a passed socket relays wait for the next agent."""
         if self._socket is not None:
             return str(self._socket.getsockname())
         ending = f"{self.path}{files.TEMPORARY}"
-        if self._is_reachable():  # else no relay comes any more, and we do not, either
+        if self._is_reachable():  # otherwise neither relays nor we can connect
             os.rename(self.path, ending)
         return ending
 
     def end(self) -> None:
-        """Let another agent have it."""
+        """Give up ownership."""
         if self._socket is None:
             files.remove(f"{self.path}{files.TEMPORARY}")
         os.close(self._lock)
 
 
 def _lock(path: str) -> int:
-    """Take the lock beside a socket's path. Raises CNIError where another agent has it."""
+    """Take the lock beside a socket's path. Raises CNIError if another agent has it."""
     lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         pid, _, numbers = files.read(f"{path}.lock").decode(errors="replace").strip().partition(" ")
         os.close(lock)
-        # In another container's numbers it may be any process of ours.
+        # In another PID namespace the number means another process.
         process = f", process {pid}," if numbers == _numbers() else ""
-        raise CNIError(AGENT_RUNS, f"another agent{process} serves {path}", "stop it first, or give this one another socket") from None
+        raise CNIError(AGENT_RUNS, f"another agent{process} serves {path}", "stop it first, or give this agent another socket") from None
     os.ftruncate(lock, 0)
     os.pwrite(lock, f"{os.getpid()} {_numbers()}\n".encode(), 0)
     return lock
 
 
 def _numbers() -> str:
-    """Return the PID namespace in which our process has its number."""
+    """Return our PID namespace."""
     return os.readlink("/proc/self/ns/pid")
 
 

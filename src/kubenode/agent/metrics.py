@@ -25,10 +25,10 @@ COMMANDS = frozenset(["ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION"])
 
 
 class Metrics:
-    """All of the agent's metrics; it is the observer of server, watch and reclaim."""
+    """Metrics of the agent; also the observer of server, watch and reclaimer."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for each counter that says little
+        disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for each counter, of little use
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         Info("kubenode_build", "Version of the agent.", registry=registry).info({"version": VERSION})
@@ -38,51 +38,56 @@ class Metrics:
         )
         self._errors = Counter("kubenode_call_errors", "Failed calls, by CNI error code.", [*labels, "code"], registry=registry)
         self._requests = Counter("kubenode_api_requests", "Requests to the API server.", ["verb", "result"], registry=registry)
-        self._restarts = Counter("kubenode_watch_restarts", "Watches of the Node begun again.", ["reason"], registry=registry)
+        self._restarts = Counter("kubenode_watch_restarts", "Watches of the Node restarted.", ["reason"], registry=registry)
         self._reclaimed = Counter("kubenode_leaks_reclaimed", "Leaked addresses released.", ["network"], registry=registry)
         self._forbidden = Gauge(
-            "kubenode_reclaim_forbidden", "Whether the right to get pods is missing, without which no leak is released.", registry=registry
+            "kubenode_reclaim_forbidden", "Whether the right to get pods is missing: then no leak is released.", registry=registry
         )
         self._suspects = Gauge("kubenode_leaks_suspected", "Attachments without network namespace.", ["network"], registry=registry)
 
     def may_ask(self, *, allowed: bool) -> None:
+        """Export whether we have the right to get pods."""
         self._forbidden.set(not allowed)
 
     def show_node(self, seen: Callable[[], float]) -> None:
-        """Show the age of what is known of the Node; `seen` is when it was last known to be right, 0 for never."""
-        age = Gauge("kubenode_node_view_age_seconds", "Time since the Node was last known to be right.", registry=self.registry)
+        """Export the age of the known Node; `seen` returns the time when it was last confirmed, 0 for never."""
+        age = Gauge("kubenode_node_view_age_seconds", "Time since the Node was last confirmed.", registry=self.registry)
         age.set_function(lambda: time.time() - seen() if seen() else float("inf"))
 
     def show_ready(self, unready: Callable[[], str]) -> None:
-        """Show whether pods can get addresses; `unready` says why not."""
-        ready = Gauge("kubenode_ready", "Whether pods can get addresses, as /readyz has it.", registry=self.registry)
+        """Export whether pods can get addresses; `unready` returns the reason why not."""
+        ready = Gauge("kubenode_ready", "Whether pods can get addresses, as in /readyz.", registry=self.registry)
         ready.set_function(lambda: float(not unready()))
 
     def show_log(self, dropped: Callable[[], int]) -> None:
-        """Show how many log lines could not be written."""
+        """Export the number of log lines that could not be written."""
         self.registry.register(Counted("kubenode_log_lines_dropped", "Log lines that could not be written.", dropped))
 
     def show_usage(self, used: Used) -> None:
-        """Show how full each network is, looked up for each scrape."""
+        """Export the usage of each network, read at each scrape."""
         self.registry.register(_Addresses(used))
 
     def called(self, plugin: str, command: str, status: int, stdout: bytes, seconds: float) -> None:
+        """Observe an answered call."""
         command = command if command in COMMANDS else "other"
         self._calls.labels(plugin, command).observe(seconds)
         if status == 1:
             self._errors.labels(plugin, command, _code(stdout)).inc()
 
     def requested(self, verb: str, result: str) -> None:
+        """Count a request to the API server."""
         self._requests.labels(verb, result).inc()
 
     def restarted(self, reason: str) -> None:
+        """Count a restarted watch."""
         self._restarts.labels(reason).inc()
 
     def reclaimed(self, network: str, count: int) -> None:
+        """Count reclaimed addresses."""
         self._reclaimed.labels(network).inc(count)
 
     def suspected(self, counts: dict[str, int]) -> None:
-        """Take how many addresses of each network are suspected at present."""
+        """Export the current number of suspected attachments of each network."""
         self._suspects.clear()
         for network, count in counts.items():
             self._suspects.labels(network).set(count)
@@ -94,8 +99,8 @@ class _Addresses:
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         labels = ["network", "data_dir", "family"]
-        total = GaugeMetricFamily("kubenode_addresses", "Addresses that the network's subnets on this node have.", labels=labels)
-        used = GaugeMetricFamily("kubenode_addresses_used", "Addresses that are reserved.", labels=labels)
+        total = GaugeMetricFamily("kubenode_addresses", "Addresses in the network's subnets on this node.", labels=labels)
+        used = GaugeMetricFamily("kubenode_addresses_used", "Reserved addresses.", labels=labels)
         for key, usages in self._used():
             for family in sorted({usage.range_set.version for usage in usages}):
                 values = [key.network, key.data_dir, f"ipv{family}"]

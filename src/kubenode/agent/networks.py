@@ -1,4 +1,4 @@
-"""The networks that this agent has met, in calls and in the CNI configuration, and how full they are."""
+"""Networks that this agent knows from calls and the CNI configuration, and their usage."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
     Used = tuple["Key", list[Usage]]
 
 
-LONGEST = 64 << 10  # bytes of a network's configuration that are remembered
-MOST = 1000  # networks remembered; a node has a few
+LONGEST = 64 << 10  # bytes of the largest configuration that is kept
+MOST = 1000  # networks that are kept; a node has a few
 
 
 class Key(NamedTuple):
-    """A network in a data directory: each has reservations of its own."""
+    """Network in a data directory: the place of its reservations."""
 
     network: str
     data_dir: str
 
 
 def key_of(conf: object) -> Key | None:
-    """Return whose reservations a network configuration is about; None for what is none."""
+    """Return the place of a configuration's reservations; None if it is not a network configuration."""
     ipam = conf.get("ipam") if isinstance(conf, dict) else None
     if not isinstance(conf, dict) or not isinstance(ipam, dict):
         return None
@@ -46,15 +46,15 @@ def key_of(conf: object) -> Key | None:
 
 
 class Networks:
-    """The configurations, one a network and data directory: the last that was seen."""
+    """The last seen configuration of each network and data directory."""
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
         self._known: dict[Key, tuple[str, bytes]] = {}
-        self._keys: dict[int, Key] = {}  # by a configuration's hash: with runtimeConfig each pod's is another, and may be long
+        self._keys: dict[int, Key] = {}  # by a configuration's hash: with runtimeConfig each pod has another, and it may be long
 
     def met(self, plugin: str, stdin: bytes) -> None:
-        """Note the network of a call that went well. Cheap where its configuration is one that was seen already."""
+        """Note the network of a successful call. Cheap for a known configuration."""
         if len(stdin) > LONGEST:
             return
         digest = hash(stdin)
@@ -67,34 +67,36 @@ class Networks:
         self.note(key, plugin, stdin)
 
     def note(self, key: Key, plugin: str, stdin: bytes) -> None:
+        """Note a network's configuration."""
         with self._mutex:
             if key in self._known or len(self._known) < MOST:
                 self._known[key] = (plugin, stdin)
 
     def read_config(self, directory: str) -> None:
-        """Note what the runtime's configuration has and no call has brought yet."""
+        """Note the networks of the runtime's configuration that no call has used yet."""
         for conf in cniconfig.netconfs(directory, cniconfig.OURS):
             key = key_of(conf)
             if key and key not in self._known:
                 self.note(key, str(conf["ipam"]["type"]), dumps(conf).encode())
 
     def known(self) -> list[Key]:
+        """Return all networks."""
         with self._mutex:
             return list(self._known)
 
     def usages(self, ask: Round, environ: Mapping[str, str], host: Host) -> list[Used]:
-        """Return how full each network is; one whose lock somebody holds for long is left out."""
+        """Return the usage of each network; a network with a long-held lock is left out."""
         found = ask.gather({key: partial(self.usage, key, environ, host) for key in self.known()})
-        return list(dict(one for one in found.values() if one).items())  # two configurations may lead to the same place
+        return list(dict(one for one in found.values() if one).items())  # two configurations may have the same place
 
     def usage(self, key: Key, environ: Mapping[str, str], host: Host) -> Used | None:
-        """Return how full a network is, and where; None where its configuration or the Node does not say. May wait for the store's lock."""
+        """Return a network's usage and place; None if configuration or Node do not give its subnets. May wait for the store's lock."""
         plugin, stdin = self._known[key]
         try:
             raw = netconf.decode(stdin)
             call = Call(request.parse({"CNI_COMMAND": "STATUS"}), netconf.parse(raw), environ, Log(plugin, ERROR - 1), host)
             call = PLUGINS[plugin].resolve(call)
-            # An annotation may have a dataDir of its own.
+            # An annotation may contain its own dataDir.
             return Key(key.network, embedded.data_dir(call.netconf) or DEFAULT_DATA_DIR), embedded.usage(call)
         except (CNIError, JSONTextError, OSError):
             return None

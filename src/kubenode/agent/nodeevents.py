@@ -1,6 +1,6 @@
-"""Events about our Node: why its pods get no addresses, for who looks there first. No call waits for them.
+"""Events about our Node with the reason why its pods get no addresses. No call waits for them.
 
-The same thing is told once an hour, with how often it has happened; and no more than `MOST` different ones within an hour.
+The same Event is updated once an hour, with its count; at most `MOST` different ones are created within an hour.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ REASONS = {
     SOURCE_TAKEN: "SourceConflict",
     ANNOTATION_MISSING: "NoSubnets",
     ANNOTATION_INVALID: "NoSubnets",
-}  # of failed ADDs, by their code
-LOOK = 5.0  # seconds between looks for what is to be told
+}  # reasons for failed ADDs, by error code
+LOOK = 5.0  # seconds between checks for new Events
 HOUR = 3600.0  # seconds
-MOST = 20  # different things
+MOST = 20  # different Events
 
 
 class Thing(NamedTuple):
-    """Something that is wrong, in an Event's words."""
+    """Reason and message of an Event."""
 
     reason: str
     message: str
 
 
 class Pace(NamedTuple):
-    """The pace of telling, in seconds."""
+    """Timing of Events, in seconds."""
 
     look: float = LOOK
     again: float = HOUR
@@ -49,9 +49,9 @@ PACE = Pace()
 
 
 class NodeEvents:
-    """Takes note of failed calls, as an observer of the server, and tells of them.
+    """Observer of the server that reports failed calls.
 
-    `own` says our Node, `lacking` what it lacks now, "" for nothing; `connect` makes a client of the API server, and may block.
+    `own` returns our Node, `lacking` what it lacks now, "" for nothing; `connect` makes a client of the API server and may block.
     """
 
     def __init__(
@@ -62,14 +62,15 @@ class NodeEvents:
         self._connect = connect
         self._log = log
         self._pace = pace
-        self._counts: dict[Thing, int] = {}  # since it was told last; changed by the threads of calls
-        self._told: dict[Thing, tuple[float, int]] = {}  # when it was told last, and how often it had happened by then
+        self._counts: dict[Thing, int] = {}  # since the last Event; changed by the threads of calls
+        self._told: dict[Thing, tuple[float, int]] = {}  # time and count of the last Event
         self._lacked = ""
         self._silent_until = 0.0
         self._problem = ""
         self._is_too_much = False
 
     def called(self, plugin: str, command: str, status: int, stdout: bytes, seconds: float) -> None:  # noqa: ARG002 -- the server's observer
+        """Note a failed ADD."""
         if status != 1 or command != "ADD":
             return
         try:
@@ -82,11 +83,11 @@ class NodeEvents:
             self._note(Thing(reason, message))
 
     async def run(self) -> None:
-        """Tell what is to be told, until cancelled."""
+        """Create the Events, until cancelled."""
         while True:
             await asyncio.sleep(self._pace.look)
             lacking = self._lacking()
-            if lacking and lacking == self._lacked:  # a new Node has no podCIDRs for a moment
+            if lacking and lacking == self._lacked:  # not at once: a new Node lacks podCIDRs for a moment
                 self._note(Thing("NoSubnets", lacking))
             self._lacked = lacking
             if (due := self._due()) and (own := self._own()):
@@ -94,16 +95,16 @@ class NodeEvents:
                     await self._tell(own, due)
                 except CNIError as error:
                     self._failed(error)
-                except Exception as error:  # noqa: BLE001 -- calls are served all the same
+                except Exception as error:  # noqa: BLE001 -- calls must still be served
                     self._failed(CNIError(INTERNAL, f"internal error: {error!r}", "please report it"))
 
     def _note(self, thing: Thing) -> None:
-        """Count it, without a lock: a number that is one too small does no harm."""
+        """Count an occurrence, without a lock: a count that is one too small does no harm."""
         if thing in self._counts or len(self._counts) < 2 * MOST:
             self._counts[thing] = self._counts.get(thing, 0) + 1
 
     def _due(self) -> list[Thing]:
-        """Return what has happened and was not told within the hour."""
+        """Return the Events to create or update now."""
         now = time.monotonic()
         self._told = {thing: told for thing, told in self._told.items() if now - told[0] < 2 * self._pace.again}
         if now < self._silent_until:
@@ -111,12 +112,12 @@ class NodeEvents:
         recent = sum(now - when < self._pace.again for when, _ in self._told.values())
         due = [thing for thing in list(self._counts) if thing not in self._told or now - self._told[thing][0] >= self._pace.again]
         if (is_too_much := recent + len(due) > MOST) and not self._is_too_much:
-            self._log.warning("more goes wrong than Events tell: the log has all of it", most=MOST)
+            self._log.warning("too many different Events: see the log for the others", most=MOST)
         self._is_too_much = is_too_much
         return due[: max(0, MOST - recent)]
 
     async def _tell(self, own: Node, things: list[Thing]) -> None:
-        from kubenode.kube.events import About, EventRecorder  # brings HTTP, of no use while all is well
+        from kubenode.kube.events import About, EventRecorder  # loads HTTP, not needed without errors
 
         cluster = await off_loop(self._connect)
         try:
@@ -132,11 +133,11 @@ class NodeEvents:
         self._problem = ""
 
     def _failed(self, error: CNIError) -> None:
-        """Say once that it cannot be told. A right that is missing is somebody's choice, and asked for again after an hour."""
+        """Log an error of creating Events once. After a missing right, which may be intended, the next try is in an hour."""
         is_forbidden = error.code == FORBIDDEN
         self._silent_until = time.monotonic() + (self._pace.again if is_forbidden else 10 * self._pace.look)
         problem = "forbidden" if is_forbidden else error.msg
         if problem != self._problem:
-            details = "add the component events (Helm: events), or leave it so: the log has it" if is_forbidden else error.details
-            self._log.warning("cannot make Events about the Node", error=error.msg, details=details)
+            details = "add the component events (Helm: events), or ignore this: the log has them, too" if is_forbidden else error.details
+            self._log.warning("cannot create Events about the Node", error=error.msg, details=details)
         self._problem = problem

@@ -1,4 +1,4 @@
-"""Our own Node as the agent has it: in memory for its calls, and in the Node view for who runs without it."""
+"""Our own Node in the agent's memory for its calls, and in the Node view for plugins that run without agent."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-REFRESH = 60.0  # seconds between marks that say the view is of now; a plugin without agent asks again after 300
+REFRESH = 60.0  # seconds between updates of the view's time; a plugin without agent asks again after 300
 FIRST_WAIT, FIRST_LOOK = 5.0, 0.02  # seconds that the first ADD waits for the Node
-LOOK = 1.0  # seconds between looks at a manifest that a person may change
+LOOK = 1.0  # seconds between checks of a manifest that a person may change
 
 
 class OwnNode:
-    """Knowledge of our Node. `why` says why nothing newer is; None while all is well."""
+    """Knowledge about our Node. `why` returns why nothing newer is known, None if it is current."""
 
     def __init__(self, view: NodeView, log: Log) -> None:
         self.node: Node | None = None
-        self.seen = 0.0  # when it was last known to be right, by time.time()
+        self.seen = 0.0  # time.time() of the last confirmation
         self.failure: CNIError | None = None
         self.why: Callable[[], CNIError | None] = lambda: self.failure
         self._view = view
@@ -42,26 +42,26 @@ class OwnNode:
         self._changed = asyncio.Event()
 
     def choose(self, choose: Callable[[Node], T]) -> T:
-        """Return what `choose` finds; just after the start, once something is known. Raises CNIError, also where nothing is."""
+        """Return the result of `choose` on the Node; just after the start, wait for one. Raises CNIError, also without a Node."""
         end = time.monotonic() + FIRST_WAIT
         while self.node is None and self.why() is None and time.monotonic() < end:
             time.sleep(FIRST_LOOK)
         if self.node is None:
-            raise self.why() or CNIError(TRY_AGAIN_LATER, "the agent does not know its Node yet", "it has only just started")
+            raise self.why() or CNIError(TRY_AGAIN_LATER, "the agent does not know its Node yet", "it has just started")
         return choose(self.node)
 
     def guesses(self) -> tuple[str, ...]:
-        """Return the name that our Node had when it was last seen; it counts only with our machine-id."""
+        """Return our Node's name when it was last seen; it counts only with our machine-id."""
         return (self.node.name,) if self.node else ()
 
     def start_from_view(self) -> bool:
-        """Begin with the Node as last seen. Return whether a person has written it: then it is to be followed, not the API server."""
+        """Start with the last seen Node. Return whether a person wrote it: then the agent follows that file, not the API server."""
         try:
             view = self._view.read()
             if view is None:
                 return False
             self.node = node.parse(view.manifest, self._view.path)
-        except CNIError as error:  # we write it by renaming: what is broken is a person's, to be corrected
+        except CNIError as error:  # the agent writes it by rename, so an invalid one comes from a person, who must correct it
             self._log.error("cannot use the Node view", error=str(error))
             return True
         self.seen = time.time() - view.age()
@@ -69,7 +69,7 @@ class OwnNode:
         return view.fetched is None
 
     def publish(self, manifest: dict[str, Any] | None) -> None:
-        """Take the Node as it is now; None: it was deleted, and what it said last goes on to serve."""
+        """Take the current Node; None: it was deleted, and its last state still serves."""
         self._manifest = manifest
         if manifest is not None:
             self.node = node.parse(manifest, "the API server's answer")
@@ -77,7 +77,7 @@ class OwnNode:
         self._changed.set()
 
     async def keep_view(self) -> None:
-        """Write the view after each change, and now and then while it is known to be right."""
+        """Write the view after each change, and regularly while the Node is confirmed."""
         while True:
             try:
                 await asyncio.wait_for(self._changed.wait(), REFRESH)
@@ -95,7 +95,7 @@ class OwnNode:
                     self._log.error("cannot write the Node view", error=str(error))
 
     async def follow_file(self, path: str, label: str) -> None:
-        """Serve a manifest that a person writes, and take it anew when it changes. It becomes the view, too, if it is not already."""
+        """Serve a manifest that a person writes, and read it after each change. It also becomes the view, unless it is that file."""
         read: tuple[int, int] | None = None
         while True:
             try:

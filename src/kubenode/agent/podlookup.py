@@ -1,4 +1,4 @@
-"""Which pods are gone, by the API server: within limits of number and time, as it has more to do."""
+"""Search for deleted pods at the API server, limited in number and time to spare it."""
 
 from __future__ import annotations
 
@@ -11,35 +11,36 @@ if TYPE_CHECKING:
 
     class Pods(Protocol):
         def pod(self, namespace: str, name: str) -> dict[str, Any] | None:
-            """Return a pod; None where the API server says that there is none. Raises CNIError where it does not say."""
+            """Return a pod; None if the API server says that it does not exist. Raises CNIError without an answer."""
 
         def on_node(self) -> dict[tuple[str, str], dict[str, Any]]:
-            """Return all pods of this node, by namespace and name. Raises CNIError, also where we may not know."""
+            """Return all pods of this node, by namespace and name. Raises CNIError, also without the right."""
 
         def close(self) -> None: ...
 
 
-QUESTIONS = 100  # pods that one pass asks for
-ASKING = 30.0  # seconds that one pass may ask
-MIRROR = "kubernetes.io/config.mirror"  # the UID of a static pod, which runtimes are told, on the pod that stands for it
+QUESTIONS = 100  # requests for pods in one pass
+ASKING = 30.0  # seconds for the requests of one pass
+MIRROR = "kubernetes.io/config.mirror"  # annotation of a mirror pod: the UID that runtimes see for its static pod
 
 
 class PodLookup:
-    """Answers of the API server in one pass; no pod is asked for twice."""
+    """Answers of the API server in one pass; each pod is requested only once."""
 
     def __init__(self, pods: Pods) -> None:
         self.pods = pods
         self.forbidden: CNIError | None = None
-        self._refused: set[str] = set()  # namespaces; in others we may have the right
-        self._on_node: dict[tuple[str, str], dict[str, Any]] | None = None  # where we may have all pods of this node, and not each
+        self._refused: set[str] = set()  # namespaces without the right; others may allow it
+        self._on_node: dict[tuple[str, str], dict[str, Any]] | None = None  # all pods of this node, if only those are allowed
         self._said: dict[tuple[str, str], dict[str, Any] | None] = {}
         self._end = time.monotonic() + ASKING
 
     def is_over(self) -> bool:
+        """Say whether the pass has used up its requests or time."""
         return len(self._said) + len(self._refused) >= QUESTIONS or time.monotonic() > self._end
 
     def is_gone(self, namespace: str, name: str, uid: str) -> bool | None:
-        """Say whether a pod is gone; None where we may not know. Raises CNIError where the API server does not say."""
+        """Say whether a pod is gone; None without the right. Raises CNIError without an answer."""
         if self._on_node is not None:
             return _is_another(self._on_node.get((namespace, name)), uid)
         if namespace in self._refused:
@@ -54,7 +55,7 @@ class PodLookup:
         return _is_another(self._said[namespace, name], uid)
 
     def _is_missing(self, namespace: str, name: str, uid: str, error: CNIError) -> bool | None:
-        """Say whether a pod that we may not get is missing among the node's: to a kubelet a pod that is gone is forbidden, and no 404."""
+        """Say whether a forbidden pod is missing among the node's: a kubelet gets 403 instead of 404 for a pod that is gone."""
         try:
             if not self._refused:
                 self._on_node = self.pods.on_node()
@@ -68,7 +69,7 @@ class PodLookup:
 
 
 def _is_another(found: dict[str, Any] | None, uid: str) -> bool:
-    """Say whether a pod is not the one with this UID; one of the same name without a UID to compare counts as the same."""
+    """Say whether a pod has another UID; without a UID to compare, the same name counts as the same pod."""
     if found is None:
         return True
     metadata = found.get("metadata") or {}

@@ -1,4 +1,4 @@
-"""The API server, asked for pods: each answer comes in time or is an error, and is counted."""
+"""Client for pods: every answer comes in time or is an error, and is counted."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 
     class Observer(Protocol):
         def requested(self, verb: str, result: str) -> None:
-            """Take note of a request to the API server."""
+            """Count a request to the API server."""
 
 
 T = TypeVar("T")
 TIMEOUT = 10.0  # seconds for one answer
-SINGLE_WAIT = 0.8  # of these for each wait, so that a credential plugin that hangs ends before us
+SINGLE_WAIT = 0.8  # share of that for each single wait, so that a hanging credential plugin ends before us
 
 
 class ApiPods:
-    """A connection to the API server that a kubeconfig names. Raises CNIError where there is none.
+    """Connection to the API server of a kubeconfig. Raises CNIError without one.
 
-    `node` says our Node's name, "" while it is not known.
+    `node` returns our Node's name, "" while unknown.
     """
 
     def __init__(self, kubeconfig: str, environ: Mapping[str, str], node: Callable[[], str], observer: Observer) -> None:
@@ -36,13 +36,13 @@ class ApiPods:
         self._server = self._counted("get", lambda: ApiServer(kubeconfig or None, environ, TIMEOUT * SINGLE_WAIT, option=AGENTS))
 
     def pod(self, namespace: str, name: str) -> dict[str, Any] | None:
-        """Return a pod; None where the API server says that there is none. Raises CNIError where it does not say."""
+        """Return a pod; None if the API server says that it does not exist. Raises CNIError without an answer."""
         found = self._counted("get", partial(self._server.pod, namespace, name))
         self._observer.requested("get", "200" if found else "404")
         return found
 
     def on_node(self) -> dict[tuple[str, str], dict[str, Any]]:
-        """Return all pods of our Node, by namespace and name. Raises CNIError, also where the Node is not known."""
+        """Return all pods of our Node, by namespace and name. Raises CNIError, also while the Node is unknown."""
         name = self._node()
         if not name:
             raise CNIError(FORBIDDEN, "the own Node is not known, so its pods cannot be asked for")
@@ -51,6 +51,7 @@ class ApiPods:
         return {(str(one["metadata"]["namespace"]), str(one["metadata"]["name"])): one for one in found}
 
     def close(self) -> None:
+        """Close the connection."""
         self._server.close()
 
     def _counted(self, verb: str, ask: Callable[[], T]) -> T:

@@ -1,9 +1,9 @@
-"""The protocol between relay and agent (`relay/relay.c` is the other side). No I/O.
+"""Protocol between relay and agent (`relay/relay.c` is the other side). No I/O.
 
-A connection carries one call: `kn1`, the plugin's name, `KEY=VALUE` for each CNI variable, an empty text, each with a zero byte behind;
-then standard input to the end. The answer is a status byte, the exit code or 2 for "not mine", and standard output.
+A connection carries one call: `kn1`, the plugin's name, `KEY=VALUE` for each variable, an empty text, each followed by a zero byte;
+then standard input to the end. The answer is a status byte (the exit code, or 2 for "run it locally") and standard output.
 
-In a plugin's place stands what a person, or a kubelet's probe, asks of the agent itself: `healthz`, `readyz`, `problems`.
+Instead of a plugin's name, a person or a kubelet's probe sends a question about the agent: `healthz`, `readyz`, `problems`.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 MAGIC = "kn1"
 STDIN_LIMIT = 4 << 20  # bytes, as in the launchers
-REQUEST_LIMIT = STDIN_LIMIT + (2 << 20)  # with the environment, of which execve(2) takes 2 MiB at the most by default
+REQUEST_LIMIT = STDIN_LIMIT + (2 << 20)  # with the environment: by default execve(2) accepts 2 MiB at most
 HEALTHZ, READYZ, PROBLEMS = "healthz", "readyz", "problems"
-CONFIG_FILE = "NODE_ANNOTATION_CFG"  # the one variable of a plugin's own that a relay passes on
-RECORDS = 3  # the version, the plugin and the empty text, however few the variables
+OTHERS = frozenset(["NODE_ANNOTATION_CFG", "TRACEPARENT"])  # that a relay passes on besides: the plugin's, the trace
+RECORDS = 3  # at least: version, plugin and empty text
 
 
 class Asked(NamedTuple):
-    """A call as it came over the socket."""
+    """Call as received over the socket."""
 
     plugin: str
     environ: Mapping[str, str]
@@ -32,15 +32,15 @@ class Asked(NamedTuple):
 
 
 def parse(request: bytes) -> Asked:
-    """Take a request apart. Raises CNIError for what no relay sends."""
+    """Parse a request. Raises CNIError if no relay sends it like that."""
     head, end, stdin = request.partition(b"\0\0")
     texts = head.decode(errors="surrogateescape").split("\0")
     if not end or len(texts) < RECORDS - 1 or texts[0] != MAGIC:
-        raise CNIError(INVALID_ENVIRONMENT, "this is no request of a relay", "relay and agent are of different versions: install both anew")
+        raise CNIError(INVALID_ENVIRONMENT, "this is not a request of a relay", "relay and agent differ in version: install both again")
     if len(stdin) > STDIN_LIMIT:
         raise CNIError(UNDECODABLE, f"stdin has more than {STDIN_LIMIT} bytes", "stdin must be one network configuration")
-    pairs = (text.partition("=") for text in reversed(texts[2:]))  # of a name that comes twice the first counts, as in os.environ
-    return Asked(texts[1], {key: value for key, _, value in pairs if key.startswith("CNI_") or key == CONFIG_FILE}, stdin)
+    pairs = (text.partition("=") for text in reversed(texts[2:]))  # the first of two equal names counts, as in os.environ
+    return Asked(texts[1], {key: value for key, _, value in pairs if key.startswith("CNI_") or key in OTHERS}, stdin)
 
 
 def frame(asked: Asked) -> bytes:

@@ -1,8 +1,7 @@
-"""Taking back what nobody will ever release: addresses of pods that are gone without a DEL.
+"""Reclaiming of leaks: addresses of pods that are gone, but got no DEL.
 
-Nothing is released on one piece of evidence. The attachment's record must say which network namespace and which pod it was; the namespace's
-path must be gone, in a directory that we can see, for as long as the grace period; and the API server must say that the pod is gone, too.
-Whatever cannot be told is doubt, and in doubt an address stays where it is.
+One piece of evidence is never enough. The record must name network namespace and pod; the namespace's path must be gone, in a directory
+that we can see, for the whole grace period; and the API server must say that the pod is gone, too. In doubt, an address stays reserved.
 """
 
 from __future__ import annotations
@@ -34,23 +33,23 @@ if TYPE_CHECKING:
 
     class Observer(Protocol):
         def reclaimed(self, network: str, count: int) -> None:
-            """Take note of leaked addresses that were released."""
+            """Count released leaks."""
 
         def may_ask(self, *, allowed: bool) -> None:
-            """Take note of whether we have the right to ask for pods."""
+            """Note whether we have the right to get pods."""
 
         def suspected(self, counts: dict[str, int]) -> None:
-            """Take note of how many attachments of each network may have leaked at present."""
+            """Note the current number of suspects of each network."""
 
 
-GRACE = 60.0  # seconds that a network namespace has to be gone
-FRESH = 60.0  # seconds for which it counts that a pod is gone; somebody may hold the store's lock
-OURS = "host-local"  # whose files we release: the embedded allocator's are the same
-POD_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")  # RFC 1123; of another name the API server can say nothing
+GRACE = 60.0  # seconds for which a network namespace must be gone
+FRESH = 60.0  # seconds for which the answer about a pod is valid, as the store's lock may be held
+OURS = "host-local"  # the plugin whose files we release, too: the embedded allocator writes the same ones
+POD_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")  # RFC 1123; no pod can have another name
 
 
 class Mode(Enum):
-    """The treatment of leaks."""
+    """Treatment of leaks."""
 
     ON = "on"
     REPORT = "report"
@@ -58,7 +57,7 @@ class Mode(Enum):
 
 
 class Attached(NamedTuple):
-    """An attachment, and what its ADD said of it."""
+    """Attachment with its record."""
 
     network: str
     attachment: Attachment
@@ -66,14 +65,17 @@ class Attached(NamedTuple):
 
     @property
     def key(self) -> tuple[str, Attachment, str]:
+        """Identity of the attachment: network, attachment, network namespace."""
         return self.network, self.attachment, self.netns
 
     @property
     def place(self) -> Key:
+        """Place of its reservations."""
         return Key(self.network, self.record.data_dir)
 
     @property
     def netns(self) -> str:
+        """Path of its network namespace."""
         return self.record.netns
 
     @property
@@ -82,14 +84,14 @@ class Attached(NamedTuple):
         return self.record.pod_namespace, self.record.pod_name
 
     def told(self) -> dict[str, Any]:
-        """Return it as a log line has it."""
+        """Return the fields for a log line."""
         ids = {"network": self.network, "containerID": self.attachment.container_id, "ifname": self.attachment.ifname}
         pod = {"pod": "/".join(self.pod)} if all(self.pod) else {}
         return {**ids, **pod, "netns": self.netns}
 
 
 class Reclaimer:
-    """Looks for leaks, a pass at a time. `connect` opens a connection to the API server; None: there is none to ask."""
+    """Searches for leaks, one pass at a time. `connect` opens a connection to the API server; None: there is none."""
 
     def __init__(
         self,
@@ -115,13 +117,13 @@ class Reclaimer:
         self._grace = grace
         self._clock = clock
         self._suspects: dict[tuple[str, Attachment, str], Attached] = {}
-        self._since: dict[tuple[str, Attachment, str], float] = {}  # when its namespace was first missed
+        self._since: dict[tuple[str, Attachment, str], float] = {}  # when its namespace was first missing
         self._asked: dict[tuple[str, Attachment, str], float] = {}
         self._said: dict[tuple[str, Attachment, str], str] = {}
         self._complaint = ""
 
     def look(self, attached: Iterable[Attached]) -> None:
-        """Take those of all attachments as suspects whose network namespace is gone."""
+        """Suspect all attachments whose network namespace is gone."""
         namespaces = Namespaces(self._root)
         now = self._clock()
         suspects = {one.key: one for one in attached if namespaces.is_gone(one.netns)}
@@ -131,16 +133,16 @@ class Reclaimer:
         self._suspects = suspects
 
     def judge(self) -> list[Attached]:
-        """Release the suspects that are leaks for certain. Return the others."""
+        """Release suspects that are certainly leaks. Return the others."""
         now = self._clock()
-        # Copies, here and below: a network that was not free in time may come to it now, and its thread takes suspects away.
+        # Copies, here and below: the thread of a network that was busy before may remove suspects at any moment.
         ripe = [one for key, one in list(self._suspects.items()) if now - self._since[key] >= self._grace and self._is_ours(one)]
         reserved = [one for some in self._in_turn("reserved", self._reserved, ripe) for one in some]
         leaked = self._without_pod(reserved)
         if self._mode is Mode.ON:
             self._in_turn("release", partial(self._release, asked=self._clock()), leaked)
         for one in leaked if self._mode is not Mode.ON else ():
-            self._say(one, "it would be released, but for --reclaim=report")
+            self._say(one, "not released because of --reclaim=report")
         left = list(self._suspects.values())
         counts: dict[str, int] = {}
         for one in left:
@@ -149,21 +151,21 @@ class Reclaimer:
         return left
 
     def _is_ours(self, one: Attached) -> bool:
-        """Say whether its addresses are ours to release."""
+        """Say whether we may release its addresses."""
         given_by = one.record.given_by
         if given_by != OURS:
-            self._say(one, f"{given_by} has its address, and is to release it" if given_by else "its record is not complete")
+            self._say(one, f"{given_by} reserved its address and must release it" if given_by else "its record is not complete")
         return given_by == OURS and is_name(one.network)
 
     def _in_turn(self, what: str, do: Callable[[list[Attached]], list[Attached]], attached: Iterable[Attached]) -> Iterable[list[Attached]]:
-        """Do something to the attachments of each network in turn with the network's calls. One that is not free stays as it is."""
+        """Call `do` with each network's attachments, on the network's thread. A busy network is skipped."""
         by_place: dict[Key, list[Attached]] = {}
         for one in attached:
             by_place.setdefault(one.place, []).append(one)
         return self._ask.gather({place: partial(do, some) for place, some in by_place.items()}, what).values()
 
     def _reserved(self, attached: list[Attached]) -> list[Attached]:
-        """Return those that have addresses. The others' ADD has failed, or somebody has released them."""
+        """Return the attachments that have addresses. For the others ADD failed, or something released them."""
         have: list[Attached] = []
         for one in attached:
             try:
@@ -184,7 +186,7 @@ class Reclaimer:
         return have
 
     def _without_pod(self, attached: Collection[Attached]) -> list[Attached]:
-        """Return those whose pod the API server does not know any more."""
+        """Return the attachments whose pod is gone at the API server."""
         askable = sorted(filter(self._can_be_asked, attached), key=lambda one: self._asked.get(one.key, 0.0))
         if not askable or self._connect is None:
             return []
@@ -202,7 +204,7 @@ class Reclaimer:
                 if is_gone:
                     gone.append(one)
                 else:
-                    self._say(one, "its pod is still there")
+                    self._say(one, "its pod still exists")
             problem = lookup.forbidden
         except CNIError as error:
             problem = error
@@ -214,7 +216,7 @@ class Reclaimer:
 
     def _can_be_asked(self, one: Attached) -> bool:
         if self._connect is None:
-            self._say(one, "there is no API server to say whether its pod is gone")
+            self._say(one, "there is no API server to ask for its pod")
             return False
         if not all(POD_NAME.fullmatch(name) for name in one.pod):
             self._say(one, "its record names no pod")
@@ -226,14 +228,14 @@ class Reclaimer:
         for one in leaked:
             try:
                 store = self._stores.get(one.place.data_dir, one.network)
-                with store.lock():  # an ADD of now comes after us
+                with store.lock():  # a concurrent ADD comes after us
                     is_certain = self._is_still(one) and self._clock() - asked <= FRESH
                     released = allocator.release(store, one.attachment) if is_certain else []
             except (CNIError, OSError) as error:
                 self._say(one, str(error))
                 continue
             if not is_certain:
-                self._say(one, "what was known of it has changed")
+                self._say(one, "its record has changed")
                 continue
             self._forget(one)
             self._log.warning("leaked addresses released", ips=[entry.name for entry in released], **one.told())
@@ -250,13 +252,13 @@ class Reclaimer:
         self._suspects.pop(one.key, None)
 
     def _say(self, one: Attached, why: str) -> None:
-        """Say that an attachment is suspected and why it stays, once for each reason."""
+        """Log once for each reason that an attachment is suspected and why it stays."""
         if self._said.get(one.key) != why:
             self._said[one.key] = why
             self._log.warning("suspected leak: the network namespace is gone", why_it_stays=why, **one.told())
 
     def _complain(self, problem: CNIError | None) -> None:
-        """Say once why nobody knows which pods are gone. A right that is missing is the same for each pod, and somebody's choice."""
+        """Log once why pods cannot be checked. A missing right is the same for each pod, and may be intended."""
         is_forbidden = problem is not None and problem.code == FORBIDDEN
         self._observer.may_ask(allowed=not is_forbidden)
         complaint = "forbidden" if is_forbidden else str(problem or "")

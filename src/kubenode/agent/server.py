@@ -1,8 +1,8 @@
-"""The socket: relays' connections become calls of `skel.run`, each on a thread of its own, answered once and in time.
+"""Server on the socket: each relay's connection becomes a call of `skel.run` on its own thread, answered once and in time.
 
-Threads wait in accept(2), one more than are at work, so that a call is never handed from one to another. A call that waits for a network's
-lock keeps only that network's pods waiting. An ADD or DEL is answered before it lets the lock go, and an ADD whose relay is gone by then
-takes its addresses back: the runtime was told that it failed.
+One more thread than needed waits in accept(2), so that no call is passed between threads. A call that waits for a network's lock delays
+only that network's pods. An ADD or DEL is answered before its lock is released. An ADD whose relay is gone by then releases its addresses:
+for the runtime it failed.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ if TYPE_CHECKING:
 
     class Observer(Protocol):
         def called(self, plugin: str, command: str, status: int, stdout: bytes, seconds: float) -> None:
-            """Take note of a call that was answered."""
+            """Observe an answered call."""
 
 
-SPARE = 4  # threads that stay where there is nothing to do
-MOST = 1000  # threads; the calls of more pods at once wait in the socket's queue
-PAUSE = 0.1  # seconds without accepting where there are no file descriptors left
+SPARE = 4  # idle threads that stay
+MOST = 1000  # threads; further calls wait in the socket's queue
+PAUSE = 0.1  # seconds without accept(2) when out of file descriptors
 
 
 class Server:
-    """Serves the plugins on a listening socket, which is its own from now on. `questions` are about the agent, in a plugin's place."""
+    """Serves plugins on a listening socket, which it owns. `questions` are about the agent itself, by name."""
 
     def __init__(
         self,
@@ -73,25 +73,25 @@ class Server:
         self._ending = False
 
     def start(self) -> None:
-        """Begin to serve."""
+        """Start the threads."""
         with self._mutex:
             self._start_thread()
 
     def move(self, listener: socket.socket) -> None:
-        """Serve on another socket from now on, and end the one before; who has connected there already is served."""
+        """Serve on another socket and end the old one; relays already connected there are still served."""
         before, self._listener = self._listener, listener
-        before.shutdown(socket.SHUT_RDWR)  # which ends all waiting in accept(2)
+        before.shutdown(socket.SHUT_RDWR)  # wakes all threads in accept(2)
         before.setblocking(False)  # noqa: FBT003 -- the standard library's
-        with contextlib.suppress(OSError):  # there are no more
+        with contextlib.suppress(OSError):  # the queue is empty
             while True:
                 left = before.accept()[0]
                 with self._mutex:
                     self._start_thread(left)
 
     async def drain(self, address: str, seconds: float) -> int:
-        """Serve who has connected already, and wait so long for the answers that are owed; return how many still are.
+        """Serve the relays already connected, and wait at most `seconds` for the answers; return how many are missing.
 
-        A thread that waits in accept(2) ends by a connection from ourselves, which comes after those of all relays.
+        Our own connection, queued behind all relays, ends a thread in accept(2).
         """
         self._ending = True
         end, reachable = time.monotonic() + seconds, True
@@ -103,6 +103,7 @@ class Server:
         return len(self._open)
 
     def close(self) -> None:
+        """Close the socket."""
         self._listener.close()
 
     def _call_ourselves(self, address: str) -> bool:
@@ -110,20 +111,20 @@ class Server:
             with socket.socket(socket.AF_UNIX) as last:
                 last.settimeout(1)
                 last.connect(address)
-        except OSError as error:  # somebody has removed the path
+        except OSError as error:  # somebody removed the path
             self._log.error("cannot connect to the own socket", error=str(error))
             return False
         return True
 
     def sweep(self) -> None:
-        """Answer those whose time is over, though their thread still waits for a lock."""
+        """Answer calls at their deadline, even while their thread waits for a lock."""
         for connection in list(self._open):
             if connection.age() > DEADLINE:
                 connection.refuse(_too_late())
                 self._open.discard(connection)
 
     def _start_thread(self, accepted: socket.socket | None = None) -> None:
-        # Daemons: one that waits for a lock for ever must not keep the agent from ending.
+        # Daemons: a thread that waits for a lock for ever must not keep the agent running.
         threading.Thread(target=self._work, args=(accepted,), daemon=True, name="call").start()
         self._threads += 1
         self._waiting += 1
@@ -141,12 +142,12 @@ class Server:
                 if not self._waiting and self._threads < MOST:
                     try:
                         self._start_thread()
-                    except RuntimeError as error:  # this one comes back for the next call
+                    except RuntimeError as error:  # this thread will take the next call
                         self._log.error("cannot start a thread", error=str(error))
             self._open.add(connection)
             try:
                 self._serve(connection)
-            except Exception as error:  # noqa: BLE001 -- a fault in one call is that call's alone
+            except Exception as error:  # noqa: BLE001 -- an error in one call must not end the server
                 self._log.error("internal error around a call", error=repr(error))
                 connection.answer(skel.NOT_HERE, b"")
             self._open.discard(connection)
@@ -172,7 +173,7 @@ class Server:
                     time.sleep(PAUSE)
 
     def _turn_away(self, listener: socket.socket) -> None:
-        """Leave a call to the standalone plugin, by the descriptor that is kept for that: a pod must not wait until others close some."""
+        """Send a call to the standalone plugin, with the reserve descriptor: a pod must not wait until others free one."""
         with self._reserve_mutex:
             if self._reserve is not None:
                 os.close(self._reserve)
@@ -193,7 +194,7 @@ class Server:
         except CNIError as error:
             self._log.warning("request refused", error=str(error))
             connection.refuse(error)
-        except OSError:  # it is gone, or does not end within its time
+        except OSError:  # the relay is gone, or too slow
             connection.refuse(_too_late())
         else:
             if asked.plugin in PLUGINS:
@@ -206,7 +207,7 @@ class Server:
     def _check_peer(self, connection: Connection) -> None:
         pid, uid = connection.peer()
         if uid not in self._users:
-            raise CNIError(INVALID_ENVIRONMENT, f"user {uid} may not ask the agent", f"run the plugin as root; this was process {pid}")
+            raise CNIError(INVALID_ENVIRONMENT, f"user {uid} may not use the agent", f"run the plugin as root; this was process {pid}")
 
     def _carry_out(self, connection: Connection, asked: protocol.Asked) -> None:
         def before() -> None:
@@ -233,5 +234,7 @@ class Server:
 
 def _too_late() -> CNIError:
     return CNIError(
-        TRY_AGAIN_LATER, f"not done within {DEADLINE:g} s", "who holds the lock in dataDir, or the disk, is slow; the runtime tries again"
+        TRY_AGAIN_LATER,
+        f"not done within {DEADLINE:g} s",
+        "the disk or the holder of the lock in dataDir is slow; the runtime tries again",
     )

@@ -1,4 +1,4 @@
-"""The agent put together: what runs at the same time, from start to end."""
+"""Agent process: its tasks, from start to end."""
 
 from __future__ import annotations
 
@@ -45,18 +45,18 @@ if TYPE_CHECKING:
     from kubenode.kube.reflector import Reflector
     from kubenode.nodes.node import Node
 
-DRAIN = 13.0  # seconds for calls under way once the agent is to end; each has 12
-SWEEP = 0.25  # seconds between looks for calls whose time is over
-LOOK = 2.0  # seconds between looks whether the socket's path is still ours
-BEAT = 2.5  # seconds between signs of life
-ALIVE = 10.0  # seconds that the event loop may take for a turn
-PATIENCE = 2.0  # seconds that a scrape, or a housekeeping pass, waits for networks whose lock somebody holds
+DRAIN = 13.0  # seconds at the end for running calls; each has 12
+SWEEP = 0.25  # seconds between checks for calls at their deadline
+LOOK = 2.0  # seconds between checks whether the socket's path is still ours
+BEAT = 2.5  # seconds between heartbeats
+ALIVE = 10.0  # seconds that one turn of the event loop may take
+PATIENCE = 2.0  # seconds that a scrape or a housekeeping pass waits for networks with a held lock
 
 
 class Options(NamedTuple):
-    """The options of an agent. Paths are the host's; `kubeconfig` is this process's own. `listen`: host and port, None for no HTTP.
+    """Options of an agent. Paths are the host's, except `kubeconfig`. `listen`: host and port, None for no HTTP.
 
-    `wait`: let another agent that has the socket end first. `ipv4_label`: the namespaces' label that gives IPv4, "" for none.
+    `wait`: first let another agent end that owns the socket. `ipv4_label`: the namespaces' label that gives IPv4, "" for none.
     """
 
     run_dir: str
@@ -75,7 +75,7 @@ class Options(NamedTuple):
 
 
 class Agent:
-    """One agent. Raises CNIError where it cannot start."""
+    """One agent. Raises CNIError if it cannot start."""
 
     def __init__(self, options: Options, environ: Mapping[str, str], log: Log) -> None:
         self._options = options
@@ -100,10 +100,10 @@ class Agent:
         self._notifier = Notifier(environ)
         self._turn = time.monotonic()
         self._http: HTTPServer | None = None
-        self._phase = "the agent is starting"  # why it does not serve; "" while it does
+        self._phase = "the agent is starting"  # why it does not serve; "" while it serves
 
     async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT, then answer what was asked before."""
+        """Serve until SIGTERM or SIGINT, then answer the remaining calls."""
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -129,13 +129,13 @@ class Agent:
         tasks = [asyncio.create_task(job) for job in (self._beat(server), self._stay_reachable(server), *jobs)]
         self._housekeeping().start()
         stopped = asyncio.create_task(stop.wait())
-        gc.freeze()  # all that was imported stays: to look through it again and again takes a fifteenth of a call
+        gc.freeze()  # imported objects stay for ever: collecting them again and again takes a fifteenth of a call
         self._log.info("agent started", version=VERSION, socket=self._options.socket)
         self._notifier.tell(READY="1", STATUS=self._status())
         try:
             done, _ = await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
             for task in done - {stopped}:
-                task.result()  # none of them ends but by a fault of ours
+                task.result()  # a task ends only by a bug
         finally:
             self._phase = "the agent is stopping"
             self._notifier.tell(STOPPING="1")
@@ -149,7 +149,7 @@ class Agent:
             self._log.info("agent stopped", unanswered=left)
 
     def _node_jobs(self) -> list[Coroutine[Any, Any, None]]:
-        """Return what keeps our Node up to date: a manifest that a person writes, or the watch."""
+        """Return the tasks that keep our Node current: following a manifest that a person writes, or the watch."""
         if file := self._options.node_file:
             return [self._own.follow_file(self._root.path(file), file), self._own.keep_view()]
         if self._own.start_from_view():
@@ -160,7 +160,7 @@ class Agent:
         return [watch.run(), self._own.keep_view()]
 
     def _watch(self) -> Reflector:
-        from kubenode.agent.watch import OwnNodeSource  # brings HTTP and TLS, of no use to an agent with --node-file
+        from kubenode.agent.watch import OwnNodeSource  # loads HTTP and TLS, not needed with --node-file
         from kubenode.kube.reflector import Reflector
 
         source = OwnNodeSource(self._api.node, self._api.cluster, self._own.publish, self._log, self._metrics.requested)
@@ -176,7 +176,7 @@ class Agent:
         return Housekeeping(self._networks, self._stores, ask, reclaimer, self._run_dir, config_dir, self._log, options.every)
 
     def _serve_http(self) -> None:
-        """Serve metrics and health from now until the process ends."""
+        """Serve metrics and health until the process ends."""
         if self._options.listen is None:
             return
         ask = Round(self._workers, self._log, PATIENCE)
@@ -189,7 +189,7 @@ class Agent:
         self._http.start()
 
     async def _beat(self, server: Server) -> None:
-        """Answer who has waited too long, note that the loop turns, and tell systemd."""
+        """Answer calls at their deadline, note the loop's turns, and notify systemd."""
         pause = min(BEAT, (self._notifier.watchdog or BEAT) / 2)
         told = 0.0
         while True:
@@ -201,7 +201,7 @@ class Agent:
             await asyncio.sleep(SWEEP)
 
     async def _stay_reachable(self, server: Server) -> None:
-        """Listen again where somebody has removed the socket's path."""
+        """Create the socket again after somebody removed its path."""
         while not self._phase:
             before = self._listener.problem
             if listener := self._listener.look():
@@ -223,14 +223,14 @@ class Agent:
         return self._lacking() or self._ill() or self._configuration.problem
 
     def _served(self) -> Node | None:
-        """Return our Node while calls are served, None where they are not."""
+        """Return our Node while calls are served, otherwise None."""
         return None if self._phase or self._ill() else self._own.node
 
     def _lacking(self) -> str:
         return self._configuration.lacks(self._own.node) if self._own.node else ""
 
     def _questions(self) -> dict[str, Callable[[], tuple[int, bytes]]]:
-        """Return what is asked of us over the socket: health without the HTTP port, which may be somebody else's, and all that is wrong."""
+        """Return the questions answered on the socket: health, as another program may have the HTTP port, and all problems."""
 
         def answered(check: Callable[[], str]) -> tuple[int, bytes]:
             problem = check()
@@ -243,7 +243,7 @@ class Agent:
         }
 
     def _problems(self) -> list[str]:
-        """Return all that is to be looked at, whether or not pods get addresses meanwhile."""
+        """Return all problems, even those that keep no pod from an address."""
         why = self._own.why()
         return _distinct(self._unready(), str(why) if why else "", *self._shortcomings())
 
@@ -256,7 +256,7 @@ class Agent:
         return "; ".join([f"Node {own.name}" if own else "Node not known", *problems])
 
     def _machine_id(self) -> str:
-        """Return the host's machine-id. A container sees at most its image's: there it is what the kubelet has told of the host."""
+        """Return the host's machine-id. A container sees only its image's: then the one that the kubelet reported counts."""
         own = self._own.node
         return identity.host_machine_id(self._root) or (own.machine_id if own else "")
 
@@ -269,9 +269,9 @@ def _distinct(*texts: str) -> list[str]:
 
 
 def _raise_file_limit() -> None:
-    """Take as many file descriptors as may be had: a connection of each pod that starts needs one."""
+    """Allow as many file descriptors as possible: each starting pod needs one for its connection."""
     try:
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (OSError, ValueError):  # a filter of system calls forbids it: who set that has set the limit, too
+    except (OSError, ValueError):  # a system call filter forbids it: then the limit is intended, too
         pass

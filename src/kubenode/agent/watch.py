@@ -1,4 +1,4 @@
-"""Our own Node at the API server: a GET by whoever finds it, then a watch of it alone, and each change that matters published."""
+"""Watch of our own Node: one GET, then a watch of this object alone; relevant changes are published."""
 
 from __future__ import annotations
 
@@ -25,11 +25,10 @@ if TYPE_CHECKING:
 
 
 class OwnNodeSource:
-    """Hands our Node's reduced manifest to `publish` after each change, and None once it is deleted.
+    """Calls `publish` with our Node's reduced manifest after each change, and with None after its deletion.
 
-    `find` identifies and GETs our Node within a bounded time, `connect` makes the client for one watch; both may block, and raise CNIError.
-    `count` is called with verb and result of each GET, an HTTP status or "error". What `publish` raises is raised, and then the Node counts
-    as not published.
+    `find` identifies and GETs our Node within a limited time, `connect` makes the client for one watch; both may block and raise CNIError.
+    `count` gets verb and result of each GET, an HTTP status or "error". If `publish` raises, the Node counts as not published.
     """
 
     name = "the own Node"
@@ -48,15 +47,15 @@ class OwnNodeSource:
         self._log = log
         self._count = count
         self._called = ""
-        self._expired = ""  # the version that was read and would be answered by 410
-        self._now: Manifest | None = None  # as published
-        self._last: Manifest | None = None  # the same, but kept where the Node is deleted
+        self._expired = ""  # the version that was read, and that a watch would answer by 410
+        self._now: Manifest | None = None  # the published one
+        self._last: Manifest | None = None  # the same, but kept after a deletion
 
     async def read(self, expired: str) -> str:
-        """Ask for our Node and publish it.
+        """GET our Node and publish it; return the version to watch from.
 
-        After its start an API server knows nothing older than that moment, and a Node that has not changed since is older: to GET it again
-        gives the same version, and 410, again. Then the watch is from any version, and begins with the Node as it is.
+        An API server that has just started knows no older versions. A Node that has not changed since has an older one: another GET returns
+        the same version, and the watch 410, again. The watch then starts at any version, with the current Node.
         """
         try:
             manifest = await off_loop(self._find)
@@ -83,15 +82,15 @@ class OwnNodeSource:
 
     def take(self, event: Event) -> str:
         if before(event.version, self._expired):
-            return ANY  # an API server tells what it has, and of several one may lag behind who answered the GET
+            return ANY  # one of several API servers may lag behind the one that answered the GET
         if event.kind == "DELETED":
             self._gone()
-            return ""  # which Node is ours from now on only `find` can say
+            return ""  # only `find` can say which Node is ours now
         if event.kind in ("ADDED", "MODIFIED"):
             manifest = msgspec.json.decode(event.object, type=dict[str, Any])
             if (name := manifest["metadata"].get("name")) != self._called:
-                # A proxy that drops the query would have us give out another Node's addresses.
-                raise GarbledError(f"the watch of Node {self._called} tells of {name!r}")
+                # If a proxy drops the query, we would use another Node's subnets.
+                raise GarbledError(f"the watch of Node {self._called} sent Node {name!r}")
             self._show(manifest)
         if event.version == self._expired:
             return ANY
@@ -99,7 +98,7 @@ class OwnNodeSource:
         return event.version
 
     def _show(self, manifest: Manifest) -> None:
-        """Publish a Node, unless nothing that matters is new: the kubelet reports its status every now and then."""
+        """Publish a Node if a relevant part has changed: the kubelet updates its status all the time."""
         reduced = reduce(manifest)
         if reduced == self._now:
             return
@@ -109,7 +108,7 @@ class OwnNodeSource:
         self._last = reduced
 
     def _gone(self) -> None:
-        """Publish that our Node is no more, if it was there."""
+        """Publish that our Node was deleted, once."""
         if self._now is not None:
             metadata = self._now["metadata"]
             self._publish(None)

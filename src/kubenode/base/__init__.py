@@ -1,1 +1,1 @@
-"""Ground for all other packages: records, JSON, files, the log, threads, the HTTP server. It knows neither CNI nor Kubernetes."""
+"""Base of all other packages: records, JSON, files, the log, threads, the HTTP server. Knows neither CNI nor Kubernetes."""

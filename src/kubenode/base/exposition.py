@@ -1,7 +1,7 @@
-"""/metrics, /healthz and /readyz over HTTP, for agent and controller, whoever is on the other side.
+"""HTTP server of agent and controller: /metrics, /healthz and /readyz.
 
-There are a few connections at a time, each for a few seconds in all. One more ends the one that has said nothing for longest: a client that
-asks at once, as the kubelet and Prometheus do, gets an answer, however many others keep connections open.
+It keeps a few connections, each for a few seconds. One more aborts the oldest one that has not sent a request yet: a client that asks at
+once, as the kubelet and Prometheus do, always gets an answer.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
         def info(self, message: str, **fields: Any) -> None: ...
 
 
-MOST = 16  # connections at a time
-LONGEST = 5.0  # seconds for all of a connection
-BACKLOG = 128  # connections that wait to be let in
+MOST = 16  # connections at the same time
+LONGEST = 5.0  # seconds for a whole connection
+BACKLOG = 128  # connections that wait for accept(2)
 LIMIT = 8192  # bytes of a request
 RETRY = 5.0  # seconds between tries to listen
 PLAIN = "text/plain; charset=utf-8"
 
 
 class Counted:
-    """A counter whose value somebody else keeps."""
+    """Counter whose value is kept elsewhere; `value` returns it."""
 
     def __init__(self, name: str, documentation: str, value: Callable[[], int]) -> None:
         self._name = name
@@ -42,13 +42,15 @@ class Counted:
         self._value = value
 
     def collect(self) -> Iterator[CounterMetricFamily]:
+        """Return the counter with its value of now."""
         yield CounterMetricFamily(self._name, self._documentation, value=self._value())
 
 
 class HTTPServer:
-    """Serves until it is closed, or the process ends. The checks return why not, "" where all is well, and wait for nothing.
+    """Server that runs until it is closed, or the process ends.
 
-    `problem` says why nobody can connect: a port that is taken is tried again, as all else works without.
+    `checks` maps paths to functions that return a problem, "" for none; they must not block. `problem` says why the server cannot listen:
+    it tries again, as the process works without it.
     """
 
     def __init__(self, address: tuple[str, int], registry: CollectorRegistry, checks: Mapping[str, Callable[[], str]], log: Log) -> None:
@@ -64,12 +66,12 @@ class HTTPServer:
         self.problem = ""
 
     def start(self) -> None:
-        """Serve, on a thread and a loop of its own: a process whose loop is stuck can say so."""
+        """Start the server on its own thread and event loop: it then also answers while the process's main loop is stuck."""
         listener = self._listen()
         threading.Thread(target=lambda: asyncio.run(self._work(listener)), daemon=True, name="http").start()
 
     def close(self) -> None:
-        """Leave the port to another process."""
+        """Close the listening socket, so that another process can have the port."""
         if self._listener is not None:
             self._listener.close()
 
@@ -80,7 +82,7 @@ class HTTPServer:
         except OSError as error:
             problem = f"cannot listen on {host}:{port}: {str(error.strerror or error).partition(' (')[0]}"
             if problem != self.problem:
-                self._log.error(problem, details="nobody gets metrics or health; give --listen another address, or none")
+                self._log.error(problem, details="metrics and health are not available; give --listen another address, or none")
             self.problem = problem
             return None
         self._listener = listener
@@ -91,7 +93,7 @@ class HTTPServer:
         return listener
 
     async def _work(self, listener: socket.socket | None) -> None:
-        # Without a descriptor for a connection asyncio tries again after a second; it would print a traceback between our lines.
+        # Out of descriptors, asyncio accepts again after a second; it would print a traceback between our lines.
         asyncio.get_running_loop().set_exception_handler(lambda *_: None)
         while listener is None:
             await asyncio.sleep(RETRY)
@@ -116,9 +118,9 @@ class HTTPServer:
                 await writer.drain()
                 writer.close()
                 await writer.wait_closed()
-        except (OSError, EOFError, asyncio.LimitOverrunError):  # it is gone, too slow, or no HTTP
+        except (OSError, EOFError, asyncio.LimitOverrunError):  # the client left, is too slow, or sends no HTTP
             pass
-        except Exception as error:  # noqa: BLE001 -- a fault in one answer is that answer's alone
+        except Exception as error:  # noqa: BLE001 -- an error in one answer must not end the server
             self._log.error("internal error in an HTTP answer", error=repr(error))
         finally:
             self._open -= 1
@@ -138,7 +140,7 @@ class HTTPServer:
         return _response(HTTPStatus.NOT_FOUND, b"/metrics, /healthz or /readyz\n")
 
     async def _metrics(self) -> bytes:
-        """Return what is exported. It may take seconds: one looks at a time, also for all who ask meanwhile."""
+        """Return the metrics as text. That can take seconds, so concurrent requests share one scrape."""
         if self._scrape is None or self._scrape.done():
             self._scrape = asyncio.create_task(asyncio.to_thread(generate_latest, self._registry))
         return await asyncio.shield(self._scrape)

@@ -1,4 +1,4 @@
-"""Reading and writing whole files. A file that is written is either the old one or the new one, whatever happens."""
+"""Reading and writing whole files. A reader of a file that is being written sees the old content or the new, never a part."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import stat
 from kubenode.base.record import remembered
 
 PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.")
-LONGEST_NAME = 200  # characters, so that there is room for what is put around it
-TEMPORARY = ".tmp"  # how a name ends under which nothing is to be read yet
+LONGEST_NAME = 200  # characters; callers add a prefix or a suffix
+TEMPORARY = ".tmp"  # suffix of files that are not complete yet
 
 NAME_MAX = 255  # bytes of a file's name
 
 
 def short(name: str, room: int = NAME_MAX) -> str:
-    """Return a name, or in the place of one that has more bytes a digest of it."""
+    """Return the name, or its SHA-256 digest if it has more than `room` bytes."""
     encoded = os.fsencode(name)
     if len(encoded) <= room:
         return name
-    import hashlib  # brings OpenSSL, for names that hardly anybody has
+    import hashlib  # loads OpenSSL, and names this long are rare
 
     return hashlib.sha256(encoded).hexdigest()
 
@@ -35,7 +35,7 @@ def read(path: str) -> bytes:
 
 
 def read_regular(path: str) -> bytes:
-    """Return the content of a regular file; a named pipe would keep the caller waiting for ever. Raises OSError."""
+    """Return the content of a regular file; opening a named pipe would block for ever. Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
@@ -46,7 +46,7 @@ def read_regular(path: str) -> bytes:
 
 
 def open_exactly(path: str, flags: int, mode: int = 0o600) -> int:
-    """Open a path that leads through no link; who puts one there after it was resolved gets nowhere. Raises OSError."""
+    """Open an absolute path that contains no symbolic link, also if somebody creates one meanwhile. Raises OSError."""
     directory, name = os.path.split(path)
     at = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -58,7 +58,7 @@ def open_exactly(path: str, flags: int, mode: int = 0o600) -> int:
 
 
 def read_exactly(path: str, limit: int) -> bytes:
-    """Return the content of a regular file of at most `limit` bytes whose path leads through no link. Raises OSError."""
+    """Return the content of a regular file of at most `limit` bytes; its path must contain no symbolic link. Raises OSError."""
     fd = open_exactly(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
@@ -73,17 +73,17 @@ def read_exactly(path: str, limit: int) -> bytes:
 
 @remembered
 def name_of(text: str) -> str:
-    """Return a file name for any text, another for each."""
+    """Return a unique file name for any text."""
     name = "".join(chr(byte) if byte in PLAIN else f"%{byte:02X}" for byte in text.encode(errors="surrogateescape"))
     if len(name) <= LONGEST_NAME:
         return name
-    from hashlib import sha256  # longer than any that is meant
+    from hashlib import sha256  # names this long are rare
 
     return sha256(name.encode()).hexdigest()
 
 
 def read_all(fd: int, limit: int | None = None) -> bytes:
-    """Read until the end, or until there is more than `limit` bytes. Raises OSError, which names the file."""
+    """Read to the end, or until more than `limit` bytes are there. Raises OSError with the file's name."""
     content = b""
     try:
         while chunk := os.read(fd, 65536):
@@ -97,7 +97,7 @@ def read_all(fd: int, limit: int | None = None) -> bytes:
 
 
 def write_all(fd: int, content: bytes) -> None:
-    """Write all of it; write(2) may take less. Raises OSError, which names the file."""
+    """Write all bytes; a single write(2) may take fewer. Raises OSError with the file's name."""
     try:
         while content:
             content = content[os.write(fd, content) :]
@@ -107,7 +107,7 @@ def write_all(fd: int, content: bytes) -> None:
 
 
 def _path_of(fd: int) -> str | None:
-    """Return what read(2) and write(2) do not say: the file's path; of one that has no name yet its directory's."""
+    """Return the path of an open file, which errors of read(2) and write(2) lack; for an unnamed file, its directory."""
     try:
         path = os.readlink(f"/proc/self/fd/{fd}")
     except OSError:
@@ -116,17 +116,17 @@ def _path_of(fd: int) -> str | None:
 
 
 def replace(path: str, content: bytes, *, durable: bool = False, mode: int = 0o600, alone: bool = False) -> None:
-    """Write a file by a temporary name and rename. Raises OSError, and then nothing is left behind.
+    """Write a file under a temporary name and rename it. Raises OSError, and then leaves nothing behind.
 
-    `alone`: a lock keeps other writers out. Then there is one temporary name, and what a killed writer has left the next one takes.
+    `alone`: the caller's lock keeps other writers out. All then use one temporary name, so the next writer reuses what a killed one left.
     """
     temporary = f"{path}{TEMPORARY}" if alone else f"{path}.{os.getpid()}{TEMPORARY}"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         try:
             write_all(fd, content)
-            if mode != 0o600:  # noqa: PLR2004 -- what it was opened with
-                os.fchmod(fd, mode)  # whatever the umask
+            if mode != 0o600:  # noqa: PLR2004 -- the mode of open
+                os.fchmod(fd, mode)  # regardless of the umask
             if durable:
                 os.fsync(fd)
         finally:
@@ -134,18 +134,18 @@ def replace(path: str, content: bytes, *, durable: bool = False, mode: int = 0o6
         os.rename(temporary, path)
     except BaseException as error:
         if isinstance(error, OSError) and not error.filename:
-            error.filename = path  # fsync(2) does not say
-        discard(temporary)  # not there where the deadline's signal came just after the rename
+            error.filename = path  # fsync(2) sets no name
+        discard(temporary)  # already renamed if the deadline's signal came just after that
         raise
 
 
 def is_passing(error: OSError) -> bool:
-    """Say whether a call has failed for want of descriptors or memory: it says nothing of the file."""
+    """Say whether a call failed for lack of descriptors or memory, which says nothing about the file."""
     return error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
 def is_nowhere(error: OSError) -> bool:
-    """Say whether a call has failed because there is nothing at its path, and nothing can be."""
+    """Say whether a call failed because its path does not, or cannot, exist."""
     return error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}
 
 
@@ -158,7 +158,7 @@ def remove(path: str) -> None:
 
 
 def discard(path: str) -> None:
-    """Remove a file if that can be done: what has failed before is what is to be told of."""
+    """Try to remove a file, ignoring errors: the caller reports an earlier error."""
     try:
         os.unlink(path)
     except OSError:

@@ -1,7 +1,7 @@
 """JSON text to values and back, without importing `json`.
 
-`json` imports `re`, which costs as much time as starting the interpreter, and a plugin is started for every pod. CPython's C scanner and
-encoder, which `json` is a wrapper of, are used directly; where an interpreter has no such ones, `json` itself.
+`json` imports `re`, which takes as long as starting the interpreter, and a plugin starts for every pod. CPython's C scanner and encoder,
+on which `json` is built, are used directly; an interpreter without them uses `json`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    JSON = Any  # what JSON text can say: dict, list, str, int, float, bool, None
+    JSON = Any  # dict, list, str, int, float, bool or None
 
 try:
     from _json import encode_basestring_ascii, make_encoder, make_scanner
@@ -21,7 +21,7 @@ else:
 
 
 class JSONTextError(ValueError):
-    """The text is not one JSON value; the message says where."""
+    """Text that is not exactly one JSON value; the message says where."""
 
 
 def _finite(text: str) -> float:
@@ -78,14 +78,14 @@ def _scan(text: str, begin: int) -> tuple[JSON, int]:
     scanner = make_scanner(_Context())  # type: ignore[arg-type]
     try:
         return scanner(text, begin)
-    except SystemError:  # CPython 3.11 has no words for an error until `json.decoder` is there
+    except SystemError:  # CPython 3.11 needs `json.decoder` loaded to raise an error
         from json import decoder  # noqa: F401
 
         return scanner(text, begin)
 
 
 def dumps(value: JSON) -> str:
-    """Format a value as one line of ASCII JSON text, keys in the order in which they stand."""
+    """Format a value as one line of ASCII JSON text, keys in their order."""
     if json:
         return json.JSONEncoder(default=_refuse, check_circular=False, allow_nan=False).encode(value)
     encode = make_encoder(None, _refuse, encode_basestring_ascii, None, ": ", ", ", *NO_OPTIONS)

@@ -1,6 +1,6 @@
-"""The log: JSON lines on stderr or in a file, never on stdout, which belongs to the result. `logging` would import `re`.
+"""Log of JSON lines on stderr or in a file, never on stdout, which carries the result. `logging` is not used: it imports `re`.
 
-To log never raises, and never waits for whoever reads the lines: a line that cannot be written is dropped, and counted.
+Logging never raises, and never waits for a reader: a line that cannot be written is dropped and counted.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
     class Sink(Protocol):
         @property
         def dropped(self) -> int:
-            """Lines that could not be written so far."""
+            """Number of lines that could not be written."""
 
         def write(self, path: str, text: bytes) -> None:
-            """Write to a file, or to stderr where `path` is ""."""
+            """Write to a file, or to stderr if `path` is ""."""
 
 
-PIPE_BUF = 4096  # bytes that a pipe takes whole where poll(2) says that it takes any (pipe(7))
-PATIENCE = 0.1  # seconds that all of a plugin's call may wait for the reader of stderr
+PIPE_BUF = 4096  # bytes that a pipe takes as a whole once poll(2) calls it writable (pipe(7))
+PATIENCE = 0.1  # seconds that a whole plugin call may wait for the reader of stderr
 ERROR, WARNING, INFO, DEBUG, TRACE = -2, -1, 0, 1, 2
 NAMES = {ERROR: "error", WARNING: "warning", INFO: "info", DEBUG: "debug", TRACE: "trace"}
 STREAMS = frozenset(["stdout", "stderr"])
 
 
 class Log:
-    """The log of one call. Without a file only warnings and errors are written, to stderr, as the runtime shows that."""
+    """Log of one call. Without a file it writes only warnings and errors, to stderr, which the runtime shows."""
 
     def __init__(self, plugin: str, level: int = WARNING, sink: Sink | None = None) -> None:
         self._sink: Sink = sink or Output()
@@ -47,46 +47,51 @@ class Log:
         self._began: float | None = None
 
     def of(self, plugin: str) -> Log:
-        """Return the log of one call that an agent makes, as detailed as its own."""
+        """Return the log of one call to a plugin in the agent, with this log's level."""
         return Log(plugin, self._level, self._sink)
 
     @property
     def dropped(self) -> int:
-        """Lines that could not be written so far."""
+        """Number of lines that could not be written."""
         return self._sink.dropped
 
     def begin(self, labels: Mapping[str, JSON]) -> None:
-        """Begin a call: put on every line from now on which one it is, by these fields, and the milliseconds since now."""
+        """Begin a call: add these fields, and the milliseconds since now, to every following line."""
         self._began = time.monotonic()
         self.bind(**labels)
 
     def bind(self, **fields: JSON) -> None:
-        """Put these fields on every line from now on."""
+        """Add these fields to every following line."""
         self._common.update({key: value for key, value in fields.items() if value})
 
     def configure(self, path: str, level: str) -> None:
-        """Write to this file from now on, whose path leads through no link. "stdout" means stderr, as stdout is the result's."""
+        """Write to this file from now on; its path must contain no symbolic link. "stdout" means stderr, as stdout carries the result."""
         self._path = "" if path in STREAMS else path
         if path:
             self._level = level_of(level)
 
     def error(self, message: str, **fields: JSON) -> None:
+        """Log an error."""
         self._write(ERROR, message, fields)
 
     def warning(self, message: str, **fields: JSON) -> None:
+        """Log a warning."""
         self._write(WARNING, message, fields)
 
     def info(self, message: str, **fields: JSON) -> None:
+        """Log an event of normal operation."""
         self._write(INFO, message, fields)
 
     def debug(self, message: str, **fields: JSON) -> None:
+        """Log a detail, for `loglevel` debug."""
         self._write(DEBUG, message, fields)
 
     def trace(self, message: str, **fields: JSON) -> None:
+        """Log a small detail, for `loglevel` trace."""
         self._write(TRACE, message, fields)
 
     def pass_on(self, said: bytes) -> None:
-        """Put on stderr what another program has said there."""
+        """Write another program's stderr to our stderr."""
         self._sink.write("", said)
 
     def _write(self, level: int, message: str, fields: dict[str, JSON]) -> None:
@@ -99,13 +104,13 @@ class Log:
             line["milliseconds"] = round((time.monotonic() - self._began) * 1000, 1)
         try:
             text = dumps(line)
-        except RecursionError:  # a configuration that is nested as deeply as can just be read
+        except RecursionError:  # a configuration nested as deeply as the parser accepts
             text = dumps({**line, **dict.fromkeys(fields, "nested too deeply")})
         self._sink.write(self._path, text.encode() + b"\n")
 
 
 class Output:
-    """Writes at once. `patience`: the seconds that it waits for the reader of stderr, in all of its life; None: as long as it takes."""
+    """Sink that writes at once. `patience`: seconds to wait for the reader of stderr, in total; None: no limit."""
 
     def __init__(self, patience: float | None = PATIENCE) -> None:
         self._patience = patience
@@ -123,11 +128,11 @@ class Output:
             self.dropped += 1
 
     def _to_stderr(self, text: bytes) -> bool:
-        if sys.stderr is None:  # it was closed when we began: what has its number by now may be a reservation
+        if sys.stderr is None:  # closed at start: its descriptor may be a reservation's by now
             return False
-        from select import POLLOUT, poll  # few calls have anything to say
+        from select import POLLOUT, poll  # few calls write to stderr
 
-        # Not by O_NONBLOCK: that would hold for all processes that have this stderr.
+        # Not O_NONBLOCK: it would apply to all processes that share this stderr.
         stderr = poll()
         stderr.register(2, POLLOUT)
         try:
@@ -135,7 +140,7 @@ class Output:
                 if not stderr.poll(0) and not self._wait(stderr):
                     return False
                 text = text[os.write(2, text[:PIPE_BUF]) :]
-        except OSError:  # its reader is gone, or the disk is full
+        except OSError:  # the reader left, or the disk is full
             return False
         return True
 
@@ -149,7 +154,7 @@ class Output:
 
 
 def _append(path: str, text: bytes) -> None:
-    """Append by one write, so that lines of parallel calls do not mix. Raises OSError."""
+    """Append with one write(2), so that lines of parallel calls do not mix. Raises OSError."""
     fd = files.open_exactly(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK, 0o640)
     try:
         os.write(fd, text)
@@ -158,7 +163,7 @@ def _append(path: str, text: bytes) -> None:
 
 
 def level_of(text: str) -> int:
-    """Read `loglevel`: info, debug, trace, or a number, where 1 is debug and 2 is trace; anything else is info."""
+    """Parse `loglevel`: info, debug, trace, or a number (1: debug, 2: trace); anything else is info."""
     if text.isdecimal():
-        return int(text[:9])  # more than anybody means, and int() takes no more than 4300 digits
+        return int(text[:9])  # int() refuses more than 4300 digits
     return {name: level for level, name in NAMES.items()}.get(text, INFO)

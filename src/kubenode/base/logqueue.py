@@ -1,4 +1,4 @@
-"""A log for processes that serve many: a thread that logs, perhaps with a lock held, hands a line over, and one thread writes."""
+"""Log for processes that serve many calls: the logging thread, which may hold a lock, queues a line; one thread writes."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections import deque
 
 from kubenode.base.log import Output
 
-LIMIT = 1 << 20  # bytes that wait to be written; what comes while there are more is dropped
-PAUSE = 0.1  # seconds between looks for lines: a thread that is woken for each competes with the call that logs for the interpreter
-LAST_WORDS = 1.0  # seconds that a process may take at its end to write what waits
+LIMIT = 1 << 20  # bytes in the queue; with more, new lines are dropped
+PAUSE = 0.1  # seconds between polls: waking the thread for each line would take the interpreter from the logging call
+LAST_WORDS = 1.0  # seconds at the process's end to write the queue
 
 
 class LogQueue:
-    """A `log.Sink` that never waits. A stuck reader of stderr stops only this thread."""
+    """`log.Sink` that never waits. A stuck reader of stderr stops only its thread."""
 
     def __init__(self) -> None:
         self._output = Output(patience=None)
@@ -37,7 +37,7 @@ class LogQueue:
         self._lines.append((path, text))
 
     def close(self, seconds: float) -> None:
-        """Write what waits, if that takes no longer than so many seconds."""
+        """Write the queue, for at most so many seconds."""
         self._ending.set()
         self._thread.join(seconds)
 

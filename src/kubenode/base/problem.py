@@ -1,10 +1,10 @@
-"""An error that a person can do something about."""
+"""Error with an advice for a person."""
 
 from __future__ import annotations
 
 
-class Problem(Exception):  # noqa: N818 -- it is what a person has, and what is shown
-    """A fault and its cure: `msg` names the thing and its value, `details` says what to do."""
+class Problem(Exception):  # noqa: N818 -- the word that users see
+    """Problem and its cure: `msg` names the thing and its value, `details` says what to do."""
 
     def __init__(self, msg: str, details: str = "") -> None:
         super().__init__(msg)

@@ -1,6 +1,6 @@
-"""`typing.NamedTuple` and `functools.lru_cache` without `typing` and `functools`, whose import costs more than the whole of an ADD.
+"""`typing.NamedTuple` and `functools.lru_cache` without `typing` and `functools`, whose import takes longer than a whole ADD.
 
-To a type checker `NamedTuple` is the original.
+A type checker sees the original `NamedTuple`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import NamedTuple as NamedTuple  # noqa: PLC0414 -- mypy takes it for ours to export
+    from typing import NamedTuple as NamedTuple  # noqa: PLC0414 -- an explicit export for mypy
     from typing import TypeVar
 
     F = TypeVar("F", bound=Callable[..., object])
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     def remembered(function: F, most: int = ...) -> F: ...
 else:
     try:
-        from _collections import _tuplegetter  # what `collections.namedtuple` gives its fields
-        from _functools import _lru_cache_wrapper  # what `lru_cache` wraps a function in
+        from _collections import _tuplegetter  # field type of `collections.namedtuple`
+        from _functools import _lru_cache_wrapper  # wrapper type of `lru_cache`
     except ImportError:
         from functools import lru_cache
         from operator import itemgetter
@@ -29,7 +29,7 @@ else:
             return lru_cache(most)(function)
 
     class NamedTuple(tuple):
-        """A tuple whose items have the names that the class body annotates, with the defaults that it assigns."""
+        """Tuple whose fields are the annotated names of the class body, with its assigned values as defaults."""
 
         __slots__ = ()
         _fields = ()
@@ -62,5 +62,5 @@ else:
             return tuple.__new__(type(self), values)
 
     def remembered(function, most=1024):
-        """Let a pure function with hashable arguments remember its last `most` results. An exception is not remembered."""
+        """Cache the last `most` results of a pure function with hashable arguments. Exceptions are not cached."""
         return _lru_cache_wrapper(function, most, False, tuple)  # noqa: FBT003 -- its own signature

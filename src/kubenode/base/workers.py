@@ -1,4 +1,4 @@
-"""Threads that do what may block, one a network: who waits for one network's lock does not keep another's pods waiting."""
+"""Threads for blocking work, one per network: waiting for one network's lock does not delay another's pods."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
 K = TypeVar("K")
 T = TypeVar("T")
 
-IDLE = 60.0  # seconds after which a thread without work ends
+IDLE = 60.0  # seconds without work after which a thread ends
 
 
 class Workers:
-    """Jobs of one key are done in their order, those of different keys side by side."""
+    """Worker threads: jobs with the same key run in order, jobs with different keys in parallel."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._queues: dict[Hashable, queue.SimpleQueue[Callable[[], None]]] = {}
 
     def submit(self, key: Hashable, job: Callable[[], None]) -> None:
-        """Let a job be done; it must not raise. Raises RuntimeError where the system gives no thread for it."""
+        """Queue a job, which must not raise. Raises RuntimeError if the system cannot start a thread."""
         with self._lock:
             jobs = self._queues.get(key)
             if jobs is None:
                 jobs = queue.SimpleQueue()
-                # Daemons: one that waits for a lock for ever must not keep the agent from ending.
+                # Daemons: a thread that waits for a lock for ever must not keep the agent running.
                 threading.Thread(target=self._work, args=(key, jobs), daemon=True, name=f"worker {key}").start()
                 self._queues[key] = jobs
             jobs.put(job)
@@ -51,9 +51,9 @@ class Workers:
 
 
 class Round:
-    """Questions to several networks, each on its own thread. An answer that comes too late is left out.
+    """Questions to several networks, each on its own thread. Late answers are left out.
 
-    Nobody is asked again before the last answer is there: behind a lock that somebody holds for hours nothing piles up.
+    A question is not repeated while it is pending: behind a lock that is held for hours nothing piles up.
     """
 
     def __init__(self, workers: Workers, log: Log, patience: float) -> None:
@@ -64,9 +64,9 @@ class Round:
         self._asked: dict[tuple[str, Hashable], Future[object]] = {}
 
     def gather(self, questions: Mapping[K, Callable[[], T]], what: str = "") -> dict[K, T]:
-        """Return the answers that are there in time, also those to the same question (`what`) of somebody else.
+        """Return the answers that arrive in time, by key. Callers with the same question (`what`) share one answer.
 
-        A question that raises has no answer, and is logged.
+        A question that raises is logged and has no answer.
         """
         asked = {key: self._ask(what, key, question) for key, question in questions.items()}
         wait(asked.values(), self._patience)
@@ -88,6 +88,6 @@ class Round:
     def _answer(self, future: Future[object], key: Hashable, question: Callable[[], object]) -> None:
         try:
             future.set_result(question())
-        except Exception as error:  # noqa: BLE001 -- a fault here must not take the network's thread away
+        except Exception as error:  # noqa: BLE001 -- an error must not end the network's thread
             self._log.error("internal error", of=str(key), error=repr(error))
             future.set_exception(error)

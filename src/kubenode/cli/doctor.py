@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kubenode.cli.output import Output
-    from kubenode.inspection.doctor.finding import Result
+    from kubenode.inspection.doctor.finding import Result, State
     from kubenode.inspection.locations import Locations
 
 COLOURS = ("dim", "green", "yellow", "red")
@@ -69,16 +69,16 @@ def command(locations: Locations, namespace: str, output: Output, *, quiet: bool
 
     if namespace and not cluster:
         raise click.UsageError("--namespace is for --cluster")
-    results = _of_cluster(locations, namespace) if cluster else _of_node(locations)
-    worst = max([State.OK, *(one.finding.state for one in results)])
+    results = _of_cluster(locations, namespace) if cluster else of_node(locations)
     if output.is_object:
-        output.dump({"worst": worst.name.lower(), "checks": [_object(one) for one in results]})
+        output.dump(describe(results))
     else:
         _show([one for one in results if one.finding.state > State.OK or not quiet])
-    return int(worst)
+    return int(_worst(results))
 
 
-def _of_node(locations: Locations) -> list[Result]:
+def of_node(locations: Locations) -> list[Result]:
+    """Make all checks of this node."""
     from kubenode.inspection.doctor.facts import Facts
     from kubenode.inspection.doctor.registry import examine
 
@@ -99,6 +99,17 @@ def _of_cluster(locations: Locations, namespace: str) -> list[Result]:
         return list(examine(reader, namespace))
     finally:
         reader.close()
+
+
+def describe(results: list[Result]) -> dict[str, Any]:
+    """Return findings as an object."""
+    return {"worst": _worst(results).name.lower(), "checks": [_object(one) for one in results]}
+
+
+def _worst(results: list[Result]) -> State:
+    from kubenode.inspection.doctor.finding import State
+
+    return max([State.OK, *(one.finding.state for one in results)])
 
 
 def _show(results: list[Result]) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from kubenode.cli.output import Output
     from kubenode.kube.listwatch import Sink
+    from kubenode.pools.blocks import Block
     from kubenode.pools.ledger import Ledger
     from kubenode.pools.records import NodeSubnet, SubnetPool
 
@@ -80,9 +81,23 @@ def _pool_object(pool: SubnetPool) -> dict[str, Any]:
     return {
         "name": pool.name,
         "annotation": pool.annotation,
-        "cidrs": list(pool.status.get("cidrs") or ()),
+        "cidrs": [{**network, **_cut(pool, network)} for network in pool.status.get("cidrs") or ()],
         "conditions": list(pool.status.get("conditions") or ()),
     }
+
+
+def _cut(pool: SubnetPool, network: dict[str, Any]) -> dict[str, Any]:
+    """Return how a network is cut, where the pool still has it."""
+    found = [block for block in pool.blocks if str(block.cidr) == network["cidr"]]
+    return {"nodePrefix": found[0].node_prefix, "shared": found[0].shared, "gateway": found[0].gateway} if found else {}
+
+
+def _part(block: Block) -> str:
+    """Return what a node gets of a network: its prefix length, and what does not go without saying."""
+    from kubenode.pools.blocks import FIRST
+
+    shared = [f"of one network, via {block.item(block.cidr).gateway or block.gateway}"] if block.shared else []
+    return " ".join([f"/{block.node_prefix}", *(shared or ([f"via {block.gateway}"] if block.gateway != FIRST else []))])
 
 
 def _nodes(ledger: Ledger, pool: str) -> list[dict[str, Any]]:
@@ -118,7 +133,7 @@ def _networks(pools: list[SubnetPool], out: Console, *, wide: bool) -> Table:
     for pool in pools:
         numbers = {network["cidr"]: network for network in pool.status.get("cidrs") or ()}
         name, annotation = f"[bold]{escape(pool.name)}[/]", f"[dim]{escape(pool.annotation)}[/]"
-        rows = [[str(block.cidr), f"/{block.node_prefix}", *_used(numbers.get(str(block.cidr)), out)] for block in pool.blocks]
+        rows = [[str(block.cidr), _part(block), *_used(numbers.get(str(block.cidr)), out)] for block in pool.blocks]
         for row in rows or [[""] * 6]:
             table.add_row(name, *row, *([annotation] if wide else []))
             name = annotation = ""

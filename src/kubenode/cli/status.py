@@ -44,7 +44,7 @@ def command(
     r"""Show networks, used and free addresses, and who holds which since when.
 
     With an ADDRESS: whose it is; exit code 1 where nobody has it here. Nothing is changed, no lock is taken, and the API server is asked
-    only for the node of an address that is of no subnet here.
+    only for the node of an address that no subnet here has.
 
     \b
     Examples:

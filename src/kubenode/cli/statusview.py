@@ -192,7 +192,8 @@ def _holder_table(found: list[Holder], between: str, *, wide: bool, stacked: boo
         whose = who(one, wide=wide)
         more = []
         if wide:
-            more = [one.attachment.container_id[:SHORT_ID] if one.attachment else "", escape(one.record.netns)]
+            container = one.attachment.container_id[:SHORT_ID] if one.attachment and not one.rests_until else ""
+            more = [container, escape(one.record.netns)]
         if stacked:
             whose = "\n".join([whose, *(f"[dim]{text}[/]" for text in more if text)])
             more = []
@@ -208,18 +209,20 @@ def who(one: Holder, *, wide: bool) -> str:
         return "[yellow]nobody: the file is empty or torn[/]"
     pod = one.record.pod
     name = escape(pod) if pod else f"[dim]{'-' if wide else one.attachment.container_id[:SHORT_ID]}[/]"
+    if one.rests_until:
+        return f"{name} [cyan]rests until {screen.stamp(one.rests_until)}[/]"
     return f"{name} [yellow]leaked?[/]" if one.suspected else name
 
 
 def show_whose(found: Whose, known: Whois | None = None) -> None:
-    """Print whose an address is; `known`: what the API server says where it is of no subnet here."""
+    """Print whose an address is; `known`: what the API server says where no subnet here has it."""
     out = screen.console()
     for network, one in found.holders:
         table = Table.grid(padding=(0, 2))
         table.add_row("address", f"[bold]{found.address}[/]")
         table.add_row("network", f"{escape(network.name)}  [dim]{escape(network.configured.path)}[/]")
         table.add_row("pod", who(one, wide=False))
-        if one.attachment:
+        if one.attachment and not one.rests_until:
             table.add_row("container", one.attachment.container_id)
             table.add_row("interface", one.attachment.ifname or "-")
         for label, text in (("netns", one.record.netns), ("pod UID", one.record.pod_uid)):
@@ -242,7 +245,7 @@ def show_whose(found: Whose, known: Whois | None = None) -> None:
 
 
 def _elsewhere(known: Whois) -> str:
-    """Say which node an address is of, by what, and which pod has it."""
+    """Say which node has an address, by what, and which pod."""
     subnets = [f"{part.subnet} is node [bold]{escape(part.node)}[/]'s, by {escape(part.source)}" for part in known.parts]
     own = [f"it is node [bold]{escape(name)}[/]'s own address" for name in known.nodes]
     pods = [f"pod [bold]{escape(has.pod.name)}[/] on node {escape(has.pod.node)} has it" for has in known.pods if not has.pod.on_host]
@@ -265,5 +268,5 @@ def _kind(network: Network, found: Whose) -> str:
         return "which excludes it"
     of = next((one for usage in network.usages if (one := usage.range_set.range_of(found.address))), None)
     if of is None:
-        return "outside of this node's part of it"
+        return "outside of its ranges"
     return "which gives no new one of that subnet: it is closing" if of.closing else "which may give it"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -28,16 +28,22 @@ def command(locations: Locations, output: Output) -> None:
       kube-node version
       kube-node version -o yaml
     """
+    found = describe(locations)
+    if output.is_object:
+        output.dump(found)
+        return
+    click.echo(f"kube-node {VERSION}, Python {found['python']}\nCNI {', '.join(found['cniVersions'])}")
+    width = max((len(one["path"]) for one in found["installed"]), default=0)
+    for one in found["installed"]:
+        click.echo(f"{one['path']:{width}}  {one['kind']:8}  {one['version'] or 'of unknown version'}")
+
+
+def describe(locations: Locations) -> dict[str, Any]:
+    """Return all versions as an object."""
     from kubenode.cni import versions
     from kubenode.inspection.doctor.executables import executables
 
     found = executables([locations.root.path(directory) for directory in locations.bin_dirs])
+    installed = [{"path": one.path, "kind": "relay" if one.is_relay else "launcher", "version": one.version or None} for one in found]
     python = ".".join(map(str, sys.version_info[:3]))
-    if output.is_object:
-        installed = [{"path": one.path, "kind": "relay" if one.is_relay else "launcher", "version": one.version or None} for one in found]
-        output.dump({"version": VERSION, "python": python, "cniVersions": list(versions.SUPPORTED), "installed": installed})
-        return
-    click.echo(f"kube-node {VERSION}, Python {python}\nCNI {', '.join(versions.SUPPORTED)}")
-    width = max((len(one.path) for one in found), default=0)
-    for one in found:
-        click.echo(f"{one.path:{width}}  {'relay' if one.is_relay else 'launcher':8}  {one.version or 'of unknown version'}")
+    return {"version": VERSION, "python": python, "cniVersions": list(versions.SUPPORTED), "installed": installed}

@@ -95,9 +95,13 @@ def _show(found: Whois, here: Whose | None) -> None:
         out.print(f"[dim]not seen: {escape(error.msg)}[/]")
     if len(found.holders) > 1:
         out.print(f"[red]{found.address} is had by {len(found.holders)}[/]: {escape(', '.join(found.holders))}")
+    elif not found.holders and not found.sees_pods:
+        out.print(f"Which pod has {found.address} is not known.")
     elif not found.holders:
         out.print(
-            f"No pod has {found.address}." if found.parts or found.pools else f"{found.address} is nobody's, and of no node's subnet."
+            f"No pod has {found.address}."
+            if found.parts or found.pools
+            else f"{found.address} belongs to nobody, and is in no node's subnet."
         )
 
 

@@ -1,1 +1,1 @@
-"""PURE. The Container Network Interface itself: environment, configuration, results, versions, errors. No I/O, no addresses to give."""
+"""PURE. The protocol of the Container Network Interface: environment, configuration, results, versions, errors. No address management."""

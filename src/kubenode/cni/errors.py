@@ -1,7 +1,7 @@
-"""The one error type that crosses a plugin's boundary, and the number of every cause.
+"""The one error type that crosses a plugin's boundary, and its codes.
 
-Codes below 100 are the specification's (SPEC.md, "Error"); from 100 they are ours, one per cause. `docs/reference/errors.md` explains each
-to an operator.
+Codes below 100 are the specification's (SPEC.md, "Error"); from 100 on they are ours, one per cause. `docs/reference/errors.md` explains
+each one.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ SOURCE_TAKEN = 121
 
 
 class CNIError(Problem):
-    """A plugin's answer in place of a result (SPEC.md, "Error").
+    """Error answer of a plugin (SPEC.md, "Error").
 
-    `msg` names the thing that is wrong and its value; `details` says what to do about it. `reference` is how the reference plugins say it,
-    where those words are others: host-local answers in them under its own name.
+    `msg` names the wrong thing and its value; `details` says what to do. `reference` is the reference plugins' message where it differs:
+    our host-local answers with it.
     """
 
     def __init__(self, code: int, msg: str, details: str = "", reference: str = "") -> None:
@@ -62,4 +62,4 @@ class CNIError(Problem):
 
 
 class OutOfReachError(CNIError):
-    """The same, where another process of this host may do better: the runtime's plugin, in place of an agent that sees less of it."""
+    """Error of an agent that sees less of the host than the runtime's plugin, which may succeed locally."""

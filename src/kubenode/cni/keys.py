@@ -1,6 +1,6 @@
-"""The keys of a network configuration as Go's encoding/json matches them: exactly, or else without case.
+"""Keys of a network configuration, matched like Go's encoding/json: exact first, then ignoring case.
 
-Host-local, the runtime and most plugins are written in Go. A key that they take for `dataDir` must not be another one to us.
+The runtime, host-local and most plugins are written in Go: they and we must take the same key for `dataDir`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 RANGE: dict[str, Schema] = {"subnet": None, "rangeStart": None, "rangeEnd": None, "gateway": None, "closing": None}
 ROUTE: Schema = dict.fromkeys(("dst", "gw", "mtu", "advmss", "priority", "table", "scope"))
 OWN = ("kubeconfig", "annotation", "ipv4-namespaces", "ipv6-namespaces", "delegate", "nodeFile", "refreshAfter", "logfile", "loglevel")
-WHOLE = ("type", "dataDir", "resolvConf", "exclude", "statusWhenFull")  # of the embedded allocator, but for its ranges and routes
+# Keys of the embedded allocator besides ranges and routes.
+WHOLE = ("type", "dataDir", "resolvConf", "exclude", "statusWhenFull", "stickyFor")
 IPAM: dict[str, Schema] = {
     **dict.fromkeys((*WHOLE, *OWN)),
     **RANGE,
@@ -32,7 +33,7 @@ NETWORK: Schema = {
 
 
 def canonical(value: JSON, schema: Schema) -> JSON:
-    """Return a value with the keys of a schema spelt as there. The last of several that are one counts; others stay as they are."""
+    """Return a value with its keys spelt as in the schema. The last of duplicate keys counts; unknown keys stay unchanged."""
     if isinstance(value, list) and isinstance(schema, list):
         return [canonical(item, schema[0]) for item in value]
     if not isinstance(value, dict) or not isinstance(schema, dict):
@@ -55,5 +56,5 @@ def _known(key: str, schema: dict[str, Schema]) -> str:
 
 
 def _fold(key: str) -> str:
-    """Return what is the same for keys that differ in case alone: by Unicode's simple folding the long s is an s, and Kelvin's sign a k."""
+    """Return a key for comparison without case: by Unicode's simple folding the long s is an s, and the Kelvin sign a k."""
     return key.lower().replace("\u017f", "s")

@@ -1,4 +1,4 @@
-"""The network configuration that comes on stdin (SPEC.md, "Section 1"). Keys of no concern to us stay as they are."""
+"""Network configuration from stdin (SPEC.md, "Section 1"). Unknown keys stay unchanged."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from kubenode.base.jsontext import JSON
 
 
-USUAL = 16 << 10  # bytes of a configuration that is worth remembering
+USUAL = 16 << 10  # bytes of the largest configuration that is cached
 
 
 class NetConf(NamedTuple):
-    """A network configuration; `raw` is all of it."""
+    """Network configuration; `raw` is the complete object."""
 
     cni_version: str
     name: str
@@ -25,12 +25,12 @@ class NetConf(NamedTuple):
     raw: dict[str, JSON]
 
     def with_ipam(self, ipam: dict[str, JSON]) -> dict[str, JSON]:
-        """Return the complete configuration with another `ipam`, as a delegate is to get it."""
+        """Return the complete configuration with another `ipam`, for a delegate."""
         return {**self.raw, "ipam": ipam}
 
 
 def decode(stdin: bytes) -> dict[str, JSON]:
-    """Read the JSON object on stdin, which may be somebody else's as well: nobody changes it. Raises CNIError 6."""
+    """Parse the JSON object from stdin. It is cached and shared: callers must not change it. Raises CNIError 6."""
     return _remembered(stdin) if len(stdin) <= USUAL else _decode(stdin)
 
 
@@ -56,11 +56,11 @@ def _decode(stdin: bytes) -> dict[str, JSON]:
     return known
 
 
-_remembered = remembered(_decode, 32)  # configurations: an agent gets the same few for all pods
+_remembered = remembered(_decode, 32)  # configurations: an agent gets the same few for all its pods
 
 
 def cni_version(raw: dict[str, JSON]) -> str:
-    """Return the configuration's version; a missing or empty one means 0.1.0, as libcni has it. Raises CNIError 7."""
+    """Return the configuration's version; missing or empty means 0.1.0, as in libcni. Raises CNIError 7."""
     version = raw.get("cniVersion") or versions.OLDEST
     if not isinstance(version, str):
         raise CNIError(INVALID_NETWORK_CONFIG, f"cniVersion is a JSON {json_type(version)}", 'cniVersion is a string such as "1.0.0"')
@@ -68,9 +68,9 @@ def cni_version(raw: dict[str, JSON]) -> str:
 
 
 def parse(raw: dict[str, JSON]) -> NetConf:
-    """Validate what every command needs. Raises CNIError 7 with all issues at once."""
+    """Validate the keys that every command needs. Raises CNIError 7 with all issues at once."""
     name, ipam = raw.get("name"), raw.get("ipam")
-    issues = {}  # ours, and how the reference says it
+    issues = {}  # our message: the reference plugin's
     if not name:
         issues["missing network name"] = ""
     elif not isinstance(name, str) or not is_name(name):
@@ -87,13 +87,13 @@ def parse(raw: dict[str, JSON]) -> NetConf:
 
 
 def invalid(issues: list[str], reference: str = "") -> CNIError:
-    """Make the error for a configuration with these issues."""
+    """Return the error for a configuration with these issues."""
     advice = "correct the network configuration (/etc/cni/net.d or NetworkAttachmentDefinition)"
     return CNIError(INVALID_NETWORK_CONFIG, "; ".join(issues), advice, reference)
 
 
 def is_path(text: str) -> bool:
-    """Say whether a text can be meant as a path or a name: no control characters, no half a character, which JSON may have."""
+    """Say whether a text can be a path or a name: no control characters, no lone surrogates, which JSON may contain."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -102,7 +102,7 @@ def is_path(text: str) -> bool:
 
 
 def json_type(value: JSON) -> str:
-    """Name the type of a JSON value as the JSON specification does."""
+    """Name a JSON value's type as the JSON specification does."""
     if value is None:
         return "null"
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""A request: what the runtime says in the environment (SPEC.md, "Parameters"). Parsed once, here."""
+"""Request of the runtime, parsed once from the environment (SPEC.md, "Parameters")."""
 
 from __future__ import annotations
 
@@ -21,11 +21,14 @@ REQUIRED = {
 
 ALPHANUMERIC = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
 NAME_CHARACTERS = ALPHANUMERIC | frozenset("_.-")
+HEXADECIMAL = frozenset("0123456789abcdef")
+VERSION_LENGTH, TRACE_LENGTH = 2, 32  # characters of a traceparent's version and trace
+NO_VERSION, NO_TRACE = "ff", "0" * TRACE_LENGTH
 IFNAME_LENGTH = 15  # the kernel's IFNAMSIZ, less the closing zero
 
 
 class Request(NamedTuple):
-    """One call of a plugin. A variable that the command does not need is "" where the runtime left it out."""
+    """One call of a plugin. Variables that are not set are ""."""
 
     command: str
     container_id: str
@@ -36,7 +39,7 @@ class Request(NamedTuple):
 
     @property
     def pod_args(self) -> dict[str, str]:
-        """CNI_ARGS as a mapping. Raises CNIError 4; so only ADD and CHECK may ask."""
+        """CNI_ARGS as a mapping. Raises CNIError 4, so only ADD and CHECK may use it."""
         pairs: dict[str, str] = {}
         for pair in self.args.split(";"):
             key, equals, value = pair.partition("=")
@@ -53,34 +56,48 @@ class Request(NamedTuple):
 
 
 def labels(environ: Mapping[str, str]) -> dict[str, str | None]:
-    """Return the log fields of a call: command, containerID, ifname, and pod as NAMESPACE/NAME. A wrong environment is no error here."""
-    pairs = dict(pair.partition("=")[::2] for pair in environ.get("CNI_ARGS", "").split(";"))
-    name = pairs.get("K8S_POD_NAME")
+    """Return the log fields of a call: command, containerID, ifname, pod as NAMESPACE/NAME, and traceID. Accepts a wrong environment."""
     return {
         "command": environ.get("CNI_COMMAND"),
         "containerID": environ.get("CNI_CONTAINERID"),
         "ifname": environ.get("CNI_IFNAME"),
-        "pod": f"{pairs.get('K8S_POD_NAMESPACE') or 'default'}/{name}" if name else None,
+        "traceID": trace_id(environ.get("TRACEPARENT", "")),
+        "pod": pod_of(environ) or None,
     }
 
 
+def pod_of(environ: Mapping[str, str]) -> str:
+    """Return the pod that a call is for, as NAMESPACE/NAME, "" where CNI_ARGS name none. Broken ones are no error here."""
+    pairs = dict(pair.partition("=")[::2] for pair in environ.get("CNI_ARGS", "").split(";"))
+    name = pairs.get("K8S_POD_NAME")
+    return f"{pairs.get('K8S_POD_NAMESPACE') or 'default'}/{name}" if name else ""
+
+
+def trace_id(parent: str) -> str | None:
+    """Return the trace of a `traceparent` (W3C Trace Context, 3.2), which a runtime that traces may set; None for what is none."""
+    version, _, rest = parent.partition("-")
+    trace = rest.partition("-")[0]
+    is_one = len(trace) == TRACE_LENGTH and HEXADECIMAL.issuperset(trace) and trace != NO_TRACE
+    return trace if is_one and len(version) == VERSION_LENGTH and version != NO_VERSION else None
+
+
 def is_name(text: str) -> bool:
-    """Say whether a text may be a container ID or a network name, and so a file name: [A-Za-z0-9][A-Za-z0-9_.-]*."""
+    """Say whether a text is a valid container ID or network name, and so a file name: [A-Za-z0-9][A-Za-z0-9_.-]*."""
     return bool(text) and text[0] in ALPHANUMERIC and NAME_CHARACTERS.issuperset(text)
 
 
 def has_control(text: str) -> bool:
-    """Say whether a text has control characters, by which it could do to a terminal what it likes."""
+    """Say whether a text has control characters, which could manipulate a terminal."""
     return not text.isprintable() and any(character < " " or "\x7f" <= character < "\xa0" for character in text)
 
 
 def is_ifname(text: str) -> bool:
-    """Say whether a text may be the name of an interface."""
+    """Say whether a text is a valid interface name."""
     return bool(text) and "\0" not in text and not _ifname_problem(text)
 
 
 def parse(environ: Mapping[str, str]) -> Request:
-    """Read a request from the environment. Raises CNIError 4, which names each variable that is missing or wrong."""
+    """Parse the environment. Raises CNIError 4, which names each missing or wrong variable."""
     command = environ.get("CNI_COMMAND", "")
     if command not in REQUIRED:
         raise CNIError(
@@ -94,7 +111,7 @@ def parse(environ: Mapping[str, str]) -> Request:
         problems.append(("CNI_CONTAINERID", "invalid characters in containerID"))
     if ifname and "CNI_IFNAME" in REQUIRED[command] and (problem := _ifname_problem(ifname)):
         problems.append(("CNI_IFNAME", problem))
-    if command == "ADD" and has_control(ifname):  # a DEL of what older versions have given must go on
+    if command == "ADD" and has_control(ifname):  # DEL must still work for attachments of older versions
         problems.append(("CNI_IFNAME", "interface name contains control characters"))
     if command == "ADD" and any("\ud800" <= character <= "\udfff" for character in ifname):
         problems.append(("CNI_IFNAME", "interface name is not UTF-8"))

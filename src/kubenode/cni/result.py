@@ -1,4 +1,4 @@
-"""The result of ADD, and its shape in each version of the specification (SPEC.md, "Section 5", and its older versions)."""
+"""Result of ADD, and its form in each version of the specification (SPEC.md, "Section 5", and older versions of it)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class IPConfig(NamedTuple):
-    """One address for a pod: `address` with its prefix length ("10.1.2.3/24"), and the gateway, as text, "" where there is none."""
+    """One address of a pod as text: `address` with its prefix length ("10.1.2.3/24"), and the gateway, "" for none."""
 
     version: int
     address: str
@@ -20,14 +20,14 @@ class IPConfig(NamedTuple):
 
 
 class Result(NamedTuple):
-    """The result of an IPAM plugin: addresses, routes and DNS settings. It has no interfaces ("Delegated plugins (IPAM)")."""
+    """Result of an IPAM plugin: addresses, routes and DNS settings, no interfaces ("Delegated plugins (IPAM)")."""
 
     ips: tuple[IPConfig, ...]
     routes: tuple[dict[str, JSON], ...] = ()
-    dns: dict[str, JSON] = {}  # noqa: RUF012 -- a record's default, never written to
+    dns: dict[str, JSON] = {}  # noqa: RUF012 -- never changed
 
     def render(self, cni_version: str) -> dict[str, JSON]:
-        """Return the result in the shape of a supported version, as host-local prints it."""
+        """Return the result in the form of a supported version, as host-local prints it."""
         if at_least(cni_version, "1.0.0"):
             return _without_empty(self._since_030(cni_version, with_family=False))
         if at_least(cni_version, "0.3.0"):
@@ -45,7 +45,7 @@ class Result(NamedTuple):
         return result
 
     def _before_030(self, cni_version: str) -> dict[str, JSON]:
-        """One address a family; a route belongs to the family of its destination and has no keys but dst and gw."""
+        """Return at most one address per family; a route goes to its destination's family, with the keys dst and gw only."""
         if not self.ips:
             raise CNIError(INTERNAL, "cannot convert: no valid IP addresses")
         result: dict[str, JSON] = {"cniVersion": cni_version}
@@ -70,7 +70,7 @@ def _gateway(ip: IPConfig) -> dict[str, JSON]:
 
 
 def addresses_in(result: JSON) -> list[str]:
-    """Return the addresses of a result, in any version's shape; none of what is no result."""
+    """Return the addresses of a result of any version; [] if it is no result."""
     if not isinstance(result, dict):
         return []
     ips = result.get("ips")

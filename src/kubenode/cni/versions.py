@@ -1,4 +1,4 @@
-"""The versions of the specification, and what came with which (SPEC.md, "Version")."""
+"""Versions of the specification, and the commands of each (SPEC.md, "Version")."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from kubenode.cni.errors import INCOMPATIBLE_VERSION, CNIError
 SUPPORTED = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 OLDEST, LATEST = SUPPORTED[0], SUPPORTED[-1]
 
-DIGITS = 9  # of a part of a version that are looked at
-SINCE = {"CHECK": "0.4.0", "STATUS": "1.1.0", "GC": "1.1.0"}  # the commands that are not in every version
+DIGITS = 9  # of each part of a version that are compared
+SINCE = {"CHECK": "0.4.0", "STATUS": "1.1.0", "GC": "1.1.0"}  # commands that older versions lack
 
 
 def at_least(version: str, other: str) -> bool:
-    """Say whether a supported version is as new as another."""
+    """Say whether a supported version is at least another one."""
     return SUPPORTED.index(version) >= SUPPORTED.index(other)
 
 
 def require(version: str, command: str) -> None:
-    """Raise CNIError 1 where this version is unknown or does not have this command."""
+    """Raise CNIError 1 if the version is unknown or lacks the command."""
     if version not in SUPPORTED:
         raise CNIError(
             INCOMPATIBLE_VERSION,
@@ -35,7 +35,7 @@ def require(version: str, command: str) -> None:
 
 
 def _as_libcni_says(version: str, command: str) -> str:
-    """Return how libcni refuses a version (its `skel.go`): message, semicolon, details."""
+    """Return libcni's message for a version that it refuses (its `skel.go`): message, semicolon, details."""
     if command in SINCE and version.replace(".", "").isdecimal():
         if _order(version) < _order(SINCE[command]):
             return f"config version does not allow {command}"
@@ -51,5 +51,5 @@ def _order(version: str) -> list[int]:
 
 
 def answer(asked: str) -> dict[str, str | list[str]]:
-    """Return the result of VERSION: the version that was asked for, and all that are supported."""
+    """Return the result of VERSION: the requested version, and all supported ones."""
     return {"cniVersion": asked, "supportedVersions": list(SUPPORTED)}

@@ -1,1 +1,1 @@
-"""EDGE. One per cluster: it watches pools and nodes, lets `pools` decide, and writes what has to be written."""
+"""EDGE. The controller, one per cluster: it watches pools and nodes, lets `pools` decide, and writes the result."""

@@ -1,4 +1,4 @@
-"""Events, which tell of a Node or a SubnetPool what `kubectl describe` is to show."""
+"""Events of the controller about Nodes and SubnetPools, for `kubectl describe`."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ if TYPE_CHECKING:
 
 
 class Events:
+    """Creates Events. `log` also gets each new conflict."""
+
     def __init__(self, cluster: Cluster, log: Log) -> None:
         self._recorder = EventRecorder(cluster, "kube-node-controller")
         self._log = log
         self._told: dict[str, list[Conflict]] = {}  # by node
 
     async def about_node(self, name: str, conflicts: list[Conflict]) -> None:
-        """Tell of the conflicts that a node has now and had not before. Raises CNIError; then the next call tells what is left."""
+        """Create an Event for each new conflict of a node. Raises CNIError; the next call then creates the rest."""
         told = self._told[name] = [conflict for conflict in self._told.get(name, ()) if conflict in conflicts]
         for conflict in conflicts:
             if conflict not in told:
@@ -33,10 +35,11 @@ class Events:
             del self._told[name]
 
     async def about_pool(self, pool: SubnetPool, reason: str, message: str) -> None:
+        """Create an Event for a SubnetPool. Raises CNIError."""
         await self._warn(About(API_VERSION, "SubnetPool", pool.name, pool.uid), reason, message)
 
     async def _warn(self, about: About, reason: str, message: str) -> None:
-        """Make an Event. The same one is not made twice within its hour, whoever leads and however often it starts."""
+        """Create an Event, once an hour at most, no matter which controller leads or how often it starts."""
         try:
             await self._recorder.warn(about, reason, message)
         except StatusError as refused:

@@ -1,4 +1,4 @@
-"""All that the API server tells, put into the ledger. Older versions than what is known are left out, unless time itself has gone back."""
+"""Handlers of watched objects: they update the ledger. An older version than the known one is ignored, unless etcd went back in time."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class _Object(msgspec.Struct):
 
 
 _NODE: msgspec.json.Decoder[_Object] = msgspec.json.Decoder(_Object)
-LONGEST = 1024  # characters of an annotation that may be a list of subnets
-TOO_LONG = f"(more than {LONGEST} characters)"  # no list of subnets, so that it is left as it is
+LONGEST = 1024  # characters of the longest annotation read as a list of subnets
+TOO_LONG = f"(more than {LONGEST} characters)"  # not a list of subnets, so the annotation stays unchanged
 _NOTHING: dict[str, str] = {}
 
 
 class Handler:
-    """A sink of a list and watch. `heard` is called after each change."""
+    """Handler of one kind's list and watch. `heard` is called after each change."""
 
     def __init__(self, ledger: Ledger, heard: Callable[[], None], log: Log) -> None:
         self._ledger = ledger
@@ -48,12 +48,16 @@ class Handler:
 
 
 class Nodes(Handler):
+    """Handler of Nodes."""
+
     def put(self, manifest: msgspec.Raw, *, replace: bool = False) -> str:
+        """Take a Node's current metadata; return its name. `replace`: also an older version."""
         return self.take(_NODE.decode(manifest), replace=replace).name
 
     def take(self, told: _Object, *, replace: bool = False) -> Node:
+        """Take a Node, and return it."""
         meta = told.metadata
-        # Of thousands of nodes most labels are the same, and most of what they are annotated with is of no use here.
+        # Thousands of nodes share most labels, and most annotations are of no use here.
         labels = {intern(key): intern(value) for key, value in (meta.labels or _NOTHING).items()}
         annotations = {
             intern(key): value if len(value) <= LONGEST else _shortened(value)
@@ -67,9 +71,11 @@ class Nodes(Handler):
         return node
 
     def take_object(self, manifest: dict[str, Any]) -> Node:
+        """Take a Node's manifest from an answer."""
         return self.take(msgspec.convert(manifest, _Object))
 
     def drop(self, manifest: msgspec.Raw) -> None:
+        """Drop a deleted object."""
         meta = _NODE.decode(manifest).metadata
         known = self._ledger.nodes.get(meta.name)
         if known is not None and known.uid == meta.uid:
@@ -77,16 +83,21 @@ class Nodes(Handler):
             self._heard()
 
     def only(self, names: set[str], version: str) -> None:
+        """Drop all objects that a list at this version lacks."""
         for node in [node for node in self._ledger.nodes.values() if node.name not in names and not before(version, node.version)]:
             self._ledger.drop_node(node.name)
         self._heard()
 
 
 class Claims(Handler):
+    """Handler of NodeSubnets."""
+
     def put(self, manifest: msgspec.Raw, *, replace: bool = False) -> str:
+        """Take an object as listed or watched; return its name. `replace`: also an older version."""
         return self.take_object(msgspec.json.decode(manifest), replace=replace)
 
     def take_object(self, manifest: dict[str, Any], *, replace: bool = False) -> str:
+        """Take a NodeSubnet; return its name. An invalid one is only logged."""
         try:
             claim = parse_claim(manifest)
         except RecordError as error:
@@ -99,6 +110,7 @@ class Claims(Handler):
         return claim.name
 
     def drop(self, manifest: msgspec.Raw) -> None:
+        """Drop a deleted object."""
         told = msgspec.json.decode(manifest)
         try:
             claim = parse_claim(told)
@@ -109,13 +121,14 @@ class Claims(Handler):
             self.forget(claim)
 
     def forget(self, claim: NodeSubnet) -> None:
-        """There is no such object any more."""
+        """Drop a claim whose object is gone."""
         known = self._ledger.claims.get(claim.subnet)
         if known is not None and known.uid == claim.uid:
             self._ledger.drop_claim(claim.subnet)
             self._heard()
 
     def only(self, names: set[str], version: str) -> None:
+        """Drop all objects that a list at this version lacks."""
         gone = [claim for _, claim in self._ledger.claims if claim.uid and claim.name not in names and not before(version, claim.version)]
         for claim in gone:
             self._ledger.drop_claim(claim.subnet)
@@ -125,10 +138,14 @@ class Claims(Handler):
 
 
 class Pools(Handler):
+    """Handler of SubnetPools."""
+
     def put(self, manifest: msgspec.Raw, *, replace: bool = False) -> str:
+        """Take an object as listed or watched; return its name. `replace`: also an older version."""
         return self.take_object(msgspec.json.decode(manifest), replace=replace)
 
     def take_object(self, manifest: dict[str, Any], *, replace: bool = False) -> str:
+        """Take a SubnetPool; return its name."""
         pool = parse_pool(manifest)
         if replace or is_news(pool, self._ledger.pools.get(pool.name)):
             self._ledger.set_pool(pool)
@@ -136,6 +153,7 @@ class Pools(Handler):
         return pool.name
 
     def drop(self, manifest: msgspec.Raw) -> None:
+        """Drop a deleted object."""
         meta = _NODE.decode(manifest).metadata
         known = self._ledger.pools.get(meta.name)
         if known is not None and known.uid == meta.uid:
@@ -143,16 +161,18 @@ class Pools(Handler):
             self._heard()
 
     def only(self, names: set[str], version: str) -> None:
+        """Drop all objects that a list at this version lacks."""
         for pool in [pool for pool in self._ledger.pools.values() if pool.name not in names and not before(version, pool.version)]:
             self._ledger.drop_pool(pool.name)
         self._heard()
 
 
 def _shortened(text: str) -> str:
-    """Return what is kept of a long annotation: its beginning, where that is a list of subnets."""
+    """Return a long annotation's beginning if it is a list of subnets, with TOO_LONG at the end; otherwise only TOO_LONG."""
     beginning = text[:LONGEST].rpartition(",")[0]
     return f"{beginning},{TOO_LONG}" if read(beginning.partition(",")[0]).subnets else TOO_LONG
 
 
 def is_news(told: Node | NodeSubnet | SubnetPool, known: Node | NodeSubnet | SubnetPool | None) -> bool:
+    """Say whether a received object is not older than the known one."""
     return known is None or known.uid != told.uid or not before(told.version, known.version)

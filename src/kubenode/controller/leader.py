@@ -1,4 +1,4 @@
-"""The one of several controllers that works: the holder of a Lease. It saves work; that no subnet is given twice does not depend on it."""
+"""Leader election by a Lease: one of several controllers works. It only saves work; unique subnets do not depend on it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from kubenode.kube.asyncclient import Cluster
 
 
-# Seconds, as the control plane's own components have them.
-DURATION = 15.0  # that others wait from the last renewal they have seen
-DEADLINE = 10.0  # after which a holder that cannot renew stops by itself
+# Seconds, as in the control plane's own components.
+DURATION = 15.0  # that others wait after the last renewal they saw
+DEADLINE = 10.0  # after which a holder that cannot renew stops
 RETRY = 2.0
 
 
 class Leader:
-    """Runs `lead` while the Lease is ours, and cancels it once that is not certain any more."""
+    """Runs `lead` while we hold the Lease, and cancels it when that becomes uncertain."""
 
     def __init__(
         self, cluster: Cluster, namespace: str, name: str, identity: str, lead: Callable[[], Coroutine[Any, Any, None]], log: Log
@@ -40,12 +40,12 @@ class Leader:
         self._log = log
         self._random = SystemRandom()
         self._lease: dict[str, Any] | None = None
-        self._seen = ("", 0.0)  # the version of somebody else's Lease, and since when it has not changed
+        self._seen = ("", 0.0)  # version of another holder's Lease, and when it was first seen
 
     async def run(self) -> None:
-        """Campaign, lead, and begin again, until cancelled. A fault of `lead` ends it."""
+        """Acquire the Lease, lead, and repeat, until cancelled. An exception of `lead` ends it."""
         while True:
-            while not await self._held():  # noqa: ASYNC110 (what is waited for happens at the API server)
+            while not await self._held():  # noqa: ASYNC110 (the API server has no event to wait for)
                 await asyncio.sleep(RETRY * self._random.uniform(0.8, 1.2))
             self._log.info("became leader", lease=self._name, identity=self._identity)
             self.leads = True
@@ -59,7 +59,7 @@ class Leader:
             self._log.warning("lost leadership", lease=self._name)
 
     async def _keep(self, task: asyncio.Task[None]) -> None:
-        """Renew as long as that succeeds."""
+        """Renew the Lease until that fails for too long."""
         renewed = _clock()
         while _clock() - renewed < DEADLINE:
             await asyncio.wait([task], timeout=RETRY)
@@ -74,10 +74,10 @@ class Leader:
             if held:
                 renewed = _clock()
             elif self.failure is None:
-                return  # somebody else has it
+                return  # another controller has it
 
     async def resign(self) -> None:
-        """Give the Lease back, so that the next one need not wait."""
+        """Release the Lease, so that the next leader need not wait."""
         lease = self._lease or {}
         spec = lease.get("spec", {})
         if spec.get("holderIdentity") == self._identity:
@@ -87,11 +87,11 @@ class Leader:
                 self._log.warning("cannot release the Lease", error=str(error))
 
     async def _held(self) -> bool:
-        """Take the Lease or renew it, if nobody else has it."""
+        """Acquire or renew the Lease; False if another controller has it."""
         try:
             held = await self._tried()
         except CNIError as error:
-            # With 409 somebody else was quicker: that is no failure.
+            # A 409 means that another controller was faster: not a failure.
             conflict = isinstance(error, StatusError) and error.status == HTTPStatus.CONFLICT
             if not conflict and (self.failure is None or self.failure.msg != error.msg):
                 self._log.warning("cannot acquire the Lease", lease=self._name, error=str(error))
@@ -119,7 +119,7 @@ class Leader:
         version, now = self._lease["metadata"]["resourceVersion"], _clock()
         if version != self._seen[0]:
             self._seen = (version, now)
-        # Clocks of two machines need not agree: what counts is how long we have not seen it renewed.
+        # Clocks of two machines may differ: only the time since we last saw a renewal counts.
         if spec.get("holderIdentity") and now - self._seen[1] < float(spec.get("leaseDurationSeconds") or DURATION):
             return False
         await self._write(self._lease, self._spec({"leaseTransitions": int(spec.get("leaseTransitions") or 0) + 1, "acquireTime": _now()}))
@@ -145,5 +145,5 @@ def _now() -> str:
 
 
 def _clock() -> float:
-    """Return seconds by the event loop's clock, by which is also slept."""
+    """Return seconds by the event loop's clock, which sleeping uses, too."""
     return asyncio.get_running_loop().time()

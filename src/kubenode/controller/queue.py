@@ -1,6 +1,4 @@
-"""The queue of keys that are still to be looked at: each key once, never by two at a time, again later where it failed or is not due
-yet.
-"""
+"""Work queue: a key is in it once, only one worker has it at a time, and it returns later if it failed or is not due yet."""
 
 from __future__ import annotations
 
@@ -12,14 +10,16 @@ from typing import TypeAlias
 
 Key: TypeAlias = tuple[str, str]  # kind and name
 
-SHORTEST, LONGEST = 0.25, 30.0  # seconds until a second try; each one after that waits twice as long
+SHORTEST, LONGEST = 0.25, 30.0  # seconds until the second try; each further one waits twice as long
 DOUBLINGS = 7
 
 
 class WorkQueue:
+    """Queue of keys for several workers."""
+
     def __init__(self) -> None:
         self._ready: deque[Key] = deque()
-        self._wanted: dict[Key, float] = {}  # since when
+        self._wanted: dict[Key, float] = {}  # time since which each key is wanted
         self._active: dict[Key, float] = {}
         self._later: dict[Key, asyncio.TimerHandle] = {}
         self._failures: dict[Key, int] = {}
@@ -30,7 +30,7 @@ class WorkQueue:
         return len(self._wanted) + len(self._active)
 
     def add(self, key: Key) -> None:
-        """Add the key now; one that has failed, once its pause is over."""
+        """Add a key now; one that failed, after its pause."""
         if key in self._failures and key in self._later:
             return
         if key not in self._wanted:
@@ -39,7 +39,7 @@ class WorkQueue:
                 self._put(key)
 
     def add_later(self, key: Key, seconds: float) -> None:
-        """Add the key then, or when it was to be added anyway, if that is sooner."""
+        """Add a key after `seconds`, or earlier if it is already due earlier."""
         loop = asyncio.get_running_loop()
         planned = self._later.get(key)
         if planned is not None:
@@ -49,6 +49,7 @@ class WorkQueue:
         self._later[key] = loop.call_later(seconds, self._due, key)
 
     async def get(self) -> Key:
+        """Wait for the next key, and return it; `done` must follow."""
         while not self._ready:
             self._more.clear()
             await self._more.wait()
@@ -57,32 +58,35 @@ class WorkQueue:
         return key
 
     def since(self, key: Key) -> float:
-        """Return since when a key that is being looked at was wanted."""
+        """Return the time since which a key in work was wanted."""
         return self._active[key]
 
     def done(self, key: Key) -> None:
+        """Let other workers have the key again."""
         self._active.pop(key, None)
         if key in self._wanted:
             self._put(key)
 
     def succeeded(self, key: Key) -> None:
+        """Reset the key's pause."""
         self._failures.pop(key, None)
 
     def failed(self, key: Key, at_least: float = 0.0) -> None:
-        """Add the key after a pause, and not before: what has changed meanwhile may come of what was tried."""
+        """Add the key after a pause and not before: changes meanwhile may come from the failed attempt itself."""
         self._wanted.pop(key, None)
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         pause = min(LONGEST, SHORTEST * 2 ** min(failures - 1, DOUBLINGS)) * self._random.uniform(0.5, 1)
         self.add_later(key, max(pause, at_least))
 
     def clear(self) -> None:
+        """Empty the queue."""
         for handle in self._later.values():
             handle.cancel()
         for book in (self._ready, self._wanted, self._active, self._later, self._failures):
             book.clear()
 
     def _put(self, key: Key) -> None:
-        # Pools are few, and how full they are should not be told only when thousands of nodes are done.
+        # Pools are few, and their status must not wait until thousands of nodes are done.
         if key[0] == "pool":
             self._ready.appendleft(key)
         else:

@@ -1,6 +1,6 @@
-"""The work: what the ledger says has to be written is written, by several workers, a node by one of them at a time.
+"""Reconciler: several workers write the ledger's decisions; only one works on a node at a time.
 
-A NodeSubnet comes before the annotation that names it; each write holds only for the version of the object that the decision was made from.
+A NodeSubnet is created before the annotation with its subnet. Each write is valid only for the object's version at the decision.
 """
 
 from __future__ import annotations
@@ -34,17 +34,19 @@ if TYPE_CHECKING:
 NODES = "/api/v1/nodes"
 POOLS = f"/apis/{GROUP}/v1alpha1/subnetpools"
 CLAIMS = f"/apis/{GROUP}/v1alpha1/nodesubnets"
-WORKERS = 8  # nodes at a time; each has up to four requests under way
-ROUNDS = 6  # for one node in a row: claims, annotation, and who else was quicker
-STATUS_AFTER = 1.0  # seconds from a change to a pool's status, which covers all that changes meanwhile
+WORKERS = 8  # nodes at the same time; each has up to four requests in flight
+ROUNDS = 6  # for one node in a row: claims, annotation, and lost races
+STATUS_AFTER = 1.0  # seconds from a change to the pool's status, which includes all changes meanwhile
 
 
 class Observer(Protocol):
+    """Observer of allocations, for metrics."""
+
     def served(self, seconds: float) -> None: ...
 
 
 class Handlers(NamedTuple):
-    """The way of an answer of the API server, so that the next decision knows it before the watch does."""
+    """Handlers for answers of the API server, so that the next decision sees them before the watch does."""
 
     nodes: Nodes
     claims: Claims
@@ -52,12 +54,14 @@ class Handlers(NamedTuple):
 
 
 class Reconciler:
+    """Writes claims, annotations and pool statuses. `failure` is the last error, None once everything is written."""
+
     def __init__(self, cluster: Cluster, ledger: Ledger, handlers: Handlers, log: Log, observer: Observer) -> None:
         self.queue = WorkQueue()
         self.reserved: list[Reserved] = []
-        self.failure: CNIError | None = None  # of the last thing that failed, until all is done
+        self.failure: CNIError | None = None  # the last error, until all is done
         self.works = False
-        self.figures: dict[str, Figures] = {}  # pools in numbers, by name
+        self.figures: dict[str, Figures] = {}  # by pool
         self._cluster = cluster
         self._ledger = ledger
         self._handlers = handlers
@@ -67,7 +71,7 @@ class Reconciler:
         self._logged = ""
 
     async def run(self) -> None:
-        """Look at everything, then at what changes, until cancelled."""
+        """Look at everything, then at changes, until cancelled."""
         self.works = True
         ledger = self._ledger
         ledger.changed.update(ledger.nodes, (claim.node for _, claim in ledger.claims))
@@ -83,7 +87,7 @@ class Reconciler:
             self.figures.clear()
 
     def heard(self) -> None:
-        """Put what the ledger says has changed on the queue. A controller that does not lead leaves it there."""
+        """Queue the ledger's changes. A controller that does not lead leaves them in the ledger."""
         if not self.works:
             return
         for name in sorted(self._ledger.changed):
@@ -100,7 +104,7 @@ class Reconciler:
                 await (self._node(key) if key[0] == "node" else self._pool(key[1]))
             except CNIError as error:
                 self._failed(key, error)
-            except Exception as error:  # noqa: BLE001 (a fault of ours at one node must not keep the others from being served)
+            except Exception as error:  # noqa: BLE001 (a bug that one node triggers must not stop the others)
                 self._log.error("internal error", about=key[1], traceback=traceback.format_exc())
                 self._failed(key, CNIError(INTERNAL, f"{key[0]} {key[1]}: {type(error).__name__}: {error}", "see the log; it tries again"))
             else:
@@ -113,7 +117,7 @@ class Reconciler:
     def _failed(self, key: Key, error: CNIError) -> None:
         self.failure = error
         self.queue.failed(key, min(60.0, (isinstance(error, StatusError) and error.retry_after) or 0.0))
-        if error.msg != self._logged:  # else an outage would fill the log
+        if error.msg != self._logged:  # not repeated during an outage
             self._log.warning("write failed: will retry", about=key[1], error=str(error))
             self._logged = error.msg
 
@@ -129,12 +133,12 @@ class Reconciler:
                     self.queue.add_later(key, outcome.again - now.steady)
                 return
             await self._all([self._write(write, key) for write in outcome.writes])
-        # Others are quicker each time, or what is written does not stay: at once, and without an end, that would flood the API server.
-        problem = f"Node {name} and its NodeSubnets are not as they were written, {ROUNDS} times in a row"
-        raise CNIError(TRY_AGAIN_LATER, problem, "does something else, such as a webhook, change them?")
+        # We lose every race, or the writes are reverted: without a pause that would flood the API server.
+        problem = f"Node {name} and its NodeSubnets differ from what was written, {ROUNDS} times in a row"
+        raise CNIError(TRY_AGAIN_LATER, problem, "does a webhook or another program change them?")
 
     async def _all(self, jobs: list[Coroutine[Any, Any, None]]) -> None:
-        """Do things at once; all of them end before the first error is raised."""
+        """Run coroutines in parallel; all of them end before the first error is raised."""
         results = await asyncio.gather(*jobs, return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):
@@ -157,11 +161,11 @@ class Reconciler:
             self._ledger.withdraw(claim)
             if refused.status != HTTPStatus.CONFLICT:
                 raise
-            # Somebody else was quicker; for whom, decides what comes next.
+            # Another writer was faster; its claim's node decides the next step.
             if await self._look(claim) and self._ledger.claims.get(claim.subnet) is None:
                 self._ledger.bar(claim.subnet)
         except BaseException:
-            # It may be there all the same: then the watch, or the next attempt's 409, says so.
+            # The claim may exist all the same: then the watch, or a 409 at the next attempt, shows it.
             self._ledger.withdraw(claim)
             raise
         else:
@@ -194,7 +198,7 @@ class Reconciler:
             self._log.info("subnet released", subnet=str(claim.subnet), node=claim.node, pool=claim.pool)
 
     async def _look(self, claim: NodeSubnet) -> bool:
-        """Ask for a claim as it is now; tell whether there is an object of its name."""
+        """Get a claim's current object; False if there is none."""
         try:
             self._handlers.claims.take_object(await self._cluster.get(f"{CLAIMS}/{claim.name}"))
         except StatusError as refused:
@@ -212,14 +216,14 @@ class Reconciler:
         except StatusError as refused:
             if refused.status == HTTPStatus.CONFLICT:
                 await self._node_now(node.name)
-            elif refused.status != HTTPStatus.NOT_FOUND:  # then the watch will tell that it was deleted
+            elif refused.status != HTTPStatus.NOT_FOUND:  # the watch will report the deletion
                 raise
         else:
             self._observer.served(time.monotonic() - self.queue.since(key))
             self._log.info("Node annotated", node=node.name, **{name.rpartition("/")[2]: value for name, value in write.values.items()})
 
     async def _node_now(self, name: str) -> Node | None:
-        """Ask for a Node as it is now; None where there is no such Node."""
+        """Get a Node's current object; None if there is none."""
         try:
             return self._handlers.nodes.take_object(await self._cluster.get(f"{NODES}/{name}", metadata=True))
         except StatusError as refused:
@@ -242,10 +246,10 @@ class Reconciler:
             self._handlers.pools.take_object(await self._cluster.merge(f"{POOLS}/{name}/status", patch))
         except StatusError as refused:
             if refused.status not in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
-                raise  # where it has changed, the watch will tell
+                raise  # after a change the watch will report it
 
     async def _tell(self, pool: SubnetPool, wanted: dict[str, Any]) -> None:
-        """Make Events of the conditions that have turned bad; before the status says so, for nothing tells of them afterwards."""
+        """Create Events for conditions that turned bad, before the status is written: afterwards nothing would show the change."""
         old = {condition["type"]: condition["status"] for condition in pool.status.get("conditions") or ()}
         for condition in wanted["conditions"]:
             bad = "False" if condition["type"] == "Ready" else "True"

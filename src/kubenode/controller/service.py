@@ -1,4 +1,4 @@
-"""The controller put together: what runs at the same time, from start to end."""
+"""Controller process: its tasks, from start to end."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
 
     from kubenode.base.log import Log
 
-TIMEOUT = 30.0  # seconds for one request; a page of a list may take some
-BEAT = 1.0  # seconds between two signs of life
-ALIVE = 20.0  # seconds that the event loop may take for a turn
-LOOK_EVERY = 3600.0  # seconds between looks at what is reserved, where pools stay as they are
-POOLS_EVERY = 5.0  # seconds between looks whether they do
+TIMEOUT = 30.0  # seconds for one request, such as a page of a list
+BEAT = 1.0  # seconds between heartbeats
+ALIVE = 20.0  # seconds that one turn of the event loop may take
+LOOK_EVERY = 3600.0  # seconds between lists of the reserved networks, if no pool changes
+POOLS_EVERY = 5.0  # seconds between checks for changed pools
 
 
-SERVICE_CIDRS = Collection("/apis/networking.k8s.io/v1/servicecidrs")  # of API servers from 1.33 on
+SERVICE_CIDRS = Collection("/apis/networking.k8s.io/v1/servicecidrs")  # served since Kubernetes 1.33
 SERVICE_NETWORK = "the service network"
 
 
@@ -56,7 +56,7 @@ class _Meta(msgspec.Struct):
 
 
 class _Object(msgspec.Struct):
-    """A Node or a ServiceCIDR."""
+    """Node or ServiceCIDR."""
 
     metadata: _Meta
     spec: _Spec
@@ -77,7 +77,7 @@ class Options(NamedTuple):
 
 
 class Controller:
-    """One controller. Raises CNIError where it cannot start."""
+    """One controller. Raises CNIError if it cannot start."""
 
     def __init__(self, options: Options, environ: Mapping[str, str], log: Log) -> None:
         self._options = options
@@ -89,7 +89,7 @@ class Controller:
         self._reconciler = Reconciler(self._cluster, self._ledger, handlers, log, self._metrics)
         told = [Reserved(subnet, SERVICE_NETWORK) for subnet in options.service_cidrs]
         told += [Reserved(subnet, "the pods' network") for subnet in options.pod_cidrs]
-        self._reserved = {"": told}  # and what collections say, by their paths
+        self._reserved = {"": told}  # and the results of lists, by path
         self._reconciler.reserved = told
         self._reflectors = [
             Reflector(ListWatch(self._cluster, collection, sink, log), log, partial(self._metrics.restarted, collection.resource))
@@ -119,7 +119,7 @@ class Controller:
         try:
             done, _ = await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
             for task in done - {stopped}:
-                task.result()  # none of them ends but by a fault of ours
+                task.result()  # a task ends only by a bug
         finally:
             for task in [stopped, *tasks]:
                 task.cancel()
@@ -130,7 +130,7 @@ class Controller:
             self._log.info("controller stopped")
 
     async def _work(self) -> None:
-        """Work once all is known, and if there is a Lease, while it is ours."""
+        """Work once the caches are synced; with a Lease, only as leader."""
         for reflector in self._reflectors:
             await reflector.synced.wait()
         self._log.info("caches synced", nodes=len(self._ledger.nodes), claims=len(self._ledger.claims), pools=len(self._ledger.pools))
@@ -142,9 +142,9 @@ class Controller:
             group.create_task(self._look_at_reserved())
 
     async def _look_at_reserved(self) -> None:
-        """Take note of the networks of services and of podCIDRs.
+        """Track the networks of services and podCIDRs, which pools must not overlap.
 
-        Nodes' metadata says nothing of podCIDRs. They are of one or two networks: a page of Nodes shows where those are.
+        Metadata of Nodes lacks podCIDRs. These belong to one or two networks, so one page of Nodes is enough.
         """
         looked, looked_for = 0.0, None
         while True:
@@ -181,7 +181,7 @@ class Controller:
         return f"the event loop has not turned for {silent:.0f} s" if silent > ALIVE else ""
 
     def _unready(self) -> str:
-        """Say what is missing: a collection that cannot be followed, the Lease, or what could not be written."""
+        """Return the reason for not being ready: a failed watch, the Lease, or a failed write; "" if ready."""
         for reflector in self._reflectors:
             if reflector.failure is not None and not reflector.synced.is_set():
                 return str(reflector.failure)

@@ -1,1 +1,1 @@
-"""EDGE. This host: reservations and the Node view on disk, the runtime's configuration, other plugins."""
+"""EDGE. The host: reservations and Node view on disk, the runtime's configuration, other plugins."""

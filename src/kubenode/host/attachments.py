@@ -1,7 +1,7 @@
-"""Records of attachments, in the run directory: `status` learns from them whose an address is, and DEL, CHECK and GC what was asked for.
+"""Records of attachments in the run directory: `status` learns the pods from them, and DEL, CHECK and GC the configuration of the ADD.
 
-One file an attachment, `attachments/NETWORK:CONTAINERID:IFNAME`; none of the three can have a colon. A name that would be too long is `:`
-and a digest of it.
+Each attachment has a file, `attachments/NETWORK:CONTAINERID:IFNAME`; none of the three can contain a colon. If that name is too long, it
+is `:` and its digest instead.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ DIGEST = ":"
 
 
 class Record(NamedTuple):
-    """The words of an ADD, "" for what it did not say.
+    """Input of an ADD; "" for anything it lacked.
 
-    `ipam` is what it was handed on with, None where that is not known; `delegate` the executable that gave the addresses, "" for the
-    embedded allocator.
+    `ipam` is the configuration passed to the allocator or delegate, None if unknown; `delegate` is the executable that reserved the
+    addresses, "" for the embedded allocator.
     """
 
     netns: str = ""
@@ -41,17 +41,17 @@ class Record(NamedTuple):
 
     @property
     def pod(self) -> str:
-        """The pod as NAMESPACE/NAME, "" where no name was said."""
+        """The pod as NAMESPACE/NAME, "" without a pod name."""
         return f"{self.pod_namespace or 'default'}/{self.pod_name}" if self.pod_name else ""
 
     @property
     def given_by(self) -> str:
-        """The type of the plugin that has reserved the addresses, "" where that is not known."""
+        """Type of the plugin that reserved the addresses, "" if unknown."""
         return str((self.ipam or {}).get("type") or "")
 
     @classmethod
     def parse(cls, content: JSON) -> Record | None:
-        """Read a record's JSON; None for what is none."""
+        """Parse a record's JSON; None if it is not a record."""
         if not isinstance(content, dict):
             return None
         netns, namespace, name, uid, data_dir, delegate = [str(content.get(key) or "") for key in TEXTS]
@@ -59,15 +59,16 @@ class Record(NamedTuple):
         return cls(netns, namespace, name, uid, data_dir or DEFAULT_DATA_DIR, delegate, ipam if isinstance(ipam, dict) else None)
 
     def as_object(self) -> dict[str, JSON]:
+        """Return the record as an object for JSON; empty texts are left out."""
         texts = {key: value for key, value in zip(TEXTS, self, strict=False) if value}
         return texts if self.ipam is None else {**texts, "ipam": self.ipam}
 
 
-TEXTS = ("netns", "podNamespace", "podName", "podUID", "dataDir", "delegate")  # the keys of a record's file, in the order of the fields
+TEXTS = ("netns", "podNamespace", "podName", "podUID", "dataDir", "delegate")  # keys of a record's file, in the order of the fields
 
 
 class Attachments:
-    """The records of one network. Raises OSError where the disk does, and CNIError 7 for a record that is too long."""
+    """Records of one network. Raises OSError."""
 
     def __init__(self, run_dir: str, network: str) -> None:
         self._directory = f"{run_dir}/attachments"
@@ -79,10 +80,11 @@ class Attachments:
         return f"{self._directory}/{name if short is name else DIGEST + short}"
 
     def write(self, attachment: Attachment, record: Record) -> None:
+        """Write a record. Raises CNIError 7 if it is too long, OSError."""
         whose = {"network": self._network, "containerID": attachment.container_id, "ifname": attachment.ifname}
         content = dumps({**whose, **record.as_object()})
         if len(content) > LONGEST:
-            raise invalid([f"ipam and what is said of the pod have {len(content)} bytes, more than the {LONGEST} that are remembered"])
+            raise invalid([f"the attachment's record (ipam, pod) has {len(content)} bytes, more than {LONGEST}"])
         try:
             self._write(attachment, content.encode())
         except FileNotFoundError:
@@ -90,7 +92,7 @@ class Attachments:
             self._write(attachment, content.encode())
 
     def _write(self, attachment: Attachment, content: bytes) -> None:
-        # In place: a temporary file of a writer who dies would stay; half a record is none, and goes with the DEL that follows.
+        # In place: a killed writer would leave a temporary file for ever; half a record is ignored, and the DEL that follows removes it.
         path = self._path(attachment)
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
@@ -102,7 +104,7 @@ class Attachments:
             os.close(fd)
 
     def read(self, attachment: Attachment) -> Record | None:
-        """Return a record; None where there is none to be read, as a DEL must go on without. Raises OSError for want of descriptors."""
+        """Return a record, None if it is missing or unreadable: DEL must continue. Raises OSError for lack of descriptors."""
         try:
             return Record.parse(loads(files.read(self._path(attachment))))
         except JSONTextError:
@@ -113,15 +115,16 @@ class Attachments:
             return None
 
     def remove(self, attachment: Attachment) -> None:
-        files.discard(self._path(attachment))  # what stays, the next boot takes away
+        """Remove a record, ignoring errors."""
+        files.discard(self._path(attachment))  # the next boot removes the rest
 
     def all(self) -> Iterator[Attachment]:
-        """Iterate over what this network has records of."""
+        """Iterate over the attachments of this network that have a record."""
         return (attachment for network, attachment in _listed(self._directory) if network == self._network)
 
 
 def everywhere(run_dir: str) -> Iterator[tuple[str, Attachment]]:
-    """Iterate over the records of all networks. Raises OSError."""
+    """Iterate over the network and attachment of every record. Raises OSError."""
     return _listed(f"{run_dir}/attachments")
 
 
@@ -141,9 +144,9 @@ def _listed(directory: str) -> Iterator[tuple[str, Attachment]]:
 
 
 def _inside(path: str) -> Iterator[tuple[str, Attachment]]:
-    """Yield whose record a file is, as its text says: its name does not."""
+    """Yield network and attachment from a record's text, if its name is a digest."""
     try:
         record = loads(files.read(path))
         yield record["network"], Attachment(record["containerID"], record["ifname"])
-    except (FileNotFoundError, JSONTextError, TypeError, KeyError):  # gone, or torn by a writer's end
+    except (FileNotFoundError, JSONTextError, TypeError, KeyError):  # removed meanwhile, or its writer was killed
         return

@@ -1,8 +1,8 @@
-"""Which boot of which machine this is, and the note of it that lies beside a store.
+"""Identity of this boot, and the boot note beside a store.
 
-The note has a line `BOOT-ID MACHINE-ID` for each machine that uses the directory. Only a note that is well-formed, of this machine alone
-and of another boot says that there was a reboot. Whatever else is there counts as never noted: a text of another form, such as that of
-earlier versions, which named no machine; or a directory that several machines share.
+The note has a line `BOOT-ID MACHINE-ID` for each machine that uses the directory. It proves a reboot only if it is well-formed and names
+this machine alone, with another boot. Any other text counts as no note: the form of earlier versions, which named no machine, or a
+directory that several machines share.
 """
 
 from __future__ import annotations
@@ -21,46 +21,49 @@ if TYPE_CHECKING:
 
     from kubenode.ipam.store import Attachment
 
-BOOT_ID = "/proc/sys/kernel/random/boot_id"  # random(4): another one each time the kernel starts
-SUFFIX = ".boot"
-ROOM = files.NAME_MAX - len(".") - len(SUFFIX) - len(files.TEMPORARY)  # bytes of a network's name that the name of its note can have
-BOOT_ID_SHAPE = (8, 4, 4, 4, 12)  # its groups of hexadecimal digits
+BOOT_ID = "/proc/sys/kernel/random/boot_id"  # random(4): changes with each start of the kernel
+SUFFIX = ".note"
+# Notes of earlier versions. These versions release all reservations if the note has another form, and none if there is no note: ours must
+# not be found by them, so that a rollback keeps the addresses of running pods.
+EARLIER_SUFFIX = ".boot"
+ROOM = files.NAME_MAX - len(".") - len(SUFFIX) - len(files.TEMPORARY)  # bytes for a network's name in its note's name
+BOOT_ID_SHAPE = (8, 4, 4, 4, 12)  # digits of its groups
 HEX_DIGITS = frozenset("0123456789abcdef")
-MACHINES = 8  # that a note remembers; the oldest is forgotten
-# Seconds: what seems to be of just before this boot may be of just after it, when NTP moved the clock forward.
+MACHINES = 8  # machines in a note; a new one replaces the oldest
+# Seconds: a file may seem older than this boot, and be younger, when NTP moved the clock forward.
 MARGIN = 2.0
 
 
 class Boot:
-    """This boot. `machine_id` names the machine, or returns "" while nobody knows it; `run_dir` has the records of attachments."""
+    """The current boot. `machine_id` returns the machine-id, "" while unknown; `run_dir` has the records of attachments."""
 
     def __init__(self, run_dir: str = DEFAULT_RUN_DIR, machine_id: Callable[[], str] = own_machine_id) -> None:
         self.run_dir = run_dir
         self.machine_id = machine_id
 
     def id(self) -> str:
-        """Return what names this boot; "" where the kernel does not say."""
+        """Return the boot ID; "" if the kernel does not provide it."""
         try:
             return files.read(BOOT_ID).decode().strip()
         except FileNotFoundError:
             return ""
 
     def began(self) -> float:
-        """Return the time, by time.time(), before which nothing of this boot can have been made."""
+        """Return a time, as of time.time(), before which nothing can belong to this boot."""
         return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) - MARGIN
 
     def is_in(self, note: bytes) -> bool:
-        """Say whether a note has this boot. Nothing can be noted where the kernel does not name it: that is to say yes."""
+        """Say whether a note has this boot; also yes if the kernel provides no boot ID, as there is nothing to write then."""
         this = self.id()
         return not this or f"{this} ".encode() in note
 
     def is_after(self, note: bytes) -> bool:
-        """Say whether a note is of an earlier boot of this machine."""
+        """Say whether a note proves that this machine has rebooted."""
         noted, this, machine = read(note), self.id(), self.machine_id()
         return bool(this and machine) and list(noted) == [machine] and noted[machine] != this
 
     def added_to(self, note: bytes) -> bytes:
-        """Return a note with this boot in it; as it was where boot or machine have no name."""
+        """Return a note with this boot added; unchanged if boot or machine are unknown."""
         this, machine = self.id(), self.machine_id()
         if not this or not machine:
             return note
@@ -69,14 +72,14 @@ class Boot:
         return "".join(lines).encode()
 
     def recorded(self, network: str) -> Collection[Attachment]:
-        """Return the attachments that have a record: the run directory does not outlive a boot."""
-        from kubenode.host.attachments import Attachments  # after a reboot
+        """Return the attachments of this boot: those with a record, as the run directory is emptied at boot."""
+        from kubenode.host.attachments import Attachments  # needed only after a reboot
 
         return frozenset(Attachments(self.run_dir, network).all())
 
 
 def read(note: bytes) -> dict[str, str]:
-    """Return the boot of each machine that a note names; nothing where it is not well-formed."""
+    """Return the boot ID of each machine-id in a note; {} if it is not well-formed."""
     machines: dict[str, str] = {}
     for line in note.decode(errors="replace").splitlines():
         boot, _, machine = line.partition(" ")
@@ -88,15 +91,19 @@ def read(note: bytes) -> dict[str, str]:
 
 
 def notes(data_dir: str) -> list[str]:
-    """Return the notes of a data directory."""
+    """Return the paths of the notes in a data directory."""
     try:
         names = sorted(os.listdir(data_dir))
     except OSError:
         return []
-    networks = [name[1 : -len(SUFFIX)] for name in names if name.startswith(".") and name.endswith(SUFFIX)]
-    return [path_of(data_dir, network) for network in networks if is_name(network)]
+    return [
+        path_of(data_dir, network, suffix)
+        for suffix in (SUFFIX, EARLIER_SUFFIX)
+        for name in names
+        if name.startswith(".") and name.endswith(suffix) and is_name(network := name[1 : -len(suffix)])
+    ]
 
 
-def path_of(data_dir: str, network: str) -> str:
-    """Return where a network's note lies: no network can be called as it is."""
-    return os.path.join(data_dir, f".{files.short(network, ROOM)}{SUFFIX}")
+def path_of(data_dir: str, network: str, suffix: str = SUFFIX) -> str:
+    """Return the path of a network's note; it begins with a dot, which no network's name does."""
+    return os.path.join(data_dir, f".{files.short(network, ROOM)}{suffix}")

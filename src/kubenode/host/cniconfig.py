@@ -1,7 +1,7 @@
-"""The network configurations of this host, as the runtime reads them (libcni 1.3 `conf.go`, go-cni `opts.go`, Multus `delegates`).
+"""Network configurations of this host, read like the runtime does (libcni 1.3 `conf.go`, go-cni `opts.go`, Multus `delegates`).
 
-A file's suffix says how it is read: `.conflist` is a list of plugins, `.conf` and `.json` are one. The first file by name is the pods'
-network. A file that the runtime refuses has no network.
+The suffix decides the format: a `.conflist` is a list of plugins, a `.conf` or `.json` a single plugin. The first file by name is the
+pods' network. A file that the runtime refuses has no network.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ if TYPE_CHECKING:
 
     Shape = type | dict[str, "Shape"] | list["Shape"]
 
-OURS = ("kube-node", "node-annotation", "host-local")  # the types of `ipam` that our plugins serve
-TAKE_NODES = OURS[:2]  # of these the ones that need to know the Node
+OURS = ("kube-node", "node-annotation", "host-local")  # values of `ipam.type` that our plugins serve
+TAKE_NODES = OURS[:2]  # the plugins that need the Node
 DEFAULT_CONFIG_DIR = "/etc/cni/net.d"
 LIST = ".conflist"
-SUFFIXES = (".conf", LIST, ".json")  # as libcni's `ConfFiles` has them
-PLUGIN_SUFFIX = ".conf"  # of a list's plugins in files of their own
+SUFFIXES = (".conf", LIST, ".json")  # as in libcni's `ConfFiles`
+PLUGIN_SUFFIX = ".conf"  # of a list's plugins in separate files
 MULTUS = frozenset(["multus", "multus-shim"])
-PLUGIN: Shape = {  # as far as libcni has types for it; "": any other key
+PLUGIN: Shape = {  # the keys that libcni types; "": any other key
     **dict.fromkeys(("cniVersion", "name", "type"), str),
     "ipam": {"type": str},
     "capabilities": {"": bool},
     "dns": {"domain": str, **{key: [str] for key in ("nameservers", "search", "options")}},
     "prevResult": {},
 }
-DIGITS = 10  # of a number in a version, at the most
+DIGITS = 10  # at most, in a number of a version
 NAMES = "type names the plugin's executable, such as bridge"
 FLAGS = ("disableCheck", "disableGC", "loadOnlyInlinedPlugins")
 
 
 class RefusedError(ValueError):
-    """Why the runtime does not take a file, and what to do."""
+    """Reason why the runtime refuses a file; `advice` says what to do."""
 
     def __init__(self, problem: str, advice: str = "correct it, or remove it") -> None:
         super().__init__(problem)
@@ -52,7 +52,7 @@ class RefusedError(ValueError):
 
 
 class Network(NamedTuple):
-    """A network, and the plugins that it calls one after the other."""
+    """Network and its plugins, in the order of their calls."""
 
     name: str
     version: str
@@ -60,21 +60,23 @@ class Network(NamedTuple):
 
     @property
     def chain(self) -> tuple[str, ...]:
+        """Types of the plugins, in the order of their calls."""
         return tuple(plugin["type"] for plugin in self.plugins)
 
     @property
     def is_multus(self) -> bool:
+        """Say whether the first plugin is Multus."""
         return self.plugins[0]["type"] in MULTUS
 
     def netconfs(self, ipam_types: Collection[str]) -> Iterator[dict[str, JSON]]:
-        """Yield what each plugin with one of these IPAM plugins is given."""
+        """Yield the configuration of each plugin whose IPAM plugin is in `ipam_types`."""
         for plugin in self.plugins:
             if (plugin.get("ipam") or {}).get("type") in ipam_types:
                 yield {**plugin, "name": self.name, "cniVersion": self.version}
 
 
 class File(NamedTuple):
-    """A file of the runtime's directory: its network, and after it those that Multus hands on to; none where it is refused."""
+    """File of the runtime's directory: its network, followed by Multus' delegates; none if it is refused."""
 
     path: str
     networks: tuple[Network, ...]
@@ -82,14 +84,14 @@ class File(NamedTuple):
 
 
 def netconfs(directory: str, ipam_types: Collection[str]) -> Iterator[dict[str, JSON]]:
-    """Yield what each plugin with one of these IPAM plugins is given, in the runtime's order."""
+    """Yield the configuration of each plugin whose IPAM plugin is in `ipam_types`, in the runtime's order."""
     for file in read(directory):
         for network in file.networks:
             yield from network.netconfs(ipam_types)
 
 
 def read(directory: str) -> list[File]:
-    """Read a directory's files in the runtime's order; none where there is no directory."""
+    """Read a directory's files in the runtime's order; [] without a directory."""
     found = []
     try:
         paths = _paths(directory, SUFFIXES)
@@ -107,7 +109,7 @@ def read(directory: str) -> list[File]:
 
 
 def parse(path: str, text: bytes) -> tuple[Network, ...]:
-    """Return the networks of a file that is to have this path. Raises RefusedError where the runtime would not take it, OSError."""
+    """Return the networks of a file with this path. Raises RefusedError if the runtime would refuse it, OSError."""
     if not path.endswith(SUFFIXES):
         raise RefusedError(f"its name ends in none of {', '.join(SUFFIXES)}", "rename it")
     try:
@@ -121,9 +123,9 @@ def parse(path: str, text: bytes) -> tuple[Network, ...]:
 
 
 def with_delegates(content: JSON, *, as_list: bool | None = None, directory: str = "") -> tuple[Network, ...]:
-    """Return the network of a file's content, and those that Multus hands on to. Raises RefusedError, OSError.
+    """Return the network in a file's content, and Multus' delegates. Raises RefusedError, OSError.
 
-    `as_list`: whether it is a list of plugins; None: if it has any. `directory`: where there may be files with plugins of its own.
+    `as_list`: whether the content is a list of plugins; None: decide by the key `plugins`. `directory`: may have plugins in separate files.
     """
     if as_list is None:
         as_list = isinstance(content, dict) and not _type(content)
@@ -140,14 +142,14 @@ def with_delegates(content: JSON, *, as_list: bool | None = None, directory: str
 
 
 def of_pods(found: Sequence[File]) -> tuple[File, Network] | None:
-    """Return the network that the runtime connects every pod to, Multus looked through, and its file; None where there is none."""
+    """Return the file and the network that connects every pod, below Multus; None if there is none."""
     first = next((file for file in found if file.networks), None)
     if first is None:
         return None
     multus, *delegates = first.networks
     if not multus.is_multus or delegates:
         return first, (delegates or [multus])[0]
-    wanted = str(multus.plugins[0].get("clusterNetwork") or "")  # a network's name, or a file's path as Multus's container has it
+    wanted = str(multus.plugins[0].get("clusterNetwork") or "")  # a network's name, or a file's path in Multus's container
     for file in found:
         for network in file.networks[:1]:
             if wanted and (wanted == network.name or os.path.basename(wanted) == os.path.basename(file.path)) and file is not first:
@@ -172,7 +174,7 @@ def _single(content: JSON) -> Network:
 
 
 def _list(content: JSON, directory: str) -> Network:
-    """Read a list; its keys have to be spelt as they are, unlike a plugin's."""
+    """Parse a list; its keys are case-sensitive, unlike a plugin's."""
     if not isinstance(content, dict):
         raise RefusedError(f"it is a JSON {json_type(content)}, not an object")
     name, inlined = _name(content.get("name")), _flags(content)["loadOnlyInlinedPlugins"]
@@ -213,7 +215,7 @@ def _plugin(content: JSON) -> dict[str, JSON]:
 
 
 def _misfit(value: JSON, shape: Shape, what: str) -> str:
-    """Say where a value is not what libcni's types can hold; null is for anything but the plugin itself."""
+    """Describe the first value of another type than libcni expects, "" if there is none; null is accepted, except for a plugin."""
     if isinstance(shape, type):
         wanted = {str: "string", bool: "boolean"}[shape]
         return "" if isinstance(value, shape) else f"{what} is a JSON {json_type(value)}, not a {wanted}"
@@ -254,7 +256,7 @@ def _flags(content: dict[str, JSON]) -> dict[str, bool]:
 
 
 def _version(content: dict[str, JSON]) -> str:
-    """Return the version that libcni chooses: of `cniVersions` the highest that it knows."""
+    """Return the version that libcni chooses: the highest known one of `cniVersions`."""
     own = content.get("cniVersion", "")
     offered = content.get("cniVersions", [])
     if not isinstance(own, str):

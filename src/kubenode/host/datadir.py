@@ -1,11 +1,9 @@
-"""Reservations on disk, byte for byte as host-local keeps them (its `backend/disk`), so that either can go on from the other.
+"""Reservations on disk, byte for byte like host-local (its `backend/disk`), so that each can continue from the other.
 
-`DATA_DIR/NETWORK/` has a file for each address, with the container ID, CR LF and the interface name in it; `last_reserved_ip.N`; and
-`lock`, under flock(2) while anything else here is read or written. Beside it, in `DATA_DIR/.NETWORK.boot`, is the boot that the
-reservations are of; host-local has no such file.
+`DATA_DIR/NETWORK/` contains a file per address, with container ID, CR LF and interface name; `last_reserved_ip.N`; and `lock`, held with
+flock(2) during every access to the others. Beside it, `DATA_DIR/.NETWORK.note` notes the boot of the reservations; host-local has none.
 
-A common cure is `rm -rf NETWORK/*`, which takes away the lock, too. A reservation therefore appears with its owner in it, and is as
-exclusive without the lock.
+`rm -rf NETWORK/*`, a common cure, removes the lock, too: a reservation appears with its owner in it, exclusive even without the lock.
 """
 
 from __future__ import annotations
@@ -30,22 +28,22 @@ if TYPE_CHECKING:
 
 LOCK = "lock"
 LAST_RESERVED = "last_reserved_ip."
-ABANDONED = 60.0  # seconds after which whoever has made a file and not written it is dead
+ABANDONED = 60.0  # seconds after which the writer of an empty file must be dead
 HERE = boot.Boot()
-# Errors of open(2) and link(2) where the file system, the kernel or a filter has no unnamed files, or /proc is not there to name them.
+# Errors of open(2) and link(2) if file system, kernel or a filter do not support unnamed files, or /proc is missing.
 NO_UNNAMED = frozenset(
     [errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT, errno.EXDEV, errno.ENOSYS, errno.EPERM, errno.EACCES, errno.ELOOP]
 )
 
 
 def wait_for(lock: int, _path: str) -> bool:
-    """Wait for a lock that another has, for as long as that takes."""
+    """Wait for a lock that another process holds, without a limit."""
     fcntl.flock(lock, fcntl.LOCK_EX)
     return True
 
 
 class DiskStore:
-    """The reservations of one network. Raises OSError where the disk does. `wait`: how another's lock is waited for; no: in vain."""
+    """Reservations of one network. Raises OSError. `wait` waits for a held lock; it returns False if the file has lost its name."""
 
     def __init__(self, data_dir: str, network: str, this_boot: boot.Boot = HERE, wait: Callable[[int, str], bool] = wait_for) -> None:
         self._wait = wait
@@ -55,9 +53,11 @@ class DiskStore:
         self._boot = this_boot
 
     def lock(self) -> Lock:
+        """Return the directory's lock, for a `with`."""
         return Lock(self.directory, self._wait)
 
     def is_there(self) -> bool:
+        """Say whether the network's directory exists."""
         try:
             os.stat(f"{self.directory}/.")
         except (FileNotFoundError, NotADirectoryError):
@@ -65,14 +65,14 @@ class DiskStore:
         return True
 
     def require_place(self) -> None:
-        """Raise CNIError 7 where the directory would be in another network's, or is something else's. One look once it has a lock."""
+        """Raise CNIError 7 if the directory is in another network's, or has another purpose. Cheap once it has a lock."""
         if not os.path.lexists(f"{self.directory}/{LOCK}"):
-            from kubenode.host import storeplace  # only before a network's first ADD
+            from kubenode.host import storeplace  # needed only before a network's first ADD
 
             storeplace.require(self.directory, self._boot.run_dir)
 
     def if_unused(self, do: Callable[[], None]) -> bool:
-        """Do something while nothing is reserved here and nobody is about to; say whether. It does not wait for the lock."""
+        """Call `do` while nothing is reserved and no call holds the lock; return whether it was called. Does not wait for the lock."""
         try:
             fd = os.open(f"{self.directory}/{LOCK}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
@@ -91,22 +91,24 @@ class DiskStore:
         return True
 
     def reservations(self) -> Iterator[Reservation]:
-        """Iterate over all that is reserved, in no order."""
+        """Iterate over all reservations, in no order."""
         with os.scandir(self.directory) as entries:
             for entry in entries:
-                # What is not a plain file is nobody's reservation, and keeps its name: a link is never followed.
+                # Only a regular file can have an owner. Anything else blocks its address; a link is never followed.
                 if entry.name == LOCK or entry.name.startswith(LAST_RESERVED) or not entry.is_file(follow_symlinks=False):
                     continue
                 try:
                     owner = owner_in(files.read(entry.path))
-                except FileNotFoundError:  # somebody without the lock has taken it away
+                except FileNotFoundError:  # removed without the lock
                     continue
                 yield Reservation(entry.name, address_of(entry.name), owner)
 
     def index(self) -> Index:
+        """Return an index of all reservations."""
         return Index(self.reservations())
 
     def taken(self) -> dict[int, list[int]]:
+        """Return the reserved addresses as numbers, by IP version."""
         numbers: dict[int, list[int]] = {4: [], 6: []}
         with os.scandir(self.directory) as entries:
             for entry in entries:
@@ -117,6 +119,7 @@ class DiskStore:
         return numbers
 
     def reserve(self, address: Address, attachment: Attachment) -> bool:
+        """Reserve an address; False if it is reserved already. Needs the lock."""
         path = f"{self.directory}/{address}"
         content = f"{attachment.container_id}\r\n{attachment.ifname}".encode()
         try:
@@ -131,52 +134,57 @@ class DiskStore:
         return True
 
     def _make(self, path: str, content: bytes) -> None:
-        """Make a file that has its content once it has a name (open(2), O_TMPFILE). Raises OSError."""
+        """Create a file that has its content from the moment it has its name (open(2), O_TMPFILE). Raises OSError."""
         fd = os.open(self.directory, os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
         try:
             files.write_all(fd, content)
-            os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd)  # with a directory it is linkat(2), which follows links
+            os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd)  # src_dir_fd selects linkat(2), which follows links
         finally:
             os.close(fd)
 
     def _make_in_place(self, path: str, content: bytes) -> None:
-        """Make a file as host-local does. Raises OSError."""
+        """Create a file like host-local does. Raises OSError."""
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             files.write_all(fd, content)
         except BaseException:
-            files.discard(path)  # torn where it stays, which a later ADD heals
+            files.discard(path)  # if it stays, it is empty or torn: a later ADD removes it
             raise
         finally:
             os.close(fd)
 
     def release(self, reservation: Reservation) -> bool:
+        """Release a reservation; False if it was gone."""
         if not self.has(reservation):
             return False
         files.remove(f"{self.directory}/{reservation.name}")
         return True
 
     def has(self, reservation: Reservation) -> bool:
+        """Say whether a reservation still exists."""
         try:
             return owner_in(files.read(f"{self.directory}/{reservation.name}")) == reservation.attachment
         except FileNotFoundError:
             return False
 
     def is_abandoned(self, reservation: Reservation) -> bool:
+        """Say whether a file without owner is old enough that its writer must be dead."""
         try:
             return time.time() - os.lstat(f"{self.directory}/{reservation.name}").st_mtime > ABANDONED
         except FileNotFoundError:
             return False
 
     def last_reserved(self, set_id: int) -> Address | None:
+        """Return the last reserved address of a range set, None if unknown."""
         try:
             return parse_address(files.read(f"{self.directory}/{LAST_RESERVED}{set_id}").decode("latin-1"))
         except FileNotFoundError:
             return None
 
     def set_last_reserved(self, set_id: int, address: Address) -> None:
-        # In place, as host-local does: a temporary file could stay behind here, and a torn text only costs one turn of the round robin.
-        # Not by O_TRUNC either: ext4 writes a file that was emptied to the disk when it is closed, which takes longer than all of an ADD.
+        """Note the last reserved address of a range set."""
+        # In place, like host-local: a temporary file could be left here, and a torn text only costs one turn of the round robin.
+        # No O_TRUNC: on close ext4 writes a truncated file to the disk, which takes longer than a whole ADD.
         path = f"{self.directory}/{LAST_RESERVED}{set_id}"
         text = str(address).encode()
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -187,9 +195,11 @@ class DiskStore:
             os.close(fd)
 
     def is_of_this_boot(self) -> bool:
+        """Say whether the boot note has this boot: then no reservation is from an earlier boot."""
         return self._boot.is_in(self.boot_noted())
 
     def from_earlier_boot(self) -> list[Reservation]:
+        """Return the reservations of an earlier boot; [] in doubt."""
         if not self._boot.is_after(self.boot_noted()):
             return []
         began, recorded = self._boot.began(), self._boot.recorded(self._network)
@@ -207,12 +217,14 @@ class DiskStore:
         return [entry for entry in self.index() if is_dead(entry)]
 
     def note_boot(self) -> None:
+        """Note that this boot uses the directory."""
         before = self.boot_noted()
         if (note := self._boot.added_to(before)) != before:
             files.replace(self.boot_path, note, alone=True)
+            files.discard(self.boot_path.removesuffix(boot.SUFFIX) + boot.EARLIER_SUFFIX)
 
     def boot_noted(self) -> bytes:
-        """Return the note of the boot that the reservations are of; empty where there is none."""
+        """Return the boot note; empty if there is none."""
         try:
             return files.read(self.boot_path)
         except FileNotFoundError:
@@ -220,7 +232,7 @@ class DiskStore:
 
 
 class Lock:
-    """The directory's lock, for a `with`. Makes the directory where there is none, as host-local does."""
+    """Lock of the directory, for a `with`. Creates the directory if needed, like host-local."""
 
     def __init__(self, directory: str, wait: Callable[[int, str], bool]) -> None:
         self._directory = directory
@@ -235,7 +247,7 @@ class Lock:
             self._status = None
 
     def _take(self, path: str) -> bool:
-        """Wait for the lock; say whether it is in force then."""
+        """Wait for the lock; return whether it is in force."""
         flags = os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             self._fd = os.open(path, flags, 0o750)
@@ -254,26 +266,25 @@ class Lock:
             raise
 
     def is_in_force(self) -> bool:
-        """Say whether the locked file still has its name. Others lock the next one where somebody has removed it or the directory."""
-        self._status = self._status or os.fstat(self._fd)  # which file that is does not change
+        """Say whether the locked file still has its name. If somebody removed it or the directory, others lock another file."""
+        self._status = self._status or os.fstat(self._fd)  # an open file stays the same one
         try:
             return os.path.samestat(self._status, os.lstat(f"{self._directory}/{LOCK}"))
         except FileNotFoundError:
             return False
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        os.close(self._fd)  # and with it goes the lock
+        os.close(self._fd)  # releases the lock
 
 
 def owner_in(content: bytes) -> Attachment | None:
-    """Return whose a file is; None for what neither we nor any host-local writes: its writer died, or it is somebody else's.
+    """Return the owner from a file's content; None for content that no host-local writes: its writer died, or it has another purpose.
 
-    An owner may have junk after it, such as the zeros that a power failure leaves.
+    Junk may follow the owner, such as zeros after a power failure.
     """
     container_id, separator, rest = content.decode(errors="replace").partition("\r\n")
     container_id = container_id.strip()
-    if not separator:
-        container_id = container_id.rstrip("\0 \t\r\n")
+    container_id = container_id if separator else container_id.rstrip("\0 \t\r\n")
     if not is_name(container_id):
         return None
     if not separator:
@@ -281,10 +292,10 @@ def owner_in(content: bytes) -> Attachment | None:
     ifname = rest.strip()
     if not is_ifname(ifname) and not (ifname := _before_junk(ifname)):
         return None
-    return Attachment(container_id, ifname if is_ifname(ifname) else "")  # of junk that is text, too, all that is certain is the container
+    return Attachment(container_id, ifname if is_ifname(ifname) else "")  # if the junk is text, only the container is certain
 
 
 def _before_junk(text: str) -> str:
-    """Return the beginning of a text that can be an interface's name."""
+    """Return the beginning of a text up to the first character that no interface name has."""
     junk = (index for index, character in enumerate(text) if character in "/:\ufffd" or character.isspace() or not character.isprintable())
     return text[: next(junk, len(text))]

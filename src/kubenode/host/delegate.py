@@ -1,4 +1,4 @@
-"""Running another IPAM plugin (SPEC.md, "Section 4: Plugin Delegation"). `subprocess` would cost as much as the other plugin does."""
+"""Execution of another IPAM plugin (SPEC.md, "Section 4: Plugin Delegation"). Importing `subprocess` would cost as much as the plugin."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
-OUR_LIBRARY = b"kube-node.lib"  # stands in the launchers and in the relay that `./build.sh binaries` makes
-OUR_SIZE = 1 << 20  # bytes; the relay has 17 kB, by gcc 700, and the reference's host-local 4 MB
+OUR_LIBRARY = b"kube-node.lib"  # occurs in the launchers and in the relay from `./build.sh binaries`
+OUR_SIZE = 1 << 20  # bytes; the relay has 17 kB (700 kB by gcc), the reference's host-local 4 MB
 SAID = 65536  # bytes of a delegate's stderr that are passed on
 LARGEST = 4 << 20  # bytes of an answer
-SHOWN = 300  # characters of a delegate's broken answer that go into an error
-BUSY_TRIES, BUSY_PAUSE = 5, 1.0  # as libcni waits (its `RawExec`) while the executable is being written
+SHOWN = 300  # characters of a delegate's invalid answer in an error
+BUSY_TRIES, BUSY_PAUSE = 5, 1.0  # as in libcni's `RawExec`, while the executable is being written
 
 
 def find(name: str, path: Iterable[str]) -> str | None:
-    """Return the executable of this name in the directories of CNI_PATH; a name with a slash is a path already."""
+    """Return the executable with this name in the directories of CNI_PATH, None if missing; a name with a slash is already a path."""
     candidates = [name] if "/" in name else [os.path.join(directory, name) for directory in path]
     return next((file for file in candidates if os.path.isfile(file) and os.access(file, os.X_OK)), None)
 
 
 def is_ours(executable: str) -> bool:
-    """Say whether this is one of our own launchers, or the relay: it would start Python once more to do what can be done at once."""
+    """Say whether this is our own launcher or relay: running it would start Python again for work that this process can do."""
     try:
         fd = os.open(executable, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -49,14 +49,14 @@ def is_ours(executable: str) -> bool:
 
 
 def require(name: str, path: Iterable[str]) -> str:
-    """Return the executable of this name. Raises CNIError, which names all places that were looked at."""
+    """Return the executable with this name. Raises CNIError, which names all directories searched."""
     directories = list(path)
     found = find(name, directories)
     if found is None:
         raise CNIError(
             DELEGATE_MISSING,
             f"IPAM plugin {name} not found" + ("" if "/" in name else f" in CNI_PATH {':'.join(directories) or '(empty)'}"),
-            "install it there, or let the embedded allocator do its work",
+            "install it there, or use the embedded allocator",
         )
     return found
 
@@ -64,9 +64,9 @@ def require(name: str, path: Iterable[str]) -> str:
 def run(executable: str, netconf: dict[str, Any], environ: Mapping[str, str], pass_on: Callable[[bytes], None]) -> bytes:
     """Run a plugin with this configuration and return its stdout; `pass_on` gets its stderr.
 
-    Raises CNIError: its own error with its own code, or ours where it gave none. It does not outlive the call.
+    Raises CNIError: the plugin's own error and code, or ours if it printed none. The plugin does not outlive the call.
     """
-    # Files for stdin, of which it may read nothing, and for stderr, which somebody may not read: in a pipe it would leave us waiting.
+    # Files, as pipes could block: the plugin may not read its stdin, and our stderr may have no reader.
     stdin, stderr, (answers, answer) = os.memfd_create("netconf"), os.memfd_create("stderr"), os.pipe()
     try:
         files.write_all(stdin, dumps(netconf).encode())
@@ -77,7 +77,7 @@ def run(executable: str, netconf: dict[str, Any], environ: Mapping[str, str], pa
         try:
             stdout = _all_of(answers, executable)
             exit_code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        except BaseException:  # our deadline; what it has started ends with it
+        except BaseException:  # our deadline; its children end, too
             os.killpg(pid, SIGKILL)
             os.waitpid(pid, 0)
             raise
@@ -113,7 +113,7 @@ def _start(executable: str, environ: Mapping[str, str], standard: tuple[int, int
 def _all_of(answers: int, executable: str) -> bytes:
     stdout = files.read_all(answers, LARGEST)
     if len(stdout) > LARGEST:
-        raise CNIError(DELEGATE_FAILED, f"{executable} has answered more than {LARGEST} bytes", "see what it prints")
+        raise CNIError(DELEGATE_FAILED, f"{executable} printed more than {LARGEST} bytes", "look at its stdout")
     return stdout
 
 

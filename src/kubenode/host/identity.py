@@ -1,7 +1,7 @@
-"""The name of this host's own Node, as far as the host knows it.
+"""Name of this host's own Node, as far as the host knows it.
 
-The file `nodename` has a name that an administrator has said; or, where an agent has left it for plugins that run without one, a name and
-the machine-id that its Node had. That is a guess, as a node may be renamed.
+The file `nodename` contains the name set by an administrator; or the name and the Node's machine-id, written by an agent for plugins that
+run without it. The latter is a guess, as a node may be renamed.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ MACHINE_ID = "/etc/machine-id"
 
 
 def name_file(run_dir: str) -> str:
-    """Return the path of the file with the Node's name."""
+    """Return the path of the file `nodename`."""
     return os.path.join(run_dir, "nodename")
 
 
 def given_name(environ: Mapping[str, str], run_dir: str) -> tuple[str, str]:
-    """Return the Node's name where somebody said it, and who: $NODE_NAME, or the file `nodename`. Else two empty strings.
+    """Return the configured Node name and its source: $NODE_NAME, or the file `nodename`. Two empty strings if not configured.
 
     Raises CNIError, OSError.
     """
@@ -38,30 +38,30 @@ def given_name(environ: Mapping[str, str], run_dir: str) -> tuple[str, str]:
 
 
 def noted_names(run_dir: str) -> tuple[str, ...]:
-    """Return the name that the program itself has noted, if it has: it counts only with our machine-id."""
+    """Return the name that an agent noted, if any: it counts only with our machine-id."""
     name, _, machine = _line(name_file(run_dir)).partition(" ")
     return (name,) if machine else ()
 
 
 def note_name(run_dir: str, name: str, machine: str) -> None:
-    """Leave our Node's name for plugins that run without agent, unless an administrator has said it. Raises OSError."""
+    """Note our Node's name for plugins that run without agent, unless an administrator configured it. Raises OSError."""
     path = name_file(run_dir)
     if machine and _line(path) not in (name, f"{name} {machine}"):
         files.replace(path, f"{name} {machine}\n".encode())
 
 
 def host_name() -> str:
-    """Return the host name as the kubelet takes it for a Node's name by default."""
+    """Return the host name, in the form that the kubelet uses as default Node name."""
     return os.uname().nodename.strip().lower()
 
 
 def machine_id(path: str = MACHINE_ID) -> str:
-    """Return the machine-id (machine-id(5)), or "" where there is none."""
+    """Return the machine-id (machine-id(5)), "" if there is none."""
     return _line(path)
 
 
 def host_machine_id(root: HostRoot) -> str:
-    """Return the machine-id of the host below a root, or "" where it is not to be seen from here."""
+    """Return the machine-id of the host below a root, "" if it is not visible here."""
     return machine_id(root.path(MACHINE_ID)) if root.is_mounted(MACHINE_ID) else ""
 
 
@@ -71,5 +71,5 @@ def _line(path: str) -> str:
     except FileNotFoundError:
         return ""
     except IsADirectoryError:
-        advice = f"a container runtime makes one where a file to mount is missing: rmdir {path}"
-        raise CNIError(IO_FAILURE, f"{path} is a directory, and has to be a file", advice) from None
+        advice = f"container runtimes create a directory if a file to mount is missing: rmdir {path}"
+        raise CNIError(IO_FAILURE, f"{path} is a directory, not a file", advice) from None

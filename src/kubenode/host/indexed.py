@@ -1,9 +1,9 @@
-"""Reservations on disk with an index that outlives the call: what an agent has of each network.
+"""Reservations on disk with an index in the agent's memory.
 
-The index is good while the directory is the same and has the modification time that was set here, under the lock, when it was last looked
-at. Set to the nanosecond, that time differs from any that the kernel gives for another's change, also for one in the same tick of its
-clock. A change that keeps it, by who restores a directory with its times, has another ctime. A file system that does not keep the time gets
-no index. Whether an address is free is for `DiskStore.reserve` to say.
+The index is valid while the directory is the same and has the modification time that this module set, under the lock, after its last
+look. Set to the nanosecond, that time differs from any that the kernel sets for another's change, even in the same clock tick. A change
+that restores the time, such as from a backup, has another ctime. A file system that does not keep the time gets no index.
+`DiskStore.reserve` always decides whether an address is free.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class State(NamedTuple):
-    """The state of a directory, which is another one after somebody has changed it; times in nanoseconds."""
+    """State of a directory, which changes with every foreign change; times in nanoseconds."""
 
     device: int
     inode: int
@@ -37,27 +37,28 @@ class State(NamedTuple):
 
 
 class Memory:
-    """Knowledge of one network's directory between calls; one thread at a time has it."""
+    """The agent's knowledge of one network's directory between calls; one thread at a time uses it."""
 
     def __init__(self) -> None:
         self.mutex = threading.Lock()
         self.queued = Queued()
-        self.state: State | None = None  # of the directory that it is good for
+        self.state: State | None = None  # the directory's state when the index was valid
         self.index: Index | None = None
         self.turns: dict[int, Address | None] = {}
         self.boot_is_known = False
 
     def forget(self) -> None:
+        """Drop the index."""
         self.state = self.index = None
         self.turns = {}
 
 
 class IndexedStore(DiskStore):
-    """A `DiskStore` that reads the disk only after somebody else has changed it.
+    """`DiskStore` that reads the disk only after a foreign change.
 
-    `before` is called with the lock held, and now and then while it is waited for; it raises where the call is to end.
+    `before` is called with the lock held, and regularly while waiting for it; it raises to end the call.
 
-    `keep`: the lock stays after the first `with`, and is there for the next ones, until `leave`.
+    `keep`: the lock stays held after the first `with`, for the next ones, until `leave`.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class IndexedStore(DiskStore):
         return _Turn(self)
 
     def enter(self) -> None:
-        """Take the thread's turn, then the directory's lock."""
+        """Take the thread lock, then the directory's lock."""
         if self._held:
             return
         while not self._memory.mutex.acquire(timeout=LOOK):
@@ -93,14 +94,14 @@ class IndexedStore(DiskStore):
         self._held = lock
 
     def exit(self, error: BaseException | None) -> None:
-        """End a `with`; what it was ended by may have left who knows what."""
+        """End a `with`; after an error the index is dropped, as its state is unknown."""
         if error is not None and not isinstance(error, CNIError):
             self._memory.forget()
         if not self._keep:
             self.leave()
 
     def leave(self) -> None:
-        """Let others have the lock."""
+        """Release the lock."""
         if self._held:
             try:
                 self._end(self._held)
@@ -110,14 +111,14 @@ class IndexedStore(DiskStore):
                 self._memory.mutex.release()
 
     def require_place(self) -> None:
-        if self._memory.state is None:  # else the directory is known
+        if self._memory.state is None:  # otherwise the directory was checked before
             super().require_place()
 
     def index(self) -> Index:
         memory = self._memory
         if memory.index is None:
             memory.index = super().index()
-            self._changed = True  # so that the time is set for which it is good
+            self._changed = True  # sets the time at the end
         return memory.index
 
     def taken(self) -> Mapping[int, Sequence[int]]:  # type: ignore[override] # nobody changes it
@@ -140,7 +141,7 @@ class IndexedStore(DiskStore):
         return True
 
     def has(self, reservation: Reservation) -> bool:
-        """Say whether the file is its owner's: one that was removed without the lock may be there again for another."""
+        """Say whether the file still has this owner: after a removal without the lock it may belong to another attachment."""
         if super().has(reservation):
             return True
         self._memory.forget()
@@ -157,7 +158,7 @@ class IndexedStore(DiskStore):
         self._memory.turns[set_id] = address
 
     def is_of_this_boot(self) -> bool:
-        # A process does not outlive a boot.
+        # A process ends with its boot: one look is enough.
         if not self._memory.boot_is_known:
             self._memory.boot_is_known = super().is_of_this_boot()
         return self._memory.boot_is_known
@@ -166,12 +167,12 @@ class IndexedStore(DiskStore):
         return [] if self.is_of_this_boot() else super().from_earlier_boot()
 
     def is_as_indexed(self) -> bool:
-        """Say whether the directory holds the names that the index has: somebody may change it without the lock. Needs the lock."""
+        """Say whether the directory has the same names as the index: others may change it without the lock. Needs the lock."""
         index = self._memory.index
         if index is None:
             return True
         here = super().taken()
-        for entry in index.ownerless():  # what a killed writer has left is there, too, until the next ADD
+        for entry in index.ownerless():  # files of killed writers stay until the next ADD
             if entry.address and entry.address.number in here[entry.address.version]:
                 here[entry.address.version].remove(entry.address.number)
         if index.taken == here:
@@ -193,7 +194,7 @@ class IndexedStore(DiskStore):
             os.utime(self.directory, ns=(now, now))
             self._memory.state = self._state()
             is_known = self._memory.state.modified == now and lock.is_in_force()
-        except OSError:  # what was done is done; only the index is not to be trusted
+        except OSError:  # the change on disk is done; only the index is not valid
             is_known = False
         if not is_known:
             self._memory.forget()
@@ -204,7 +205,7 @@ class IndexedStore(DiskStore):
 
 
 class _Turn:
-    """A store's lock, for a `with`."""
+    """Lock of a store, for a `with`."""
 
     def __init__(self, store: IndexedStore) -> None:
         self._store = store

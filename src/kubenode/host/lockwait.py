@@ -1,6 +1,6 @@
-"""Waiting for a lock with an end: flock(2) has none, and to try again and again would come behind all who wait in it.
+"""Waiting for a lock with a limit: flock(2) has none, and repeated tries would always lose against the processes that wait in it.
 
-One thread a lock waits in flock(2), however many calls wait and give up. The next call takes its place in the queue.
+Each lock has one thread that waits in flock(2), no matter how many calls wait and give up. The next call takes over its place.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-LOOK = 0.5  # seconds between looks whether the call is still wanted
+LOOK = 0.5  # seconds between checks whether the call is still wanted
 
 
 class Place:
-    """A thread that waits with a descriptor of its own, and what came of it."""
+    """Thread that waits with its own descriptor, and its result."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -27,14 +27,14 @@ class Place:
 
 
 class Queued:
-    """A place in the kernel's queue for one directory's lock."""
+    """Place in the kernel's queue for one directory's lock."""
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
         self._place: Place | None = None
 
     def wait(self, fd: int, path: str, go_on: Callable[[], None]) -> bool:
-        """Make this the descriptor of a file that is locked. Say no where the file has lost its name, as nobody looks at its lock then.
+        """Make `fd` a descriptor of the locked file; False if the file has lost its name, as others then lock another file.
 
         One call at a time. Raises what `go_on` raises, and OSError.
         """
@@ -53,13 +53,13 @@ class Queued:
             try:
                 if place.error:
                     raise place.error
-                os.dup2(place.fd, fd, inheritable=False)  # a lock is the open file's, whatever its descriptors
+                os.dup2(place.fd, fd, inheritable=False)  # the lock belongs to the open file, not to a descriptor
             finally:
                 self._leave(place)
         return True
 
     def _take_place(self, fd: int) -> Place:
-        """Return the place of the one who gave up before, where that is in the queue for the same file; else a new one."""
+        """Return the place of an earlier call that gave up, if it waits for the same file; otherwise a new one."""
         if self._place and os.path.sameopenfile(self._place.fd, fd):
             self._place.is_wanted = True
             return self._place

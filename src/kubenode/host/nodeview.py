@@ -1,8 +1,8 @@
-"""The Node as last seen: one file for all plugins of this host, and the only cache.
+"""Node view: the Node as last seen, in one file for all plugins of this host. It is the only cache.
 
-A Node manifest with a mark of when it was fetched, and by which kubeconfig. Without the mark a person wrote it: it always serves and is
-never replaced. One of many plugins that need a new one asks; the others wait and take its answer, also when that is an error. Each
-kubeconfig has a file of its own: one API server's Node is no answer to a question to another.
+The file is a Node manifest with a mark: the time of the request, and the kubeconfig. Without a mark a person wrote it: it always serves and
+is never replaced. If many plugins need a new view, one asks; the others wait for its answer or error. Each kubeconfig has its own file, as
+another API server's Node must not serve.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 
 MARK = "kube-node.nordix.org/view"
 DEFAULT_RUN_DIR = "/run/kube-node"
-ASK_AGAIN = 1.0  # seconds until a view that lacks what is wanted is worth another request
+ASK_AGAIN = 1.0  # seconds until a view that lacks the wanted subnets is worth another request
 YEAR_10000 = 253402300800
-RETRY_AFTER = 30.0  # seconds for which an old view serves after a request has failed
+RETRY_AFTER = 30.0  # seconds for which an old view serves after a failed request
 
 
 class View(NamedTuple):
-    """A Node manifest, and when it was fetched, in seconds since 1970; None: written by hand.
+    """Node manifest, and the time of its request in seconds since 1970; None: written by hand.
 
-    `kubeconfig`: what it was fetched with, "" for what the environment says; None: it is good for everybody.
+    `kubeconfig`: the one of the request, "" for the environment's; None: valid for all.
     """
 
     manifest: dict[str, Any]
@@ -44,7 +44,7 @@ class View(NamedTuple):
     kubeconfig: str | None
 
     def age(self) -> float:
-        """Seconds since it was fetched; one from the future, for the clock was set back, is as old as can be."""
+        """Seconds since the request; infinite for a time in the future, as the clock was set back."""
         if self.fetched is None:
             return 0.0
         now = time.time()
@@ -52,13 +52,13 @@ class View(NamedTuple):
 
 
 class _NotRenewedError(CNIError):
-    """There is no newer view, and an old one to go on with."""
+    """Error: there is no newer view, but an old one to use."""
 
 
 class NodeView:
-    """The view's file in the run directory. `decode` reads a manifest from text; `owner` is who writes it.
+    """The view's file in the run directory. `decode` parses a manifest; `owner` names the writer.
 
-    `kubeconfig`: as in `View`; None for who writes for everybody, or looks.
+    `kubeconfig`: as in `View`; None for a writer of the common view, or for reading.
     """
 
     def __init__(self, run_dir: str, decode: Callable[[bytes, str], Manifest], owner: str, log: Log, kubeconfig: str | None = None) -> None:
@@ -70,7 +70,7 @@ class NodeView:
         self._log = log
 
     def read(self) -> View | None:
-        """Return the view, of whatever age. Raises CNIError where its file cannot be used, OSError where not read."""
+        """Return the view, however old, None if missing. Raises CNIError if its file is invalid, OSError if it cannot be read."""
         self.path = os.path.join(self._run_dir, "node.json")
         view = self._read()
         if view is None or self._kubeconfig is None or view.kubeconfig in {None, self._kubeconfig}:
@@ -94,20 +94,20 @@ class NodeView:
         )
 
     def get(self, select: Callable[[Manifest], T], fetch: Callable[[], Manifest], refresh_after: float) -> T:
-        """Return what `select` finds in the view; ask for a new one where that is needed. Raises what either raises."""
+        """Return the result of `select` on the view, after a new request if needed. Raises the errors of `select` and `fetch`."""
         view = self.read()
         if view is None:
             return select(self._renewed(view, fetch))
         try:
             selected = select(view.manifest)
         except CNIError as error:
-            # What is wanted may be there by now: an operator annotates the Node and looks whether the pod starts.
+            # The Node may have it by now: an operator annotates the Node and expects the pod to start.
             if view.fetched is None or view.age() < ASK_AGAIN:
                 raise
             try:
                 manifest = self._renewed(view, fetch)
             except CNIError as second:
-                raise CNIError(error.code, error.msg, f"{error.details}; as last seen, and now: {second.msg}") from None
+                raise CNIError(error.code, error.msg, f"{error.details}; as in the last known Node: {second.msg}") from None
             return select(manifest)
         if view.fetched is None or view.age() < refresh_after:
             return selected
@@ -118,7 +118,7 @@ class NodeView:
             return selected
 
     def put(self, manifest: Manifest) -> bool:
-        """Make this the view, unless a person has written one: then say no. Raises OSError, and CNIError where that is broken."""
+        """Write the view; False if a person wrote the current one. Raises OSError, and CNIError if that one is invalid."""
         lock = self._open_lock()
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -141,12 +141,12 @@ class NodeView:
         files.replace(self.path, dumps({**manifest, MARK: mark}).encode() + b"\n", alone=True)
 
     def _renewed(self, seen: View | None, fetch: Callable[[], Manifest], *, may_wait: bool = True) -> Manifest:
-        """Ask, or take the answer of who asks at this moment. Raises CNIError; _NotRenewedError where waiting was not wanted."""
+        """Ask, or take the answer of the plugin that asks already. Raises CNIError; _NotRenewedError if it may not wait."""
         started = time.time()
         path = self.path
         try:
             lock = self._open_lock()
-        except OSError as error:  # full, or read-only: each call asks for itself
+        except OSError as error:  # full or read-only: each call asks by itself
             self._say_unwritable(error)
             try:
                 return fetch()
@@ -158,7 +158,7 @@ class NodeView:
             except BlockingIOError:
                 raise _NotRenewedError(TRY_AGAIN_LATER, "another plugin is asking") from None
             view = self.read()
-            if self.path != path:  # somebody with another kubeconfig was first: ours is another file, with a lock of its own
+            if self.path != path:  # a plugin with another kubeconfig was first: ours is another file, with its own lock
                 return self._renewed(view, fetch, may_wait=may_wait)
             if view is not None and view != seen:
                 return view.manifest
@@ -172,7 +172,7 @@ class NodeView:
             os.close(lock)
 
     def _fetch(self, lock: int, fetch: Callable[[], Manifest]) -> Manifest:
-        """Ask, and leave the answer for those who wait: the view, or in the lock file the error."""
+        """Ask, and write the answer for the plugins that wait: a view, or an error in the lock file."""
         try:
             manifest = fetch()
         except CNIError as error:
@@ -196,15 +196,15 @@ class NodeView:
         line = os.pread(lock, 65536, 0).partition(b"\n")[0]
         try:
             failure = loads(line) if line else None
-        except JSONTextError:  # torn: its writer died
+        except JSONTextError:  # its writer was killed
             return None
         if not failure or failure.get("kubeconfig") != self._kubeconfig:
             return None
-        if not since <= failure["at"] <= time.time():  # one that is still to come: the clock was set back
+        if not since <= failure["at"] <= time.time():  # in the future: the clock was set back
             return None
         return CNIError(failure["code"], failure["msg"], failure["details"])
 
 
 def _seconds(number: float) -> float:
-    """Return a time in seconds since 1970; 0 for a number that is no date, as JSON's have no end."""
+    """Return a time in seconds since 1970; 0 for a number out of range, as JSON's numbers are unlimited."""
     return float(number) if 0 <= number < YEAR_10000 else 0.0

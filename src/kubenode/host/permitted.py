@@ -1,7 +1,7 @@
-"""Paths that a network configuration may name on this host, by the word of the host's administrator.
+"""Paths that a network configuration may use on this host, as the host's administrator allows.
 
-A configuration may come from a tenant (a NetworkAttachmentDefinition). A path in it counts only below the directories that the
-administrator's file allows for its key. That file is root's; so is the environment that may name another.
+A configuration may come from a tenant (a NetworkAttachmentDefinition). Its paths must be below the directories that the administrator's
+file allows for their key. The file belongs to root; so does the environment that may name another one.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 DEFAULT = "/etc/cni/kube-node.conf"
 ALLOWED = {"kubeconfig": ("/etc",), "nodeFile": ("/etc",), "logfile": ("/var/log",), "resolvConf": ("/etc", "/run")}
 LARGEST = 64 << 10  # bytes of the administrator's file
-MOST = 100  # paths that are remembered
+MOST = 100  # cached paths
 OTHERS_WRITE = 0o022
 ADVICE = 'such as {"allow": {"logfile": ["/var/log"]}}, with lists of absolute paths for ' + ", ".join(ALLOWED)
 
 
 class Permitted:
-    """The administrator's file. It is read when it is first asked, and again when it has changed.
+    """The administrator's file. It is read on first use, and again after a change.
 
-    `unread`: keys whose files this process never opens. Links of such a path are followed once.
+    `unread`: keys whose files this process never opens. The links in such a path are resolved only once.
     """
 
     def __init__(self, root: HostRoot, environ: Mapping[str, str], unread: Collection[str] = ()) -> None:
@@ -44,7 +44,7 @@ class Permitted:
         self._allowed_before: dict[tuple[str, str], tuple[Allowed, str]] = {}
 
     def require(self, key: str, path: str) -> str:
-        """Return the path of the host, with its links followed, that a configuration has under a key. Raises CNIError."""
+        """Return a path of the host with its links resolved, if the configuration may use it under this key. Raises CNIError."""
         allowed = self.allowed()
         if key not in self._unread:
             return self._require(key, path, allowed[key])
@@ -69,15 +69,15 @@ class Permitted:
         )
 
     def real(self, path: str) -> str:
-        """Return a path of the host with its links followed."""
+        """Return a path of the host with its links resolved."""
         return self._root.real(path)
 
     def here(self, real: str) -> str:
-        """Return where this process finds a path that `require` or `real` has returned."""
+        """Return where this process finds a path that `require` or `real` returned."""
         return self._root.directory + real
 
     def allowed(self) -> Allowed:
-        """Return the directories for each key. Raises CNIError where the file is not to be trusted, or is not what it should be."""
+        """Return the allowed directories by key. Raises CNIError if others than root can change the file, or if it is invalid."""
         here = self._root.path(self.path)
         try:
             status = os.stat(here)
@@ -114,10 +114,10 @@ class Permitted:
 
 
 def _allow(content: JSON) -> dict[str, tuple[str, ...]]:
-    """Return what the file allows. Unknown keys are refused: a key that is misspelt would allow what was to be forbidden."""
+    """Return the allowed directories by key. Unknown keys are refused: a typo would allow what should be forbidden."""
     allow = content.get("allow", {}) if isinstance(content, dict) else None
     if not isinstance(allow, dict):
-        raise ValueError("not an object, or allow is not one")  # noqa: TRY004 -- it is the text that is wrong
+        raise ValueError("not an object, or allow is not one")  # noqa: TRY004 -- the text is wrong, not a type of ours
     if unknown := [*(content.keys() - {"allow"}), *(allow.keys() - ALLOWED.keys())]:
         raise ValueError(f"unknown key {min(unknown)!r}")
     found = {}

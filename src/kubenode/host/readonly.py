@@ -1,4 +1,4 @@
-"""Reservations for who only looks: no lock is taken, nothing is made or changed, and what goes away meanwhile is not there."""
+"""Reservations read without effect: no lock, no change; a file that disappears meanwhile is left out."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from kubenode.ipam.address import Address
     from kubenode.ipam.store import Attachment
 
-WRITING = 0.05  # seconds in which who makes a file has written it
+WRITING = 0.05  # seconds after which a new file must have its content
 
 
 class Held(NamedTuple):
-    """An address that has a file, and since when; no attachment: what the file holds can be nobody's."""
+    """Address with a file, and the file's time; `attachment` is None if the file names no owner."""
 
     address: Address
     attachment: Attachment | None
@@ -32,7 +32,7 @@ class Held(NamedTuple):
 
 
 class ReadOnlyStore(DiskStore):
-    """A `DiskStore` to look at. Raises OSError where the directory is there and cannot be read."""
+    """`DiskStore` for reading only. Raises OSError if the directory exists and cannot be read."""
 
     def lock(self) -> AbstractContextManager[None]:  # type: ignore[override] # both are context managers of nothing
         return nullcontext()
@@ -45,10 +45,10 @@ class ReadOnlyStore(DiskStore):
         return super().taken() if os.path.isdir(self.directory) else {4: [], 6: []}
 
     def note_boot(self) -> None:
-        """Leave that to who releases."""
+        """Do nothing: only a store that releases notes the boot."""
 
     def since(self) -> list[tuple[Address, float]]:
-        """Return each address and when its file was made, without looking into the files."""
+        """Return each address with the time of its file, without opening the files."""
         found = []
         try:
             with os.scandir(self.directory) as entries:
@@ -66,11 +66,11 @@ class ReadOnlyStore(DiskStore):
         return found
 
     def held(self, known: list[tuple[Address, float]] | None = None) -> list[Held]:
-        """Return all that is held, in no order; `known`: what `since` has just said."""
+        """Return all held addresses, in no order; `known`: the result of `since`, if the caller has it."""
         return [one for address, since in (self.since() if known is None else known) if (one := self._look(address, since))]
 
     def holder(self, address: Address) -> Held | None:
-        """Return who holds an address; None where nobody does."""
+        """Return an address with its holder, None if it is free."""
         try:
             status = os.lstat(os.path.join(self.directory, str(address)))
         except (FileNotFoundError, NotADirectoryError):
@@ -81,7 +81,7 @@ class ReadOnlyStore(DiskStore):
         path = os.path.join(self.directory, str(address))
         try:
             owner = owner_in(files.read(path))
-            if owner is None:  # without the lock it may be seen before it is written
+            if owner is None:  # without the lock it may be still empty
                 time.sleep(max(0.0, min(WRITING, since + WRITING - time.time())))
                 owner = owner_in(files.read(path))
         except FileNotFoundError:

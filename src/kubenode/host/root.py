@@ -1,4 +1,4 @@
-"""The host's directories as an agent in a container sees them: under a directory, and only where they are mounted."""
+"""Directories of the host as an agent in a container sees them: below a directory, and only if mounted there."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import os
 from kubenode.base import files
 from kubenode.cni.errors import NOT_MOUNTED, OutOfReachError
 
-LINKS = 40  # symbolic links that one path may go through, as in the kernel (path_resolution(7))
+LINKS = 40  # symbolic links in one path, as in the kernel (path_resolution(7))
 
 
 class HostRoot:
-    """A directory that stands for the host's `/`; "" where this process sees the host's as it is."""
+    """Directory that is the host's `/`; "" if this process has the host's own root."""
 
     def __init__(self, directory: str = "") -> None:
         self.directory = os.path.realpath(directory) if directory else ""
@@ -19,22 +19,22 @@ class HostRoot:
 
     @classmethod
     def of_process(cls, pid: int) -> HostRoot:
-        """Return what a process sees as `/`, in a container as on the host. Raises OSError where that is not to be seen."""
+        """Return the root of a process, in a container or on the host. Raises OSError if it is not accessible."""
         root, link = cls(), f"/proc/{pid}/root"
         if not os.path.samestat(os.stat(link), os.stat("/")):
-            root.directory = link  # which leads there though it reads as "/" (proc_pid_root(5))
+            root.directory = link  # a magic link: it leads there although it reads as "/" (proc_pid_root(5))
         return root
 
     def path(self, path: str) -> str:
-        """Return where a path of the host is found. A symbolic link leads to where it leads on the host."""
+        """Return where to find a path of the host here. Symbolic links lead to where they lead on the host."""
         return path if not self.directory else self.directory + self._resolved(path)
 
     def real(self, path: str) -> str:
-        """Return a path of the host with its links followed, as the host has it."""
+        """Return a path of the host with its links resolved, still as a path of the host."""
         return self._resolved(path) if self.directory else os.path.realpath(path)
 
     def seen(self, path: str, what: str) -> str:
-        """Return the same for a directory that must be the host's own, there or to be made. Raises OutOfReachError without a mount."""
+        """Return the same for a directory that must be the host's own, even if not created yet. Raises OutOfReachError without a mount."""
         found = self.path(path)
         if self.directory and path not in self._seen:
             if not _is_below(_mount_of(found), self.directory):
@@ -48,7 +48,7 @@ class HostRoot:
         return found
 
     def is_mounted(self, path: str) -> bool:
-        """Say whether what is here, or is not here, is what is on the host."""
+        """Say whether this process sees the path as the host does."""
         return not self.directory or _is_below(_mount_of(self.path(path)), self.directory)
 
     def _resolved(self, path: str) -> str:
@@ -65,8 +65,8 @@ class HostRoot:
             here = "/".join([self.directory, *done, part])
             try:
                 target = os.readlink(here)
-            except OSError:  # no link, or not there
-                # Where only /run is mounted there is no /var to say that /var/run is a link to it (FHS 3.0, 5.13).
+            except OSError:  # not a link, or missing
+                # With only /run mounted, no /var shows that /var/run is a link to it (FHS 3.0, 5.13).
                 if [*done, part] == ["var", "run"] and not os.path.lexists(here):
                     done = ["run"]
                 else:
@@ -86,7 +86,7 @@ def _is_below(path: str, directory: str) -> bool:
 
 
 def _mount_of(path: str) -> str:
-    """Return the mount point that a path is on (proc_pid_mountinfo(5))."""
+    """Return the mount point of a path (proc_pid_mountinfo(5))."""
     lines = files.read("/proc/self/mountinfo").decode(errors="surrogateescape").splitlines()
     points = [_unescaped(line.split(" ")[4]) for line in lines]
     return max((point for point in points if _is_below(path, point)), key=len, default="/")
@@ -99,6 +99,6 @@ def _unescaped(text: str) -> str:
 
 
 def _first_two(path: str) -> str:
-    """Return what is worth mounting for a path: /var/lib for /var/lib/cni/networks, /run for /run/x."""
+    """Return the directory to mount for a path: /var/lib for /var/lib/cni/networks, /run for /run/x."""
     parts = [part for part in path.split("/") if part]
     return "/" + "/".join(parts[: 1 if parts[:1] == ["run"] else 2])

@@ -1,7 +1,7 @@
-"""Which network has a source of addresses: the podCIDRs of this node's Node, or an annotation on it.
+"""Owner of each source of addresses: the network that uses the Node's podCIDRs, or an annotation of the Node.
 
-Two networks over one source would give the same addresses out of two stores. A source has a link, `sources/SOURCE`, that nobody follows: it
-names the directory of the network that came first, and is made and read by one system call.
+Two networks with one source would assign the same addresses from two stores. A source is a symbolic link, `sources/SOURCE`, whose text is
+the directory of the first network that used it. Nobody follows the link: it is created and read in one system call.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
 
 
 class Sources:
-    """The sources of one node. Raises OSError where the disk does."""
+    """Sources of one node. Raises OSError."""
 
     def __init__(self, run_dir: str) -> None:
         self._directory = f"{run_dir}/sources"
 
     def holder(self, source: str) -> str:
-        """Return the directory of the network that has a source, "" where none has."""
+        """Return the directory of the network that owns a source, "" if none does."""
         try:
             return os.readlink(self._path(source))
         except FileNotFoundError:
             return ""
 
     def take(self, source: str, directory: str, if_unused: Callable[[str, Callable[[], None]], bool]) -> str:
-        """Let a network have a source, if none has it or the one that has it has no use for it; return who has it then.
+        """Let a network own a source if it has no owner, or one without reservations; return the owner.
 
-        `if_unused` does something while nothing is reserved in a directory, if that is so, and says whether.
+        `if_unused(directory, do)` calls `do` while nothing is reserved in a directory, and returns whether it did.
         """
         held = self.holder(source)
         if held == directory:
@@ -46,7 +46,7 @@ class Sources:
             return directory
         lock = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            # One at a time: another may be about to take over from the same network. Who that is comes again.
+            # One at a time: another network may take over at the same moment. This one then tries again.
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return self._take_over(source, directory, if_unused)
         except BlockingIOError:

@@ -1,4 +1,4 @@
-"""The place of a network's reservations: not inside of another network's directory, and in none that is something else's."""
+"""Location of a network's reservations: not inside another network's directory, and not in a directory with another purpose."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from kubenode.cni.netconf import invalid
 from kubenode.host.datadir import LAST_RESERVED, LOCK
 from kubenode.ipam.address import address_of
 
-# A directory there, by the right name, does as a file: with /etc/cni/kube-node.conf no network has a log, with nologin no user logs in.
+# A directory can harm by its name alone: /etc/cni/kube-node.conf forbids all paths, /etc/nologin all logins.
 CONFIGURATION = "/etc"
 
 
 def require(directory: str, run_dir: str) -> None:
-    """Raise CNIError 7 where a network's directory, which has no lock yet, is in another's or our own, or has other things in it."""
+    """Raise CNIError 7 if a network's directory without a lock is in another network's or our own, or contains other files."""
     parent = os.path.realpath(os.path.dirname(directory))
     for place in (CONFIGURATION, os.path.realpath(run_dir)):
         if os.path.commonpath([parent, place]) == place:

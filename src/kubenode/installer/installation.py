@@ -1,7 +1,7 @@
-"""Files of ours in the host's directories: put there, brought up to date and taken back. `payload` says which.
+"""Our files in the host's directories: installation, update and removal. `payload` defines the files.
 
-A record beside the plugins says what we have put where, and its digest. A file that is not ours is foreign: it is neither overwritten nor
-removed unless somebody insists, and then it is set aside and comes back in the end.
+A record beside the plugins lists our files and their digests. Any other file is foreign: it is never overwritten or removed without
+`force`; then it is renamed, and uninstall restores it.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ class Installation:
         hold: bool = False,
         dry_run: bool = False,
     ) -> list[Step]:
-        """Put these parts in place, in this order, and remove what an earlier installation had besides.
+        """Install these parts in this order, and remove obsolete files of an earlier installation.
 
-        Files of an option that is not among `given` stay. `options` are those to be remembered. `leave`: pass over what is foreign.
-        `hold`: a network configuration that is new waits for the agent.
+        Files of an option that is not in `given` stay. `options` go into the record. `leave`: skip foreign files. `hold`: a new network
+        configuration waits for the agent.
         """
         with self._held(dry_run=dry_run):
             self._require_exec()
@@ -65,18 +65,18 @@ class Installation:
                     "; ".join(f"{step.path} {step.why}" for step in foreign),
                     f"nothing was changed; {FORCE}",
                 )
-            steps += [Step("remove", path, "is not meant any more") for path in obsolete]
+            steps += [Step("remove", path, "is obsolete") for path in obsolete]
             if not dry_run:
                 self._carry_out([(part, step) for part, step in zip(parts, steps, strict=False) if step.what != "leave"], obsolete)
             return steps
 
     def uninstall(self, data_dirs: Iterable[str], *, force: bool = False, dry_run: bool = False) -> list[Step]:
-        """Take back what is there by our hand. Files that were changed since stay, unless `force`.
+        """Remove our files. Files that were changed since stay, unless `force`.
 
-        The notes of boots in `data_dirs` go, too: whoever gives addresses there from now on does not bring them up to date.
+        The boot notes in `data_dirs` go, too: another plugin would not update them.
         """
         with self._held(dry_run=dry_run):
-            # The network configuration goes first, and what it needs after it.
+            # The network configuration goes first, then the files that it needs.
             steps = [self._steps.back(path, force=force) for path in reversed(self._installed.entries)]
             notes = [path for directory in data_dirs for path in boot.notes(self._root.path(directory))]
             if not dry_run:
@@ -85,7 +85,7 @@ class Installation:
                 self._leave()
                 for path in notes:
                     files.remove(path)
-            return steps + [Step("remove", path.removeprefix(self._root.directory), "the boot that reservations are of") for path in notes]
+            return steps + [Step("remove", path.removeprefix(self._root.directory), "boot note of the reservations") for path in notes]
 
     def _carry_out(self, work: Sequence[tuple[Part, Step]], obsolete: Sequence[str]) -> None:
         try:
@@ -103,19 +103,19 @@ class Installation:
                 self._installed.entries[part.path] = self._installed.entries[part.path]._replace(digests=(part.digest(),))
             self._installed.write()
         except OSError as error:
-            advice = "what is in place works; run install again, or uninstall"
-            # Of a directory it has the errors of all files.
+            advice = "the files installed so far work; run install again, or uninstall"
+            # For a directory it contains the errors of all files.
             problem = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror
             raise Problem(f"{error.filename or self._installed.path}: {problem}", advice) from None
 
     def _announce(self, work: Sequence[tuple[Part, Step]]) -> None:
-        """Write down what is about to be there: whenever we are killed, the record knows all that is ours."""
+        """Write the record before the files: whenever we are killed, it lists all of ours."""
         for part, step in work:
-            before = self._installed.entries.pop(part.path, Entry(()))  # anew at the end: the record has the order of the parts
+            before = self._installed.entries.pop(part.path, Entry(()))  # moves to the end: the record has the order of the parts
             digests = tuple(dict.fromkeys([*before.digests, part.digest()]))
             self._installed.entries[part.path] = Entry(digests, part.living, before.set_aside or step.set_aside, part.option)
             directory = os.path.dirname(part.path)
-            self._make_directory(directory, 0o700 if part.mode == 0o600 else 0o755)  # noqa: PLR2004 -- a file of root's own
+            self._make_directory(directory, 0o700 if part.mode == 0o600 else 0o755)  # noqa: PLR2004 -- a file for root only
             if part.option == CONFLIST:
                 self._installed.directories = [path for path in self._installed.directories if path != directory]  # the runtime watches it
         by_need = sorted(self._installed.entries.items(), key=lambda item: NEEDS.index(item[1].option))
@@ -125,7 +125,7 @@ class Installation:
     def _place(self, part: Part, *, set_aside: bool) -> None:
         path = self._steps.path(part.path)
         if part.tree:
-            # Not synced: that takes seconds on a busy disk. What a power failure has torn has another digest at the next installation.
+            # No fsync: it takes seconds on a busy disk. After a power failure the next installation sees another digest.
             temporary = f"{path}{files.TEMPORARY}"
             shutil.rmtree(temporary, ignore_errors=True)
             try:
@@ -161,7 +161,7 @@ class Installation:
         del self._installed.entries[step.path]
 
     def _leave(self) -> None:
-        """Remove the directories that were made for us and are empty now, and at last the record, where nothing is left in it."""
+        """Remove the directories that we created and that are empty now; then the record, once it is empty."""
         if self._installed.entries:
             self._installed.write()
             return
@@ -169,17 +169,17 @@ class Installation:
         self._remove_empty(self._installed.directories)
 
     def _sweep(self) -> None:
-        """Remove what an installation that was killed had under temporary names."""
+        """Remove temporary files of an installation that was killed."""
         for there in [self._installed.path, *map(self._steps.path, self._installed.entries)]:
             for left in glob.glob(f"{glob.escape(there)}.*{files.TEMPORARY}"):
                 files.remove(left)
             shutil.rmtree(f"{there}{files.TEMPORARY}", ignore_errors=True)
 
     def _remove_empty(self, directories: Iterable[str]) -> None:
-        for path in sorted({*directories} - {DEFAULT_CONFIG_DIR}, reverse=True):  # a runtime does not see it come back
+        for path in sorted({*directories} - {DEFAULT_CONFIG_DIR}, reverse=True):  # a runtime would not notice a new one
             try:
                 os.rmdir(self._root.path(path))
-            except OSError:  # somebody else's files are in it, or it is gone
+            except OSError:  # it has other files, or is gone
                 continue
 
     def _require_exec(self) -> None:
@@ -187,7 +187,7 @@ class Installation:
         while not os.path.isdir(there):
             there = os.path.dirname(there)
         if os.statvfs(there).f_flag & os.ST_NOEXEC:
-            problem = f"{self._plugins} is on a file system that is mounted noexec: no plugin could be started"
+            problem = f"{self._plugins} is on a file system mounted noexec: no plugin could start"
             raise Problem(problem, "mount it with exec, or give the runtime another directory and --bin-dir its name")
 
     def _make_directory(self, path: str, mode: int) -> None:
@@ -200,10 +200,10 @@ class Installation:
 
     @contextmanager
     def _held(self, *, dry_run: bool) -> Iterator[None]:
-        """Let no other installation run, and read what the last one has left."""
+        """Keep other installations out, and read the record."""
         bin_dir, before = -1, set(self._installed.directories)
         if self._root.directory and not os.path.isdir(self._root.directory):
-            raise Problem(f"there is no host root {self._root.directory}", "--host-root names where the host's / is")
+            raise Problem(f"there is no host root {self._root.directory}", "--host-root is the path of the host's /")
         try:
             if not dry_run:
                 self._installed.read()

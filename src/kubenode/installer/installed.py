@@ -1,4 +1,4 @@
-"""The record of an installation, beside the plugins: which paths, what is in them, and the directories made for them."""
+"""Record of an installation, beside the plugins: our paths, their digests, and the directories created for them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from kubenode.base import files
 from kubenode.base.problem import Problem
 from kubenode.version import VERSION
 
-NAME = "kube-node.installed"  # in the CNI bin directory: whoever wipes that wipes this, too
-TREE = "tree:"  # how a directory's digest begins
+NAME = "kube-node.installed"  # in the CNI bin directory, so that wiping that wipes this, too
+TREE = "tree:"  # prefix of a directory's digest
 CREDENTIALS, NODE_NAME, CONFLIST = "credentials", "node-name", "conflist"
-NEEDS = ("", CREDENTIALS, NODE_NAME, CONFLIST)  # what options bring, each after what it needs; "": the plugins
+NEEDS = ("", CREDENTIALS, NODE_NAME, CONFLIST)  # options that add files, in order of need; "": the plugins
 
 
 class Entry(NamedTuple):
-    """An entry of the record, for one path. It has two digests while an installation is under way. `option`: which one has brought it."""
+    """Entry of the record for one path. It has two digests during an installation. `option`: the option that added the path."""
 
     digests: tuple[str, ...]
     living: bool = False
@@ -27,14 +27,16 @@ class Entry(NamedTuple):
 
     @property
     def tree(self) -> bool:
+        """Say whether the path is a directory of ours."""
         return self.digests[0].startswith(TREE)
 
     def has(self, digest: str) -> bool:
+        """Say whether a digest is that of our content."""
         return self.living or self.tree or digest in self.digests
 
 
 class Installed:
-    """The record: `entries` by their paths on the host, each after what it needs; `directories`; and `options` as they were last given."""
+    """The record: `entries` by path on the host, in order of need; `directories`; and `options` of the last installation."""
 
     def __init__(self, bin_dir: str) -> None:
         self.path = os.path.join(bin_dir, NAME)
@@ -43,7 +45,7 @@ class Installed:
         self.options: dict[str, str] = {}
 
     def read(self) -> None:
-        """Take up what is written; directories known besides stay. Raises Problem for what is no record, OSError."""
+        """Read the record; directories already known stay. Raises Problem if it is invalid, OSError."""
         try:
             record: dict[str, Any] = json.loads(files.read(self.path))
             self.directories = list(dict.fromkeys([*record["directories"], *self.directories]))
@@ -52,11 +54,11 @@ class Installed:
         except FileNotFoundError:
             return
         except (ValueError, LookupError, TypeError, AttributeError):
-            advice = "move it away; what it was about is then taken for foreign"
+            advice = "move it away; the files in it then count as foreign"
             raise Problem(f"{self.path} is no record of an installation", advice) from None
 
     def write(self) -> None:
-        """Put the record in place of the last one. Raises OSError."""
+        """Replace the record on disk. Raises OSError."""
         told = {path: {key: value for key, value in entry._asdict().items() if value} for path, entry in self.entries.items()}
         record = {"version": VERSION, "options": self.options, "files": told, "directories": self.directories}
         files.replace(self.path, json.dumps(record, indent=1).encode() + b"\n", durable=True, mode=0o644)
@@ -69,7 +71,7 @@ def _entry(told: dict[str, Any]) -> Entry:
 
 
 def before(bin_dir: str) -> Installed:
-    """Return what the record says of the last installation. Raises Problem."""
+    """Return the record of the last installation. Raises Problem."""
     found = Installed(bin_dir)
     try:
         found.read()
@@ -79,7 +81,7 @@ def before(bin_dir: str) -> Installed:
 
 
 def recorded(bin_dir: str) -> frozenset[str]:
-    """Return the names of what was installed in this CNI bin directory, as the record beside it says; none where it says nothing."""
+    """Return the names of the files installed in this CNI bin directory, by the record beside it; none without a valid record."""
     try:
         return frozenset(map(os.path.basename, json.loads(files.read(os.path.join(bin_dir, NAME)))["files"]))
     except (OSError, ValueError, KeyError, TypeError):
@@ -87,11 +89,12 @@ def recorded(bin_dir: str) -> frozenset[str]:
 
 
 def digest(content: bytes) -> str:
+    """Return the digest of a file's content."""
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
 def tree_digest(directory: str) -> str:
-    """Return a digest of the names and contents of all files below a directory, but for what Python has compiled of them."""
+    """Return a digest of the names and contents of all files below a directory, without Python's caches."""
     whole = hashlib.sha256()
     for path, directories, names in os.walk(directory):
         directories[:] = sorted(name for name in directories if name != "__pycache__")
@@ -104,7 +107,7 @@ def tree_digest(directory: str) -> str:
 
 
 def digest_of(path: str) -> str:
-    """Return the digest of what is at a path, "" where nothing is."""
+    """Return the digest of the file, link or directory at a path, "" if there is none."""
     try:
         if os.path.islink(path):
             return f"link:{os.readlink(path)}"

@@ -1,4 +1,4 @@
-"""The files for a node: the plugins, what they need to reach the API server, the Node's name, network configurations."""
+"""Files for a node: plugins, credentials for the API server, the Node's name, network configurations."""
 
 from __future__ import annotations
 
@@ -27,15 +27,16 @@ _LIBRARY_IN_LAUNCHER = re.compile(rb"/(" + re.escape(OUR_LIBRARY) + rb"(?:\.[0-9
 
 
 class Source(NamedTuple):
-    """A directory that `./build.sh binaries` made, or that we were installed in."""
+    """Directory from `./build.sh binaries`, or one that we are installed in."""
 
     directory: str
 
     def relay(self, plugin: str) -> bytes:
+        """Return a plugin's relay."""
         return self._read(plugin)
 
     def launcher(self, plugin: str) -> bytes | None:
-        """Return the standalone launcher; None where there is none."""
+        """Return a plugin's standalone launcher, None if the directory has none."""
         return self._read(f"{plugin}.standalone") if self._has(f"{plugin}.standalone") else None
 
     def _has(self, name: str) -> bool:
@@ -50,13 +51,13 @@ class Source(NamedTuple):
 
 
 def own_source() -> str:
-    """Return the directory that we run from, where it is one that can be installed from; else ""."""
+    """Return the directory that we run from if it can be a source, "" otherwise."""
     library = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     return os.path.dirname(library) if os.path.basename(library).startswith(LIBRARY) else ""
 
 
 def plugins(source: Source, names: tuple[str, ...], bin_dir: str, root: HostRoot, *, standalone: bool | None) -> list[Part]:
-    """Return the parts for the CNI bin directory. `standalone`: with what runs without agent; None: where the host's Python can."""
+    """Return the parts for the CNI bin directory. `standalone`: with the standalone plugins; None: if the host's Python can run them."""
     launchers = {name: launcher for name in names if (launcher := source.launcher(name)) is not None}
     if standalone and len(launchers) < len(names):
         raise Problem(f"{source.directory} has no standalone plugins", "--standalone=no installs the relays alone")
@@ -65,7 +66,7 @@ def plugins(source: Source, names: tuple[str, ...], bin_dir: str, root: HostRoot
     parts = []
     if standalone:
         library = os.path.join(source.directory, library_of(next(iter(launchers.values()))))
-        # Named by what is in it. A launcher and its library then change at once, and a call under way goes on with what it began with.
+        # Named by its digest: launcher and library change at the same moment, and running calls keep their library.
         named = f"{LIBRARY}.{tree_digest(library).removeprefix(TREE)[:12]}"
         parts.append(Part(os.path.join(bin_dir, named), tree=library))
         for name, launcher in launchers.items():
@@ -75,13 +76,13 @@ def plugins(source: Source, names: tuple[str, ...], bin_dir: str, root: HostRoot
 
 
 def library_of(launcher: bytes) -> str:
-    """Return the name of the library, beside it, that a launcher runs from."""
+    """Return the name of the library beside a launcher that it runs from."""
     found = _LIBRARY_IN_LAUNCHER.search(launcher)
     return found[1].decode() if found else LIBRARY
 
 
 def credentials(directory: str, service_account: str, server: str) -> list[Part]:
-    """Return a kubeconfig and what it names, all in one directory: the names are relative and hold on the host as in a container."""
+    """Return a kubeconfig and its files, all in one directory: names are relative, so they are valid on the host and in a container."""
     cluster = {"server": server, "certificate-authority": "ca.crt"}
     kubeconfig = {
         "apiVersion": "v1",
@@ -98,7 +99,7 @@ def credentials(directory: str, service_account: str, server: str) -> list[Part]
 
 
 def service_account_files(service_account: str) -> dict[str, bytes]:
-    """Return a service account's token and certificate authority, by name. Raises Problem."""
+    """Return a service account's token and certificate authority, by file name. Raises Problem."""
     try:
         return {name: files.read(os.path.join(service_account, name)) for name in COPIED}
     except OSError as error:
@@ -107,9 +108,9 @@ def service_account_files(service_account: str) -> dict[str, bytes]:
 
 
 def refresh(directory: str, service_account: str) -> bool:
-    """Bring the copies beside a kubeconfig in `directory` up to date, and return whether anything was new. Raises Problem, OSError."""
+    """Update the copies beside a kubeconfig in `directory`; return whether anything changed. Raises Problem, OSError."""
     new = False
-    if not os.path.exists(os.path.join(directory, KUBECONFIG)):  # install has put none there: nobody would use them
+    if not os.path.exists(os.path.join(directory, KUBECONFIG)):  # without a kubeconfig nothing uses them
         return new
     for name, content in service_account_files(service_account).items():
         path = os.path.join(directory, name)
@@ -124,11 +125,12 @@ def refresh(directory: str, service_account: str) -> bool:
 
 
 def node_name(run_dir: str, name: str) -> Part:
+    """Return the file `nodename`, with the Node's name."""
     return Part(os.path.join(run_dir, "nodename"), f"{name}\n".encode(), living=True, option=NODE_NAME)
 
 
 def data_dirs(root: HostRoot, run_dir: str, config_dir: str) -> list[str]:
-    """Return the directories in which networks of ours may have kept reservations: by default, as configured, as ADDs have noted."""
+    """Return the directories that may contain reservations of our networks: the default, configured ones, and those in records."""
     conf_dirs = [conf["ipam"].get("dataDir") for conf in cniconfig.netconfs(root.path(config_dir), cniconfig.OURS)]
     run = root.path(run_dir)
     try:
@@ -139,7 +141,7 @@ def data_dirs(root: HostRoot, run_dir: str, config_dir: str) -> list[str]:
 
 
 def network(root: HostRoot, config_dir: str, file: str) -> Part:
-    """Return a network configuration, which must be one that the runtime takes. Raises Problem."""
+    """Return a network configuration for the runtime's directory. Raises Problem if the runtime would refuse it."""
     path = os.path.join(config_dir, os.path.basename(file))
     try:
         content = files.read(file)
@@ -152,7 +154,7 @@ def network(root: HostRoot, config_dir: str, file: str) -> Part:
 
 
 def _runs_on(root: HostRoot, launcher: bytes) -> bool:
-    """Say whether the host has the interpreter that a launcher names, in our own minor version: compiled dependencies fit no other."""
+    """Say whether the host has a launcher's interpreter in our minor version: compiled dependencies fit no other."""
     interpreter = launcher[2:].split(maxsplit=1)[0].decode()
     path = os.path.realpath(root.path(interpreter))
     if not root.directory and path == os.path.realpath(sys.executable):

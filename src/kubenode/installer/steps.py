@@ -1,4 +1,4 @@
-"""Decisions of an installation: which step each path needs, by what is there and what the record says. It changes nothing."""
+"""Decisions of an installation: the step for each path, by its content and the record. Changes nothing."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from kubenode.host.root import HostRoot
     from kubenode.installer.installed import Installed
 
-SET_ASIDE = ".before-kube-node"  # how the name of a foreign file ends that ours has taken the place of
-FORCE = f"--force sets what is there aside (*{SET_ASIDE}), and uninstall brings it back"
+SET_ASIDE = ".before-kube-node"  # suffix of a foreign file that ours replaced
+FORCE = f"--force renames the existing files (*{SET_ASIDE}), and uninstall restores them"
 
 
 class Part(NamedTuple):
-    """One file as it is to be, at a path of the host; or a directory, copied from `tree`.
+    """Wanted file at a path of the host; or a directory, copied from `tree`.
 
-    `living`: it is written anew by the agent, too, so that whatever it holds is ours. `option`: which option brought it, "" for plugins.
+    `living`: the agent rewrites it, too, so any content is ours. `option`: the option that adds it, "" for plugins.
     """
 
     path: str
@@ -33,11 +33,12 @@ class Part(NamedTuple):
     option: str = ""
 
     def digest(self) -> str:
+        """Return the digest of the wanted content."""
         return installed.tree_digest(self.tree) if self.tree else installed.digest(self.content)
 
 
 class Step(NamedTuple):
-    """One path and what is done to it: write, hold, replace, keep, remove, restore or leave. `set_aside`: a foreign file makes room."""
+    """Action for one path: write, hold, replace, keep, remove, restore or leave. `set_aside`: a foreign file is renamed first."""
 
     what: str
     path: str
@@ -46,7 +47,7 @@ class Step(NamedTuple):
 
 
 class Steps:
-    """The steps for one host; `plugins` is the plugins' directory. Raises OSError."""
+    """Steps for one host; `plugins` is the plugins' directory. Raises OSError."""
 
     def __init__(self, root: HostRoot, plugins: str, record: Installed) -> None:
         self._root = root
@@ -54,11 +55,11 @@ class Steps:
         self._installed = record
 
     def path(self, path: str) -> str:
-        """Return where a path of the host is found. Its path may be a link: that is the foreign file, and not what it leads to."""
+        """Return where to find a path of the host here. The last component is not followed: a link there is itself the foreign file."""
         return os.path.join(self._root.path(os.path.dirname(path)), os.path.basename(path))
 
     def forward(self, part: Part, *, force: bool, hold: bool) -> Step:
-        """Return what an installation does to a part's path. `force` sets a foreign file aside; `hold` lets a new network wait."""
+        """Return the installation's step for a part. `force` renames a foreign file; `hold` makes a new network configuration wait."""
         path = self.path(part.path)
         there, wanted, entry = installed.digest_of(path), part.digest(), self._installed.entries.get(part.path)
         if not there:
@@ -69,15 +70,15 @@ class Steps:
         if part.living or part.tree or there == wanted or (entry and entry.has(there)):
             return Step("replace", part.path, "is damaged" if part.tree else "")
         if delegate.is_ours(path):
-            return Step("replace", part.path, "copied there by hand")
+            return Step("replace", part.path, "was copied there by hand")
         if force:
-            return Step("replace", part.path, f"what was there is now {part.path}{SET_ASIDE}", set_aside=True)
+            return Step("replace", part.path, f"the previous file is now {part.path}{SET_ASIDE}", set_aside=True)
         return Step("leave", part.path, "was changed since it was installed" if entry else "is not ours")
 
     def obsolete(self, wanted: set[str], given: Collection[str]) -> list[str]:
-        """Return what the record has and this installation has not; but for the last tree: calls under way import from it.
+        """Return paths of the record that this installation does not contain, except the last library, from which running calls import.
 
-        A plugin's file is another version's; anything else is a `given` option's, or it stays.
+        A plugin's file belongs to another version; any other path counts only if its option is in `given`.
         """
         entries = self._installed.entries.items()
         meant = {path for path, entry in entries if (entry.option not in given if entry.option else os.path.dirname(path) != self._plugins)}
@@ -91,16 +92,16 @@ class Steps:
         return self._installed.entries[path].has(there) if there else os.path.lexists(f"{self.path(path)}{held.SUFFIX}")
 
     def back(self, path: str, *, force: bool) -> Step:
-        """Return how a path of the record is taken back; what was changed since stays, unless `force`."""
+        """Return the step that removes a path of the record; files that were changed since stay, unless `force`."""
         there, entry = installed.digest_of(self.path(path)), self._installed.entries[path]
         aside = installed.digest_of(f"{self.path(path)}{SET_ASIDE}") if entry.set_aside else ""
         is_ours = entry.has(there)
-        # An installer that is killed in between has not taken a foreign file's place yet, or has given it back.
+        # A killed installer may not have replaced a foreign file yet, or may have restored it already.
         is_back = entry.set_aside and bool(there) and not is_ours and aside in ("", there)
         if there and not is_ours and not is_back and not force:
             return Step("leave", path, "was changed since it was installed")
         if aside or is_back:
-            return Step("restore", path, "what was there before")
+            return Step("restore", path, "the file from before")
         if there or os.path.lexists(f"{self.path(path)}{held.SUFFIX}"):
             return Step("remove", path)
-        return Step("keep", path, "is gone already")
+        return Step("keep", path, "is already gone")

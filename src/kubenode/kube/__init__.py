@@ -1,4 +1,4 @@
 """EDGE. The API server: credentials, TLS, proxies, requests and watches.
 
-`docs/explanation/architecture.md` says why the client is our own.
+`docs/explanation/architecture.md` explains why the client is our own.
 """

@@ -1,6 +1,6 @@
-"""The way of a request to the API server with asyncio, and the stream of a watch, cut into lines.
+"""Requests to the API server with asyncio, and the lines of a watch's stream.
 
-A busy server's Retry-After is left to the caller, who has other things to do meanwhile.
+Retry-After of a busy server is the caller's task, which has other work meanwhile.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from kubenode.kube.kubeconfig import Connection
 
 LARGEST = 16 << 20  # bytes of one event; etcd holds 1.5 MiB an object
-CONNECT_TIMEOUT = 3.0  # seconds for TCP where no name has to be resolved: a lost SYN is sent again after 1 s, then after 3 s
-CONNECTIONS = 16  # to one API server: each request looks through all that are idle, and one beyond those that are kept begins with TLS
-# A peer that is gone without a word is noticed after 30 s, though nothing is sent to it.
+CONNECT_TIMEOUT = 3.0  # seconds for TCP if no name must be resolved: a lost SYN is sent again after 1 s, then after 3 s
+CONNECTIONS = 16  # to one API server: each request searches all idle ones, and any more would need a new TLS handshake
+# Keepalive detects a peer that vanished after 30 s, even if we send nothing.
 KEEPALIVE = [
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15),
@@ -36,19 +36,19 @@ KEEPALIVE = [
 
 
 class AsyncTransport:
-    """Sends requests, each for at most `timeout` seconds. Making one blocks, as credentials are read. Raises CNIError."""
+    """Sends requests, each for at most `timeout` seconds. The constructor blocks: it reads credentials. Raises CNIError."""
 
     def __init__(self, connection: Connection, environ: Mapping[str, str], timeout: float) -> None:
         self.server = connection.cluster.server
         self._session = Session(connection, environ, timeout)
         self._timeout = timeout
-        # Waiting for TCP longer than a SYN's second copy would only delay the next first one; resolving a name may take 5 s a name server.
+        # Waiting beyond a SYN's second copy only delays the next attempt; resolving a name may take 5 s per name server.
         self._connect_timeout = min(timeout, CONNECT_TIMEOUT) if _is_address(self._session.host) else timeout
         self._wire = self._session.wire(_wire)
         self._choosing = asyncio.Lock()
 
     async def send(self, request: httpx2.Request, *, stream: bool = False) -> httpx2.Response:
-        """Return the answer of success, whole; with `stream` its body is still to come. Everything else is a CNIError."""
+        """Return a successful answer, complete; with `stream` its body is still to come. Raises CNIError for any other."""
         loop = asyncio.get_running_loop()
         end = loop.time() + self._timeout
         try:
@@ -69,7 +69,7 @@ class AsyncTransport:
         return response
 
     async def lines(self, response: httpx2.Response) -> AsyncGenerator[bytes, None]:
-        """Yield each line of a stream once it is whole, and close it. Raises CNIError, also where the stream ends within a line."""
+        """Yield each complete line of a stream, and close it. Raises CNIError, also if the stream ends within a line."""
         pending = bytearray()
         try:
             async for chunk in response.aiter_raw():
@@ -87,13 +87,14 @@ class AsyncTransport:
             await response.aclose()
         if pending:
             problem = f"the watch at API server {self.server} ended in the middle of an event"
-            raise CNIError(TRY_AGAIN_LATER, problem, "does something between end long connections?")
+            raise CNIError(TRY_AGAIN_LATER, problem, "does a proxy or load balancer end long connections?")
 
     def refused(self, status: int, body: bytes, pause: float | None) -> StatusError:
-        """Return the error for a Status that came as an event; `pause` is the time in seconds that it asks for."""
+        """Return the error for a Status in an event; `pause` is its retry time in seconds."""
         return self._session.refused(status, body, pause)
 
     async def aclose(self) -> None:
+        """Close all connections."""
         await self._wire.aclose()
 
     async def _answer(self, request: httpx2.Request) -> httpx2.Response:
@@ -118,7 +119,7 @@ class AsyncTransport:
                 raise
             failure = error
         async with self._choosing:
-            if wire is not self._wire:  # another request has chosen
+            if wire is not self._wire:  # another request has chosen a certificate
                 return await self._wire.handle_async_request(request)
             for _ in self._session.anchors():
                 await self._rewire()

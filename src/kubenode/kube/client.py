@@ -1,6 +1,6 @@
-"""The API server as plugins, agent and doctor ask it: a Node or a pod by its name, or all Nodes. All of it blocks and raises CNIError.
+"""Blocking client of the API server, for plugins, agent and doctor: a Node or pod by name, or all Nodes. Raises CNIError.
 
-A cold path: importing this takes longer than a warm ADD.
+A cold path: importing it takes longer than a warm ADD.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")  # RFC 1123, which the API server requires of a Node's name
-PAGE = 500  # objects in one answer to a LIST, as kubectl asks for them
+NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")  # RFC 1123, as required for a Node's name
+PAGE = 500  # objects in one answer to a LIST, as in kubectl
 JSON = "application/json"
-METADATA = f"{JSON};as=PartialObjectMetadata;g=meta.k8s.io;v=v1"  # of an object nothing but its metadata
-METADATA_LIST = METADATA.replace(";g=", "List;g=")  # the same of each
-UNDECODABLE = (ValueError, RecursionError)  # no JSON, another shape, no UTF-8; nested too deeply
+METADATA = f"{JSON};as=PartialObjectMetadata;g=meta.k8s.io;v=v1"  # an object's metadata only
+METADATA_LIST = METADATA.replace(";g=", "List;g=")  # the same for a list
+UNDECODABLE = (ValueError, RecursionError)  # not JSON, other types, not UTF-8; nested too deeply
 
 
 class ListMeta(msgspec.Struct, rename={"version": "resourceVersion", "more": "continue"}):
-    """Metadata of a list. `more` asks for its next page."""
+    """Metadata of a list. `more` is the token of its next page."""
 
     version: str = ""
     more: str = ""
@@ -51,7 +51,7 @@ class _Reviewed(msgspec.Struct):
 
 
 class ApiServer:
-    """The API server that a kubeconfig names. Each single wait ends after `timeout` seconds; `within` bounds the whole."""
+    """API server of a kubeconfig. Each single wait ends after `timeout` seconds; `within` limits the whole call."""
 
     def __init__(
         self,
@@ -67,9 +67,9 @@ class ApiServer:
         self._transport = Transport(found, environ, timeout)
 
     def own_name(self) -> str:
-        """Return the name of the Node that our credentials are of, "" where they are of none.
+        """Return the name of the Node that owns our credentials, "" if they belong to no Node.
 
-        Only for a token that we cannot read the API server is asked.
+        Asks the API server only for a token that we cannot parse.
         """
         me = self._transport.identity
         if me.certificate:
@@ -80,38 +80,38 @@ class ApiServer:
             return name
         try:
             return whose.of_review(self._review("authentication.k8s.io", "SelfSubjectReview"))
-        except StatusError:  # before Kubernetes 1.28 there is no such review
+        except StatusError:  # Kubernetes before 1.28 lacks this review
             return ""
         except (AttributeError, TypeError, ValueError) as error:
             raise self._garbled("SelfSubjectReview", error) from error
 
     def node(self, name: str) -> dict[str, Any] | None:
-        """Return the Node as the API server says it, None if there is none of that name."""
+        """Return a Node's manifest, None if there is no such Node."""
         if not NAME.fullmatch(name):
-            return None  # none can be called so, and `../x` or `x?y` would be another request
+            return None  # no valid name: `../x` or `x?y` would be another request
         return self._named("Node", f"/api/v1/nodes/{name}")
 
     def pod(self, namespace: str, name: str) -> dict[str, Any] | None:
-        """Return a pod's metadata, None if there is none of that name. The rest, with its secrets, is nothing that we have to know."""
+        """Return a pod's metadata, None if there is no such pod. We do not need the rest, which may contain secrets."""
         if not NAME.fullmatch(namespace) or not NAME.fullmatch(name):
             return None
         return self._named("PartialObjectMetadata", f"/api/v1/namespaces/{namespace}/pods/{name}", METADATA)
 
     def pods_on(self, node: str) -> list[dict[str, Any]]:
-        """Return the metadata of all pods of a Node, in one answer. A kubelet's credentials may ask that of its own, and of no other."""
+        """Return the metadata of all pods on a Node, in one answer. A kubelet's credentials allow that only for its own Node."""
         kind = "PartialObjectMetadataList"
         if not NAME.fullmatch(node):
             raise self._garbled("Node", f"the name {node!r}")
         found = self._named(kind, "/api/v1/pods?" + urlencode({"fieldSelector": f"spec.nodeName={node}"}), METADATA_LIST)
-        # A pod that is missing here is gone: it has to be all of them.
+        # The caller takes a missing pod as gone, so the list must be complete.
         if found is None or not isinstance(items := found.get("items"), list) or (found.get("metadata") or {}).get("continue"):
             raise self._garbled(kind, "a part of one")
         return items
 
     def nodes(self) -> Iterator[dict[str, Any]]:
-        """Yield every Node once, in pages, each as GET has it: a list says kind and version once for all.
+        """Yield every Node once, in pages, each with kind and apiVersion like from a GET: a list has them only once.
 
-        The list is asked for again, once, where a page has expired (410).
+        An expired page (410) restarts the list, once.
         """
         seen: set[object] = set()
         for last_try in (False, True):
@@ -130,16 +130,16 @@ class ApiServer:
                 return
 
     def may(self, verb: str, resource: str, name: str = "", of_node: str = "") -> bool:
-        """Say whether we have a right to a resource of the core group, by the API server's own word.
+        """Say whether the API server grants us a right to a resource of the core group.
 
-        `of_node` asks for the pods of one Node; servers before 1.31 take that for all pods.
+        `of_node` asks for the pods of one Node; servers before 1.31 take that as all pods.
         """
         only = {"requirements": [{"key": "spec.nodeName", "operator": "In", "values": [of_node]}]}
         asked = {"verb": verb, "resource": resource, **({"name": name} if name else {}), **({"fieldSelector": only} if of_node else {})}
         return bool(self._review("authorization.k8s.io", "SelfSubjectAccessReview", {"resourceAttributes": asked}).get("allowed"))
 
     def found(self, path: str) -> dict[str, Any] | None:
-        """Return the object of a path, None if there is none, or no such resource."""
+        """Return the object at a path, None if there is no such object or resource."""
         try:
             return self._ask("GET", path, path, dict[str, Any])
         except StatusError as refused:
@@ -148,13 +148,13 @@ class ApiServer:
             raise
 
     def every(self, path: str) -> list[dict[str, Any]]:
-        """Return all objects of a resource; none where the API server has no such resource."""
+        """Return all objects of a resource; [] if the API server lacks the resource."""
         return list(self.each(path, dict[str, Any]))
 
     def each(self, path: str, type_: type[T], **query: str) -> Iterator[T]:
-        """Yield all objects of a resource as their pages come; none where the API server has no such resource.
+        """Yield all objects of a resource, page by page; none if the API server lacks the resource.
 
-        A page that has expired is a StatusError with 410.
+        An expired page raises StatusError 410.
         """
         try:
             yield from self._pages(path, path, type_, query)
@@ -163,10 +163,11 @@ class ApiServer:
                 raise
 
     def close(self) -> None:
+        """Close all connections."""
         self._transport.close()
 
     def _named(self, kind: str, path: str, accept: str = JSON) -> dict[str, Any] | None:
-        """Return an object of a kind; None only where the API server itself says that there is none."""
+        """Return an object of a kind; None only if the API server itself says that it does not exist."""
         try:
             found = self._ask("GET", path, kind, dict[str, Any], accept=accept)
         except StatusError as refused:
@@ -192,7 +193,7 @@ class ApiServer:
             query["continue"] = page.metadata.more
 
     def _review(self, group: str, kind: str, spec: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Return the status of a review, which the API server answers when one is created."""
+        """Return the status of a review, which the API server fills when we create one."""
         manifest = {"apiVersion": f"{group}/v1", "kind": kind, "metadata": {}, **({"spec": spec} if spec else {})}
         return self._ask("POST", f"/apis/{group}/v1/{kind.lower()}s", kind, _Reviewed, manifest=manifest).status or {}
 
@@ -212,23 +213,23 @@ class ApiServer:
 
 
 def within(seconds: float, function: Callable[[], T]) -> T:
-    """Call `function` in a thread of its own and give up after `seconds`.
+    """Call `function` in its own thread and give up after `seconds`.
 
-    Nothing else bounds them all: name resolution, a server that sends a byte now and then, a credential plugin that hangs.
+    Nothing else limits the sum of name resolution, a server that sends a byte now and then, and a credential plugin that hangs.
     """
     outcome: queue.SimpleQueue[tuple[T, None] | tuple[None, BaseException]] = queue.SimpleQueue()
 
     def call() -> None:
         try:
             outcome.put((function(), None))
-        except BaseException as error:  # noqa: BLE001 (raised again where it was asked for)
+        except BaseException as error:  # noqa: BLE001 (raised again by the caller's thread)
             outcome.put((None, error))
 
     threading.Thread(target=call, daemon=True).start()
     try:
         result, error = outcome.get(timeout=seconds)
     except queue.Empty:
-        problem = f"the API server could not be asked within {seconds:g} s"
+        problem = f"the request to the API server was not done within {seconds:g} s"
         raise CNIError(TRY_AGAIN_LATER, problem, "the name server, the network or a credential plugin is slow") from None
     if error is not None:
         raise error

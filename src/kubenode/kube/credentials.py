@@ -1,6 +1,6 @@
-"""Credentials for the API server: a user's record turned into an Authorization header and a client certificate, read again each time.
+"""Credentials for the API server: an Authorization header and a client certificate from a kubeconfig's user, read again each time.
 
-Also by credential plugins (client.authentication.k8s.io v1 and v1beta1): a user's `exec` program is run, and what it prints is read.
+Also from credential plugins (client.authentication.k8s.io v1 and v1beta1): programs in a user's `exec` that print credentials.
 """
 
 from __future__ import annotations
@@ -22,24 +22,26 @@ if TYPE_CHECKING:
 
     from kubenode.kube.kubeconfig import Cluster, Connection, ExecPlugin, User
 
-REREAD_AFTER = 60.0  # seconds that a token file's content is taken for current, as in client-go
-STDERR_TAIL = 1000  # characters of a failed plugin's last words that go into the error
+REREAD_AFTER = 60.0  # seconds for which a token file's content counts as current, as in client-go
+STDERR_TAIL = 1000  # last characters of a failed plugin's stderr in the error
 
 
 class Credentials(NamedTuple):
+    """Values for requests, as one user's record gives them."""
+
     authorization: str | None = None
     certificate: bytes | None = None
     key: bytes | None = None
-    expires: float = float("inf")  # by time.time(): when it has to be asked for again
+    expires: float = float("inf")  # as of time.time(): when to read them again
 
 
 def renewable(user: User) -> bool:
-    """Tell whether asking again can give other credentials."""
+    """Say whether reading again can give other credentials."""
     return user.token_file is not None or _uses_exec(user)
 
 
 def identify(connection: Connection, environ: Mapping[str, str], timeout: float) -> Credentials:
-    """Return the credentials, none without TLS as in client-go. Reads files or runs the exec plugin, for at most `timeout` seconds."""
+    """Return the credentials; none without TLS, as in client-go. Reads files or runs the exec plugin, for at most `timeout` seconds."""
     user = connection.user
     if urlsplit(connection.cluster.server).scheme == "http":
         return Credentials()
@@ -52,7 +54,7 @@ def identify(connection: Connection, environ: Mapping[str, str], timeout: float)
 
 
 def bearer(token: str, where: str) -> str:
-    """Return the header for a token; `where` names its place in the error."""
+    """Return the header for a token; `where` names its source in an error."""
     token = token.strip()
     if not token or not token.isascii() or not token.isprintable() or " " in token:
         raise CNIError(KUBECONFIG, f"{where} is not a bearer token", "a token is one line of ASCII without blanks")
@@ -60,7 +62,7 @@ def bearer(token: str, where: str) -> str:
 
 
 def _uses_exec(user: User) -> bool:
-    # client-go runs the plugin only where nothing static is set.
+    # client-go runs the plugin only if no static credentials are set.
     return user.exec is not None and not (user.token or user.token_file or user.username or user.certificate)
 
 
@@ -70,8 +72,8 @@ def _authorization(user: User, origin: str) -> tuple[str | None, float]:
             with open(user.token_file, encoding="utf-8", errors="replace") as file:
                 token = file.read()
         except (OSError, ValueError) as error:
-            if user.token is None:  # else it stands in for an unreadable tokenFile, as in client-go
-                advice = "is the token mounted, or written by whoever rotates it?"
+            if user.token is None:  # otherwise it replaces an unreadable tokenFile, as in client-go
+                advice = "is the token mounted, or does a program that rotates it write it?"
                 raise CNIError(KUBECONFIG, f"token file {user.token_file} of {origin} cannot be read: {error}", advice) from None
         else:
             return bearer(token, f"token file {user.token_file}"), time.time() + REREAD_AFTER
@@ -84,9 +86,9 @@ def _authorization(user: User, origin: str) -> tuple[str | None, float]:
 
 
 def _run(connection: Connection, environ: Mapping[str, str], timeout: float) -> Credentials:
-    """Run the plugin of `connection` and return what it answers."""
+    """Run the credential plugin of `connection` and return its credentials."""
     plugin = connection.user.exec
-    assert plugin is not None  # noqa: S101 (`identify` has looked)
+    assert plugin is not None  # noqa: S101 (`identify` has checked)
     where = f"credential plugin {plugin.command} of {connection.origin}"
     environment = {**environ, **dict(plugin.env), "KUBERNETES_EXEC_INFO": _info(plugin, connection.cluster, where)}
     return _credential(_output(plugin, environment, timeout, where), plugin, where)
@@ -102,7 +104,7 @@ def _output(plugin: ExecPlugin, environment: Mapping[str, str], timeout: float, 
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            process_group=0,  # so that what a shell script has started ends with it
+            process_group=0,  # so that the children of a shell script end with it
         )
     except (OSError, ValueError) as error:
         advice = plugin.install_hint or "install it on the node, or give its full path: runtimes start plugins with a short PATH"
@@ -115,12 +117,12 @@ def _output(plugin: ExecPlugin, environment: Mapping[str, str], timeout: float, 
             raise CNIError(TRY_AGAIN_LATER, f"{where} has not answered within {timeout:g} s", "see why it hangs") from None
     if process.returncode != 0:
         said = stderr.decode(errors="replace").strip()[-STDERR_TAIL:]
-        raise CNIError(UNAUTHORIZED, f"{where} failed with exit code {process.returncode}", said or "it said nothing on stderr")
+        raise CNIError(UNAUTHORIZED, f"{where} failed with exit code {process.returncode}", said or "its stderr is empty")
     return stdout
 
 
 def _info(plugin: ExecPlugin, cluster: Cluster, where: str) -> str:
-    """Return the value of KUBERNETES_EXEC_INFO."""
+    """Return the value for KUBERNETES_EXEC_INFO."""
     spec: dict[str, Any] = {"interactive": False}
     if plugin.provide_cluster_info:
         authority = cluster.certificate_authority
@@ -135,12 +137,14 @@ def _info(plugin: ExecPlugin, cluster: Cluster, where: str) -> str:
         spec["cluster"] = {key: value for key, value in said.items() if value is not None}
     try:
         return jsontext.dumps({"apiVersion": plugin.api_version, "kind": "ExecCredential", "spec": spec})
-    except (TypeError, ValueError, RecursionError) as error:  # YAML knows dates, NaN and loops
-        raise CNIError(KUBECONFIG, f"{where}: the cluster's extension cannot be said in JSON: {error}", "use JSON's types there") from None
+    except (TypeError, ValueError, RecursionError) as error:  # YAML has dates, NaN and loops
+        raise CNIError(
+            KUBECONFIG, f"{where}: the cluster's extension cannot be written as JSON: {error}", "use only JSON's types there"
+        ) from None
 
 
 def _credential(output: bytes, plugin: ExecPlugin, where: str) -> Credentials:
-    """Read an ExecCredential."""
+    """Parse an ExecCredential."""
     advice = f"it must print an ExecCredential of {plugin.api_version} with status.token, or a certificate and its key"
     try:
         answer = jsontext.loads(output)
@@ -152,14 +156,14 @@ def _credential(output: bytes, plugin: ExecPlugin, where: str) -> Credentials:
         raise CNIError(KUBECONFIG, f"{where} answered in apiVersion {answer.get('apiVersion')!r}", advice)
     status = answer.get("status")
     if not isinstance(status, dict):
-        raise CNIError(KUBECONFIG, f"{where} gave no status", advice)
+        raise CNIError(KUBECONFIG, f"{where} printed no status", advice)
     token, certificate, key, expires = (
         status.get(name) or None for name in ("token", "clientCertificateData", "clientKeyData", "expirationTimestamp")
     )
     if not all(value is None or isinstance(value, str) for value in (token, certificate, key, expires)):
-        raise CNIError(KUBECONFIG, f"{where} gave something that is no text", advice)
+        raise CNIError(KUBECONFIG, f"{where} printed a value that is not text", advice)
     if (certificate is None) != (key is None) or (token is None and certificate is None):
-        raise CNIError(KUBECONFIG, f"{where} gave neither a token nor a certificate with its key", advice)
+        raise CNIError(KUBECONFIG, f"{where} printed neither a token nor a certificate with its key", advice)
     return Credentials(
         None if token is None else bearer(token, f"the token of {where}"),
         None if certificate is None else certificate.encode(),
@@ -175,4 +179,4 @@ def _seconds(timestamp: str, where: str) -> float:
             return moment.timestamp()
     except ValueError:
         pass
-    raise CNIError(KUBECONFIG, f"{where}: expirationTimestamp {timestamp!r} is no RFC 3339 time", "for example 2030-01-31T12:00:00Z")
+    raise CNIError(KUBECONFIG, f"{where}: expirationTimestamp {timestamp!r} is not an RFC 3339 time", "for example 2030-01-31T12:00:00Z")

@@ -1,4 +1,4 @@
-"""Events at the API server: what `kubectl describe` is to show of an object without a namespace."""
+"""Events of the API server, for `kubectl describe`, about objects without a namespace."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from kubenode.kube.refusal import StatusError
 if TYPE_CHECKING:
     from kubenode.kube.asyncclient import Cluster
 
-EVENTS = "/api/v1/namespaces/default/events"  # where those about objects without a namespace are
+EVENTS = "/api/v1/namespaces/default/events"  # the namespace of Events about objects without one
 LONGEST_NAME = 253  # characters of an object's name (RFC 1123)
-LONGEST_MESSAGE = 1024  # bytes that the API server takes
+LONGEST_MESSAGE = 1024  # bytes that the API server accepts
 
 
 class About(NamedTuple):
-    """The object that an Event is about."""
+    """Object of an Event."""
 
     api_version: str
     kind: str
@@ -27,14 +27,14 @@ class About(NamedTuple):
 
 
 class EventRecorder:
-    """Makes Events in a component's name."""
+    """Creates Events in a component's name."""
 
     def __init__(self, cluster: Cluster, component: str) -> None:
         self._cluster = cluster
         self._component = component
 
     async def warn(self, about: About, reason: str, message: str, count: int = 1) -> bool:
-        """Make an Event, and say so; say no where the same one is there. They last an hour, or as long as the API server keeps them.
+        """Create an Event; False if the same one exists. Events last an hour, or as long as the API server keeps them.
 
         Raises CNIError.
         """
@@ -61,13 +61,13 @@ class EventRecorder:
         return True
 
     async def repeat(self, about: About, reason: str, message: str, count: int) -> None:
-        """Say of an Event that is there that it happened again, so many times in all. Raises CNIError."""
+        """Update an existing Event: it happened again, `count` times in total. Raises CNIError."""
         path = f"{EVENTS}/{_name(about, reason, message)}"
         await self._cluster.merge(path, {"count": count, "lastTimestamp": _now()})
 
 
 def _name(about: About, reason: str, message: str) -> str:
-    """Return the name of an Event, which the same one has again, whoever makes it."""
+    """Return an Event's name, which depends on its content only: the same Event gets the same name from any program."""
     mark = hashlib.sha256(f"{about.uid}\0{reason}\0{message}".encode()).hexdigest()[:16]
     return f"{about.name[: LONGEST_NAME - len(mark) - 1].rstrip('.-')}.{mark}"
 

@@ -1,6 +1,6 @@
-"""A kubeconfig's content: which API server, and our credentials there. Records, and the rules by which one entry is read.
+"""Content of a kubeconfig: the API server, and our credentials there. Records, and the rules for a single entry.
 
-Matches client-go's `tools/clientcmd`: the same keys, and what kubectl refuses is refused here. `loadingrules` finds the files.
+Matches client-go's `tools/clientcmd`: the same keys, and refused where kubectl refuses. `loadingrules` finds the files.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 EXEC_API_VERSIONS = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
-EXEC_EXTENSION = "client.authentication.k8s.io/exec"  # the cluster's own message to exec plugins
-NEVER_GUESS = ("auth-provider", "as", "as-uid", "as-groups", "as-user-extra")  # leaving them out would make us somebody else
+EXEC_EXTENSION = "client.authentication.k8s.io/exec"  # the cluster's data for exec plugins
+NEVER_GUESS = ("auth-provider", "as", "as-uid", "as-groups", "as-user-extra")  # ignoring them would change our identity
 
 
 class Pem(NamedTuple):
-    """A certificate or key: `data` where the kubeconfig holds it itself, else the file `path`, read when it is needed."""
+    """Certificate or key: `data` from the kubeconfig itself, or the file `path`, read when needed."""
 
     label: str
     path: str
@@ -26,6 +26,8 @@ class Pem(NamedTuple):
 
 
 class Cluster(NamedTuple):
+    """API server of a kubeconfig: its URL, TLS settings and proxy."""
+
     server: str
     certificate_authority: Pem | None = None
     insecure: bool = False
@@ -35,7 +37,7 @@ class Cluster(NamedTuple):
 
 
 class ExecPlugin(NamedTuple):
-    """A program that prints credentials (the `exec` of a user)."""
+    """Program that prints credentials (a user's `exec`)."""
 
     api_version: str
     command: str
@@ -46,6 +48,8 @@ class ExecPlugin(NamedTuple):
 
 
 class User(NamedTuple):
+    """User of a kubeconfig: its credentials, or where to get them."""
+
     certificate: Pem | None = None
     key: Pem | None = None
     token: str | None = None
@@ -56,7 +60,7 @@ class User(NamedTuple):
 
 
 class Connection(NamedTuple):
-    """One API server, one identity there, and where they stand written."""
+    """API server, user, and the source of both for messages."""
 
     origin: str
     cluster: Cluster
@@ -64,21 +68,23 @@ class Connection(NamedTuple):
 
 
 def broken(file: str, problem: str, details: str = "correct the file, or name another kubeconfig") -> CNIError:
+    """Return the error for an invalid kubeconfig."""
     return CNIError(KUBECONFIG, f"kubeconfig {file}: {problem}", details)
 
 
 class Entry(NamedTuple):
-    """A mapping of a kubeconfig and where it stands; hands out its values, or a CNIError that names the file and the key."""
+    """Mapping in a kubeconfig. Its methods return a value, or raise CNIError with the file and the key."""
 
     file: str
     title: str
     values: Mapping[str, Any]
 
     def error(self, problem: str) -> CNIError:
+        """Return the error for a problem in this mapping."""
         return broken(self.file, f"{self.title}: {problem}" if self.title else problem)
 
     def text(self, key: str) -> str | None:
-        """Return the text of `key`; None where it is absent or empty, as Go has no difference there."""
+        """Return the text of `key`; None if absent or empty, which Go does not distinguish."""
         value = self.values.get(key)
         if value is None or value == "":
             return None
@@ -88,12 +94,14 @@ class Entry(NamedTuple):
         return value
 
     def needed(self, key: str) -> str:
+        """Return the text of `key`, which must not be empty."""
         value = self.text(key)
         if value is None:
             raise self.error(f"{key} is missing")
         return value
 
     def flag(self, key: str) -> bool:
+        """Return the boolean of `key`, False if absent."""
         value = self.values.get(key)
         if value is None:
             return False
@@ -102,6 +110,7 @@ class Entry(NamedTuple):
         return value
 
     def items(self, key: str) -> list[Any]:
+        """Return the list of `key`, empty if absent."""
         value = self.values.get(key)
         if value is None:
             return []
@@ -110,7 +119,7 @@ class Entry(NamedTuple):
         return value
 
     def inside(self, values: Any, title: str) -> Entry:
-        """Return an entry for a mapping that lies in this one; an absent one is empty."""
+        """Return a mapping inside this one; an absent one is empty."""
         if values is None:
             values = {}
         if not isinstance(values, dict):
@@ -118,18 +127,19 @@ class Entry(NamedTuple):
         return Entry(self.file, f"{self.title}: {title}" if self.title else title, values)
 
     def path(self, key: str) -> str | None:
-        """Return the path of `key`; relative ones start where the kubeconfig lies."""
+        """Return the path of `key`; a relative path starts at the kubeconfig's directory."""
         import os
 
         value = self.text(key)
         return None if value is None else os.path.join(os.path.dirname(self.file), value)
 
     def pem(self, key: str) -> Pem | None:
+        """Return the certificate or key of `key`, None if absent."""
         import base64
 
         path, data = self.path(key), self.text(f"{key}-data")
         if path is not None and data is not None:
-            raise self.error(f"{key} and {key}-data are both there: keep one")
+            raise self.error(f"{key} and {key}-data are both set: keep one")
         if data is None:
             return None if path is None else Pem(key, path)
         try:
@@ -140,6 +150,7 @@ class Entry(NamedTuple):
 
 
 def cluster(entry: Entry) -> Cluster:
+    """Read a cluster."""
     certificate_authority, insecure = entry.pem("certificate-authority"), entry.flag("insecure-skip-tls-verify")
     if insecure and certificate_authority is not None:
         raise entry.error(f"insecure-skip-tls-verify and {certificate_authority.label} exclude each other")
@@ -154,6 +165,7 @@ def cluster(entry: Entry) -> Cluster:
 
 
 def user(entry: Entry) -> User:
+    """Read a user."""
     for key in NEVER_GUESS:
         if entry.values.get(key):
             raise entry.error(f"{key} is not supported: use a token, tokenFile, a client certificate or exec")
@@ -180,7 +192,7 @@ def user(entry: Entry) -> User:
 def _url(entry: Entry, *, with_tls: bool) -> str:
     server = entry.needed("server")
     if "://" not in server:
-        server = f"{'https' if with_tls else 'http'}://{server}"  # what client-go makes of HOST:PORT
+        server = f"{'https' if with_tls else 'http'}://{server}"  # like client-go for HOST:PORT
     if not _is_web(server):
         raise entry.error(f"server {server!r} is not an http or https URL")
     return server
@@ -189,7 +201,7 @@ def _url(entry: Entry, *, with_tls: bool) -> str:
 def _proxy_url(entry: Entry) -> str | None:
     url = entry.text("proxy-url")
     if url is not None and url.startswith("socks"):
-        advice = "give an HTTP proxy as proxy-url, or remove it where the API server is reachable without"
+        advice = "give an HTTP proxy as proxy-url, or remove it if the API server is reachable without"
         raise broken(entry.file, f"{entry.title}: proxy-url is a SOCKS proxy, and socks5 is not supported", advice)
     if url is not None and not _is_web(url):
         raise entry.error("proxy-url is not an http or https URL")
@@ -197,7 +209,7 @@ def _proxy_url(entry: Entry) -> str | None:
 
 
 def _is_web(url: str) -> bool:
-    """Tell whether the URL is one of http or https that a request can be sent to; not only Python's own parser has to think so."""
+    """Say whether a URL is http or https and usable for requests; Python's own parser accepts too much."""
     from urllib.parse import urlsplit
 
     if not url.isascii() or not url.isprintable() or " " in url:
@@ -228,7 +240,7 @@ def _exec(entry: Entry) -> ExecPlugin:
         raise entry.error(f"interactiveMode {mode!r}: a CNI plugin has no terminal, only Never and IfAvailable can work")
     args = entry.items("args")
     if not all(isinstance(arg, str) and "\0" not in arg for arg in (*args, command)):
-        raise entry.error("args must be a list of texts: put numbers in quotes")
+        raise entry.error("args must be a list of strings: put numbers in quotes")
     variables = [entry.inside(item, "env") for item in entry.items("env")]
     return ExecPlugin(
         api_version=api_version,
@@ -243,5 +255,5 @@ def _exec(entry: Entry) -> ExecPlugin:
 def _variable(entry: Entry) -> str:
     name = entry.needed("name")
     if "=" in name or "\0" in name or "\0" in (entry.text("value") or ""):
-        raise entry.error("name or value cannot stand in an environment")
+        raise entry.error("name or value is not valid in an environment")
     return name

@@ -1,4 +1,4 @@
-"""A collection of the API server, told to who keeps it: LIST in pages, then what a watch tells."""
+"""List and watch of a collection, for a handler: LIST in pages, then the events of a watch."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 
 class Sink(Protocol):
-    """Takes what a list and watch brings."""
+    """Handler of listed and watched objects."""
 
-    def put(self, manifest: msgspec.Raw, *, replace: bool = False) -> str: ...  # the object's name; `replace`: whatever is known
+    def put(self, manifest: msgspec.Raw, *, replace: bool = False) -> str: ...  # the object's name; `replace`: also an older version
     def drop(self, manifest: msgspec.Raw) -> None: ...
-    def only(self, names: set[str], version: str) -> None: ...  # at this version there were these and no others; "": whatever is known
+    def only(self, names: set[str], version: str) -> None: ...  # at this version these were all objects; "": at any version
 
 
 class ListWatch:
-    """The source of a reflector."""
+    """Source of a reflector."""
 
     def __init__(self, cluster: Cluster, collection: Collection, sink: Sink, log: Log) -> None:
         self.name = collection.resource
@@ -34,17 +34,17 @@ class ListWatch:
         self._collection = collection
         self._sink = sink
         self._log = log
-        self._newest = ""  # version that was ever told
+        self._newest = ""  # version ever received
 
     async def read(self, _: str = "") -> str:
         names: set[str] = set()
         version, back = "", False
         async with aclosing(self._cluster.pages(self._collection)) as pages:
             async for items, version in pages:
-                # A list is of now. One that is older than what was told is of an etcd that was restored: what is known never was.
+                # A list is current. If it is older than a known version, etcd was restored, and what we know never happened.
                 back = before(version, self._newest)
                 names.update(self._sink.put(item, replace=back) for item in items)
-                await asyncio.sleep(0)  # a page takes a moment, and a Lease has to be renewed
+                await asyncio.sleep(0)  # a page takes a moment, and the Lease must be renewed
         self._sink.only(names, "" if back else version)
         if back:
             self._log.warning("resource versions went back: was etcd restored?", resource=self.name, known=self._newest, now=version)

@@ -1,6 +1,6 @@
-"""Where the connection to the API server stands written: the places in their order, and several kubeconfigs merged into one.
+"""Search for the connection to the API server: the places in order, and the merge of several kubeconfigs.
 
-Matches client-go's loading rules, but a kubeconfig that somebody names always wins over the service account.
+Matches client-go's loading rules, except that a configured kubeconfig always wins over the service account.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from kubenode.kube.kubeconfig import Cluster, Connection, Entry, Pem, User, brok
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-IN_CONFIGURATION, AGENTS, COMMANDS = "ipam.kubeconfig", "the agent's --kubeconfig", "--kubeconfig"  # what names a kubeconfig, and where
+IN_CONFIGURATION, AGENTS, COMMANDS = "ipam.kubeconfig", "the agent's --kubeconfig", "--kubeconfig"  # the settings that name a kubeconfig
 SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
-LARGEST = 8 << 20  # bytes; a kubeconfig of this size is a mistake, such as a device
+LARGEST = 8 << 20  # bytes; a larger kubeconfig is a mistake, such as a device
 
 
 def connection(
@@ -26,15 +26,15 @@ def connection(
     option: str = IN_CONFIGURATION,
     context: str = "",
 ) -> Connection:
-    """Return the connection from the first place that has one: `kubeconfig`, $KUBECONFIG, the service account, ~/.kube/config.
+    """Return the connection from the first of: `kubeconfig`, $KUBECONFIG, the service account, ~/.kube/config.
 
-    `option`: by what a person names a kubeconfig, for the error's advice. `context`: the one of a kubeconfig, "" for its current one.
+    `option`: the setting that names a kubeconfig, for the error's advice. `context`: the kubeconfig's context, "" for the current one.
     """
     if kubeconfig:
         return _selected([_load(_without_tilde(kubeconfig, environ))], context)
     if paths := list(dict.fromkeys(filter(None, environ.get("KUBECONFIG", "").split(os.pathsep)))):
         there = [path for path in paths if os.path.exists(path)]
-        # With none of them there, somebody still meant them: going on to another identity would be a surprise.
+        # Even if none of the files exists: using another identity instead would be a surprise.
         return _selected([_load(path) for path in there or paths[:1]], context)
     if not context and (found := _in_cluster(environ, service_account)):
         return found
@@ -46,8 +46,8 @@ def connection(
         KUBECONFIG,
         "no kubeconfig found",
         f"looked at {option} (not set), $KUBECONFIG (not set), the service account "
-        f"(KUBERNETES_SERVICE_HOST, KUBERNETES_SERVICE_PORT and {service_account}/token: not all there), "
-        f"{default or '~/.kube/config'} ({'not there' if default else 'no home directory'}): name one by {option}",
+        f"(KUBERNETES_SERVICE_HOST, KUBERNETES_SERVICE_PORT and {service_account}/token: not all present), "
+        f"{default or '~/.kube/config'} ({'not found' if default else 'no home directory'}): set {option}",
     )
 
 
@@ -60,7 +60,7 @@ class _File(NamedTuple):
 
 
 def _selected(files: list[_File], wanted: str) -> Connection:
-    """Follow the context that is wanted, or the current one. The first file that sets it, or that has an entry of a name, wins."""
+    """Return the connection of the wanted or the current context. The first file that sets it, or an entry of a name, wins."""
     names = ":".join(file.path for file in files)
     current = wanted or next((file.current_context for file in files if file.current_context), None)
     if current is None:
@@ -71,10 +71,10 @@ def _selected(files: list[_File], wanted: str) -> Connection:
     cluster_name, user_name = context.needed("cluster"), context.needed("user")
     cluster_entry = next((file.clusters[cluster_name] for file in files if cluster_name in file.clusters), None)
     if cluster_entry is None:
-        raise broken(names, f"context {current!r} names cluster {cluster_name!r}, which is not there")
+        raise broken(names, f"context {current!r} names cluster {cluster_name!r}, which does not exist")
     user_entry = next((file.users[user_name] for file in files if user_name in file.users), None)
     if user_entry is None:
-        raise broken(names, f"context {current!r} names user {user_name!r}, which is not there")
+        raise broken(names, f"context {current!r} names user {user_name!r}, which does not exist")
     return Connection(f"user {user_name!r} of kubeconfig {user_entry.file}", cluster(cluster_entry), user(user_entry))
 
 
@@ -113,19 +113,19 @@ def _mapping(path: str) -> dict[str, Any]:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise broken(path, f"cannot be read: {reason}") from None
     if len(content) > LARGEST:
-        raise broken(path, f"larger than {LARGEST} bytes, so it is no kubeconfig")
+        raise broken(path, f"larger than {LARGEST} bytes, so it is not a kubeconfig")
     try:
-        # The first document alone, as kubectl: a second one may be there, or be broken.
+        # Only the first document, like kubectl: there may be a second one, even a broken one.
         values = next(yaml.load_all(content, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)), None)
     except yaml.MarkedYAMLError as error:
-        # Not the problem in PyYAML's words: they have parts of the text, and the file need not be a kubeconfig.
+        # Without PyYAML's message: it quotes the text, and the file may be something secret.
         raise broken(path, f"not YAML (line {error.problem_mark.line + 1})" if error.problem_mark else "not YAML") from None
-    except Exception as error:  # noqa: BLE001 (PyYAML lets through whatever int(), float(), date() and dicts raise on a scalar)
+    except Exception as error:  # noqa: BLE001 (PyYAML passes on any error of int(), float(), date() and dicts)
         raise broken(path, f"not YAML: {type(error).__name__}") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise broken(path, f"not a kubeconfig: a mapping is expected, not {type(values).__name__}")
+        raise broken(path, f"not a kubeconfig: it must be a mapping, not {type(values).__name__}")
     return values
 
 
@@ -147,7 +147,7 @@ def _without_tilde(path: str, environ: Mapping[str, str]) -> str:
 
 
 def _home(environ: Mapping[str, str]) -> str | None:
-    """Return the home directory; a runtime often starts plugins without HOME."""
+    """Return the home directory; runtimes often start plugins without HOME."""
     if home := environ.get("HOME"):
         return home
     import pwd

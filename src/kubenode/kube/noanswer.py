@@ -1,4 +1,4 @@
-"""The meaning of an answer that did not come, or not whole, to an operator: an exception turned into one CNIError."""
+"""Missing or incomplete answers of the API server: each exception as a CNIError with advice for an operator."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
     from kubenode.kube.proxy import Proxy
 
-# X509_V_ERR_…, of OpenSSL's x509_vfy.h
+# X509_V_ERR_… in OpenSSL's x509_vfy.h
 SIGNATURE_FAILURE = 7
 NOT_YET_VALID, EXPIRED = 9, 10
 ANOTHER_NAME = (62, 63, 64)
 WEAK = (66, 67, 68)
-NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")  # the answer is no TLS
+NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")  # the peer does not speak TLS
 SILENT = {"ReadTimeout": "it is silent", "ConnectTimeout": "no connection", "TimeoutError": "it is silent"}
 
 
 def no_answer(error: Exception, server: str, origin: str, proxy: Proxy | None) -> CNIError:
-    """Return the error for an answer that did not come; `origin` says whose credentials were used."""
+    """Return the error for a missing answer; `origin` names the source of the credentials."""
     host = urlsplit(proxy.url if proxy else server).hostname or ""
     reason, advice = str(error), f"is {host} reachable from this node?"
     for cause in _causes(error):
@@ -38,15 +38,15 @@ def no_answer(error: Exception, server: str, origin: str, proxy: Proxy | None) -
             return _refused_by_proxy(cause, server, proxy)
         if isinstance(cause, ssl.SSLError):
             advice = _tls_advice(cause.reason or "", server, origin) or advice
-        elif isinstance(cause, OSError) and cause.errno is not None and cause.errno > 0:  # below are a resolver's
-            reason = f"[Errno {cause.errno}] {os.strerror(cause.errno)}"  # asyncio hides it behind words of its own
+        elif isinstance(cause, OSError) and cause.errno is not None and cause.errno > 0:  # negative ones are a resolver's
+            reason = f"[Errno {cause.errno}] {os.strerror(cause.errno)}"  # asyncio replaces the message by its own
     reason = reason or SILENT.get(type(error).__name__, type(error).__name__)
     way = f" through proxy {proxy.public}" if proxy else ""
     return CNIError(TRY_AGAIN_LATER, f"no answer from API server {server}{way}: {reason}", advice)
 
 
 def refused_certificate(error: Exception) -> ssl.SSLCertVerificationError | None:
-    """Return why the server's certificate was refused, where that is the cause."""
+    """Return the verification error if the server's certificate was refused, None otherwise."""
     return next((cause for cause in _causes(error) if isinstance(cause, ssl.SSLCertVerificationError)), None)
 
 
@@ -59,11 +59,11 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 def _refused_certificate(cause: ssl.SSLCertVerificationError, server: str, origin: str) -> CNIError:
     clock = f"this node's clock says {datetime.now(UTC):%Y-%m-%dT%H:%MZ}"
-    verb, advice = "is not accepted", f"correct certificate-authority ({origin}): it has to hold who signed the server's certificate"
+    verb, advice = "is not accepted", f"correct certificate-authority ({origin}): it must contain the CA of the server's certificate"
     if cause.verify_code == NOT_YET_VALID:
         advice = f"{clock}: correct it, or wait until the certificate is valid"
     elif cause.verify_code == EXPIRED:
-        advice = f"renew the server's certificate, or that of its authority; {clock}: correct it if it is wrong"
+        advice = f"renew the server's certificate, or its CA's; {clock}: correct it if it is wrong"
     elif cause.verify_code in ANOTHER_NAME:
         verb, advice = "does not match", f"correct server or tls-server-name ({origin})"
     elif cause.verify_code in WEAK:
@@ -82,5 +82,5 @@ def _tls_advice(reason: str, server: str, origin: str) -> str:
     if reason in NO_TLS:
         return f"does {urlsplit(server).netloc} speak TLS? If not, server is http://, or another port"
     if "ALERT" in reason:
-        return f"the API server, or a load balancer before it, refuses TLS with the client certificate of {origin}: is that current?"
+        return f"the API server, or a load balancer before it, refuses TLS with the client certificate of {origin}: has it expired?"
     return ""

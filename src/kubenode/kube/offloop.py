@@ -1,4 +1,4 @@
-"""A blocking function called from asyncio: reading credentials, one GET by the blocking client."""
+"""Blocking functions called from asyncio: reading credentials, one GET with the blocking client."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ T = TypeVar("T")
 
 
 async def off_loop(function: Callable[[], T]) -> T:
-    """Call `function` in a thread and return what it returns. Raises what it raises, and CNIError where the system gives no thread.
+    """Call `function` in a thread and return its result. Raises its errors, and CNIError if the system cannot start a thread.
 
-    Not asyncio.to_thread: the end of a loop waits for that one's threads, and an agent that has to stop should not wait for a silent API
-    server. Nor is there a pool: a hundred that hang do not keep the next from running.
+    asyncio.to_thread does not fit: the loop's end waits for its threads, and a stopping agent should not wait for a silent API server.
+    A pool does not fit either: a hundred hanging calls must not block the next one.
     """
     loop = asyncio.get_running_loop()
     outcome: asyncio.Future[T] = loop.create_future()
 
     def settle(set_outcome: Callable[[], None]) -> None:
-        if not outcome.done():  # else cancelled: nobody waits any more
+        if not outcome.done():  # otherwise the caller was cancelled
             set_outcome()
 
     def call() -> None:
         try:
             result = function()
-        except BaseException as error:  # noqa: BLE001 (raised again where it is waited for)
+        except BaseException as error:  # noqa: BLE001 (raised again by the caller)
             later = _bound(outcome.set_exception, error)
         else:
             later = _bound(outcome.set_result, result)

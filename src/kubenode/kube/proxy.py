@@ -1,4 +1,4 @@
-"""PURE. The proxy on the way to an API server, by the kubeconfig or the environment, and what to do where it does not let us through."""
+"""PURE. The proxy before an API server, from kubeconfig or environment, and advice for its refusals."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class Proxy(NamedTuple):
-    """The proxy on the way, and what it was named by: proxy-url or the environment's HTTPS_PROXY."""
+    """Proxy, and the setting that names it: proxy-url or the environment's HTTPS_PROXY."""
 
     url: str
     named_by: str
 
     @property
     def public(self) -> str:
-        """The URL without the user and password that may stand in it."""
+        """The URL without user and password."""
         scheme, slashes, rest = self.url.partition("//")
         return f"{scheme}{slashes}{rest.rpartition('@')[2]}"
 
     def without(self, server: str) -> str:
-        """Return how to do without it."""
+        """Return the advice to connect without it."""
         return "remove proxy-url" if self.named_by == "proxy-url" else f"name {urlsplit(server).hostname} in NO_PROXY"
 
     def refusal(self, server: str, status: int) -> str:
-        """Return what to do where it has answered in place of the server."""
+        """Return the advice for an answer of the proxy instead of the server."""
         if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
             return f"the proxy wants a user and a password: write {self.named_by} as http://USER:PASSWORD@HOST:PORT"
         netloc = urlsplit(server).netloc.rpartition("@")[2]
@@ -50,7 +50,7 @@ def proxy(cluster: Cluster, environ: Mapping[str, str]) -> Proxy | None:
 
 
 def proxy_for(server: str, environ: Mapping[str, str]) -> str | None:
-    """Return the proxy's URL for a server's URL by the rules of Go's `http.ProxyFromEnvironment`, which kubectl follows."""
+    """Return the proxy's URL for a server's URL by the rules of Go's `http.ProxyFromEnvironment`, as in kubectl."""
     parts = urlsplit(server)
     name = f"{parts.scheme}_proxy"
     proxy = environ.get(name.upper()) or environ.get(name)
@@ -71,13 +71,13 @@ def _is_local(host: str) -> bool:
 
 
 def _matches(pattern: str, host: str, port: int) -> bool:
-    """Tell whether one item of NO_PROXY (an address, a CIDR, a domain or `*`, perhaps with a port) means this host."""
+    """Say whether an item of NO_PROXY (address, CIDR, domain or `*`, optionally with a port) matches this host."""
     if pattern in ("", "*"):
         return pattern == "*"
     try:
         return ip_address(host) in ip_network(pattern, strict=False)
     except ValueError:
-        pass  # the host, or the pattern, is a name or has a port
+        pass  # host or pattern is a name or has a port
     name, colon, wanted = pattern.rpartition(":")
     if colon and wanted.isdecimal():
         if int(wanted) != port:

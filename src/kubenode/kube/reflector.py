@@ -1,8 +1,8 @@
-"""Objects of the API server, followed: all is read, then a WATCH goes on from there; whatever ends it, it begins again.
+"""Reflector of API objects: it lists them, then watches from there, and restarts when the watch ends.
 
-A watch is resumed from the last version that it told. All is read again only where that version cannot be trusted any more: it has
-expired (410), the API server says other errors, was away, or was silent. One that was away may come back with the etcd of a backup: then
-that version is still to come, and a watch from it is silent.
+A watch resumes from the last version received. A new list is needed only if that version cannot be trusted any more: it expired (410), or
+the API server reported another error, was unreachable, or silent. A server that was unreachable may return with an etcd restored from a
+backup: then that version is in its future, and a watch from it stays silent.
 """
 
 from __future__ import annotations
@@ -26,50 +26,50 @@ if TYPE_CHECKING:
     from kubenode.base.log import Log
     from kubenode.kube.asyncclient import Event
 
-RESUMABLE = (TRY_AGAIN_LATER, KUBECONFIG, UNAUTHORIZED)  # they say nothing against the version that is known
-ANY = "0"  # the version of a watch that begins with what the API server has
+RESUMABLE = (TRY_AGAIN_LATER, KUBECONFIG, UNAUTHORIZED)  # these errors do not question the known version
+ANY = "0"  # version for a watch that starts with the current objects
 
 
 def before(version: str, other: str) -> bool:
-    """Compare two resource versions; all that is known of their form is that they are numbers by now."""
+    """Compare two resource versions, which in practice are numbers."""
     return version.isdecimal() and other.isdecimal() and int(version) < int(other)
 
 
 class Source(Protocol):
-    """A source of objects, and the receiver of what it says. A CNIError ends a watch, and so does a fault, which is logged, too."""
+    """Source of objects, and receiver of its events. An exception ends a watch; if it is not a CNIError, it is also logged."""
 
     name: str  # for log and errors
 
     async def read(self, expired: str) -> str:
-        """Take all that there is, and return the version from which to watch. `expired` is the one that was answered by 410 last."""
+        """Take all objects, and return the version to watch from. `expired` is the last version answered by 410."""
 
     def watch(self, version: str, seconds: int) -> AbstractAsyncContextManager[AsyncGenerator[Event, None]]:
-        """Return what happens after `version`, once the API server has accepted to say so for `seconds`."""
+        """Start a watch from `version` for `seconds`; yield its events once the API server has accepted it."""
 
     def take(self, event: Event) -> str:
-        """Take what has happened; return the version from which to go on, "" where all has to be read again."""
+        """Take an event; return the version to resume from, "" if a new list is needed."""
 
 
 class Pace(NamedTuple):
-    """The pace of a watch, in seconds."""
+    """Timing of a watch, in seconds."""
 
-    lifetime: float = 1800  # of a watch, until the server ends it; ± 20 %, so that a cluster's agents do not come back together
-    silence: float = 150  # until a watch counts as stalled once a bookmark has come: one is sent each minute
-    first_silence: float = 480  # the same before that: none is sent while no object changes, and a kubelet reports each 5 minutes, ± half
-    greeting: float = 10  # until a watch from version 0 has told what there is
-    settled: float = 5  # a watch that has held for so long ends the trouble before it
+    lifetime: float = 1800  # of a watch, until the server ends it; ± 20 %, so that a cluster's agents do not reconnect together
+    silence: float = 150  # until a watch counts as stalled, after its first bookmark: servers send one each minute
+    first_silence: float = 480  # the same before that: the first one needs a change, and a kubelet reports every 5 minutes, ± half
+    greeting: float = 10  # until a watch from version 0 has sent the current objects
+    settled: float = 5  # a watch that lasted this long ends an outage
     shortest: float = 0.25  # pause between two attempts
     longest: float = 30
-    share: float = 50  # an attempt each fiftieth of the time that the trouble has lasted: what it costs is in proportion
+    share: float = 50  # the pause is a fiftieth of the outage so far, so its cost is in proportion
 
 
 PACE = Pace()
 
 
 class Reflector:
-    """Follows a source. `restarted` counts why a watch had to begin again: closed, stalled, deleted, expired or error.
+    """Follows a source. `restarted` gets the reason of each restart: closed, stalled, deleted, expired or error.
 
-    `failure` says why nothing newer than what was taken can be known; None while a watch runs. `synced` is set once all has been read.
+    `failure` says why the objects may be out of date; None while a watch runs. `synced` is set after the first list.
     """
 
     def __init__(self, source: Source, log: Log, restarted: Callable[[str], None], pace: Pace = PACE) -> None:
@@ -80,10 +80,10 @@ class Reflector:
         self._restarted = restarted
         self._pace = pace
         self._random = SystemRandom()
-        self._version = ""  # from which to watch; "" where all has to be read
-        self._expired = ""  # the version that was answered by 410 last
-        self._accepted: float | None = None  # when the API server took the watch of this attempt
-        self._trouble: float | None = None  # since when
+        self._version = ""  # to watch from; "" if a list is needed
+        self._expired = ""  # the last version answered by 410
+        self._accepted: float | None = None  # when the API server accepted this attempt's watch
+        self._trouble: float | None = None  # start of the outage
         self._logged = ""
 
     async def run(self) -> None:
@@ -97,7 +97,7 @@ class Reflector:
                 await self._follow()
             except CNIError as error:
                 pause = self._failed(error, began)
-            except Exception as error:  # noqa: BLE001 (a full disk under the source, or a fault of ours: following has to go on)
+            except Exception as error:  # noqa: BLE001 (a full disk below the source, or a bug of ours: the reflector must go on)
                 self._log.error("internal error in a watch", resource=self._source.name, traceback=traceback.format_exc())
                 problem = f"following {self._source.name} failed: {type(error).__name__}: {error}"
                 pause = self._failed(CNIError(INTERNAL, problem, "see the log; it tries again"), began)
@@ -106,7 +106,7 @@ class Reflector:
             await asyncio.sleep(pause)
 
     async def _follow(self) -> None:
-        """Take what a watch says, until it ends. Raises CNIError where that is not in order."""
+        """Take the events of a watch until it ends. Raises CNIError if that is not in order."""
         seconds = max(1, round(self._pace.lifetime * self._random.uniform(0.8, 1.2)))  # 0 would be the server's default
         try:
             async with self._source.watch(self._version, seconds) as events:
@@ -115,7 +115,7 @@ class Reflector:
                 try:
                     reason = await self._told(events)
                 except msgspec.MsgspecError as error:
-                    raise GarbledError(f"the watch of {self._source.name} tells something that is no object: {error}") from error
+                    raise GarbledError(f"the watch of {self._source.name} sent something that is not an object: {error}") from error
                 finally:
                     settling.cancel()
         except CNIError as error:
@@ -124,11 +124,11 @@ class Reflector:
         self._restarted(reason)
         if reason == "closed" and time.monotonic() - self._accepted < self._pace.settled:
             problem = f"the API server accepts a watch of {self._source.name} and ends it"
-            raise CNIError(TRY_AGAIN_LATER, problem, "is it going down, or does something between do so?")
+            raise CNIError(TRY_AGAIN_LATER, problem, "is it shutting down, or does a proxy or load balancer end it?")
 
     async def _told(self, events: AsyncGenerator[Event, None]) -> str:
-        """Take what a watch says; return why it has ended."""
-        due = self._version == ANY  # whether the API server has to say something soon
+        """Take the events of a watch; return the reason of its end."""
+        due = self._version == ANY  # whether the API server must send objects soon
         patience = self._pace.greeting if due else self._pace.first_silence
         told = False
         while True:
@@ -143,7 +143,7 @@ class Reflector:
                 self._version = ""
                 if not due:
                     return "stalled"
-                raise _StalledError(f"the API server has said nothing for {patience:g} s on the watch of {self._source.name}") from None
+                raise _StalledError(f"the API server sent nothing for {patience:g} s on the watch of {self._source.name}") from None
             due = (told and due) or event.kind == "BOOKMARK"
             told = True
             patience = self._pace.silence if due else self._pace.first_silence
@@ -152,7 +152,7 @@ class Reflector:
                 return "deleted"
 
     def _failed(self, error: CNIError, began: float) -> float:
-        """Take note of what ended an attempt; return the pause until the next one."""
+        """Note the error that ended an attempt; return the pause until the next one."""
         now = time.monotonic()
         self.failure = error
         newly_expired = False
@@ -162,7 +162,7 @@ class Reflector:
             self._version = ""
         if newly_expired:
             self._log.info("watch restarted with a list", resource=self._source.name, error=error.msg)
-        elif error.msg != self._logged:  # else the log would hold little else during an outage
+        elif error.msg != self._logged:  # not repeated during an outage
             self._log.warning("watch failed: using the last known state", resource=self._source.name, error=str(error))
             self._logged = error.msg
         at_once = self._trouble is None and self._accepted is not None
@@ -171,7 +171,7 @@ class Reflector:
         if (at_once or newly_expired) and not asked_for:
             return 0.0
         pause = max(self._pace.shortest, min(self._pace.longest, (now - self._trouble) / self._pace.share)) * self._random.uniform(0.5, 1)
-        # Time that a silent server has cost counts already: it is to be noticed soon when it speaks again.
+        # Time spent on a silent server counts as pause, so that we notice its return soon.
         spent = now - began if self._accepted is None else 0.0
         return max(0.0, pause - spent) + min(self._pace.longest, asked_for)
 
@@ -183,14 +183,14 @@ class Reflector:
 
 
 class _StalledError(CNIError):
-    """Nothing has come for too long."""
+    """Error: no event for too long."""
 
     def __init__(self, problem: str) -> None:
-        super().__init__(TRY_AGAIN_LATER, problem, "does something between drop long connections?")
+        super().__init__(TRY_AGAIN_LATER, problem, "does a proxy, load balancer or firewall drop long connections?")
 
 
 def _resumable(error: CNIError, *, accepted: bool) -> bool:
-    """Tell whether a watch may go on from the version that is known. With 504 the API server says that it is not there yet."""
+    """Say whether a watch may resume from the known version. A 504 says that the server has not reached it yet."""
     if isinstance(error, StatusError) and (accepted or error.status in (HTTPStatus.GONE, HTTPStatus.GATEWAY_TIMEOUT)):
         return False
     if error.code == TRY_AGAIN_LATER and not isinstance(error, StatusError) and not accepted:

@@ -1,7 +1,6 @@
-"""The part that every way to the API server needs, blocking or not: the proxy, TLS, credentials on a request, and the words for what went
-wrong.
+"""Common part of all connections to the API server, blocking or not: proxy, TLS, credentials of a request, and error messages.
 
-The sending itself is the transports' business.
+The transports send the requests.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class _Bracketed(httpx2.URL):
-    """The URL of an IPv6 host for a proxy, which httpcore would ask for `CONNECT ::1:6443`, or for `http://::1:8080/`."""
+    """URL of an IPv6 host behind a proxy, which httpcore would request as `CONNECT ::1:6443` or `http://::1:8080/`."""
 
     @property
     def raw_host(self) -> bytes:
@@ -40,8 +39,8 @@ class _Bracketed(httpx2.URL):
 
 
 class Session:
-    """The session with one API server: its address, and our credentials there. Reading credentials blocks: files, or an exec plugin for
-    `timeout` seconds.
+    """Session with one API server: its address, and our credentials. Reading credentials blocks, for at most `timeout` seconds: it reads
+    files or runs an exec plugin.
     """
 
     def __init__(self, connection: Connection, environ: Mapping[str, str], timeout: float) -> None:
@@ -52,20 +51,20 @@ class Session:
         self._proxy = proxy(connection.cluster, environ)
         try:
             httpx2.URL(self.server)
-        except httpx2.InvalidURL as error:  # it is stricter than urllib: 10.0.0.01 is no address
+        except httpx2.InvalidURL as error:  # stricter than urllib: 10.0.0.01 is not an address
             problem = f"server {self.server!r} for {connection.origin}: {error}"
             raise CNIError(KUBECONFIG, problem, "give the API server's URL, https://HOST:PORT") from None
         self._identity = identify(connection, environ, timeout)
-        self._anchor: bytes | None = None  # the one certificate that is trusted; None: all that the kubeconfig gives
+        self._anchor: bytes | None = None  # the only trusted certificate; None: all of the kubeconfig
 
     def wire(self, make: Callable[[ssl.SSLContext, str | None], Wire]) -> Wire:
-        """Return what `make` makes of a TLS context and the proxy's URL, for the certificate of now."""
+        """Return the result of `make` on a TLS context and the proxy's URL, with the current certificate."""
         who = self._identity
         context = tls.context(self._connection.cluster, who.certificate, who.key, self._connection.origin, self._anchor)
         try:
             return make(context, self._proxy and self._proxy.url)
         except (ValueError, ImportError, httpx2.InvalidURL) as error:
-            assert self._proxy is not None  # noqa: S101 (nothing else is parsed there)
+            assert self._proxy is not None  # noqa: S101 (only its URL is parsed there)
             name = self._proxy.named_by
             problem, advice = str(error), f"correct {name}"
             if self._proxy.url.startswith("socks"):
@@ -73,41 +72,43 @@ class Session:
             raise CNIError(KUBECONFIG, f"proxy {self._proxy.public} cannot be used: {problem}", advice) from None
 
     def misled(self, error: Exception) -> bool:
-        """Tell whether a handshake may have failed for the choice among the trusted certificates.
+        """Say whether a handshake may have failed because of the choice among the trusted certificates.
 
-        Of several of one name OpenSSL takes the first, unless key ids say which; Go tries them all.
+        If several have the same name, and no key IDs, OpenSSL uses the first one; Go tries them all.
         """
         failed = refused_certificate(error)
         return failed is not None and (failed.verify_code == SIGNATURE_FAILURE or self._anchor is not None)
 
     def anchors(self) -> Iterator[None]:
-        """Trust one certificate alone, then the next: a new wire for each."""
-        for self._anchor in tls.anchors(self._connection.cluster):  # noqa: B020 (it is what the wires take)
+        """Trust one certificate alone, then the next; each needs a new wire."""
+        for self._anchor in tls.anchors(self._connection.cluster):  # noqa: B020 (the wires use it)
             yield
 
     @property
     def identity(self) -> Credentials:
-        """The credentials of the moment."""
+        """The current credentials."""
         return self._identity
 
     @property
     def host(self) -> str:
-        """The peer of the connection: the API server, or the proxy."""
+        """Host at the other end of the connection: the API server, or the proxy."""
         return urlsplit(self._proxy.url if self._proxy else self.server).hostname or ""
 
     def expired(self) -> bool:
+        """Say whether the credentials must be read again."""
         return time.time() >= self._identity.expires
 
     def renewable_after(self, status: int) -> bool:
-        """Tell whether other credentials may be had where these were answered with `status`."""
+        """Say whether new credentials may help after an answer with `status`."""
         return status == HTTPStatus.UNAUTHORIZED and renewable(self._connection.user)
 
     def renew(self) -> bool:
-        """Read the credentials anew; tell whether the certificate is another, so that a new wire is needed."""
+        """Read the credentials again; return whether the certificate has changed, which needs a new wire."""
         old, self._identity = self._identity, identify(self._connection, self._environ, self._timeout)
         return (old.certificate, old.key) != (self._identity.certificate, self._identity.key)
 
     def sign(self, request: httpx2.Request) -> None:
+        """Add credentials and other headers to a request."""
         request.headers["User-Agent"] = f"kube-node/{VERSION}"
         if self._identity.authorization is not None:
             request.headers["Authorization"] = self._identity.authorization
@@ -118,20 +119,20 @@ class Session:
             request.url = _Bracketed(request.url)
 
     def refused(self, status: int, body: bytes, pause: float | None = None) -> StatusError:
-        """Return the error for an answer that is not what was asked for; `pause` is its Retry-After."""
+        """Return the error for an answer other than success; `pause` is its Retry-After."""
         found = refusal(self.server, self._connection.origin, status, body, pause)
-        if self._proxy and not found.by_server and urlsplit(self.server).scheme == "http":  # else the proxy sees nothing but CONNECT
+        if self._proxy and not found.by_server and urlsplit(self.server).scheme == "http":  # otherwise the proxy sees only CONNECT
             found.msg = f"{found.msg} (through proxy {self._proxy.public})"
             found.details = self._proxy.refusal(self.server, status)
         return found
 
     def no_answer(self, error: Exception) -> CNIError:
-        """Return the error for an answer that did not come, or not whole."""
+        """Return the error for a missing or incomplete answer."""
         return no_answer(error, self.server, self._connection.origin, self._proxy)
 
 
 def retry_after(response: httpx2.Response) -> float | None:
-    """Return the pause in seconds that the server asks for. The API server never sends the form with a date."""
+    """Return Retry-After in seconds, None if absent. The API server never sends its form with a date."""
     try:
         return max(0.0, float(response.headers["Retry-After"]))
     except (KeyError, ValueError):

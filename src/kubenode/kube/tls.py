@@ -1,4 +1,4 @@
-"""TLS towards the API server: a context from a cluster's authority and a client's certificate. Keys never touch a disk here."""
+"""TLS to the API server: a context from a cluster's CA and a client certificate. Keys are never written to disk here."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----([^-]*)-----END CERTIFICA
 
 
 def read(pem: Pem) -> bytes:
-    """Return the PEM text, from the kubeconfig or from the file."""
+    """Return the PEM text, from the kubeconfig or from its file."""
     if pem.data is not None:
         return pem.data
     try:
@@ -31,9 +31,7 @@ def read(pem: Pem) -> bytes:
 
 
 def anchors(cluster: Cluster) -> list[bytes]:
-    """Return the certificates that vouch for the API server, DER; none where those are the system's. Blocks that are no base64 are left
-    out.
-    """
+    """Return the trusted CA certificates as DER; [] if the system's are trusted. Blocks that are not base64 are left out."""
     if cluster.insecure or cluster.certificate_authority is None:
         return []
     found = []
@@ -46,8 +44,8 @@ def anchors(cluster: Cluster) -> list[bytes]:
 
 
 def context(cluster: Cluster, certificate: bytes | None, key: bytes | None, origin: str, anchor: bytes | None = None) -> ssl.SSLContext:
-    """Make the context; a certificate that OpenSSL refuses is a CNIError that names `origin`. With `anchor` no other one is trusted."""
-    # Not ssl.create_default_context: from Python 3.13 on it sets VERIFY_X509_STRICT, which kubeadm's older authorities do not pass.
+    """Return a TLS context; with `anchor` only that certificate is trusted. Raises CNIError with `origin` for an invalid certificate."""
+    # Not ssl.create_default_context: since Python 3.13 it sets VERIFY_X509_STRICT, which kubeadm's older CAs do not pass.
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if cluster.insecure:
         made.check_hostname = False
@@ -55,13 +53,13 @@ def context(cluster: Cluster, certificate: bytes | None, key: bytes | None, orig
     elif cluster.certificate_authority is None:
         made.load_default_certs()
     else:
-        # Whatever their place in a chain, as Go does: an intermediate authority, a server's own certificate.
+        # Any place in a chain is trusted, as in Go: an intermediate CA, or the server's own certificate.
         made.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         _trust(made, cluster.certificate_authority, anchors(cluster) if anchor is None else [anchor])
     if certificate is not None and key is not None:
         with _as_file(certificate) as certificate_path, _as_file(key) as key_path:
             try:
-                # The empty password: without one OpenSSL asks a terminal for an encrypted key's.
+                # The empty password keeps OpenSSL from asking for one on a terminal.
                 made.load_cert_chain(certificate_path, key_path, password="")
             except ssl.SSLError as error:
                 problem = f"the client certificate and key of {origin} cannot be used: {_reason(error)}"
@@ -70,11 +68,11 @@ def context(cluster: Cluster, certificate: bytes | None, key: bytes | None, orig
 
 
 def _trust(made: ssl.SSLContext, authority: Pem, certificates: list[bytes]) -> None:
-    """Trust these. As Go, leave out what cannot be read, as long as there is another."""
+    """Trust these certificates. Invalid ones are skipped if at least one is valid, as in Go."""
     for certificate in certificates:
         try:
             made.load_verify_locations(cadata=certificate)
-        except (ssl.SSLError, ValueError):  # ValueError: it is empty
+        except (ssl.SSLError, ValueError):  # ValueError: empty
             pass
     if not made.cert_store_stats()["x509"]:
         problem = f"{authority.label} {authority.path} is not a PEM certificate"
@@ -84,7 +82,7 @@ def _trust(made: ssl.SSLContext, authority: Pem, certificates: list[bytes]) -> N
 def _advice(error: ssl.SSLError) -> str:
     return {
         "EE_KEY_TOO_SMALL": "kubectl takes such a short key, OpenSSL's security level does not: issue one of RSA 2048 or P-256",
-        "KEY_VALUES_MISMATCH": "the key is another certificate's: give the one that belongs to it",
+        "KEY_VALUES_MISMATCH": "the key belongs to another certificate: give the matching one",
     }.get(error.reason or "", "both must be PEM, belong together, and the key must have no password")
 
 
@@ -94,7 +92,7 @@ def _reason(error: ssl.SSLError) -> str:
 
 @contextmanager
 def _as_file(content: bytes) -> Iterator[str]:
-    """Give bytes a path, which is all that OpenSSL's loaders take, in memory."""
+    """Yield a path for bytes in memory, as OpenSSL's loaders need a path."""
     descriptor = os.memfd_create("kube-node")
     try:
         with open(descriptor, "wb", closefd=False) as file:

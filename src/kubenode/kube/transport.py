@@ -1,4 +1,4 @@
-"""The way of a plugin's request to the API server, and the one second try that a stale token or a busy server deserves."""
+"""Requests of a plugin to the API server, repeated once after a stale token or for a busy server."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Transport:
         self._wire = self._session.wire(_wire)
 
     def send(self, request: httpx2.Request) -> httpx2.Response:
-        """Return a complete answer with status 200 or 201; everything else is a CNIError."""
+        """Return a complete answer with status 200 or 201. Raises CNIError for any other."""
         request.extensions["timeout"] = httpx2.Timeout(self._timeout).as_dict()
         deadline = time.monotonic() + self._timeout
         if self._session.expired():
@@ -50,10 +50,11 @@ class Transport:
 
     @property
     def identity(self) -> Credentials:
-        """The credentials of the moment."""
+        """The current credentials."""
         return self._session.identity
 
     def close(self) -> None:
+        """Close all connections."""
         self._wire.close()
 
     def _renew(self) -> None:

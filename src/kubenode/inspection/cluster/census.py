@@ -71,6 +71,7 @@ class Census:
         self.pools: list[SubnetPool] = []
         self.daemon_sets: list[DaemonSet] = []
         self.keys: dict[str, set[str]] = defaultdict(set)  # annotations that a pool, a NodeSubnet or a definition names, with the plugins
+        self.names: dict[str, set[str]] = defaultdict(set)  # by annotation: the pools and definitions that name it
         self.networks: set[str] = set()  # of definitions that are ours
         self.index = Index()
         self.nodes: dict[str, bool] = {}  # with whether an agent is to be there
@@ -88,6 +89,7 @@ class Census:
     def add_pool(self, pool: SubnetPool) -> None:
         self.pools.append(pool)
         self.keys[pool.annotation].add(OURS[0])
+        self.names[pool.annotation].add(pool.name)
 
     def add_claim(self, claim: NodeSubnet) -> None:
         self.index.add(of_claim(claim))
@@ -98,6 +100,7 @@ class Census:
             self.networks.add(one.network)
         if one.key:
             self.keys[one.key].add(one.plugin)
+            self.names[one.key].add(one.network)
 
     def add_node(self, node: ClusterNode) -> None:
         self.nodes[node.name] = any(one.selector.items() <= node.labels.items() for one in self.daemon_sets)
@@ -140,9 +143,11 @@ class Census:
             return
         what = f"{address} of pod {pod.name}{_in(network)}"
         if found:
-            self.misplaced[network].note(f"{what} on node {pod.node} is of {found[0].subnet}, node {found[0].node}'s by {found[0].source}")
+            self.misplaced[network].note(
+                f"{what} on node {pod.node} is in {found[0].subnet}, which node {found[0].node} has by {found[0].source}"
+            )
         else:
-            self.foreign[network].note(f"{what} is of no subnet of its node {pod.node}")
+            self.foreign[network].note(f"{what} is in no subnet of its node {pod.node}")
 
 
 def take(reader: ClusterReader) -> Census:

@@ -1,4 +1,4 @@
-"""All checks of the cluster, in the order in which they are told; each looks at the census, and nothing is asked again."""
+"""All checks of the cluster, in their order; each looks at the census, and nothing is asked again."""
 
 from __future__ import annotations
 
@@ -63,8 +63,10 @@ def _duplicates(census: Census) -> Iterator[Finding]:
 
 
 def _outside(census: Census) -> Iterator[Finding]:
-    """Addresses are of their nodes' subnets, in the networks that are ours."""
-    advice = "the node has another subnet now, or another plugin gave the address: delete the pod, and its address is of the node's subnet"
+    """Addresses are in their nodes' subnets, in the networks that are ours."""
+    advice = (
+        "the node has another subnet now, or another plugin gave the address: delete the pod, and its next address is in the node's subnet"
+    )
     for network in sorted({*census.misplaced, *census.foreign}):
         yield from _each(census.misplaced[network], advice, warning)
         if network in census.networks or census.inside[network] or census.misplaced[network].total:
@@ -75,7 +77,7 @@ def _outside(census: Census) -> Iterator[Finding]:
 
 
 def _overlap(census: Census) -> Iterator[Finding]:
-    """No subnet is of two nodes, or of two sources."""
+    """No two nodes or sources have one subnet."""
     known, guessed = overlaps(census.index, census.keys)
     advice = "pods get the same addresses: correct the Node that is wrong, and delete its pods"
     yield from _each(known, advice, failure)
@@ -87,7 +89,7 @@ def _exhaustion(census: Census) -> Iterator[Finding]:
     used: Counter[tuple[str, str, int]] = Counter()
     total: Counter[tuple[str, str, int]] = Counter()
     for part in census.index:
-        if not part.is_claim:
+        if part.total:
             total[part.node, part.source, part.subnet.version] += part.total
             used[part.node, part.source, part.subnet.version] += census.used[part]
     for (node, source, version), count in sorted(used.items(), key=lambda one: -one[1] / max(1, total[one[0]])):
@@ -132,7 +134,7 @@ def _agents(census: Census) -> Iterator[Finding]:
 
 
 def _versions(census: Census) -> Iterator[Finding]:
-    """All agents are of the image that their DaemonSet has, or of one."""
+    """All agents have the image of their DaemonSet, or one image."""
     if not census.agents:
         yield skipped(NO_AGENTS)
         return
@@ -165,11 +167,11 @@ def _each(found: Examples, advice: str, make: Callable[[str, str], Finding]) -> 
 
 CHECKS = (
     Check("duplicates", "no two pods have one address", _duplicates),
-    Check("outside", "pods' addresses are of their nodes' subnets", _outside),
+    Check("outside", "pods' addresses are in their nodes' subnets", _outside),
     Check("overlap", "no two nodes or sources have one subnet", _overlap),
     Check("exhaustion", f"no node has given over {NEAR} % of its addresses", _exhaustion, all_pods=True),
     Check("pools", f"no SubnetPool has given over {NEAR} % of its subnets", _pools),
     Check("agents", "each node has an agent that is ready", _agents, all_pods=True),
-    Check("versions", "all agents are of one image", _versions, all_pods=True),
+    Check("versions", "all agents have one image", _versions, all_pods=True),
     Check("annotations", "each annotation can be read", _annotations),
 )

@@ -1,4 +1,4 @@
-"""The node that an address is of which is none of ours, where the API server may be asked."""
+"""The node that has an address which no network here has, where the API server may be asked."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def find(locations: Locations, address: Address) -> Whois | None:
             found = within(PATIENCE, lambda: ask(kubeconfig))  # noqa: B023 -- it is called at once
         except CNIError:
             continue
-        if not found.is_blind:
+        if found.sees_nodes:
             return found
     return None
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def overlaps(parts: Iterable[Part], keys: Collection[str]) -> tuple[Examples, Examples]:
     """Return the overlaps of what is known to be subnets, and those with an annotation that nothing names: it may mean another thing.
 
-    Each subnet is told once, with the nearest that it collides with: of a thousand nodes with one subnet nobody wants all pairs.
+    Each subnet comes once, with the nearest that it collides with: a thousand nodes with one subnet make half a million pairs.
     """
     known, guessed = Examples(), Examples()
     around: list[Part] = []  # the subnets that the one at hand begins in, largest first

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kubenode.ipam.ranges import RangeError, Subnet, make_range, parse_subnet
+from kubenode.ipam.ranges import RangeError, Subnet, parse_subnet
 from kubenode.nodes import annotation
 from kubenode.nodes.annotation import AnnotationTextError
+from kubenode.nodes.items import Item, first_address
 from kubenode.pools.records import noted
 
 if TYPE_CHECKING:
@@ -19,30 +20,29 @@ POD_CIDRS, CLAIM = "spec.podCIDRs", "NodeSubnet "
 
 
 class Part(NamedTuple):
-    """A subnet of a node; `key` is the annotation that says so, "" where it is another thing, and `source` names that."""
+    """A subnet of a node; `key` is the annotation that says so, "" where it is another thing, and `source` names that.
+
+    `total`: how many addresses it has to give; 0 where it gives none any more, or where another part counts them.
+    """
 
     subnet: Subnet
     node: str
     source: str
     key: str = ""
+    total: int = 0
 
     @property
     def is_claim(self) -> bool:
         """Tell whether a NodeSubnet says it: the Node itself may not, yet or any more."""
         return self.source.startswith(CLAIM)
 
-    @property
-    def total(self) -> int:
-        """How many addresses it has to give."""
-        given = make_range(self.subnet)
-        return given.end - given.start  # one of them is the gateway's
-
 
 def of_node(node: ClusterNode) -> Iterator[Part]:
     """Yield what a Node says; what cannot be read says nothing."""
     for text in node.pod_cidrs:
         try:
-            yield Part(parse_subnet(text), node.name, POD_CIDRS)
+            item = _whole(parse_subnet(text))
+            yield Part(item.block, node.name, POD_CIDRS, total=_total(item))
         except RangeError:
             pass
     for key, text in node.annotations.items():
@@ -50,19 +50,19 @@ def of_node(node: ClusterNode) -> Iterator[Part]:
             found = of_annotation(text)
         except ValueError:
             continue
-        for subnet in found:
-            yield Part(subnet, node.name, f"annotation {key}", key)
+        for item in found:
+            yield Part(item.block, node.name, f"annotation {key}", key, _total(item))
 
 
 def of_claim(claim: NodeSubnet) -> Part:
     return Part(claim.subnet, claim.node, CLAIM + claim.name, claim.annotation)
 
 
-def of_annotation(text: str) -> tuple[Subnet, ...]:
+def of_annotation(text: str) -> tuple[Item, ...]:
     """Read what kube-node takes from an annotation, or node-annotation: subnets, or host-local's keys. Raises ValueError."""
     if "subnet" not in text:
-        return tuple(item.block for item in noted(text))
-    return tuple(_declared(annotation.parse(text)))
+        return noted(text)
+    return tuple(_whole(subnet) for subnet in _declared(annotation.parse(text)))
 
 
 def why_unreadable(text: str, plugin: str) -> str:
@@ -87,3 +87,15 @@ def _declared(ipam: dict[str, Any]) -> Iterator[Subnet]:
     for one in [ipam, *ranges]:
         if isinstance(one, dict) and isinstance(text := one.get("subnet"), str):
             yield parse_subnet(text)
+
+
+def _whole(subnet: Subnet) -> Item:
+    """Return a subnet that is a network of its own."""
+    return Item(subnet, subnet, first_address(subnet))
+
+
+def _total(item: Item) -> int:
+    if item.closing:
+        return 0
+    gateway = item.gateway and item.version == item.gateway.version and item.start <= item.gateway.number <= item.end
+    return item.end - item.start + (0 if gateway else 1)

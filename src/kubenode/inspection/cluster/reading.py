@@ -1,6 +1,6 @@
 """Nodes, pods, and what gives nodes their subnets, read from the API server in pages: of each object only what is needed, one at a time.
 
-A list that expires while it is read is read once more, by whoever collects it (`collected`): what it had until then is of no use.
+A list that expires while it is read is read once more (`collected`): what came until then has no use.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TIMEOUT = 30.0  # seconds for one page
 PODS = "/api/v1/pods"
 DAEMONSETS = "/apis/apps/v1/daemonsets"
 DEFINITIONS = "/apis/k8s.cni.cncf.io/v1/network-attachment-definitions"
-NETWORK_STATUS = ("k8s.v1.cni.cncf.io/network-status", "k8s.v1.cni.cncf.io/networks-status")  # Multus' word; the second is of before 3.7
+NETWORK_STATUS = ("k8s.v1.cni.cncf.io/network-status", "k8s.v1.cni.cncf.io/networks-status")  # Multus' word; the second before 3.7
 ENDED = ("Succeeded", "Failed")  # phases of pods that have given their addresses back
 NOT_ENDED = ",".join(f"status.phase!={phase}" for phase in ENDED)
 AGENT = {"app.kubernetes.io/name": "kube-node", "app.kubernetes.io/component": "agent"}  # the labels of deploy/ and the chart

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from kubenode.inspection.cluster.parts import of_claim, of_node
@@ -27,8 +28,8 @@ class Has(NamedTuple):
 
 
 class Whois(NamedTuple):
-    """All that the API server knows of an address. `nodes`: those whose own it is; `unseen`: why something could not be looked at;
-    `is_blind`: no nodes were seen.
+    """All that the API server knows of an address. `nodes`: those whose own it is; `unseen`: lists that the credentials may not read, with
+    what the API server says; `sees_nodes`, `sees_pods`: these could be read.
     """
 
     address: Address
@@ -37,7 +38,8 @@ class Whois(NamedTuple):
     nodes: list[str]
     pods: list[Has]
     unseen: list[Problem]
-    is_blind: bool = False
+    sees_nodes: bool
+    sees_pods: bool
 
     @property
     def holders(self) -> list[str]:
@@ -47,7 +49,7 @@ class Whois(NamedTuple):
 
     @property
     def where(self) -> list[str]:
-        """The nodes that it is of, or on which a pod has it."""
+        """The nodes whose subnet or own address it is, or on which a pod has it."""
         return sorted({*(part.node for part in self.parts), *self.nodes, *(has.pod.node for has in self.pods if not has.pod.on_host)})
 
 
@@ -61,8 +63,10 @@ def find(reader: ClusterReader, address: Address, *, everywhere: bool = True) ->
     def look(what: Callable[[], list[T]]) -> list[T] | None:
         try:
             return collected(what)
-        except StatusError as error:
-            unseen.append(error)
+        except StatusError as refused:
+            if refused.status != HTTPStatus.FORBIDDEN:
+                raise
+            unseen.append(refused)
             return None
 
     seen = look(lambda: [(node, [*of_node(node)]) for node in reader.nodes() if _is_about(node.own, of_node(node), address)])
@@ -74,7 +78,7 @@ def find(reader: ClusterReader, address: Address, *, everywhere: bool = True) ->
     if seen is None and pods is None:
         raise unseen[0]
     owners = [node.name for node, _ in seen or () if address in node.own]
-    return Whois(address, _without_doubles(parts), pools or [], owners, sorted(pods or []), unseen, seen is None)
+    return Whois(address, _without_doubles(parts), pools or [], owners, sorted(pods or []), unseen, seen is not None, pods is not None)
 
 
 def _is_about(own: Iterable[Address], parts: Iterable[Part], address: Address) -> bool:

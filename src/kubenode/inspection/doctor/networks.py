@@ -202,6 +202,26 @@ def default_gateway(facts: Facts) -> Iterator[Finding]:
             )
 
 
+def gateways(facts: Facts) -> Iterator[Finding]:
+    """No bridge takes an address that is a pod's, or the router's of a network of all nodes."""
+    for network in facts.networks:
+        raw, path = network.configured.raw, network.configured.path
+        if raw.get("type") != "bridge" or not (raw.get("isGateway") or raw.get("isDefaultGateway")):
+            continue
+        for one in _ranges(network):
+            if one.gateway is None:
+                yield failure(
+                    f"network {network.name} in {path}: {told(one)} has no gateway, and a bridge with isGateway takes its first address",
+                    f"remove isGateway and isDefaultGateway from {path}, or give the subnet a gateway (via ADDRESS in the annotation)",
+                )
+            elif network.plugin == "kube-node" and not one.is_whole:
+                yield failure(
+                    f"network {network.name} in {path}: {told(one)} is a block of a network of all nodes, and a bridge with isGateway "
+                    f"takes its router's address {one.gateway} on each node",
+                    f"remove isGateway and isDefaultGateway from {path}",
+                )
+
+
 def static_ips(facts: Facts) -> Iterator[Finding]:
     """See that a definition for Multus passes on all addresses that a pod asks for."""
     definitions = [one for one in facts.configured if one.path in facts.locations.configs and facts.is_secondary(one)]

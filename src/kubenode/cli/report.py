@@ -1,0 +1,95 @@
+"""`kube-node report`: what a bug report needs of this node, in one file, without secrets."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from kubenode.cli import options
+from kubenode.cli.output import with_output
+
+if TYPE_CHECKING:
+    from kubenode.cli.output import Output
+    from kubenode.inspection.bugreport.archive import Archive
+    from kubenode.inspection.locations import Locations
+
+STDOUT = "-"
+
+
+@click.command("report", short_help="What a bug report needs of this node, without secrets.")
+@click.argument("file", metavar="FILE.tar.gz")
+@with_output
+@options.BIN_DIR
+@options.KUBECONFIG
+@options.CONTEXT
+@options.place_alone
+def command(file: str, locations: Locations, output: Output) -> int:
+    r"""Write what a bug report needs of this node, and list what was taken and what was left out.
+
+    It has what doctor, status and version say, configurations, the Node view, records of attachments, the agent's recent log lines, kernel
+    and runtime. Tokens, keys, certificates, passwords and variables are left out. Names of pods and addresses are there: look before you
+    send it. With - the archive is standard output, and the list standard error.
+
+    \b
+    Examples:
+      kube-node report report.tar.gz
+      kube-node report /tmp/report.tar.gz -o json
+      kube-node report - > report.tar.gz
+    """
+    from kubenode.base import files
+    from kubenode.inspection.bugreport import sources
+    from kubenode.inspection.bugreport.archive import Archive
+    from kubenode.inspection.bugreport.secrets import Scrubber
+
+    archive = Archive(Scrubber(sources.known_secrets(locations)))
+    archive.attempt("version", lambda: _version(archive, locations))
+    archive.attempt("doctor", lambda: _doctor(archive, locations))
+    archive.attempt("status", lambda: _status(archive, locations))
+    for what, source in (
+        ("configuration", sources.configuration),
+        ("records", sources.records),
+        ("logs", sources.logs),
+        ("kernel and runtime", sources.machine),
+    ):
+        archive.attempt(what, lambda source=source: source(archive, locations))  # type: ignore[misc] # a default
+    if file == STDOUT:
+        sys.stdout.buffer.write(archive.content())
+    else:
+        files.replace(file, archive.content())
+    _tell(archive, file, output)
+    return 0
+
+
+def _version(archive: Archive, locations: Locations) -> None:
+    from kubenode.cli import version
+
+    archive.add("version.json", "kube-node version", version.describe(locations))
+
+
+def _doctor(archive: Archive, locations: Locations) -> None:
+    from kubenode.cli import doctor
+
+    archive.add("doctor.json", "kube-node doctor", doctor.describe(doctor.of_node(locations)))
+
+
+def _status(archive: Archive, locations: Locations) -> None:
+    from kubenode.cli import statusjson
+    from kubenode.inspection.holders import Wanted
+    from kubenode.inspection.report import look
+
+    archive.add("status.json", "kube-node status", statusjson.status(look(locations, (), Wanted())))
+
+
+def _tell(archive: Archive, file: str, output: Output) -> None:
+    if output.is_object and file != STDOUT:
+        output.dump({"file": file, **archive.contents()})
+        return
+    to_stderr = file == STDOUT
+    for one in archive.taken:
+        click.echo(f"{one.file:40}  {one.size:>9,} bytes  {one.what}", err=to_stderr)
+    for left in archive.left_out:
+        click.echo(f"left out: {left.what}: {left.why}", err=to_stderr)
+    if not to_stderr:
+        click.echo(f"{file}: {len(archive.taken)} files. Look into it before you send it: names of pods and addresses are there.")
