@@ -250,7 +250,7 @@ def story(lab: Worker, base: Path) -> None:
     for name in ("one", "two", "three", "four"):
         networks.each("DEL", name)
     lab.kubectl("delete", "pod", "one", "two", "three", "four", "--wait")
-    lab.kubectl("delete", "-k", str(base / "place/deploy/mine"), "--wait")
+    lab.kubectl("delete", "-k", str(base / "place/deploy/pools"), "--wait")
     lab.wait_for_nothing(60)
     show("pods and controller deleted", "nothing reserved, no record left")
     if not set(NETWORKS) <= {key.rpartition("/")[2] for key in annotated(lab, NODE)}:

@@ -75,7 +75,7 @@ def load(base: Path, image: str) -> None:
         sys.exit(f"kind: image {image!r} not present locally")
     cluster = Path(os.environ["KUBE_NODE_TESTBIN"], "cluster")
     name = f"docker.io/library/{image}"
-    subprocess.run([cluster, "image", base / "lab", name, base / "image-1", *ENTRYPOINT], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([cluster, "image", base / "lab", name, (base / "image-1").resolve(), *ENTRYPOINT], check=True, stdout=subprocess.DEVNULL)
 
 
 if __name__ == "__main__":
