@@ -109,7 +109,7 @@ if [ "$1" = purge ]; then
     named=$(cat /etc/cni/net.d/*.conf /etc/cni/net.d/*.conflist /etc/cni/net.d/*.json /run/kube-node/attachments/* 2>/dev/null |
         tr ',{}' '\\n' | sed -n 's/.*"dataDir" *: *"\\(\\/[^"]*\\)".*/\\1/p' | sort -u)
     for directory in /var/lib/cni/networks /run/container-ipam-state $named; do
-        rm -f "$directory"/.*.boot
+        rm -f "$directory"/.*.note "$directory"/.*.boot
     done
     # The Node view and the records are also those of plugins that `kube-node install` has put elsewhere.
     if [ ! -e /opt/cni/bin/kube-node ]; then rm -rf /run/kube-node; fi

@@ -4,8 +4,8 @@
  * Without an agent, or where the agent says so, it becomes PLUGIN.standalone beside itself, which needs none. It is C because a Python
  * takes longer to start than the whole call, and has neither printf nor malloc because those would be most of it.
  *
- *   request: "kn1\0" PLUGIN "\0" { KEY "=" VALUE "\0" } "\0" STDIN, end of file; all variables named CNI_*, and
- *            NODE_ANNOTATION_CFG
+ *   request: "kn1\0" PLUGIN "\0" { KEY "=" VALUE "\0" } "\0" STDIN, end of file; all variables named CNI_*,
+ *            NODE_ANNOTATION_CFG and TRACEPARENT
  *   answer:  STATUS STDOUT, end of file; STATUS 0 or 1 is the exit code; 2 means "not mine, run it locally", and STDOUT is the error
  *            where that cannot be done
  */
@@ -263,7 +263,7 @@ static bool add_header(const char *plugin)
 {
     bool fits = add(&request, "kn1", 4) && add(&request, plugin, strlen(plugin) + 1);
     for (char **entry = environ; fits && *entry; entry++)
-        if (!strncmp(*entry, "NODE_ANNOTATION_CFG=", 20) || (!strncmp(*entry, "CNI_", 4) && strchr(*entry, '=')))
+        if (!strncmp(*entry, "NODE_ANNOTATION_CFG=", 20) || !strncmp(*entry, "TRACEPARENT=", 12) || (!strncmp(*entry, "CNI_", 4) && strchr(*entry, '=')))
             fits = add(&request, *entry, strlen(*entry) + 1);
     return fits && add(&request, "", 1);
 }

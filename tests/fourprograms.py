@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 NAME = "net"
 SUBNETS = ("10.1.0.0/24", "fd01::/120")
 CALLER = 60.0  # seconds that who calls has patience
+STATEFUL = 16  # names of pods that come again and again
 ENDED = 2.0  # seconds after a DEL until nothing of its pod may be seen
 
 
@@ -70,6 +71,7 @@ class Node:
         self._pods: dict[str, Pod] = {}  # whose DEL has not succeeded
         self._ended: dict[str, float] = {}
         self.leaked: list[Pod] = []
+        self._names: dict[str, str] = {}  # of pods that come again under their name, by container
         self._number = 0
         self._stop = threading.Event()
         self._began = time.monotonic()
@@ -92,7 +94,7 @@ class Node:
         """Call a plugin as a runtime does; its process may be killed, and then has code -9."""
         environ = environment(
             command, container_id=container, netns=netns, path=["/none"],
-            args=f"IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={container};K8S_POD_UID={container}",
+            args=f"IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={self._names.get(container, container)};K8S_POD_UID={container}",
         )  # fmt: skip
         netconf = {"cniVersion": "1.1.0", "name": NAME, "type": "bridge", "ipam": {"dataDir": str(self.data_dir), **program.ipam}, **more}
         stdin = json.dumps(netconf).encode()
@@ -140,6 +142,8 @@ class Node:
             with self._mutex:
                 self._number += 1
                 container = f"pod{self._number}"
+                if "sticky" in self._faults and rng.random() < 0.5:
+                    self._names[container] = f"db-{rng.randrange(STATEFUL)}"
             try:
                 self.lives.add(lambda container=container: self._pod(rng, container))  # type: ignore[misc] # the loop waits for it
             except Exception as error:  # noqa: BLE001 -- a thread's end would go unnoticed

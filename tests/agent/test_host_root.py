@@ -184,7 +184,7 @@ def test_reboot_under_a_root(container: Container) -> None:
     (directory / "10.8.0.9").write_text("old\r\neth0")
     manifest = json.loads((container.node / "etc/kubernetes/node.json").read_text())
     (container.node / "etc/kubernetes/node.json").write_text(json.dumps({**manifest, "status": {"nodeInfo": {"machineID": "m"}}}))
-    note = directory.parent / ".net.boot"
+    note = directory.parent / ".net.note"
     with container.agent(after=reboot(note, machine="m")) as agent:
         assert agent.call("DEL", conf()).code == 0
         agent.said("reservations of an earlier boot released")

@@ -58,7 +58,7 @@ class Place:
         with store.lock():
             store.reserve(Address(4, (10 << 24) + 2), ONE)
             store.reserve(Address(6, (0xFD << 120) + 2), ONE)
-        (self.data_dir / f".{network}.boot").write_text(note("m"))
+        (self.data_dir / f".{network}.note").write_text(note("m"))
         return self.data_dir / network
 
 
@@ -85,7 +85,7 @@ def test_after_a_reboot(place: Place, capfd: pytest.CaptureFixture[str], known_b
     assert [(line["msg"], sorted(line["ips"])) for line in lines(capfd)] == [
         ("reservations of an earlier boot released", ["10.0.0.2", "fd00::2"])
     ]
-    assert (place.data_dir / ".net.boot").read_text() != note("m")
+    assert (place.data_dir / ".net.note").read_text() != note("m")
 
 
 CONFIGURATIONS: dict[str, dict[str, Any]] = {  # as these programs write them, with a directory of the test's
@@ -109,7 +109,7 @@ def test_a_network_that_is_not_ours(place: Place, cni_bin: Path, capfd: pytest.C
     given = execute(cni_bin / "host-local", call, environment("ADD", path=[cni_bin]))
     assert given.code == 0, given.stdout
     for text in ("", note("m"), EARLIER):
-        (place.data_dir / f".{name}.boot").write_text(text)
+        (place.data_dir / f".{name}.note").write_text(text)
         before = tree(place.data_dir)
         for _ in range(2):
             place.keep.tidy()
@@ -128,11 +128,11 @@ def tree(top: Path) -> dict[str, tuple[int, int, bytes]]:
 def test_a_boot_that_nobody_noted(place: Place) -> None:
     """Without a note of the boot nothing is released: it is noted."""
     directory = place.of_another_boot("net")
-    (place.data_dir / ".net.boot").unlink()
+    (place.data_dir / ".net.note").unlink()
     place.stores.get(str(place.data_dir), "net")
     place.keep.tidy()
     assert sorted(os.listdir(directory)) == ["10.0.0.2", "fd00::2", "lock"]
-    assert (place.data_dir / ".net.boot").exists()
+    assert (place.data_dir / ".net.note").exists()
 
 
 @pytest.mark.parametrize("name", ["..", ".", "a/b", "", "None/..", 5, None])
@@ -191,7 +191,7 @@ def test_the_process_after_a_reboot(tmp_path: Path, run_dir: Path) -> None:
     conf = {"cniVersion": "1.0.0", "name": "net", "ipam": ipam}
     (place.config_dir / "10-net.conflist").write_text(json.dumps({**conf, "plugins": [{"type": "bridge", "ipam": ipam}]}))
     manifest = write_node(tmp_path / "node.json", "10.0.0.0/24")
-    wrap = reboot(place.data_dir / ".net.boot")
+    wrap = reboot(place.data_dir / ".net.note")
     with AgentProcess(run_dir, f"--node-file={manifest}", f"--cni-config={place.config_dir}", wrap=wrap) as agent:
         series = f'kubenode_addresses{{data_dir="{place.data_dir}",family="ipv4",network="net"}} 253.0'
         eventually(lambda: series in agent.get("/metrics")[1], "the network is not in the metrics")

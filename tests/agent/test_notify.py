@@ -151,7 +151,7 @@ def test_the_restrictions_leave_its_work(tmp_path: Path) -> None:
     reserved = data_dir / "networks/net"
     (reserved.parent / "old").mkdir(parents=True)
     (reserved.parent / "old/10.0.0.9").write_text("old\r\neth0")
-    wrap = ["unshare", "--mount", "sh", "-c", script, "sh", *reboot(reserved.parent / ".old.boot"), *drop]
+    wrap = ["unshare", "--mount", "sh", "-c", script, "sh", *reboot(reserved.parent / ".old.note"), *drop]
     with AgentProcess(run_dir, f"--node-file={node}", "--grace=0", wrap=wrap) as agent:
         assert agent.process is not None
         status = Path(f"/proc/{agent.process.pid}/status").read_text()

@@ -116,22 +116,22 @@ def no_route(doctor: Doctor) -> None:
 
 
 def earlier_boot(doctor: Doctor) -> None:
-    doctor.wrap = reboot(doctor.node.networks / ".k8snet.boot", run_dir=doctor.node.run)
+    doctor.wrap = reboot(doctor.node.networks / ".k8snet.note", run_dir=doctor.node.run)
 
 
 def not_noted(doctor: Doctor) -> None:
     want("a machine-id")
-    remove(doctor, "networks/.k8snet.boot")
+    remove(doctor, "networks/.k8snet.note")
 
 
 def noted_by_an_earlier_version(doctor: Doctor) -> None:
     want("a machine-id")
-    doctor.write("networks/.k8snet.boot", f"{EARLIER}\n")
+    doctor.write("networks/.k8snet.note", f"{EARLIER}\n")
 
 
 def shared(doctor: Doctor) -> None:
     want("a machine-id")
-    path = doctor.node.networks / ".k8snet.boot"
+    path = doctor.node.networks / ".k8snet.note"
     path.write_text(note("another-machine") + path.read_text())
 
 

@@ -201,7 +201,7 @@ def test_runtime_that_does_not_say(seeded: SeededNode, pods: dict[str, Any], tmp
 def test_before_a_reboot_and_torn(seeded: SeededNode, pods: dict[str, Any]) -> None:
     """Torn files go, and what is of before the last reboot; then the boot is noted anew."""
     del pods
-    torn, boot = seeded.networks / "k8snet/10.1.0.77", seeded.networks / ".k8snet.boot"
+    torn, boot = seeded.networks / "k8snet/10.1.0.77", seeded.networks / ".k8snet.note"
     torn.write_text("")
     assert "10.1.0.77" not in seeded.run_command("gc", "--from=netns").stdout
     os.utime(torn, times=(0, 0))

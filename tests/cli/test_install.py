@@ -294,13 +294,13 @@ def test_uninstall_takes_the_boots_away(host: Host) -> None:
         directory = host.root / ("var/lib/cni/networks" if name == "default" else f"data/{name}")
         (directory / "net").mkdir(parents=True)
         (directory / "net/10.0.0.2").write_text("c1\r\neth0")
-        (directory / ".net.boot").write_text("any")
+        (directory / ".net.note").write_text("any")
     conf = {"name": "net", "type": "bridge", "ipam": {"type": "kube-node", "dataDir": "/data/configured"}}
     (host.root / "etc/cni/net.d/10-net.conf").write_text(json.dumps(conf))
     Attachments(str(host.root / "run/kube-node"), "net").write(Attachment("c1", "eth0"), Record(data_dir="/data/recorded"))
     done = host.done("uninstall")
-    assert done["/data/configured/.net.boot"] == "remove"
-    assert list(host.root.rglob(".*.boot")) == []
+    assert done["/data/configured/.net.note"] == "remove"
+    assert list(host.root.rglob(".*.note")) == []
     assert len(list(host.root.rglob("10.0.0.2"))) == 3
 
 

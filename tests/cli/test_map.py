@@ -38,7 +38,7 @@ def test_what_is_shown(subnet: str, held: list[int], shown: str, block: int, cel
     """All that is in use is shown, in cells that can be told apart, and no address is in two cells or in none."""
     made = make_range(parse_subnet(subnet))
     addresses = [Address(made.subnet.version, made.subnet.number + number) for number in held]
-    picture = draw([made], [], addresses, [], 1024)
+    picture = draw([made], [], dict.fromkeys(addresses, Kind.HELD), 1024)
     assert (str(picture.shown), picture.block, len(picture.cells)) == (shown, block, cells)
     assert sum(cell.held for cell in picture.cells) == len(held)
     assert [cell.first.number for cell in picture.cells] == [made.subnet.number + index * block for index in range(cells)]
@@ -49,12 +49,13 @@ def test_kinds() -> None:
     subnet = parse_subnet("10.1.0.0/28")
     made = make_range(subnet, Address(4, subnet.number + 2), Address(4, subnet.number + 10))
     excluded = parse_subnet("10.1.0.8/30")
-    three, four = Address(4, subnet.number + 3), Address(4, subnet.number + 4)
-    picture = draw([made], [excluded], [three, four], [four], 1024)
-    letters = {Kind.FREE: ".", Kind.HELD: "h", Kind.LEAKED: "l", Kind.GATEWAY: "g", Kind.EXCLUDED: "x", Kind.OUTSIDE: "-"}
+    three, four, five = (Address(4, subnet.number + number) for number in (3, 4, 5))
+    picture = draw([made], [excluded], {three: Kind.HELD, four: Kind.LEAKED, five: Kind.RESTING}, 1024)
+    order = (Kind.FREE, Kind.HELD, Kind.LEAKED, Kind.RESTING, Kind.GATEWAY, Kind.EXCLUDED, Kind.OUTSIDE)
+    letters = dict(zip(order, ".hlrgx-", strict=True))
     kinds = "".join(letters[cell.kind] for cell in picture.cells)
-    assert kinds == "-g.hl...xxxx----"
-    assert draw([made], [], [], [], 4).cells[0].kind is Kind.FREE
+    assert kinds == "-g.hlr..xxxx----"
+    assert draw([made], [], {}, 4).cells[0].kind is Kind.FREE
 
 
 def test_pictures(seeded: SeededNode, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ TOP = (
 )
 IPAM = (
     "type", "dataDir", "annotation", "kubeconfig", "nodeFile", "ipv4-namespaces", "ipv6-namespaces", "delegate", "exclude", "routes",
-    "ranges", "subnet", "resolvConf", "logfile", "loglevel", "refreshAfter", "statusWhenFull", "unknown", "annotation",
+    "ranges", "subnet", "resolvConf", "logfile", "loglevel", "refreshAfter", "statusWhenFull", "stickyFor", "unknown", "annotation",
 )  # fmt: skip
 BOMB = b"a0: &a0 [1]\n" + b"".join(b"a%d: &a%d [%s]\n" % (n, n, b",".join([b"*a%d" % (n - 1)] * 9)) for n in range(1, 12))  # 9**11 values
 TEXTS = [

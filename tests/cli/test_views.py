@@ -174,9 +174,8 @@ def test_of_nobody(tmp_path: Path, text: str, said: str, capsys: pytest.CaptureF
 
 def drawn(seen: Seen, most: int = 1024) -> Drawn:
     network = seen.network()
-    held = [one.address for one in network.store.held()]
-    leaked = {address("10.0.0.3")} & {*held}
-    picture = draw(network.usages[0].range_set.ranges, network.exclude, held, leaked, most)
+    held = {one.address: Kind.LEAKED if one.address == address("10.0.0.3") else Kind.HELD for one in network.store.held()}
+    picture = draw(network.usages[0].range_set.ranges, network.exclude, held, most)
     return Drawn(seen.name, "worker-1", picture, {address("10.0.0.2"): "web/<shop>, since 1970"})
 
 

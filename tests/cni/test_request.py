@@ -80,3 +80,23 @@ def test_bad_args(args: str) -> None:
     with pytest.raises(CNIError, match="CNI_ARGS: invalid pair") as error:
         _ = request.parse({**COMPLETE, "CNI_ARGS": args}).pod_args
     assert error.value.code == 4
+
+
+@pytest.mark.parametrize(
+    ("parent", "trace"),
+    [
+        (f"00-{'a1' * 16}-{'b' * 16}-01", "a1" * 16),
+        (f"cc-{'a1' * 16}-{'b' * 16}-01-more", "a1" * 16),  # of a later version the beginning is the same
+        ("", None),
+        ("00", None),
+        (f"ff-{'a1' * 16}-{'b' * 16}-01", None),
+        (f"00-{'0' * 32}-{'b' * 16}-01", None),
+        (f"00-{'A1' * 16}-{'b' * 16}-01", None),
+        (f"00-{'a1' * 15}-{'b' * 16}-01", None),
+        ("00-\x1b[2J-b-01", None),
+    ],
+)
+def test_trace_id(parent: str, trace: str | None) -> None:
+    """The trace of a traceparent is 32 hexadecimal digits, not all of them zero; anything else is no trace, and no error."""
+    assert request.trace_id(parent) == trace
+    assert request.labels({"TRACEPARENT": parent})["traceID"] == trace

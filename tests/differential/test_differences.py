@@ -360,7 +360,7 @@ def test_long_name(theirs: Plugin, ours: Plugin) -> None:
             assert plugin.add(name="n" * length) == ["10.0.0.2", "fd00::2"]
             assert (plugin.data_dir / ("n" * length) / "10.0.0.2").exists()
             plugin.ok("DEL", name="n" * length)
-        assert (ours.data_dir / f".{note}.boot").exists()
+        assert (ours.data_dir / f".{note}.note").exists()
     assert [theirs.error(command, name="n" * 256)["code"] for command in ("ADD", "DEL")] == [999, 999]
     assert ours.error("ADD", name="n" * 256)["code"] == 5
     ours.ok("DEL", name="n" * 256)
@@ -398,7 +398,7 @@ def after_reboot(theirs: Plugin, ours: Plugin, run_dir: Path) -> None:
     """Leave both with a reservation of an earlier boot."""
     for plugin in (theirs, ours):
         plugin.add("old")
-    reboot(ours.data_dir / ".net.boot", run_dir=run_dir)
+    reboot(ours.data_dir / ".net.note", run_dir=run_dir)
     ours.executable = rebooted(ours.executable, ours.data_dir.parent)
 
 
@@ -414,5 +414,5 @@ def test_reboot(theirs: Plugin, ours: Plugin) -> None:
     assert (theirs.store / "10.0.0.2").read_bytes() == b"old\r\neth0"
     owners = {path.read_bytes() for path in ours.store.glob("10.*")}
     assert owners == {b"new0\r\neth0", b"new1\r\neth0", b"new2\r\neth0", b"new3\r\neth0"}
-    assert (ours.data_dir / ".net.boot").read_text() == f"{Path(BOOT_ID).read_text().strip()} {identity.machine_id()}\n"
-    assert time.time() - os.stat(ours.data_dir / ".net.boot").st_mtime < 60
+    assert (ours.data_dir / ".net.note").read_text() == f"{Path(BOOT_ID).read_text().strip()} {identity.machine_id()}\n"
+    assert time.time() - os.stat(ours.data_dir / ".net.note").st_mtime < 60

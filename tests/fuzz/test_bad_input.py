@@ -115,7 +115,7 @@ def tree(directory: Path) -> dict[str, bytes | None]:
     return {
         str(path.relative_to(directory)): path.read_bytes()
         for path in directory.rglob("*")
-        if path.is_file() and path.name != "lock" and not path.name.endswith(".boot")
+        if path.is_file() and path.name != "lock" and not path.name.endswith(".note")
     }
 
 

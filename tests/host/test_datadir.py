@@ -174,7 +174,7 @@ def test_the_lock_keeps_others_out(store: DiskStore, tmp_path: Path) -> None:
 
 def test_the_boot(tmp_path: Path) -> None:
     """No note of a boot: this one is noted, with the machine, and nothing concluded. It lies beside the store."""
-    path = tmp_path / "data/.net.boot"
+    path = tmp_path / "data/.net.note"
     store = DiskStore(str(tmp_path / "data"), "net", Boot(str(tmp_path), lambda: "m"))
     with store.lock():
         assert not store.is_of_this_boot()
@@ -192,7 +192,7 @@ class Rebooted:
     """A store with a reservation for each family, just after a reboot of machine `m`."""
 
     def __init__(self, directory: Path) -> None:
-        self.note = directory / "data/.net.boot"
+        self.note = directory / "data/.net.note"
         self.run_dir = directory / "run"
         self.store = DiskStore(str(directory / "data"), "net", NextBoot(str(self.run_dir), lambda: "m"))
         with self.store.lock():

@@ -233,9 +233,9 @@ def test_the_boot_is_asked_for_once(kept: Counting, tmp_path: Path) -> None:
     """The reservations of another boot are released by the first look; a process does not outlive a boot."""
     add(kept, 1)
     again = Counting(str(tmp_path), "net", Memory(), lambda: None, NextBoot(str(tmp_path), lambda: "m"))
-    (tmp_path / ".net.boot").write_text(note("m"))
+    (tmp_path / ".net.note").write_text(note("m"))
     assert [entry.name for entry in locked.release_from_earlier_boot(again)] == ["10.0.0.2", "fd00::2"]
-    (tmp_path / ".net.boot").write_text(note("m"))
+    (tmp_path / ".net.note").write_text(note("m"))
     add(kept, 2)
     assert locked.release_from_earlier_boot(again) == []
 

@@ -59,13 +59,13 @@ for release in "$@"; do
     chroot "$root" dpkg -i /tmp/kube-node.deb >/dev/null # the same again, as an upgrade
     mkdir -p "$root/tmp/kn/data" "$root/var/lib/cni/networks" "$root/etc/cni/net.d"
     echo '{"name": "n", "ipam": {"type": "kube-node", "dataDir": "/tmp/kn/data"}}' >"$root/etc/cni/net.d/purged.conf"
-    touch "$root/var/lib/cni/networks/.n.boot" "$root/tmp/kn/data/.n.boot"
+    touch "$root/var/lib/cni/networks/.n.note" "$root/tmp/kn/data/.n.note"
     for page in "$root"/usr/share/man/man1/kube-node*.1.gz; do gzip -t "$page"; done
     chroot "$root" bash -n /usr/share/bash-completion/completions/kube-node
     mkdir -p "$root/run/kube-node/attachments" # as an agent leaves it
     touch "$root/run/kube-node/node.json"
     chroot "$root" dpkg --purge kube-node >/dev/null
-    [ -z "$(find "$root/var/lib/cni" "$root/tmp/kn/data" -name '.*.boot')" ] || die "the boots that reservations are of are left"
+    [ -z "$(find "$root/var/lib/cni" "$root/tmp/kn/data" -name '.*.note')" ] || die "the boots that reservations are of are left"
     rm "$root/etc/cni/net.d/purged.conf"
     (cd "$root" && rmdir -p --ignore-fail-on-non-empty var/lib/cni/networks etc/cni/net.d)
     rm -rf "$root/tmp/kn" "$root/tmp/kube-node.deb"

@@ -295,7 +295,7 @@ def test_status_after_a_reboot(network: NetworkMaker, view: ViewWriter, tmp_path
     net.ok("STATUS")
     net.add("c1")
     assert net.error("STATUS")["code"] == 50
-    reboot(tmp_path / "networks/.net.boot", run_dir=run_dir)
+    reboot(tmp_path / "networks/.net.note", run_dir=run_dir)
     net.executable = rebooted(net.executable, tmp_path)
     net.ok("STATUS")
     assert net.add("c2") == ["11.0.1.2"]
@@ -454,7 +454,7 @@ def test_after_a_reboot(network: NetworkMaker, view: ViewWriter, plugin: str, tm
     rebooting.wanted()
     view("11.0.1.0/24", annotations={"a": 'ranges: [[{"subnet": "11.0.1.0/24"}]]'})
     net = network(plugin, **({"annotation": "a"} if plugin == "node-annotation" else {}))
-    note = net.directory.parent / ".net.boot"
+    note = net.directory.parent / ".net.note"
     net.add("old")
     note.unlink()
     net.add("kept")

@@ -101,7 +101,7 @@ def test_a_request_of_what_is_closing(embedded: NetworkMaker, tmp_path: Path) ->
     net.add()
     write(tmp_path, f"{BLOCK} closing,172.20.9.0/30 of 172.20.0.0/16")
     error = net.error(container_id="c2", args={"cni": {"ips": ["172.20.2.5"]}})
-    assert (error["code"], error["msg"].rpartition(": ")[2]) == (112, "requested ip 172.20.2.5 is of a subnet that is closing")
+    assert (error["code"], error["msg"].rpartition(": ")[2]) == (112, "requested ip 172.20.2.5 is in a closing subnet")
     assert net.error()["code"] == 111
     assert net.reserved() == ["172.20.2.4"]
 

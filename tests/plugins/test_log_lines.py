@@ -133,3 +133,20 @@ def test_who_limits_ipv4_without_an_agent(embedded: NetworkMaker, view: ViewWrit
     assert answer.addresses == ["fd00::2"]
     assert said["msg"] == "ipv4-namespaces decides: labels of namespaces only an agent knows"
     assert named(said) == one("ADD")
+
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+
+
+def test_a_trace(embedded: NetworkMaker, view: ViewWriter, lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the runtime traces (TRACEPARENT), each line of the call has the trace's id, also through the agent; the next call has none."""
+    view("10.0.0.0/24")
+    net = embedded(**lines.option)
+    monkeypatch.setenv("TRACEPARENT", f"00-{TRACE}-00f067aa0ba902b7-01")
+    _, (given,) = lines.of(net, "ADD")
+    assert (given["traceID"], given["msg"]) == (TRACE, "addresses allocated")
+    _, (failed,) = lines.of(net, "ADD")
+    assert (failed["traceID"], failed["level"]) == (TRACE, "error")
+    monkeypatch.delenv("TRACEPARENT")
+    _, (released,) = lines.of(net, "DEL")
+    assert "traceID" not in released

@@ -117,11 +117,11 @@ def test_a_log_goes_nowhere_else(etc: Path, outside: Path, embedded: NetworkMake
     eventually(lambda: mine.exists() and "10.1.0.2" in mine.read_text())
 
 
-@pytest.mark.parametrize("name", [".net.boot", "net/10.1.0.2"])
+@pytest.mark.parametrize("name", [".net.note", "net/10.1.0.2"])
 def test_a_log_changes_no_reservation(etc: Path, embedded: NetworkMaker, name: str) -> None:
     """Neither a boot marker nor another pod's reservation can be the log."""
     del etc
-    if name == ".net.boot":
+    if name == ".net.note":
         want("a machine-id")
     net = embedded()
     net.add("victim")

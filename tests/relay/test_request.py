@@ -23,11 +23,21 @@ ENVIRONMENTS = st.dictionaries(NAMES.filter(bool), NO_NUL, max_size=8)
 
 def test_byte_for_byte(place: Place) -> None:
     """The plugin's name, the variables named CNI_* and node-annotation's one, in their order, and all of stdin."""
-    others = {"KUBE_NODE_SOCKET": str(place.socket), "XCNI_A": "x", "NODE_ANNOTATION_CFGS": "x"}
-    env = {"CNI_COMMAND": "ADD", "PATH": "/bin", "CNI_ARGS": "A=1;B=2", "CNI_": "", "NODE_ANNOTATION_CFG": "/c", **others}
+    others = {"KUBE_NODE_SOCKET": str(place.socket), "XCNI_A": "x", "NODE_ANNOTATION_CFGS": "x", "TRACESTATE": "x"}
+    env = {
+        "CNI_COMMAND": "ADD",
+        "PATH": "/bin",
+        "CNI_ARGS": "A=1;B=2",
+        "CNI_": "",
+        "NODE_ANNOTATION_CFG": "/c",
+        "TRACEPARENT": "00-a-b-01",
+        **others,
+    }
     with FakeAgent(place.socket, OK) as agent:
         assert place.call("ADD", b'{"a": "\0"}\n', env=env) == (0, b"{}\n", b"")
-    assert agent.requests == [b'kn1\0kube-node\0CNI_COMMAND=ADD\0CNI_ARGS=A=1;B=2\0CNI_=\0NODE_ANNOTATION_CFG=/c\0\0{"a": "\0"}\n']
+    assert agent.requests == [
+        b'kn1\0kube-node\0CNI_COMMAND=ADD\0CNI_ARGS=A=1;B=2\0CNI_=\0NODE_ANNOTATION_CFG=/c\0TRACEPARENT=00-a\0\0{"a": "\0"}\n'
+    ]
 
 
 @settings(deadline=None, max_examples=examples(150), suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])

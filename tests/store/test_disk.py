@@ -44,11 +44,11 @@ def mounted(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_file_that_cannot_be_read(net: Network, tmp_path: Path) -> None:
     """What read(2) refuses, such as a directory, is named, too, with advice for it."""
-    (tmp_path / "networks/.net.boot").mkdir(parents=True)
+    (tmp_path / "networks/.net.note").mkdir(parents=True)
 
     error = net.error()
 
-    assert (error["code"], error["msg"]) == (5, f"Is a directory: {tmp_path}/networks/.net.boot")
+    assert (error["code"], error["msg"]) == (5, f"Is a directory: {tmp_path}/networks/.net.note")
     assert error["details"] == "there is a directory where a file should be: remove it"
 
 

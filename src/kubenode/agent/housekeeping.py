@@ -97,9 +97,12 @@ class Housekeeping:
             told = {"network": place.network, "dataDir": place.data_dir}
             with store.lock():
                 dead = allocator.release_from_earlier_boot(store)
+                rested = allocator.release_rested(store)
                 is_as_indexed = store.is_as_indexed()
             if dead:
                 self._log.warning("reservations of an earlier boot released", **told, ips=[entry.name for entry in dead])
+            if rested:
+                self._log.info("addresses have rested long enough: released", **told, ips=[entry.name for entry in rested])
             if not is_as_indexed:
                 self._log.warning("reservations changed without the lock", **told)
         except (CNIError, OSError) as error:

@@ -1,6 +1,6 @@
 """Protocol between relay and agent (`relay/relay.c` is the other side). No I/O.
 
-A connection carries one call: `kn1`, the plugin's name, `KEY=VALUE` for each CNI variable, an empty text, each followed by a zero byte;
+A connection carries one call: `kn1`, the plugin's name, `KEY=VALUE` for each variable, an empty text, each followed by a zero byte;
 then standard input to the end. The answer is a status byte (the exit code, or 2 for "run it locally") and standard output.
 
 Instead of a plugin's name, a person or a kubelet's probe sends a question about the agent: `healthz`, `readyz`, `problems`.
@@ -19,7 +19,7 @@ MAGIC = "kn1"
 STDIN_LIMIT = 4 << 20  # bytes, as in the launchers
 REQUEST_LIMIT = STDIN_LIMIT + (2 << 20)  # with the environment: by default execve(2) accepts 2 MiB at most
 HEALTHZ, READYZ, PROBLEMS = "healthz", "readyz", "problems"
-CONFIG_FILE = "NODE_ANNOTATION_CFG"  # the only variable of a plugin that a relay passes on
+OTHERS = frozenset(["NODE_ANNOTATION_CFG", "TRACEPARENT"])  # that a relay passes on besides: the plugin's, the trace
 RECORDS = 3  # at least: version, plugin and empty text
 
 
@@ -40,7 +40,7 @@ def parse(request: bytes) -> Asked:
     if len(stdin) > STDIN_LIMIT:
         raise CNIError(UNDECODABLE, f"stdin has more than {STDIN_LIMIT} bytes", "stdin must be one network configuration")
     pairs = (text.partition("=") for text in reversed(texts[2:]))  # the first of two equal names counts, as in os.environ
-    return Asked(texts[1], {key: value for key, _, value in pairs if key.startswith("CNI_") or key == CONFIG_FILE}, stdin)
+    return Asked(texts[1], {key: value for key, _, value in pairs if key.startswith("CNI_") or key in OTHERS}, stdin)
 
 
 def frame(asked: Asked) -> bytes:

@@ -136,23 +136,23 @@ def _draw_pool(name: str, locations: Locations, most: int) -> list[Drawn]:
 def _draw(network: Network, node: str, records: Records, most: int) -> list[Drawn]:
     from kubenode.cli.screen import stamp
     from kubenode.inspection.holders import Wanted, holders
-    from kubenode.inspection.mapping import draw, window
+    from kubenode.inspection.mapping import Kind, draw, window
 
-    held = [address for address, _ in network.store.since()]
+    held = {address: Kind.HELD for address, _ in network.store.since()}
     names: dict[Address, str] = {}
-    leaked = set()
     if len(held) <= NAMED:
         for one in holders(network, records, Wanted())[0]:
             who = one.record.pod or (one.attachment.container_id if one.attachment else "nobody")
-            names |= dict.fromkeys(one.addresses, f"{who}, since {stamp(one.since)}")
-            leaked |= set(one.addresses) if one.suspected else set()
+            until = f", rests until {stamp(one.rests_until)}" if one.rests_until else ""
+            names |= dict.fromkeys(one.addresses, f"{who}, since {stamp(one.since)}{until}")
+            kind = Kind.LEAKED if one.suspected else Kind.RESTING if one.rests_until else Kind.HELD
+            held |= dict.fromkeys(one.addresses, kind)
     drawn = []
     for usage in network.usages:
         by_window: dict[Subnet, list[Range]] = {}
         for r in usage.range_set.ranges:
             by_window.setdefault(window(r), []).append(r)
         drawn += [
-            Drawn(network.name, node, draw(ranges, network.exclude, held, leaked, most), names, ranges[0].subnet)
-            for ranges in by_window.values()
+            Drawn(network.name, node, draw(ranges, network.exclude, held, most), names, ranges[0].subnet) for ranges in by_window.values()
         ]
     return drawn

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MARKS = {
     Kind.FREE: ("·", "dim"), Kind.HELD: ("█", "green"), Kind.LEAKED: ("!", "yellow"), Kind.GATEWAY: ("G", "cyan"),
+    Kind.RESTING: ("z", "blue"),
     Kind.EXCLUDED: ("x", "magenta"), Kind.OUTSIDE: ("-", "dim"), Kind.RELEASED: ("~", "yellow"), Kind.CONFLICT: ("!", "red"),
 }  # fmt: skip
 SHADES = "░▒▓█"  # of a block that is in use up to a quarter, half, three quarters, all
@@ -35,15 +36,28 @@ CLASSES = {
     Kind.FREE: "free",
     Kind.HELD: "held",
     Kind.LEAKED: "leaked",
+    Kind.RESTING: "resting",
     Kind.GATEWAY: "gateway",
     Kind.EXCLUDED: "excluded",
     Kind.OUTSIDE: "outside",
     Kind.RELEASED: "released",
     Kind.CONFLICT: "conflict",
 }
+MEANINGS = {
+    Kind.FREE: "the next pod may get it",
+    Kind.HELD: "a pod or container has it; of a block, the darker, the more of it",
+    Kind.LEAKED: "the network namespace of who has it is gone: the agent releases it once the pod is gone, too",
+    Kind.RESTING: "kept for the next pod of that name, by stickyFor",
+    Kind.GATEWAY: "the network's gateway",
+    Kind.EXCLUDED: "by exclude",
+    Kind.OUTSIDE: "outside of the ranges",
+    Kind.RELEASED: "a Node had it and is without it: free after reclaimAfter",
+    Kind.CONFLICT: "two have it, or the pool does not offer it",
+}
 STYLE = """
  text { font: 13px ui-monospace, monospace; fill: #24292f } .small { font-size: 11px; fill: #57606a } .page { fill: #ffffff }
- .free { fill: #e6eaef } .held { fill: #2da44e } .leaked { fill: #d4a72c } .gateway { fill: #218bff } .excluded { fill: #a475f9 }
+ .free { fill: #e6eaef } .held { fill: #2da44e } .leaked { fill: #cf222e } .resting { fill: #54aeff }
+ .gateway { fill: #0550ae } .excluded { fill: #a475f9 }
  .outside { fill: none; stroke: #d0d7de } .released { fill: #d4a72c } .conflict { fill: #cf222e }
  @media (prefers-color-scheme: dark) {
   text { fill: #e6edf3 } .small { fill: #8d96a0 } .page { fill: #0d1117 } .free { fill: #21262d } .outside { stroke: #30363d }
@@ -55,7 +69,7 @@ PAGE = """
  section { border-top: 1px solid #d0d7de; padding: 1em 0 }
  section > svg { max-width: 100%; height: auto } rect:hover { stroke: #fb8500; stroke-width: 2 }
  dl { display: flex; flex-wrap: wrap; gap: 1.5em; margin: .3em 0 0 } dl div { display: flex; gap: .4em } dd { margin: 0; font-weight: 600 }
- ul { display: flex; flex-wrap: wrap; gap: 1.5em; list-style: none; padding: 0 }
+ ul { list-style: none; padding: 0 }
  @media (prefers-color-scheme: dark) { body { color: #e6edf3; background: #0d1117 } p { color: #8d96a0 } section { border-color: #30363d } }
 """
 
@@ -110,10 +124,10 @@ def html(drawn: Sequence[Drawn]) -> str:
         numbers = "".join(f"<div><dt>{name}</dt><dd>{xml(value)}</dd></div>" for name, value in _numbers(one.picture).items())
         parts += ["<section>", f"<h2>{xml(one.network)} <code>{one.picture.subnet}</code></h2>", f"<dl>{numbers}</dl>"]
         parts += [f"<p>{_scale(one.picture)}</p>", f"<svg {_size(width, height)}>", *cells, "</svg>", "</section>"]
-    legend = "".join(
-        f'<li><svg {_size(SIDE, SIDE)}><rect class="{CLASSES[kind]}" width="{SIDE}" height="{SIDE}"/></svg> {kind.value}</li>'
-        for kind in _kinds(drawn)
-    )
+    kinds = [
+        (f'<svg {_size(SIDE, SIDE)}><rect class="{CLASSES[kind]}" width="{SIDE}" height="{SIDE}"/></svg>', kind) for kind in _kinds(drawn)
+    ]
+    legend = "".join(f"<li>{cell} <b>{xml(kind.value)}</b>: {xml(MEANINGS[kind])}</li>" for cell, kind in kinds)
     return "\n".join([*parts, f"<ul>{legend}</ul>", "</html>", ""])
 
 

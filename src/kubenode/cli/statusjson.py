@@ -84,11 +84,12 @@ def _network(one: NetworkReport) -> dict[str, Any]:
 def _holder(one: Holder) -> dict[str, Any]:
     return {
         "addresses": list(map(str, one.addresses)),
-        "containerID": one.attachment.container_id if one.attachment else None,
+        "containerID": one.attachment.container_id if one.attachment and not one.rests_until else None,
         "ifname": one.attachment.ifname if one.attachment else None,
         "pod": one.record.pod or None,
         "podUID": one.record.pod_uid or None,
         "netns": one.record.netns or None,
         "since": screen.stamp(one.since),
         "suspectedLeak": one.suspected,
+        "restsUntil": screen.stamp(one.rests_until) if one.rests_until else None,
     }

@@ -192,7 +192,8 @@ def _holder_table(found: list[Holder], between: str, *, wide: bool, stacked: boo
         whose = who(one, wide=wide)
         more = []
         if wide:
-            more = [one.attachment.container_id[:SHORT_ID] if one.attachment else "", escape(one.record.netns)]
+            container = one.attachment.container_id[:SHORT_ID] if one.attachment and not one.rests_until else ""
+            more = [container, escape(one.record.netns)]
         if stacked:
             whose = "\n".join([whose, *(f"[dim]{text}[/]" for text in more if text)])
             more = []
@@ -208,6 +209,8 @@ def who(one: Holder, *, wide: bool) -> str:
         return "[yellow]nobody: the file is empty or torn[/]"
     pod = one.record.pod
     name = escape(pod) if pod else f"[dim]{'-' if wide else one.attachment.container_id[:SHORT_ID]}[/]"
+    if one.rests_until:
+        return f"{name} [cyan]rests until {screen.stamp(one.rests_until)}[/]"
     return f"{name} [yellow]leaked?[/]" if one.suspected else name
 
 
@@ -219,7 +222,7 @@ def show_whose(found: Whose, known: Whois | None = None) -> None:
         table.add_row("address", f"[bold]{found.address}[/]")
         table.add_row("network", f"{escape(network.name)}  [dim]{escape(network.configured.path)}[/]")
         table.add_row("pod", who(one, wide=False))
-        if one.attachment:
+        if one.attachment and not one.rests_until:
             table.add_row("container", one.attachment.container_id)
             table.add_row("interface", one.attachment.ifname or "-")
         for label, text in (("netns", one.record.netns), ("pod UID", one.record.pod_uid)):

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 RANGE: dict[str, Schema] = {"subnet": None, "rangeStart": None, "rangeEnd": None, "gateway": None, "closing": None}
 ROUTE: Schema = dict.fromkeys(("dst", "gw", "mtu", "advmss", "priority", "table", "scope"))
 OWN = ("kubeconfig", "annotation", "ipv4-namespaces", "ipv6-namespaces", "delegate", "nodeFile", "refreshAfter", "logfile", "loglevel")
-WHOLE = ("type", "dataDir", "resolvConf", "exclude", "statusWhenFull")  # keys of the embedded allocator besides ranges and routes
+# Keys of the embedded allocator besides ranges and routes.
+WHOLE = ("type", "dataDir", "resolvConf", "exclude", "statusWhenFull", "stickyFor")
 IPAM: dict[str, Schema] = {
     **dict.fromkeys((*WHOLE, *OWN)),
     **RANGE,

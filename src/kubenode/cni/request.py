@@ -21,6 +21,9 @@ REQUIRED = {
 
 ALPHANUMERIC = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
 NAME_CHARACTERS = ALPHANUMERIC | frozenset("_.-")
+HEXADECIMAL = frozenset("0123456789abcdef")
+VERSION_LENGTH, TRACE_LENGTH = 2, 32  # characters of a traceparent's version and trace
+NO_VERSION, NO_TRACE = "ff", "0" * TRACE_LENGTH
 IFNAME_LENGTH = 15  # the kernel's IFNAMSIZ, less the closing zero
 
 
@@ -53,15 +56,29 @@ class Request(NamedTuple):
 
 
 def labels(environ: Mapping[str, str]) -> dict[str, str | None]:
-    """Return the log fields of a call: command, containerID, ifname, and pod as NAMESPACE/NAME. Accepts a wrong environment."""
-    pairs = dict(pair.partition("=")[::2] for pair in environ.get("CNI_ARGS", "").split(";"))
-    name = pairs.get("K8S_POD_NAME")
+    """Return the log fields of a call: command, containerID, ifname, pod as NAMESPACE/NAME, and traceID. Accepts a wrong environment."""
     return {
         "command": environ.get("CNI_COMMAND"),
         "containerID": environ.get("CNI_CONTAINERID"),
         "ifname": environ.get("CNI_IFNAME"),
-        "pod": f"{pairs.get('K8S_POD_NAMESPACE') or 'default'}/{name}" if name else None,
+        "traceID": trace_id(environ.get("TRACEPARENT", "")),
+        "pod": pod_of(environ) or None,
     }
+
+
+def pod_of(environ: Mapping[str, str]) -> str:
+    """Return the pod that a call is for, as NAMESPACE/NAME, "" where CNI_ARGS name none. Broken ones are no error here."""
+    pairs = dict(pair.partition("=")[::2] for pair in environ.get("CNI_ARGS", "").split(";"))
+    name = pairs.get("K8S_POD_NAME")
+    return f"{pairs.get('K8S_POD_NAMESPACE') or 'default'}/{name}" if name else ""
+
+
+def trace_id(parent: str) -> str | None:
+    """Return the trace of a `traceparent` (W3C Trace Context, 3.2), which a runtime that traces may set; None for what is none."""
+    version, _, rest = parent.partition("-")
+    trace = rest.partition("-")[0]
+    is_one = len(trace) == TRACE_LENGTH and HEXADECIMAL.issuperset(trace) and trace != NO_TRACE
+    return trace if is_one and len(version) == VERSION_LENGTH and version != NO_VERSION else None
 
 
 def is_name(text: str) -> bool:

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from kubenode.ipam.store import Attachment
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"  # random(4): changes with each start of the kernel
-SUFFIX = ".boot"
+SUFFIX = ".note"
+# Notes of earlier versions. These versions release all reservations if the note has another form, and none if there is no note: ours must
+# not be found by them, so that a rollback keeps the addresses of running pods.
+EARLIER_SUFFIX = ".boot"
 ROOM = files.NAME_MAX - len(".") - len(SUFFIX) - len(files.TEMPORARY)  # bytes for a network's name in its note's name
 BOOT_ID_SHAPE = (8, 4, 4, 4, 12)  # digits of its groups
 HEX_DIGITS = frozenset("0123456789abcdef")
@@ -93,10 +96,14 @@ def notes(data_dir: str) -> list[str]:
         names = sorted(os.listdir(data_dir))
     except OSError:
         return []
-    networks = [name[1 : -len(SUFFIX)] for name in names if name.startswith(".") and name.endswith(SUFFIX)]
-    return [path_of(data_dir, network) for network in networks if is_name(network)]
+    return [
+        path_of(data_dir, network, suffix)
+        for suffix in (SUFFIX, EARLIER_SUFFIX)
+        for name in names
+        if name.startswith(".") and name.endswith(suffix) and is_name(network := name[1 : -len(suffix)])
+    ]
 
 
-def path_of(data_dir: str, network: str) -> str:
+def path_of(data_dir: str, network: str, suffix: str = SUFFIX) -> str:
     """Return the path of a network's note; it begins with a dot, which no network's name does."""
-    return os.path.join(data_dir, f".{files.short(network, ROOM)}{SUFFIX}")
+    return os.path.join(data_dir, f".{files.short(network, ROOM)}{suffix}")

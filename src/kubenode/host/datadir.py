@@ -1,7 +1,7 @@
 """Reservations on disk, byte for byte like host-local (its `backend/disk`), so that each can continue from the other.
 
 `DATA_DIR/NETWORK/` contains a file per address, with container ID, CR LF and interface name; `last_reserved_ip.N`; and `lock`, held with
-flock(2) during every access to the others. Beside it, `DATA_DIR/.NETWORK.boot` notes the boot of the reservations; host-local has none.
+flock(2) during every access to the others. Beside it, `DATA_DIR/.NETWORK.note` notes the boot of the reservations; host-local has none.
 
 `rm -rf NETWORK/*`, a common cure, removes the lock, too: a reservation appears with its owner in it, exclusive even without the lock.
 """
@@ -43,7 +43,7 @@ def wait_for(lock: int, _path: str) -> bool:
 
 
 class DiskStore:
-    """Reservations of one network. Raises OSError. `wait` waits for a lock that is held; it returns False if it gave up."""
+    """Reservations of one network. Raises OSError. `wait` waits for a held lock; it returns False if the file has lost its name."""
 
     def __init__(self, data_dir: str, network: str, this_boot: boot.Boot = HERE, wait: Callable[[int, str], bool] = wait_for) -> None:
         self._wait = wait
@@ -221,6 +221,7 @@ class DiskStore:
         before = self.boot_noted()
         if (note := self._boot.added_to(before)) != before:
             files.replace(self.boot_path, note, alone=True)
+            files.discard(self.boot_path.removesuffix(boot.SUFFIX) + boot.EARLIER_SUFFIX)
 
     def boot_noted(self) -> bytes:
         """Return the boot note; empty if there is none."""

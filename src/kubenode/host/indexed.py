@@ -37,7 +37,7 @@ class State(NamedTuple):
 
 
 class Memory:
-    """What the agent knows about one network's directory between calls; one thread at a time uses it."""
+    """The agent's knowledge of one network's directory between calls; one thread at a time uses it."""
 
     def __init__(self) -> None:
         self.mutex = threading.Lock()

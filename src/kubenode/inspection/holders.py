@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from kubenode.host.attachments import Record
+from kubenode.ipam.resting import rest_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,7 +20,10 @@ NEIGHBOURS = 8  # addresses read beyond those that are wanted, so that the last 
 
 
 class Holder(NamedTuple):
-    """An attachment with its addresses; `attachment` is None for a file that can be nobody's. `since` is in seconds since 1970."""
+    """An attachment with its addresses; `attachment` is None for a file that can be nobody's. Times are in seconds since 1970.
+
+    `rests_until`: the addresses are no container's, but rest so long for the pod that the record names.
+    """
 
     network: str
     attachment: Attachment | None
@@ -27,6 +31,7 @@ class Holder(NamedTuple):
     since: float
     record: Record
     suspected: bool
+    rests_until: float = 0.0
 
 
 class Wanted(NamedTuple):
@@ -79,6 +84,9 @@ def _grouped(network: str, held: Iterable[Held], records: Records) -> list[Holde
 def _holder(network: str, group: list[Held], records: Records) -> Holder:
     attachment = group[0].attachment
     addresses = tuple(sorted(one.address for one in group))
-    record = records.of(network, attachment) if attachment else Record()
     since = min(one.since for one in group)
+    if rest := rest_of(attachment):
+        kept_for = Record(pod_namespace=rest.namespace, pod_name=rest.name)
+        return Holder(network, attachment, addresses, since, kept_for, suspected=False, rests_until=rest.until)
+    record = records.of(network, attachment) if attachment else Record()
     return Holder(network, attachment, addresses, since, record, records.is_suspect(network, attachment))

@@ -14,7 +14,7 @@ from kubenode.ipam.ranges import Subnet
 from kubenode.ipam.search import segments_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from kubenode.ipam.ranges import Range
     from kubenode.pools.blocks import Block
@@ -31,6 +31,7 @@ class Kind(Enum):
     FREE = "free"
     HELD = "held"
     LEAKED = "leaked?"
+    RESTING = "rests for a pod"
     GATEWAY = "gateway"
     EXCLUDED = "excluded"
     OUTSIDE = "not to be given"
@@ -65,8 +66,8 @@ class Picture(NamedTuple):
     unit: tuple[str, str] = ("an address", "addresses")
 
 
-def draw(ranges: Sequence[Range], exclude: Collection[Subnet], held: Iterable[Address], leaked: Collection[Address], most: int) -> Picture:
-    """Return the picture of the ranges in one window, of `most` cells at the most, a power of two."""
+def draw(ranges: Sequence[Range], exclude: Collection[Subnet], held: Mapping[Address, Kind], most: int) -> Picture:
+    """Return the picture of the ranges in one window, of `most` cells at the most, a power of two; `held`: the kind of each address."""
     subnet = window(ranges[0])
     numbers = sorted(address.number for address in held if subnet.holds(address))
     shown = _shown(subnet, numbers)
@@ -74,11 +75,9 @@ def draw(ranges: Sequence[Range], exclude: Collection[Subnet], held: Iterable[Ad
     block = max(1, (1 << bits) // most)
     segments = sorted(segment for one in ranges if not one.closing for segment in segments_of(one, exclude))
     if block == 1:
-        taken, lost = set(numbers), {address.number for address in leaked}
+        kinds = {address.number: kind for address, kind in held.items() if address.version == subnet.version}
         gateways = {one.gateway.number for one in ranges if one.gateway}
-        cells = [
-            _address(Address(subnet.version, n), taken, lost, gateways, segments, exclude) for n in range(shown.number, shown.last + 1)
-        ]
+        cells = [_address(Address(subnet.version, n), kinds, gateways, segments, exclude) for n in range(shown.number, shown.last + 1)]
     else:
         cells = [_block(Address(subnet.version, n), block, numbers, segments) for n in range(shown.number, shown.last + 1, block)]
     return Picture(subnet, shown, block, cells, sum(last - first + 1 for first, last in segments))
@@ -101,15 +100,14 @@ def _shown(subnet: Subnet, numbers: Sequence[int]) -> Subnet:
 
 def _address(
     address: Address,
-    taken: Collection[int],
-    lost: Collection[int],
+    taken: Mapping[int, Kind],
     gateways: Collection[int],
     segments: Iterable[tuple[int, int]],
     exclude: Iterable[Subnet],
 ) -> Cell:
     number = address.number
     if number in taken:
-        return Cell(address, Kind.LEAKED if number in lost else Kind.HELD, 1, 1)
+        return Cell(address, taken[number], 1, 1)
     if number in gateways:
         return Cell(address, Kind.GATEWAY, 0, 0)
     if any(start <= number <= end for start, end in segments):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from kubenode.host.attachments import Attachments
 from kubenode.host.datadir import ABANDONED, DiskStore
 from kubenode.ipam import allocator
+from kubenode.ipam.resting import rest_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,20 +53,34 @@ def find(locations: Locations, network: Network, records: Records, sandboxes: fr
             if now - held.since > ABANDONED or held.address in dead:
                 yield Stale(network, held, "", "its file is empty or torn")
             continue
-        record = records.of(network.name, held.attachment)
-        stale = Stale(network, held, record.pod, "")
-        gone = records.is_suspect(network.name, held.attachment)
-        if held.address in dead:
-            yield stale._replace(why="it is of before the last reboot", earlier_boot=True)
-        elif sandboxes is None:
-            if gone:
-                yield stale._replace(why=GONE)
-        elif held.attachment.container_id not in sandboxes:
-            if gone:
-                yield stale._replace(why=f"{GONE}, and {UNKNOWN}")
-            elif now - held.since > YOUNG and not _is_there(locations, record):
-                why = UNKNOWN if record.pod else f"{UNKNOWN}, but nothing says that it was a pod's"
-                yield stale._replace(why=why, doubtful=not record.pod)
+        if rest := rest_of(held.attachment):
+            if rest.until <= now or held.address in dead:
+                yield Stale(network, held, rest.pod, "it has rested for as long as it should", earlier_boot=held.address in dead)
+            continue
+        if found := _of_attachment(locations, Stale(network, held, "", ""), records, sandboxes, earlier_boot=held.address in dead):
+            yield found
+
+
+def _of_attachment(
+    locations: Locations, one: Stale, records: Records, sandboxes: frozenset[str] | None, *, earlier_boot: bool
+) -> Stale | None:
+    """Return what is stale of an attachment, with the reason; None where it is not."""
+    assert one.held.attachment  # noqa: S101 -- the caller has looked
+    record = records.of(one.network.name, one.held.attachment)
+    stale = one._replace(pod=record.pod)
+    gone = records.is_suspect(one.network.name, one.held.attachment)
+    if earlier_boot:
+        return stale._replace(why="it is of before the last reboot", earlier_boot=True)
+    if sandboxes is None:
+        return stale._replace(why=GONE) if gone else None
+    if one.held.attachment.container_id in sandboxes:
+        return None
+    if gone:
+        return stale._replace(why=f"{GONE}, and {UNKNOWN}")
+    if time.time() - one.held.since > YOUNG and not _is_there(locations, record):
+        why = UNKNOWN if record.pod else f"{UNKNOWN}, but nothing says that it was a pod's"
+        return stale._replace(why=why, doubtful=not record.pod)
+    return None
 
 
 def _is_there(locations: Locations, record: Record) -> bool:

@@ -1,6 +1,6 @@
-"""IP addresses as a family and a number, and their text as Go's `net` package reads and writes it: it names host-local's files.
+"""IP addresses as family and number, and their text as in Go's `net` package: host-local's files have it as names.
 
-`ipaddress` would do, were its import not as dear as the interpreter's start. An IPv4-mapped IPv6 address is its IPv4 address.
+`ipaddress` is not used: its import takes as long as the interpreter's start. An IPv4-mapped IPv6 address is its IPv4 address.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ GROUPS, GROUP_DIGITS, OCTETS, OCTET_DIGITS, OCTET_MAX, PREFIX_DIGITS = 8, 4, 4, 
 
 
 class Address(NamedTuple):
-    """An IP address: its family (4 or 6) and its number."""
+    """IP address: family (4 or 6) and number."""
 
     version: int
     number: int
@@ -39,7 +39,7 @@ def _text(address: Address) -> str:
 
 
 def _longest_run_of_zeros(groups: list[int]) -> tuple[int, int]:
-    """Return start and length of what "::" stands for: the first of the longest runs, of two groups or more."""
+    """Return start and length of the part that "::" replaces: the first of the longest runs of at least two groups."""
     best = (0, 0)
     start = 0
     for index, group in enumerate([*groups, 1]):
@@ -52,7 +52,7 @@ def _longest_run_of_zeros(groups: list[int]) -> tuple[int, int]:
 
 @remembered
 def parse_address(text: str) -> Address | None:
-    """Read an address (RFC 4291, section 2.2), or return None. No zone, no leading zeros in IPv4, no blanks."""
+    """Parse an address (RFC 4291, section 2.2); None if it is not one. No zone, no leading zeros in IPv4, no blanks."""
     if ":" not in text:
         number = _parse_ipv4(text)
         return None if number is None else Address(4, number)
@@ -63,13 +63,13 @@ def parse_address(text: str) -> Address | None:
 
 
 def address_of(name: str) -> Address | None:
-    """Return the address that a file is named by, as we and host-local would name it."""
+    """Return the address in a file's name; None unless we and host-local would write it like that."""
     address = parse_address(name)
     return address if address and str(address) == name else None
 
 
 def parse_cidr(text: str) -> tuple[Address, int] | None:
-    """Read an address and its prefix length, or return None. An IPv4-mapped one has the length of the IPv4 address."""
+    """Parse an address with prefix length; None if it is not one. An IPv4-mapped one gets the prefix length of the IPv4 address."""
     address_text, slash, prefix_text = text.partition("/")
     address = parse_address(address_text)
     if address is None or not slash or not prefix_text or not DIGITS.issuperset(prefix_text) or len(prefix_text) > PREFIX_DIGITS:
@@ -111,7 +111,7 @@ def _parse_ipv6(text: str) -> int | None:
 
 
 def _groups(text: str, *, last: bool) -> list[int] | None:
-    """Read groups between colons; the last part of an address may end in dotted IPv4."""
+    """Parse the groups between colons; the last part of an address may end in dotted IPv4."""
     if not text:
         return []
     groups: list[int] = []

@@ -1,7 +1,7 @@
-"""Giving and taking back addresses; `search` knows which is next.
+"""Allocation and release of addresses; `search` finds the next one.
 
-The caller holds the store's lock. An address is taken when its file can be made, and only then; what is known of other files can cost time
-but never give an address twice.
+The caller holds the store's lock. An address is reserved only by creating its file. A wrong index costs time, but never assigns an address
+twice.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ try:
 except ImportError:
     from bisect import bisect_left, bisect_right
 
+import time
+
 from kubenode.base.record import NamedTuple
 from kubenode.cni.errors import REQUESTED_ADDRESS, CNIError
 from kubenode.ipam.search import Search, segments_of
-from kubenode.ipam.store import Index
+from kubenode.ipam.store import RESTING, Index
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,14 +32,14 @@ NOTHING: dict[int, list[int]] = {4: [], 6: []}
 
 
 class Addition(NamedTuple):
-    """The addresses of an ADD, and what was released on the way, as it had no readable owner."""
+    """Result of an ADD: addresses, and the reservations without readable owner that were released."""
 
     given: list[Allocation]
     ownerless: list[Reservation]
 
 
 class Usage(NamedTuple):
-    """The number of addresses that a range set can give, and of those that are taken; ranges that are closing do not count."""
+    """Number of addresses of a range set, and of the reserved ones; without closing ranges."""
 
     range_set: RangeSet
     total: int
@@ -50,11 +52,17 @@ def allocate(
     attachment: Attachment,
     requested: Sequence[Address] = (),
     exclude: Exclusions = (),
+    pod: str = "",
 ) -> Addition:
-    """Reserve one address of each range set, or none at all. Raises CNIError."""
+    """Reserve one address of each range set, or none. An address that rests for `pod`, NAMESPACE/NAME, comes first. Raises CNIError."""
     index = _index_for(store, attachment)
     ownerless = _release_ownerless(store, index)
     had = index.of(attachment)
+    rests = None
+    if index.resting and not had and not index.of_container(attachment.container_id):
+        from kubenode.ipam.resting import Rests  # few networks have any
+
+        rests = Rests(store, index, attachment.ifname, pod, exclude)
     search = Search(store, attachment, index, exclude)
     wanted = dict.fromkeys(requested)
     given: list[Allocation] = []
@@ -63,69 +71,89 @@ def allocate(
             request = next((address for address in wanted if range_set.range_of(address)), None)
             if request is not None:
                 del wanted[request]
-            given.append(search.reserve(range_set, request))
+            given.append(rests.reserve(search, range_set, request) if rests else search.reserve(range_set, request))
         _refuse_leftovers(wanted, sets)
         search.note_turns()
         return Addition(given, ownerless)
-    except BaseException:  # all or nothing, wherever the deadline's signal came in between
+    except BaseException:  # all or none, also if the deadline's signal comes in between
         for entry in store.index().of(attachment):
             if entry not in had:
                 store.release(entry)
+        if rests:
+            rests.put_back()
         raise
 
 
 def release_from_earlier_boot(store: Store) -> list[Reservation]:
-    """Release what was reserved before this boot for certain: its containers are gone. This boot is noted then."""
+    """Release the reservations that are certainly from an earlier boot: their containers are gone. Then note this boot."""
     if store.is_of_this_boot():
         return []
     dead = _release_all(store, store.from_earlier_boot())
-    store.note_boot()  # last: whoever dies before leaves the work to the next
+    store.note_boot()  # last: if we are killed before, the next call does the work
     return dead
 
 
-def release(store: Store, attachment: Attachment) -> list[Reservation]:
-    """Release all that is reserved for an attachment, or else, as old host-locals wrote it, for its container."""
-    return _release_found(store, lambda index: _find(index, attachment))
+def release(store: Store, attachment: Attachment, rest: Attachment | None = None) -> list[Reservation]:
+    """Release an attachment's reservations, or those of its container in the form of host-local before 0.8.0.
+
+    `rest`: owner of the addresses while they rest.
+    """
+    released = _release_found(store, lambda index: _find(index, attachment))
+    if rest:
+        from kubenode.ipam.resting import rest_again
+
+        for entry in released:
+            rest_again(store, entry._replace(attachment=rest))
+    return released
+
+
+def release_rested(store: Store) -> list[Reservation]:
+    """Release what has rested for as long as it should."""
+    index = store.index()
+    return _release_all(store, _rested(index)) if index.resting else []
 
 
 def find(store: Store, attachment: Attachment) -> list[Reservation]:
-    """Return what is reserved for an attachment."""
+    """Return an attachment's reservations."""
     return _find(_index_for(store, attachment), attachment)
 
 
 def collect(store: Store, valid: Collection[Attachment]) -> list[Reservation]:
-    """Release what belongs to no valid attachment (SPEC.md, "GC"). An old file is kept while its container has any."""
+    """Release the reservations of attachments that are not valid (SPEC.md, "GC"). One without interface stays with its container."""
     containers = {attachment.container_id for attachment in valid}
 
     def is_stale(entry: Reservation) -> bool:
         owner = entry.attachment
-        if owner is None or entry.address is None:  # a file that is not named by an address need not be of a container: a note of one word
+        if owner is None or entry.address is None:  # a file whose name is not an address may not belong to a container: a note of one word
             return entry.address is not None and store.is_abandoned(entry)
+        if owner.container_id.startswith(RESTING):
+            return entry in rested
         return owner not in valid if owner.ifname else owner.container_id not in containers
 
     released: list[Reservation] = []
     try:
         released += release_from_earlier_boot(store)
     finally:
+        rested = _rested(store.index())
         released += _release_found(store, lambda index: [entry for entry in index if is_stale(entry)])
     return released
 
 
 def usage(store: Store, sets: Iterable[RangeSet], exclude: Exclusions = ()) -> list[Usage]:
-    """Count what each range set can give and what of it is taken.
+    """Count the addresses of each range set, and the reserved ones, by file names.
 
-    Names tell that. In a set that seems full owners and boot count, too: the next ADD releases what is without owner or dead.
+    In a set that seems full owners and boot count, too: the next ADD releases reservations without owner, from an earlier boot, or resting.
     """
     counted = _count(store.taken(), sets, exclude)
     if all(one.used < one.total for one in counted):
         return counted
     index, dead = store.index(), {*store.from_earlier_boot()}
-    living = Index(entry for entry in index if entry not in dead) if dead else index
+    living = Index(entry for entry in index if entry not in dead and entry.name not in index.resting) if dead or index.resting else index
     return _count(living.taken, sets, exclude)
 
 
 def unused(sets: Iterable[RangeSet], exclude: Exclusions = ()) -> list[Usage]:
-    """Count what each range set can give where nothing was ever reserved."""
+    """Count the addresses of each range set without any reservations."""
     return _count(NOTHING, sets, exclude)
 
 
@@ -139,24 +167,33 @@ def _count(taken: Mapping[int, Sequence[int]], sets: Iterable[RangeSet], exclude
     return counted
 
 
+def _rested(index: Index) -> list[Reservation]:
+    if not index.resting:
+        return []
+    from kubenode.ipam.resting import resting
+
+    now = time.time()
+    return [entry for rest, entry in resting(index) if rest.until <= now]
+
+
 def _find(index: Index, attachment: Attachment) -> list[Reservation]:
     return index.of(attachment) or index.of_container(attachment.container_id)
 
 
 def _index_for(store: Store, attachment: Attachment) -> Index:
-    """Return the index, which is right in what an attachment has: a reservation may be rewritten in place."""
+    """Return an index with this attachment's current reservations: a file may be rewritten in place."""
     index = store.index()
     had = index.of(attachment) + index.of_container(attachment.container_id)
     return index if all(store.has(entry) for entry in had) else store.index()
 
 
 def _release_ownerless(store: Store, index: Index) -> list[Reservation]:
-    """Release what nobody owns and nobody is about to write, though the lock's file may be a new one: no DEL can ever match it."""
+    """Release files without owner whose writer is dead, even if the lock's file is new: no DEL can ever match them."""
     return _release_all(store, [entry for entry in index.ownerless() if store.is_abandoned(entry)])
 
 
 def _release_found(store: Store, find: Callable[[Index], list[Reservation]]) -> list[Reservation]:
-    """Release what `find` chooses, once more where a file was not as it is remembered: its record goes, and nobody would come again."""
+    """Release the result of `find`; repeat if a file differs from the index: after DEL its record is gone, so there is no later chance."""
     found = find(store.index())
     released = _release_all(store, found)
     if len(released) < len(found):
@@ -165,7 +202,7 @@ def _release_found(store: Store, find: Callable[[Index], list[Reservation]]) -> 
 
 
 def _release_all(store: Store, entries: Iterable[Reservation]) -> list[Reservation]:
-    """Release all that can be and return what was. Raises the first OSError of those that cannot, once the others are free."""
+    """Release all entries that can be released, and return them. Raises the first OSError at the end."""
     released = []
     failure = None
     for entry in entries:

@@ -1,4 +1,4 @@
-"""host-local's configuration schema (its `config.go`): range sets, requested addresses, routes, with its order and messages."""
+"""Configuration schema of host-local (its `config.go`): range sets, requested addresses, routes, with its order and messages."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
     from kubenode.cni.netconf import NetConf
 
 NUMBERS_OF_ROUTE = ("mtu", "advmss", "priority", "table", "scope")
-LARGEST = 1 << 63  # one more than a number of 64 bits can be
-NO_ADDRESS = "cannot understand ip: IP <nil> not v4 nor v6"  # in the reference's words
-MOST_RANGES = 256  # of all range sets together; each is compared with each
+LARGEST = 1 << 63  # one more than the largest signed 64-bit number
+NO_ADDRESS = "cannot understand ip: IP <nil> not v4 nor v6"  # the reference's message
+MOST_RANGES = 256  # of all range sets together; all pairs are compared
 MOST = 1000  # entries of any other list
-READY, ERROR = "ready", "error"  # what STATUS answers where all addresses are used up
-ALWAYS_SHOWN = frozenset(["table", "scope"])  # 0 says something for these; for the others it is the same as nothing
+READY, ERROR = "ready", "error"  # answers of STATUS without a free address
+ALWAYS_SHOWN = frozenset(["table", "scope"])  # 0 has a meaning for these; for the others it means absent
 
 
 class IPAMConfig(NamedTuple):
-    """A validated configuration."""
+    """Validated configuration."""
 
     sets: tuple[RangeSet, ...]
     requested: tuple[Address, ...]
@@ -49,7 +49,7 @@ class IPAMConfig(NamedTuple):
 
 
 def load(netconf: NetConf, args: Mapping[str, str]) -> IPAMConfig:
-    """Read the configuration of an ADD; `args` are those of CNI_ARGS. Raises CNIError 7, or 4 for CNI_ARGS."""
+    """Parse the configuration of an ADD; `args` are the pairs of CNI_ARGS. Raises CNIError 7, or 4 for CNI_ARGS."""
     ipam = netconf.ipam
     try:
         sets = _range_sets(netconf)
@@ -74,11 +74,16 @@ def load(netconf: NetConf, args: Mapping[str, str]) -> IPAMConfig:
     when_full = ipam.get("statusWhenFull") or READY
     if when_full not in (READY, ERROR):
         raise invalid([f"statusWhenFull is {when_full!r}, neither {READY!r} nor {ERROR!r}"])
+    if (sticky_for := ipam.get("stickyFor")) is not None:
+        from kubenode.ipam.resting import seconds  # few configurations have it
+
+        if seconds(sticky_for) is None:
+            raise invalid([f"stickyFor is {sticky_for!r}, neither a number of seconds nor a text such as 90s, 1h or 1h30m"])
     return IPAMConfig(sets, _requested(netconf, args), routes, resolv_conf, exclude, when_full == ERROR)
 
 
 def _range_sets(netconf: NetConf) -> tuple[RangeSet, ...]:
-    """All range sets in host-local's order: of the runtime, the inline range, `ranges`."""
+    """Return all range sets in host-local's order: the runtime's, the inline range, `ranges`."""
     ipam = netconf.ipam
     found: list[JSON] = list(_array(_object(netconf.raw, "runtimeConfig"), "ipRanges"))
     if ipam.get("subnet"):
@@ -130,7 +135,7 @@ def _address(text: JSON, key: str) -> Address:
 
 
 def _requested(netconf: NetConf, args: Mapping[str, str]) -> tuple[Address, ...]:
-    """Return what was asked for; a prefix length is of no meaning. `args` comes before CNI_ARGS (CONVENTIONS.md)."""
+    """Return the requested addresses; a prefix length is ignored. `args` comes before CNI_ARGS (CONVENTIONS.md)."""
     texts = list(_array(_object(_object(netconf.raw, "args"), "cni"), "ips"))
     try:
         if not texts and args.get("IP"):
@@ -146,7 +151,7 @@ def _requested(netconf: NetConf, args: Mapping[str, str]) -> tuple[Address, ...]
 
 
 def _requested_address(value: JSON) -> Address:
-    """Read an address, and its prefix length where it has one. Raises RangeError."""
+    """Parse an address with or without prefix length. Raises RangeError."""
     if not isinstance(value, str):
         raise RangeError(f"a JSON {json_type(value)} is no address")
     found = (parse_cidr(value) or (None,))[0] if "/" in value else parse_address(value)
@@ -175,7 +180,7 @@ def _route(value: JSON) -> dict[str, JSON]:
 
 
 def _exclusion(value: JSON) -> Subnet:
-    """Read an address or a CIDR that is never handed out; unlike a subnet it may be a single address."""
+    """Parse an address or CIDR that is never assigned; unlike a subnet it may be a single address."""
     text = value if isinstance(value, str) else ""
     single = parse_address(text)
     found = (single, BITS[single.version]) if single else parse_cidr(text)

@@ -1,4 +1,4 @@
-"""Address families by namespace."""
+"""Address families of a namespace."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ NO_LABELS: Mapping[int, bool] = {}  # by family
 def select(
     available: Iterable[int], namespace: str, limits: Mapping[int, Sequence[str] | None], labels: Mapping[int, bool] = NO_LABELS
 ) -> frozenset[int]:
-    """Return the families (4, 6) of which a pod of this namespace gets an address.
+    """Return the families (4, 6) of which a pod in this namespace gets an address.
 
-    `limits` has the namespaces that get a family, as names or globs; None: everybody; empty: nobody. What the namespace's own label says
-    of a family, in `labels`, goes before that. Raises CNIError where no family is left: a pod without any address is of no use, and the
-    runtime would start it nonetheless.
+    `limits` has the namespaces of each family, as names or globs; None: all; empty: none. The namespace's own label, in `labels`, comes
+    before that. Raises CNIError if no family is left: the runtime would start a pod without any address, which is useless.
     """
     have = frozenset(available)
     chosen = frozenset(family for family in have if labels.get(family, _is_member(namespace, limits.get(family))))
@@ -42,6 +41,6 @@ def _is_member(namespace: str, patterns: Sequence[str] | None) -> bool:
     globs = [pattern for pattern in patterns if not {"*", "?", "["}.isdisjoint(pattern)]
     if not globs:
         return False
-    from fnmatch import fnmatchcase  # imports re; only those who use globs pay for it
+    from fnmatch import fnmatchcase  # imports re, which only globs need
 
     return any(fnmatchcase(namespace, pattern) for pattern in globs)

@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
     Apart = TypeVar("Apart", "Subnet", "Range")
 
-MINIMUM_HOST_BITS = 2  # network, gateway, broadcast and one to give
-MOST_SUBNETS = 256  # each is compared with each
-NO_GATEWAY = "none"  # in place of a gateway's address; the reference always has one
+MINIMUM_HOST_BITS = 2  # network, gateway, broadcast and one for a pod
+MOST_SUBNETS = 256  # all pairs are compared
+NO_GATEWAY = "none"  # instead of a gateway's address; the reference always has one
 
 
 class RangeError(ValueError):
-    """A subnet, range or range set that cannot be used; the message is for the operator.
+    """Invalid subnet, range or range set; the message is for the operator.
 
-    `reference` is how host-local says it, where those words are others.
+    `reference` is host-local's message where it differs.
     """
 
     def __init__(self, text: str, reference: str = "") -> None:
@@ -30,19 +30,19 @@ class RangeError(ValueError):
         self.reference = reference or text
 
     def within(self, where: str) -> RangeError:
-        """Return the same with the place where it is."""
+        """Return the same error with its place."""
         return RangeError(f"{where}: {self}", f"{where}: {self.reference}")
 
 
 class UnreadableError(RangeError):
-    """A text that is no address or network. Host-local decodes all of its configuration at once, and does not say where one was."""
+    """Text that is not an address or network. Host-local decodes its whole configuration at once, without naming the place."""
 
     def within(self, where: str) -> RangeError:
         return UnreadableError(f"{where}: {self}", self.reference)
 
 
 class Subnet(NamedTuple):
-    """A network in CIDR notation."""
+    """Network in CIDR notation."""
 
     version: int
     number: int
@@ -50,24 +50,27 @@ class Subnet(NamedTuple):
 
     @property
     def last(self) -> int:
+        """Number of the last address."""
         return self.number | (1 << BITS[self.version] - self.prefix) - 1
 
     def __str__(self) -> str:
         return f"{Address(self.version, self.number)}/{self.prefix}"
 
     def holds(self, address: Address) -> bool:
+        """Say whether an address is in the subnet."""
         return address.version == self.version and self.number <= address.number <= self.last
 
     def overlaps(self, other: Subnet) -> bool:
+        """Say whether two subnets have a common address."""
         return self.version == other.version and self.number <= other.last and other.number <= self.last
 
     def as_range(self) -> dict[str, JSON]:
-        """Return the range for who gives the addresses: all of it."""
+        """Return the range of the whole subnet, as in a configuration."""
         return {"subnet": str(self)}
 
 
 class Range(NamedTuple):
-    """The addresses from `start` to `end` of a subnet, both inclusive, but for its gateway. `closing`: nothing more is given of it."""
+    """Addresses from `start` to `end`, both inclusive, except the gateway. `closing`: no new address is assigned."""
 
     subnet: Subnet
     start: int
@@ -80,35 +83,40 @@ class Range(NamedTuple):
 
     @property
     def is_whole(self) -> bool:
+        """Say whether the range is the whole subnet."""
         return self[:3] == make_range(self.subnet)[:3]
 
     def holds(self, address: Address) -> bool:
+        """Say whether an address is in the range."""
         return address.version == self.subnet.version and self.start <= address.number <= self.end
 
     def overlaps(self, other: Range) -> bool:
+        """Say whether two ranges have a common address."""
         return self.subnet.version == other.subnet.version and self.start <= other.end and other.start <= self.end
 
 
 class RangeSet(NamedTuple):
-    """Ranges of one family of which a pod gets one address. `id` is the N of `last_reserved_ip.N`."""
+    """Ranges of one family of which a pod gets one address. `id` is the N in `last_reserved_ip.N`."""
 
     id: int
     ranges: tuple[Range, ...]
 
     @property
     def version(self) -> int:
+        """Family of the ranges."""
         return self.ranges[0].subnet.version
 
     def __str__(self) -> str:
         return ",".join(f"{r} closing" if r.closing else str(r) for r in self.ranges)
 
     def range_of(self, address: Address) -> Range | None:
+        """Return the range of an address, None if it is in no range."""
         return next((r for r in self.ranges if r.holds(address)), None)
 
 
 @remembered
 def parse_subnet(text: str, minimum_host_bits: int = MINIMUM_HOST_BITS) -> Subnet:
-    """Read CIDR notation of a network to allocate from, or of a part of one, which may be smaller. Raises RangeError."""
+    """Parse the CIDR notation of a network for addresses, or of a part of one, which may be smaller. Raises RangeError."""
     found = parse_cidr(text)
     if found is None:
         raise UnreadableError(f"invalid CIDR address: {text}")
@@ -132,7 +140,7 @@ def parse_subnet(text: str, minimum_host_bits: int = MINIMUM_HOST_BITS) -> Subne
 
 @remembered
 def make_range(subnet: Subnet, start: Address | None = None, end: Address | None = None, gateway: Address | None = None) -> Range:
-    """Fill in what is left out, as host-local does: from the first address to the last, and the gateway is the first.
+    """Return a range with host-local's defaults: from the first address to the last, and the gateway is the first.
 
     IPv4 loses its broadcast address; IPv6 has none. Raises RangeError.
     """
@@ -144,13 +152,13 @@ def make_range(subnet: Subnet, start: Address | None = None, end: Address | None
     if end and (not subnet.holds(end) or end.number < start_.number):
         raise RangeError(f"RangeEnd {end} not in network {subnet}")
     end_ = end or last
-    if start_.number > end_.number:  # where the reference goes on behind the subnet
+    if start_.number > end_.number:  # the reference would continue behind the subnet
         raise RangeError(f"RangeStart {start_} is behind {end_}, the last address to give of {subnet}")
     return Range(subnet, start_.number, end_.number, gateway or first)
 
 
 def make_set(set_id: int, ranges: Iterable[Range]) -> RangeSet:
-    """Put ranges together. Raises RangeError where it is empty, of two families, or where ranges overlap."""
+    """Combine ranges. Raises RangeError if there are none, if they have two families, or overlap."""
     found = tuple(ranges)
     if not found:
         raise RangeError("empty range set")
@@ -161,7 +169,7 @@ def make_set(set_id: int, ranges: Iterable[Range]) -> RangeSet:
 
 
 def require_apart(found: Sequence[Apart]) -> None:
-    """Raise RangeError where two have an address in common."""
+    """Raise RangeError if two have a common address."""
     if len(found) > MOST_SUBNETS:
         raise RangeError(f"more than {MOST_SUBNETS} subnets")
     for index, one in enumerate(found):
@@ -171,7 +179,7 @@ def require_apart(found: Sequence[Apart]) -> None:
 
 
 def check_overlap(sets: Iterable[RangeSet]) -> None:
-    """Raise RangeError where two range sets have an address in common."""
+    """Raise RangeError if two range sets have a common address."""
     found = list(sets)
     for i, one in enumerate(found):
         for j, other in enumerate(found[i + 1 :], i + 1):

@@ -1,4 +1,4 @@
-"""DNS settings from the text of a resolv.conf, as host-local takes them (its `dns.go`)."""
+"""DNS settings from the text of a resolv.conf, like host-local reads it (its `dns.go`)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LARGEST = 64 << 10  # bytes
 
 
 def parse(text: str) -> dict[str, JSON]:
-    """Return a result's `dns`: nameservers, domain, search and options, each only where the text has it."""
+    """Return a result's `dns`: nameservers, domain, search and options, each only if present."""
     nameservers: list[str] = []
     search: list[str] = []
     options: list[str] = []

@@ -1,4 +1,4 @@
-"""Which address is next: host-local's order (its `allocator.go`), with steps over what is taken instead of trials."""
+"""Search for the next address: host-local's order (its `allocator.go`), but it jumps over reserved addresses instead of trying each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Allocation(NamedTuple):
-    """An address for a pod, and the range that it is of."""
+    """Address of a pod, and its range."""
 
     range_set: RangeSet
     range: Range
@@ -30,7 +30,7 @@ class Allocation(NamedTuple):
 
 
 class Search:
-    """The search for addresses of one ADD, with the lock held."""
+    """Search for the addresses of one ADD, with the lock held."""
 
     def __init__(self, store: Store, attachment: Attachment, index: Index, exclude: Exclusions) -> None:
         self._store = store
@@ -52,15 +52,15 @@ class Search:
         return allocation
 
     def note_turns(self) -> None:
-        """Note where each set's next turn begins; not before all are served, so that an ADD that fails has cost none."""
+        """Note the last reserved address of each set; only at the end, so that a failed ADD changes nothing."""
         for turn, address in self._turns.items():
             self._store.set_last_reserved(turn, address)
 
     def _last_reserved(self, range_set: RangeSet) -> tuple[int, Address | None]:
-        """Return where the set's turns are noted, and the last one.
+        """Return the number of the set's `last_reserved_ip` file, and the address in it.
 
-        host-local notes them under the set's position, so that a pod with IPv6 alone makes IPv4 start anew. Ours is elsewhere where another
-        family's turn is noted there.
+        host-local takes the set's position as number, so a pod with only IPv6 would restart IPv4's round robin. If the file has another
+        family, we use another number.
         """
         last = self._noted(range_set.id)
         if last is None or last.version == range_set.version:
@@ -82,7 +82,7 @@ class Search:
                 address = Address(range_set.version, number)
                 if self._store.reserve(address, self._attachment):
                     return Allocation(range_set, range_, address)
-                number = _first_free(taken, number + 1)  # something that is no reservation has its name
+                number = _first_free(taken, number + 1)  # a file that is not a reservation has this name
         if all(r.closing for r in range_set.ranges):
             raise closing(str(range_set))
         raise CNIError(
@@ -90,18 +90,18 @@ class Search:
         )
 
     def _refuse_duplicate(self, range_set: RangeSet) -> None:
-        """Raise CNIError for a second ADD without a DEL between, which the specification forbids (SPEC.md, "ADD")."""
+        """Raise CNIError for a second ADD without a DEL, which the specification forbids (SPEC.md, "ADD")."""
         for entry in self._mine:
             if entry.address and range_set.range_of(entry.address):
                 raise duplicate(entry.address, self._attachment)
 
     def _requested(self, range_set: RangeSet, address: Address) -> Allocation:
         range_ = range_set.range_of(address)
-        assert range_ is not None  # noqa: S101 -- the caller has looked
+        assert range_ is not None  # noqa: S101 -- the caller has checked
         if address == range_.gateway:
             raise CNIError(REQUESTED_ADDRESS, f"requested ip {address} is subnet's gateway", f"request another address of {range_}")
         if range_.closing:
-            raise CNIError(REQUESTED_ADDRESS, f"requested ip {address} is of a subnet that is closing", "request one of another subnet")
+            raise CNIError(REQUESTED_ADDRESS, f"requested ip {address} is in a closing subnet", "request one of another subnet")
         if any(subnet.holds(address) for subnet in self._exclude):
             raise CNIError(REQUESTED_ADDRESS, f"requested ip {address} is excluded", "the network configuration's exclude has it")
         if not self._store.reserve(address, self._attachment):
@@ -117,7 +117,7 @@ class Search:
 
 
 def duplicate(address: Address, attachment: Attachment) -> CNIError:
-    """Return the error of a second ADD for an attachment that has an address."""
+    """Return the error for an ADD of an attachment that already has an address."""
     return CNIError(
         DUPLICATE_ALLOCATION,
         f"{address} has been allocated to {attachment.container_id}, duplicate allocation is not allowed",
@@ -126,25 +126,25 @@ def duplicate(address: Address, attachment: Attachment) -> CNIError:
 
 
 def closing(what: str) -> CNIError:
-    """Return the error where there is nothing but what is closing."""
+    """Return the error if all ranges are closing."""
     advice = "all of it is closing: give the node another subnet, or take the word closing out of its annotation"
     return CNIError(RANGE_FULL, f"no new address is given of {what}", advice)
 
 
 def _first_free(taken: Sequence[int], number: int) -> int:
-    """Return the first number from this one on that is not taken. Its cost is in the logarithm of what is, however long the run."""
+    """Return the first free number from this one on. Its cost grows with the logarithm of the number of reserved ones."""
     index = bisect_left(taken, number)
     if index == len(taken) or taken[index] != number:
         return number
-    # In a run without gaps a number and its place in the list grow alike.
+    # In a run without gaps, a number and its place in the list grow by the same amount.
     run = bisect_right(range(len(taken)), number - index, lo=index, key=lambda place: taken[place] - place)
     return number + run - index
 
 
 def _from_last_reserved(range_set: RangeSet, last: Address | None, exclude: Exclusions) -> Iterator[tuple[Range, int, int]]:
-    """Iterate over all that the set can give, from the one after the last reserved round to that one itself.
+    """Iterate over all free segments of a set, from the one after the last reserved address around to that address itself.
 
-    A crash-looping container so sees an address again only after all others.
+    So a container that restarts again and again gets an address again only after all others.
     """
     segments = [(r, start, end) for r in range_set.ranges if not r.closing for start, end in segments_of(r, exclude)]
     last_range = range_set.range_of(last) if last else None
@@ -159,7 +159,7 @@ def _from_last_reserved(range_set: RangeSet, last: Address | None, exclude: Excl
 
 
 def segments_of(range_: Range, exclude: Exclusions) -> Iterator[tuple[int, int]]:
-    """Cut the gateway and the exclusions out of a range: first and last number of each piece, in order."""
+    """Split a range at the gateway and the exclusions: first and last number of each piece, in order."""
     version = range_.subnet.version
     holes = sorted((subnet.number, subnet.last) for subnet in exclude if subnet.version == version)
     if range_.gateway and range_.holds(range_.gateway):

@@ -1,4 +1,4 @@
-"""Store of reservations, as the allocator needs it, and the index of what it holds. `host.datadir.DiskStore` is the one on disk."""
+"""Store of reservations as the allocator needs it, and its index. `host.datadir.DiskStore` is the implementation on disk."""
 
 from __future__ import annotations
 
@@ -19,49 +19,49 @@ if TYPE_CHECKING:
     from kubenode.ipam.address import Address
 
     class Store(Protocol):
-        """Reservations of one network. Everything but what says so may only be called with the lock held."""
+        """Reservations of one network. Methods need the lock, unless they say otherwise."""
 
         def lock(self) -> AbstractContextManager[None]:
-            """Keep every other process out of this network's reservations."""
+            """Return the lock that keeps other processes out of this network's reservations."""
 
         def is_there(self) -> bool:
-            """Say, without the lock, whether there is a place in which anything can be reserved."""
+            """Say whether a place for reservations exists. Without the lock."""
 
         def require_place(self) -> None:
-            """Raise CNIError where reservations must not be, without the lock."""
+            """Raise CNIError if reservations must not be in this place. Without the lock."""
 
         def if_unused(self, do: Callable[[], None]) -> bool:
-            """Do something while nothing is reserved and nobody is about to, without waiting for the lock; say whether it was done."""
+            """Call `do` while nothing is reserved and no call holds the lock; return whether it was called. Does not wait for the lock."""
 
         def index(self) -> Index:
-            """Return all that is reserved at this moment."""
+            """Return an index of all reservations."""
 
         def taken(self) -> Mapping[int, Sequence[int]]:
-            """Return the numbers of the addresses that have a file, whoever owns it, in order, by family: quicker than the index."""
+            """Return the numbers of all addresses with a file, with or without owner, in order, by family. Faster than the index."""
 
         def reserve(self, address: Address, attachment: Attachment) -> bool:
-            """Reserve an address; False where it is taken."""
+            """Reserve an address; False if it is reserved already."""
 
         def release(self, reservation: Reservation) -> bool:
-            """Make an address free again; say no, and do nothing, where it is not reserved as the index has it."""
+            """Release a reservation; False, without effect, if it differs from the index."""
 
         def has(self, reservation: Reservation) -> bool:
-            """Say whether something is reserved as the index has it; where it is not, the next index is of what is there."""
+            """Say whether a reservation is as in the index; if not, the next index is read again."""
 
         def is_abandoned(self, reservation: Reservation) -> bool:
-            """Say whether somebody must have died who has made a reservation without its owner in it."""
+            """Say whether a file without owner must be from a dead writer."""
 
         def last_reserved(self, set_id: int) -> Address | None:
-            """Return the address that was last reserved of a range set."""
+            """Return the last reserved address of a range set, None if unknown."""
 
         def set_last_reserved(self, set_id: int, address: Address) -> None:
-            """Note the address that was last reserved of a range set."""
+            """Note the last reserved address of a range set."""
 
         def is_of_this_boot(self) -> bool:
-            """Say whether this boot of the host is noted already."""
+            """Say whether this boot is already noted."""
 
         def from_earlier_boot(self) -> list[Reservation]:
-            """Return what was reserved before this boot for certain; nothing where this boot is noted, or where there is any doubt."""
+            """Return the reservations that are certainly from an earlier boot; [] if this boot is noted, or in doubt."""
 
         def note_boot(self) -> None:
             """Note this boot of the host."""
@@ -69,18 +69,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 
-DEFAULT_DATA_DIR = "/var/lib/cni/networks"  # where host-local keeps reservations that a configuration says no other place for
+RESTING = "kube-node.resting."  # prefix of the container ID of an address that rests for a pod, and that no container has
+DEFAULT_DATA_DIR = "/var/lib/cni/networks"  # host-local's default
 
 
 class Attachment(NamedTuple):
-    """An interface of a container: what an address is reserved for."""
+    """Interface of a container, for which an address is reserved."""
 
     container_id: str
     ifname: str
 
 
 class Reservation(NamedTuple):
-    """A file of the store; no `address`: it is not named by one. No `attachment`: what it holds can be nobody's.
+    """File of the store. No `address`: its name is not an address. No `attachment`: its content names no owner.
 
     An attachment without `ifname` was written by a host-local before 0.8.0.
     """
@@ -91,11 +92,12 @@ class Reservation(NamedTuple):
 
 
 class Index:
-    """Reservations by owner, and the addresses that are taken. `taken` has the numbers of owned addresses in order, by family (4 or 6)."""
+    """Reservations by owner, and reserved addresses. `taken` has the numbers of addresses with owner, in order, by family (4 or 6)."""
 
     def __init__(self, entries: Iterable[Reservation]) -> None:
         self._names: dict[Attachment, tuple[str, ...]] = {}
         self._nobodys: dict[str, Reservation] = {}
+        self.resting: dict[str, Attachment] = {}  # by the file's name
         self.taken: dict[int, list[int]] = {4: [], 6: []}
         for entry in entries:
             self._note(entry)
@@ -110,26 +112,28 @@ class Index:
             yield from self.of(attachment)
 
     def of(self, attachment: Attachment) -> list[Reservation]:
-        """Return what is reserved for exactly this attachment."""
+        """Return the reservations of exactly this attachment."""
         return [Reservation(name, address_of(name), attachment) for name in self._names.get(attachment, ())]
 
     def of_container(self, container_id: str) -> list[Reservation]:
-        """Return what a host-local before 0.8.0 has reserved for a container, without noting an interface."""
+        """Return a container's reservations by a host-local before 0.8.0, which noted no interface."""
         return self.of(Attachment(container_id, ""))
 
     def ownerless(self) -> list[Reservation]:
-        """Return the addresses whose files no DEL can ever match."""
+        """Return the files that no DEL can ever match."""
         return list(self._nobodys.values())
 
     def add(self, address: Address, attachment: Attachment) -> None:
+        """Add a reservation."""
         self._note(Reservation(str(address), address, attachment))
         insort_right(self.taken[address.version], address.number)
 
     def remove(self, entry: Reservation) -> None:
-        """Forget a reservation; it need not be there any more."""
+        """Remove a reservation, if present."""
         if entry.attachment is None:
             self._nobodys.pop(entry.name, None)
             return
+        self.resting.pop(entry.name, None)
         names = self._names.get(entry.attachment, ())
         if entry.name not in names:
             return
@@ -144,5 +148,7 @@ class Index:
     def _note(self, entry: Reservation) -> None:
         if entry.attachment:
             self._names[entry.attachment] = (*self._names.get(entry.attachment, ()), entry.name)
+            if entry.attachment.container_id.startswith(RESTING):
+                self.resting[entry.name] = entry.attachment
         elif entry.address:
             self._nobodys[entry.name] = entry

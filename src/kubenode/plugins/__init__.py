@@ -1,1 +1,1 @@
-"""One module per plugin, composition only: what it does is a call away in `cni`, `ipam`, `nodes` and `host`."""
+"""Plugins, one module each: composition only. The work is in `cni`, `ipam`, `nodes` and `host`."""

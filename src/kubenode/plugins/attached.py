@@ -1,6 +1,6 @@
-"""The record that an ADD leaves for DEL, CHECK and GC, which ask nobody: the `ipam` that was handed on, and whose the address is.
+"""Records of attachments for DEL, CHECK and GC: the `ipam` passed on by the ADD, and the pod. Also GC's list of attachments.
 
-And the attachments that GC lists.
+With a record these commands need neither the Node nor an annotation.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ POD_ARGS = ("K8S_POD_NAMESPACE", "K8S_POD_NAME", "K8S_POD_UID")
 
 
 def note(call: Call, ipam: dict[str, JSON], executable: str) -> None:
-    """Keep what this ADD is about, and who is to give the address: "" the embedded allocator. Raises OSError where DEL needs it."""
+    """Write this ADD's record; `executable` is the delegate, "" for the embedded allocator. Raises OSError if DEL needs the record."""
     args = call.request.pod_args
     namespace, name, uid = [args.get(key, "") for key in POD_ARGS]
     record = Record(call.request.netns, namespace, name, uid, str(ipam.get("dataDir") or DEFAULT_DATA_DIR), executable, ipam)
@@ -33,21 +33,22 @@ def note(call: Call, ipam: dict[str, JSON], executable: str) -> None:
         _records(call).write(owner(call.request), record)
     except OSError as error:
         if ipam.get("dataDir") != call.netconf.ipam.get("dataDir"):
-            raise  # only the Node's annotation knows where the reservation is about to be
+            raise  # without the record only the Node's annotation names the place of the reservation
         call.log.warning("cannot write the attachment record", error=str(error))
 
 
 def noted(call: Call) -> Record | None:
-    """Return what an ADD has said of this attachment."""
+    """Return this attachment's record, None without one."""
     return _records(call).read(owner(call.request))
 
 
 def forget(call: Call) -> None:
+    """Remove this attachment's record."""
     _records(call).remove(owner(call.request))
 
 
 def put_back(call: Call, before: Record | None) -> None:
-    """Undo `note`: the record is again what `noted` returned before. Raises nothing: it is called where something has failed already."""
+    """Undo `note`: restore the record that `noted` returned before. Raises nothing, as the caller already handles an error."""
     if before is None:
         forget(call)
         return
@@ -58,12 +59,12 @@ def put_back(call: Call, before: Record | None) -> None:
 
 
 def handed_on(call: Call) -> tuple[dict[str, JSON], str] | None:
-    """Return the `ipam` that this attachment's ADD handed on, and to which executable; None where nothing is known of it."""
+    """Return this attachment's `ipam` and executable from its record; None if unknown."""
     return _said(noted(call))
 
 
 def all_handed_on(call: Call) -> list[tuple[dict[str, JSON], str]]:
-    """Return the same once for each data directory and plugin that this network's ADDs have handed on to."""
+    """Return `ipam` and executable from this network's records, once for each data directory and plugin."""
     records = _records(call)
     found = [said for attachment in records.all() if (said := _said(records.read(attachment)))]
     return list({(str(ipam.get("dataDir")), str(ipam.get("type"))): (ipam, to) for ipam, to in found}.values())
@@ -74,9 +75,9 @@ def _said(record: Record | None) -> tuple[dict[str, JSON], str] | None:
 
 
 def parted(call: Call, valid: Collection[Attachment]) -> tuple[list[Attachment], list[Attachment]]:
-    """Return of this network's attachments with a record that are not valid those that are gone, and those that may live all the same.
+    """Return this network's attachments that have a record and are not valid: those that are gone, and those that may live.
 
-    A meta-plugin lists what it has in its own cache, and skips what it cannot read. A network namespace that is there is stronger.
+    A meta-plugin lists the attachments in its own cache, and skips unreadable ones. An existing network namespace is better evidence.
     """
     records = _records(call)
     gone: list[Attachment] = []
@@ -84,12 +85,13 @@ def parted(call: Call, valid: Collection[Attachment]) -> tuple[list[Attachment],
     for attachment in records.all():
         if attachment not in valid:
             record = records.read(attachment)
-            if record is not None:  # else an ADD is just writing it
+            if record is not None:  # otherwise an ADD is just writing it
                 (living if call.host.may_have(record.netns) else gone).append(attachment)
     return gone, living
 
 
 def forget_all(call: Call, stale: Iterable[Attachment]) -> None:
+    """Remove the records of stale attachments."""
     records = _records(call)
     for attachment in stale:
         records.remove(attachment)
@@ -100,18 +102,18 @@ def _records(call: Call) -> Attachments:
 
 
 def valid_attachments(netconf: NetConf) -> set[Attachment] | None:
-    """Return the attachments that GC is to keep; None where the runtime did not say."""
+    """Return the attachments that GC must keep; None if the runtime lists none."""
     listed = netconf.raw.get(VALID)
     if listed is None:
         return None
     valid = {_attachment(item) for item in listed} if isinstance(listed, list) else {None}
-    if None in valid:  # to go on would release the address of who was meant
+    if None in valid:  # continuing would release the address of the attachment that was meant
         raise invalid(["cni.dev/valid-attachments is not a list of objects with containerID and ifname"])
     return {attachment for attachment in valid if attachment}
 
 
 def listing(call: Call, living: Collection[Attachment]) -> Call:
-    """Return a GC call whose list has these attachments, too."""
+    """Return a GC call whose list also has these attachments."""
     if not living:
         return call
     raw = call.netconf.raw

@@ -1,7 +1,7 @@
-"""Which network is to have a source of addresses that it does not have yet.
+"""Assignment of a source of addresses to a network, at the network's first ADD.
 
-The first that asks, but for one: what a network of the runtime's own configuration, which is the administrator's, is to have. A
-NetworkAttachmentDefinition that forgets `annotation` must not keep a node's pods from starting because it came first after a reboot.
+The first network that asks gets it, unless the runtime's own configuration, which is the administrator's, gives it to another. So a
+NetworkAttachmentDefinition without `annotation` cannot stop a node's pods by being first after a reboot.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 
 def settle(call: Call, source: str, mine: str) -> None:
-    """Let this network have a source. Raises CNIError where another has reservations of it, or is to have it; OSError."""
+    """Assign a source to this network. Raises CNIError if another network has reservations of it or must get it; OSError."""
 
     def if_unused(other: str, do: Callable[[], None]) -> bool:
         data_dir, _, network = other.rpartition("/")
         try:
             return call.host.store(data_dir, network).if_unused(do)
-        except (CNIError, OSError):  # who cannot be seen may have some
+        except (CNIError, OSError):  # an invisible store may have some
             return False
 
     configured = _configured(call, source)
@@ -51,7 +51,7 @@ def _taken(call: Call, source: str, place: str, does: str, already: str, then: s
 
 
 def _configured(call: Call, source: str) -> list[str]:
-    """Return the directories of the networks that have this source in the runtime's configuration."""
+    """Return the directories of the networks with this source in the runtime's configuration."""
     found = cniconfig.netconfs(call.host.path(cniconfig.DEFAULT_CONFIG_DIR), cniconfig.TAKE_NODES)
     return [_place(conf.get("name"), conf["ipam"]) for conf in found if _source(conf["ipam"]) == source]
 
@@ -61,5 +61,5 @@ def _source(ipam: dict[str, Any]) -> str:
 
 
 def _place(network: object, ipam: dict[str, Any]) -> str:
-    """Return a network's directory as its configuration has it; an annotation may have another."""
+    """Return a network's directory by its configuration; an annotation may name another."""
     return os.path.normpath(os.path.join(str(ipam.get("dataDir") or DEFAULT_DATA_DIR), str(network)))

@@ -1,7 +1,6 @@
-"""The hand-over to whoever gives the addresses once the ranges are known: the embedded allocator, or another IPAM plugin over the same
-files.
+"""Delegation of a call with known ranges to the embedded allocator, or to another IPAM plugin on the same files.
 
-ADD asks it with the ranges that were found. DEL, CHECK and GC ask it with those that the ADD had: they never look at the Node.
+ADD passes on the ranges that it found. DEL, CHECK and GC pass on those of the ADD: they never need the Node.
 """
 
 from __future__ import annotations
@@ -27,37 +26,38 @@ if TYPE_CHECKING:
 
 EMBEDDED = "embedded"
 HOST_LOCAL = "host-local"
-NO_CONNECTIVITY = 51  # the specification's other error of STATUS, which a delegate may give
-# Where nothing is known of an ADD: host-local wants valid ranges also of commands that look at none (RFC 5737, RFC 3849).
+NO_CONNECTIVITY = 51  # the specification's second error of STATUS, possible from a delegate
+# Without a record of the ADD: host-local needs valid ranges even for commands that use none (RFC 5737, RFC 3849).
 NOTHING: Mapping[str, JSON] = {}
 ANY_RANGES: list[JSON] = [[{"subnet": "192.0.2.0/24"}], [{"subnet": "2001:db8::/64"}]]
 
 
 class Delegate(NamedTuple):
-    """The plugin that a call is handed on to: its type, and its executable or "" for the embedded allocator."""
+    """Plugin that gets a call: its type, and its executable or "" for the embedded allocator."""
 
     type: str
     executable: str
 
     @property
     def keeps_our_files(self) -> bool:
+        """Say whether the plugin uses host-local's files."""
         return self.type == HOST_LOCAL
 
 
 def choose(call: Call, name: str, ipam: Mapping[str, JSON] = NOTHING) -> Delegate:
-    """Return the delegate of this name, which may be a path of the administrator's; "" for the embedded allocator.
+    """Return the delegate with this name, which may be an administrator's path; "" for the embedded allocator.
 
-    Another plugin is not an agent's business. Raises CNIError, NotHereError.
+    The agent runs no other plugins. Raises CNIError, NotHereError.
     """
     if name in {"", EMBEDDED}:
         return Delegate(HOST_LOCAL, "")
-    if ipam.get("exclude"):  # only we know it
-        raise invalid([f"exclude is not known to delegate {name}; it needs embedded"])
+    if ours := [key for key in ("exclude", "stickyFor") if ipam.get(key)]:  # no other plugin knows them
+        raise invalid([f"{ours[0]} is not known to delegate {name}; it needs embedded"])
     if any(one.get("gateway") == NO_GATEWAY for one in _ranges(ipam)):
         raise invalid([f"a range without a gateway (via none) is not known to delegate {name}; it needs embedded"])
     if not call.host.execs:
         raise NotHereError
-    from kubenode.host import delegate  # not on the way that has to be fast
+    from kubenode.host import delegate  # not on the hot path
 
     executable = delegate.require(name, call.request.path)
     kind = name.rpartition("/")[2]
@@ -65,7 +65,7 @@ def choose(call: Call, name: str, ipam: Mapping[str, JSON] = NOTHING) -> Delegat
 
 
 def _choose_for_release(call: Call, name: str) -> Delegate:
-    """Do the same for a command that can do without host-local. Raises CNIError where another plugin is missing."""
+    """Do the same for a command that works without host-local's executable. Raises CNIError if another plugin is missing."""
     if not call.host.execs and name.rpartition("/")[2] == HOST_LOCAL:
         return Delegate(HOST_LOCAL, "")
     try:
@@ -77,21 +77,21 @@ def _choose_for_release(call: Call, name: str) -> Delegate:
 
 
 def add(call: Call, to: Delegate, ipam: dict[str, JSON], source: str = "") -> bytes:
-    """Get addresses with this `ipam`, and return the result as it goes to stdout. Raises CNIError, and then nothing stays reserved.
+    """Add addresses by this `ipam`; return the result for stdout. Raises CNIError, and then nothing stays reserved.
 
-    `source`: where the ranges are from that no other network may have.
+    `source`: the source of the ranges, which no other network may use.
     """
     if to.executable:
         return _add_by_plugin(call, to, _with_ipam(call, to, _without_closing(ipam)), source)
     given_on = _with_ipam(call, to, ipam)
     ready = embedded.ready(given_on)
-    # All of it with the lock held: in an agent that was stopped, the pod's DEL may have passed before this is carried out, or refused.
+    # The lock is held during all of it: while an agent is stopped, the pod's DEL may pass before this call continues or is refused.
     with ready.store.lock():
-        # Before a record of this boot says that the container's earlier reservation is of now.
+        # Before there is a record, which would make an earlier boot's reservation of the container look current.
         dead = allocator.release_from_earlier_boot(ready.store)
-        before = attached.noted(call)  # by a first ADD, whose addresses may be in another dataDir
+        before = attached.noted(call)  # from a first ADD, whose addresses may be in another dataDir
         if before:
-            embedded.require_none(given_on, ready.store)  # before the record is touched: the first's DEL needs it
+            embedded.require_none(given_on, ready.store)  # before the record is changed: the DEL of the first ADD needs it
         try:
             if source:
                 _take(call, given_on, source)
@@ -105,22 +105,22 @@ def add(call: Call, to: Delegate, ipam: dict[str, JSON], source: str = "") -> by
 
 
 def _add_by_plugin(call: Call, to: Delegate, given_on: Call, source: str) -> bytes:
-    """Let another plugin give the addresses, and undo what it did where that fails."""
+    """Let another plugin reserve the addresses; if that fails, undo its work."""
     if to.keeps_our_files:
         embedded.require_place(given_on)
-        embedded.after_boot(given_on)  # before a record of this boot says that the container's earlier reservation is of now
+        embedded.after_boot(given_on)  # before there is a record, as in `add`
     before = attached.noted(call)
     if before and to.keeps_our_files:
         store = embedded.require_place(given_on)
         with store.lock():
-            embedded.require_none(given_on, store)  # the DEL after a delegate's refusal would free what the pod has
+            embedded.require_none(given_on, store)  # the DEL after a delegate's refusal would release the pod's addresses
     try:
         if source and to.keeps_our_files:
             _take(call, given_on, source)
         attached.note(call, given_on.netconf.ipam, to.executable)
         result = _run(given_on, to)
         if source and to.keeps_our_files:
-            _take(call, given_on, source)  # again: somebody may have taken it before host-local had the lock
+            _take(call, given_on, source)  # again: another network may have taken it before host-local had the lock
     except (CNIError, OSError):
         _undo(given_on, to)
         attached.put_back(call, before)
@@ -130,9 +130,9 @@ def _add_by_plugin(call: Call, to: Delegate, given_on: Call, source: str) -> byt
 
 
 def delete(call: Call, name: str, ipam: Mapping[str, JSON]) -> bytes:
-    """Release what the attachment has, from whom its ADD has it; `name` is the delegate where nothing is known of that.
+    """Release the attachment's addresses by the plugin of its ADD; without a record, by the delegate `name`.
 
-    host-local's files can be released without host-local, and are also where the configuration says.
+    Files of host-local can be released without host-local; those in the configured directory are, too.
     """
     configured = {"ranges": ANY_RANGES, **ipam}
     to, known = _given_by(call, attached.handed_on(call), name, configured)
@@ -155,7 +155,7 @@ def delete(call: Call, name: str, ipam: Mapping[str, JSON]) -> bytes:
 
 
 def check(call: Call, name: str, ipam: Mapping[str, JSON]) -> bytes:
-    """Let who gave the addresses check, and compare with what the runtime believes, which host-local does not."""
+    """Let the plugin of the ADD check the addresses, and compare them with `prevResult`, which host-local does not."""
     to, known = _given_by(call, attached.handed_on(call), name, {"ranges": ANY_RANGES, **ipam})
     given_on = _with_ipam(call, to, known)
     if to.executable:
@@ -164,12 +164,12 @@ def check(call: Call, name: str, ipam: Mapping[str, JSON]) -> bytes:
 
 
 def collect(call: Call, name: str, ipam: Mapping[str, JSON]) -> bytes:
-    """Release what is stale (SPEC.md, "GC"), wherever this network has had addresses. host-local itself never does.
+    """Release stale reservations (SPEC.md, "GC") in all places of this network. host-local itself never does.
 
-    A failure in one place stops none of the others, and is raised at the end.
+    An error in one place does not stop the others, and is raised at the end.
     """
     valid = attached.valid_attachments(call.netconf)
-    # Before anything is released: where an agent is stopped in between, the runtime's GC passes without it, and new pods come.
+    # Before any release: while an agent is stopped, the runtime's GC passes without it, and new pods start.
     gone, living = attached.parted(call, valid) if valid is not None else ([], [])
     for attachment in living:
         call.log.warning(
@@ -200,7 +200,7 @@ def collect(call: Call, name: str, ipam: Mapping[str, JSON]) -> bytes:
 
 
 def status(call: Call, to: Delegate, ipam: Mapping[str, JSON], families: Collection[int] = BOTH) -> bytes:
-    """Raise CNIError where an ADD would fail now."""
+    """Raise CNIError if an ADD would fail now."""
     given_on = _with_ipam(call, to, ipam)
     if to.executable:
         _run(given_on, to)
@@ -208,23 +208,23 @@ def status(call: Call, to: Delegate, ipam: Mapping[str, JSON], families: Collect
 
 
 def resolved(call: Call, ipam: Mapping[str, JSON]) -> Call:
-    """Return the call as whoever keeps host-local's files would get it."""
+    """Return the call as a plugin with host-local's files would get it."""
     return _with_ipam(call, Delegate(HOST_LOCAL, ""), ipam)
 
 
 def not_available(error: CNIError) -> CNIError:
-    """Turn what an ADD would fail with into an answer to STATUS (SPEC.md, "STATUS")."""
+    """Turn an ADD's error into an answer to STATUS (SPEC.md, "STATUS")."""
     if error.code in {INVALID_NETWORK_CONFIG, NOT_AVAILABLE, NO_CONNECTIVITY}:
         return error
     return type(error)(NOT_AVAILABLE, error.msg, error.details)
 
 
 def _take(call: Call, given_on: Call, source: str) -> None:
-    """Let this network have a source of addresses. Raises CNIError where it is another's."""
+    """Assign a source of addresses to this network. Raises CNIError if another network has it."""
     mine = embedded.directory(given_on)
     try:
         if call.host.sources().holder(source) != mine:
-            from kubenode.plugins import contest  # before a network's first ADD of a boot
+            from kubenode.plugins import contest  # needed only before a network's first ADD of a boot
 
             contest.settle(call, source, mine)
     except OSError as error:
@@ -234,7 +234,7 @@ def _take(call: Call, given_on: Call, source: str) -> None:
 def _given_by(
     call: Call, given: tuple[dict[str, JSON], str] | None, name: str, configured: dict[str, JSON]
 ) -> tuple[Delegate, dict[str, JSON]]:
-    """Return who has given addresses, and with which `ipam`: as an ADD noted, else as it is configured. Raises CNIError, NotHereError."""
+    """Return the plugin of the ADD and its `ipam`: from the record, or else as configured. Raises CNIError, NotHereError."""
     if given is None:
         return _choose_for_release(call, name), configured
     ipam, executable = given
@@ -243,7 +243,7 @@ def _given_by(
         return _choose_for_release(call, name if name.rpartition("/")[2] in {"", EMBEDDED, HOST_LOCAL} else EMBEDDED), ipam
     try:
         return _choose_for_release(call, executable or kind), ipam
-    except CNIError:  # it may have moved
+    except CNIError:  # the executable may have moved
         return _choose_for_release(call, kind), ipam
 
 
@@ -256,7 +256,7 @@ def _given(stdout: bytes) -> list[str]:
 
 
 def _undo(call: Call, to: Delegate) -> None:
-    """Follow a failed ADD by a DEL (SPEC.md, "Delegated Plugin Execution Procedure")."""
+    """Call DEL after a failed ADD (SPEC.md, "Delegated Plugin Execution Procedure")."""
     try:
         _run(call, to, command="DEL")
     except CNIError as error:
@@ -264,14 +264,14 @@ def _undo(call: Call, to: Delegate) -> None:
 
 
 def _ranges(ipam: Mapping[str, JSON]) -> list[dict[str, JSON]]:
-    """Return the ranges of all range sets, as far as they are some."""
+    """Return the ranges of all range sets, skipping invalid ones."""
     sets = ipam.get("ranges")
     found = [one for ranges in (sets if isinstance(sets, list) else ()) if isinstance(ranges, list) for one in ranges]
     return [one for one in found if isinstance(one, dict)]
 
 
 def _without_closing(ipam: dict[str, JSON]) -> dict[str, JSON]:
-    """Return an `ipam` without the ranges of which nothing is given any more: only we know what `closing` is. Raises CNIError."""
+    """Return an `ipam` without closing ranges, as no other plugin knows `closing`. Raises CNIError."""
     if not any(one.get("closing") for one in _ranges(ipam)):
         return ipam
     sets = [([one for one in ranges if not one.get("closing")], ranges) for ranges in ipam["ranges"]]

@@ -1,12 +1,14 @@
-"""The embedded allocator as commands: addresses from a host-local configuration, over host-local's files."""
+"""Embedded allocator as commands: addresses by a host-local configuration, in host-local's files."""
 
 from __future__ import annotations
 
 import os
+import time
 
 from kubenode.base import files
 from kubenode.base.record import NamedTuple
 from kubenode.cni.errors import (
+    INVALID_ENVIRONMENT,
     INVALID_NETWORK_CONFIG,
     IO_FAILURE,
     NOT_AVAILABLE,
@@ -17,13 +19,14 @@ from kubenode.cni.errors import (
     OutOfReachError,
 )
 from kubenode.cni.netconf import NetConf, invalid, is_path
+from kubenode.cni.request import pod_of
 from kubenode.cni.result import IPConfig, Result, addresses_in
 from kubenode.host.datadir import LAST_RESERVED, LOCK
 from kubenode.ipam import allocator, config
 from kubenode.ipam.address import parse_address
 from kubenode.ipam.families import BOTH
 from kubenode.ipam.search import duplicate
-from kubenode.ipam.store import DEFAULT_DATA_DIR, Attachment
+from kubenode.ipam.store import DEFAULT_DATA_DIR, RESTING, Attachment
 from kubenode.plugins.skel import answer
 
 EARLIER_BOOT = "of an earlier boot"
@@ -39,7 +42,7 @@ if TYPE_CHECKING:
 
 
 class Ready(NamedTuple):
-    """All that an ADD goes by: reservations, configuration, dns."""
+    """Input of an ADD: store, configuration, dns."""
 
     store: Store
     conf: config.IPAMConfig
@@ -47,7 +50,10 @@ class Ready(NamedTuple):
 
 
 def ready(call: Call) -> Ready:
-    """Read all that an ADD goes by. Makes nothing. Raises CNIError where there is none."""
+    """Read the input of an ADD. Changes nothing. Raises CNIError if it is invalid."""
+    if call.request.container_id.startswith(RESTING):
+        problem = f"container ID {call.request.container_id} has the prefix of addresses that rest"
+        raise CNIError(INVALID_ENVIRONMENT, problem, f"no container ID may begin with {RESTING}")
     store = require_place(call)
     conf = config.load(call.netconf, call.request.pod_args)
     return Ready(store, conf, _dns(call, conf.resolv_conf))
@@ -57,16 +63,16 @@ def allocate(call: Call, ready: Ready) -> Addition:
     """Reserve one address of each range set, with the lock held. Raises CNIError."""
     conf = ready.conf
     try:
-        return allocator.allocate(ready.store, conf.sets, owner(call.request), conf.requested, conf.exclude)
+        return allocator.allocate(ready.store, conf.sets, owner(call.request), conf.requested, conf.exclude, pod_of(call.environ))
     except CNIError as error:
         if error.code != RANGE_FULL:
             raise
-        # `msg` stays as the reference has it.
+        # `msg` stays the reference's.
         raise CNIError(error.code, error.msg, f"network {call.netconf.name} is full on this node: {error.details}") from None
 
 
 def result(call: Call, ready: Ready, added: Addition) -> bytes:
-    """Return an ADD's result as it goes to stdout."""
+    """Return an ADD's result for stdout."""
     log_released(call, "without an owner: its file is empty, torn or not host-local's", added.ownerless)
     ips = tuple(IPConfig(a.address.version, f"{a.address}/{a.range.subnet.prefix}", str(a.range.gateway or "")) for a in added.given)
     call.log.info("addresses allocated", ips=[ip.address for ip in ips])
@@ -74,7 +80,7 @@ def result(call: Call, ready: Ready, added: Addition) -> bytes:
 
 
 def require_none(call: Call, store: Store) -> None:
-    """Raise CNIError for a second ADD without a DEL between (SPEC.md, "ADD"), with the lock held."""
+    """Raise CNIError for a second ADD without a DEL (SPEC.md, "ADD"), with the lock held."""
     attachment = owner(call.request)
     for entry in allocator.find(store, attachment):
         if entry.address:
@@ -82,9 +88,9 @@ def require_none(call: Call, store: Store) -> None:
 
 
 def release(places: Sequence[Call]) -> None:
-    """Release what is reserved for the attachment in each of these calls' directories; nothing is a success too (SPEC.md, "DEL").
+    """Release the attachment's reservations in each call's directory; none is also a success (SPEC.md, "DEL").
 
-    A failure in one stops none of the others. The order is the same for all that do so: an agent keeps each lock until it has answered.
+    An error in one does not stop the others. The order is the same in all calls: an agent keeps each lock until its answer.
     """
     by_path = {str(call.netconf.ipam.get("dataDir") or DEFAULT_DATA_DIR): call for call in reversed(places)}
     by_inode: dict[tuple[int, ...], Call] = {}
@@ -101,18 +107,29 @@ def release(places: Sequence[Call]) -> None:
         try:
             store = _store(call)
             with store.lock():
-                released = allocator.release(store, owner(call.request))
+                released = allocator.release(store, owner(call.request), _rest(call))
         except (CNIError, OSError) as error:
             failure = failure or error
         else:
-            call.log.info("addresses released", ips=[entry.name for entry in released])
+            call.log.info("addresses released", ips=[entry.name for entry in released], stickyFor=call.netconf.ipam.get("stickyFor"))
     if failure:
         raise failure
 
 
+def _rest(call: Call) -> Attachment | None:
+    """Return for whom addresses are to rest after this DEL; None where they are not to."""
+    sticky_for = call.netconf.ipam.get("stickyFor")
+    if not sticky_for:
+        return None
+    from kubenode.ipam import resting  # few configurations have it
+
+    seconds = resting.seconds(sticky_for)
+    return resting.owner_of(pod_of(call.environ), time.time() + seconds, call.request.ifname) if seconds else None
+
+
 def _inode(call: Call) -> tuple[int, ...]:
-    """Return what tells a network's directory from all others; nothing where there is none: ADD has failed. Raises CNIError, OSError."""
-    _store(call)  # which has to be within reach
+    """Return the identity of a network's directory; () without one, as ADD failed then. Raises CNIError, OSError."""
+    _store(call)  # it must be within reach
     try:
         status = os.stat(call.host.path(os.path.join(data_dir(call.netconf) or DEFAULT_DATA_DIR, call.netconf.name)))
     except OSError as error:
@@ -123,7 +140,7 @@ def _inode(call: Call) -> tuple[int, ...]:
 
 
 def cmd_check(call: Call) -> bytes:
-    """Compare what is reserved with what the runtime believes (SPEC.md, "CHECK")."""
+    """Compare the reservations with `prevResult` (SPEC.md, "CHECK")."""
     attachment = owner(call.request)
     store = _store(call)
     with store.lock():
@@ -132,7 +149,7 @@ def cmd_check(call: Call) -> bytes:
         raise CNIError(
             UNKNOWN_CONTAINER,
             f"Failed to find address added by container {attachment.container_id}",
-            f"nothing is reserved for its interface {attachment.ifname}: the pod must be created anew",
+            f"nothing is reserved for its interface {attachment.ifname}: the pod must be created again",
             f"host-local: Failed to find address added by container {attachment.container_id}",
         )
     if missing := [
@@ -141,13 +158,13 @@ def cmd_check(call: Call) -> bytes:
         raise CNIError(
             NOT_RESERVED,
             f"{', '.join(missing)} not reserved for container {attachment.container_id}",
-            f"reserved for its interface {attachment.ifname}: {', '.join(sorted(map(str, mine)))}; the pod must be created anew",
+            f"reserved for its interface {attachment.ifname}: {', '.join(sorted(map(str, mine)))}; the pod must be created again",
         )
     return b""
 
 
 def collect(call: Call, valid: Collection[Attachment], living: Callable[[], Collection[Attachment]]) -> None:
-    """Release what is neither valid nor among the living, who are asked for with the lock held."""
+    """Release reservations that are neither valid nor living; `living` is called with the lock held."""
     store = _store(call)
     with store.lock():
         released = allocator.collect(store, {*valid, *living()})
@@ -155,9 +172,9 @@ def collect(call: Call, valid: Collection[Attachment], living: Callable[[], Coll
 
 
 def cmd_status(call: Call, families: Collection[int] = BOTH) -> bytes:
-    """Raise CNIError 50 where every ADD would fail (SPEC.md, "STATUS"). A full range set is only told, unless `statusWhenFull` is "error".
+    """Raise CNIError 50 if every ADD would fail (SPEC.md, "STATUS"). A full range set is only logged unless `statusWhenFull` is "error".
 
-    A runtime makes the node NotReady for a 50, and Kubernetes then evicts the pods that run there, whose addresses are all right.
+    A 50 makes the node NotReady, and Kubernetes then evicts its running pods, whose addresses are fine.
     """
     conf = config.load(call.netconf, {})
     require_writable(call)
@@ -174,7 +191,7 @@ def cmd_status(call: Call, families: Collection[int] = BOTH) -> bytes:
 
 
 def usage(call: Call) -> list[Usage]:
-    """Return how many addresses each range set has and how many are taken. Makes nothing. Raises CNIError."""
+    """Return the usage of each range set. Changes nothing. Raises CNIError."""
     return _usage(call, config.load(call.netconf, {}))
 
 
@@ -187,7 +204,7 @@ def _usage(call: Call, conf: config.IPAMConfig) -> list[Usage]:
 
 
 def owner(request: Request) -> Attachment:
-    """Return the attachment that a request is for."""
+    """Return a request's attachment."""
     return Attachment(request.container_id, request.ifname)
 
 
@@ -202,7 +219,7 @@ def data_dir(netconf: NetConf) -> str:
 
 
 def require_place(call: Call) -> Store:
-    """Return where an ADD is to reserve. Raises CNIError 7 where this network's reservations would be among another's."""
+    """Return the store for an ADD. Raises CNIError 7 if its directory would be among another network's reservations."""
     configured, name = data_dir(call.netconf), call.netconf.name
     if configured and not configured.startswith("/"):
         raise invalid([f"dataDir {configured!r} is not an absolute path"])
@@ -212,12 +229,12 @@ def require_place(call: Call) -> Store:
 
 
 def directory(call: Call) -> str:
-    """Return the host's path of the directory with this network's reservations."""
+    """Return the host's path of this network's directory."""
     return os.path.normpath(os.path.join(data_dir(call.netconf) or DEFAULT_DATA_DIR, call.netconf.name))
 
 
 def after_boot(call: Call) -> None:
-    """Release what is of an earlier boot, where another plugin is about to use the files."""
+    """Release reservations of an earlier boot before another plugin uses the files."""
     store = _store(call)
     with store.lock():
         dead = allocator.release_from_earlier_boot(store)
@@ -225,11 +242,11 @@ def after_boot(call: Call) -> None:
 
 
 def require_writable(call: Call, *, by_us: bool = True) -> None:
-    """Raise CNIError 50 where no file can be made in this network's directory, nor the directory where there is none yet. Makes nothing.
+    """Raise CNIError 50 if no file can be created in this network's directory, or the directory itself. Changes nothing.
 
-    `by_us`: by this process; else by root, who is kept from it only by a file in the way.
+    `by_us`: by this process; otherwise by root, which only a file in its place can stop.
     """
-    call.host.store(data_dir(call.netconf), call.netconf.name)  # which has to be within reach
+    call.host.store(data_dir(call.netconf), call.netconf.name)  # it must be within reach
     path = os.path.abspath(call.host.path(directory(call)))
     while not os.path.lexists(path):
         path = os.path.dirname(path)
@@ -243,12 +260,13 @@ def require_writable(call: Call, *, by_us: bool = True) -> None:
 
 
 def log_released(call: Call, why: str, released: Collection[Reservation]) -> None:
+    """Log released reservations, if any."""
     if released:
         call.log.warning("reservations released", why=why, ips=[entry.name for entry in released])
 
 
 def _store(call: Call) -> Store:
-    """Return this network's reservations, of which any command may make the directory. Raises CNIError 7 where that must not be."""
+    """Return this network's store; any command may create its directory. Raises CNIError 7 if it must not be there."""
     store = call.host.store(data_dir(call.netconf), call.netconf.name)
     store.require_place()
     return store
@@ -257,7 +275,7 @@ def _store(call: Call) -> Store:
 def _dns(call: Call, resolv_conf: str) -> dict[str, object]:
     if not resolv_conf:
         return {}
-    from kubenode.ipam import resolvconf  # few configurations have it
+    from kubenode.ipam import resolvconf  # few configurations need it
 
     try:
         text = files.read_exactly(call.host.permitted.here(resolv_conf), resolvconf.LARGEST)
@@ -265,13 +283,13 @@ def _dns(call: Call, resolv_conf: str) -> dict[str, object]:
         problem = f"resolvConf {resolv_conf} cannot be read: {error.strerror}"
         advice = "name a file such as /etc/resolv.conf as resolvConf, or leave it out"
         said = os.strerror(error.errno or 0)
-        reference = f"open {resolv_conf}: {said.lower()}" if said == error.strerror else ""  # else it is ours, of what we do not read
+        reference = f"open {resolv_conf}: {said.lower()}" if said == error.strerror else ""  # otherwise our own message
         raise OutOfReachError(IO_FAILURE, problem, advice, reference) from None
     return resolvconf.parse(text.decode(errors="replace"))
 
 
 def _previous_addresses(netconf: NetConf, ifname: str) -> list[str]:
-    """Return the addresses of `prevResult`, in any version's shape, but for those that a chained plugin has put on other interfaces."""
+    """Return the addresses in `prevResult`, of any version, except those that a chained plugin put on other interfaces."""
     previous = netconf.raw.get("prevResult")
     if not isinstance(previous, dict):
         return []

@@ -1,6 +1,6 @@
-"""host-local under its own name: the embedded allocator with the reference's error codes and texts (its `main.go`).
+"""host-local under its own name: the embedded allocator with the reference's error codes and messages (its `main.go`).
 
-docs/reference/host-local.md lists what is different, and the differential tests read that list.
+docs/reference/host-local.md lists all differences, and the differential tests read that list.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kubenode.plugins.skel import Call, Command
 
-ANY = 999  # the one code that the reference has for errors of its own
+ANY = 999  # the reference's only code for its own errors
 
 
 def wording(error: CNIError) -> CNIError:
-    """Return an error in the reference's words, ours in `details`; programs and test suites compare those.
+    """Return an error in the reference's words, with ours in `details`: programs and test suites compare them.
 
-    A version is refused as libcni does it, details included: the suites of the CNI project's plugins compare all of that.
+    For a wrong version the details are libcni's, too: test suites of the CNI plugins compare both.
     """
     if error.code == INCOMPATIBLE_VERSION:
         msg, _, details = error.reference.partition("; ")
@@ -34,7 +34,7 @@ def _as_reference(command: Command) -> Command:
         try:
             return command(call)
         except CNIError as error:
-            if error.code in {NOT_AVAILABLE, IO_FAILURE, TRY_AGAIN_LATER}:  # the reference waits for ever
+            if error.code in {NOT_AVAILABLE, IO_FAILURE, TRY_AGAIN_LATER}:  # the reference would wait for ever
                 raise
             raise CNIError(ANY, error.msg, error.details, error.reference) from None
 
@@ -42,13 +42,13 @@ def _as_reference(command: Command) -> Command:
 
 
 def _status(call: Call) -> bytes:
-    """Say nothing of ranges that only come with a pod, in `runtimeConfig` (CONVENTIONS.md, `ipRanges`): STATUS is asked without."""
+    """Ignore ranges that come only with a pod in `runtimeConfig` (CONVENTIONS.md, `ipRanges`), as STATUS gets none."""
     has_own = call.netconf.ipam.get("ranges") or call.netconf.ipam.get("subnet") or call.netconf.raw.get("runtimeConfig")
     return embedded.cmd_status(call) if has_own else b""
 
 
 def _add(call: Call) -> bytes:
-    """Do as the reference does with any path: whoever hands addresses on by us may name what host-local may."""
+    """Accept any path, like the reference: a plugin that delegates to us may use the paths that host-local allows."""
     ipam = call.netconf.ipam
     path = ipam.get("resolvConf")
     if path and isinstance(path, str) and is_path(path):

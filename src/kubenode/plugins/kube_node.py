@@ -1,4 +1,4 @@
-"""kube-node: addresses from the subnets that the Node object gives to this node."""
+"""kube-node: addresses from the Node's subnets."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 def cmd_add(call: Call) -> bytes:
-    """Give the pod an address of each family that its namespace gets."""
+    """Assign an address of each family that the pod's namespace gets."""
     conf = KubeNodeConf.read(call).validated(call.host)
     subnets = call.host.node(conf.common.node, conf.subnets_of, call.log)
     have = frozenset(subnet.version for subnet in subnets)
     namespace = call.request.pod_args.get("K8S_POD_NAMESPACE", "")
-    # Who is not limited by the configuration is not by a label either.
+    # A label counts only if the configuration limits IPv4.
     label = None if conf.limits[4] is None else call.host.ipv4_label(namespace, call.log)
     wanted = families.select(have, namespace, conf.limits, {} if label is None else {4: label})
     ipam = options.permit_resolv_conf(call, conf.ipam(subnets, wanted))
@@ -33,25 +33,25 @@ def cmd_add(call: Call) -> bytes:
 
 
 def cmd_del(call: Call) -> bytes:
-    """Release what the pod has. Neither the Node nor the rest of the configuration need be right for that."""
+    """Release the pod's addresses. Needs neither the Node nor a valid rest of the configuration."""
     conf = KubeNodeConf.read(call)
     return delegation.delete(call, conf.common.delegate, conf.others)
 
 
 def cmd_check(call: Call) -> bytes:
-    """Look whether the pod's addresses are still reserved for it."""
+    """Check that the pod's addresses are still reserved for it."""
     conf = KubeNodeConf.read(call)
     return delegation.check(call, conf.common.delegate, conf.others)
 
 
 def cmd_gc(call: Call) -> bytes:
-    """Release what no living pod has."""
+    """Release the addresses of pods that are gone."""
     conf = KubeNodeConf.read(call)
     return delegation.collect(call, conf.common.delegate, conf.others)
 
 
 def cmd_status(call: Call) -> bytes:
-    """Raise CNIError 50 where an ADD would fail now: no subnets, no delegate, or no address left of a family that every pod gets."""
+    """Raise CNIError 50 if an ADD would fail now: no subnets, no delegate, or no free address of a family that every pod gets."""
     try:
         conf = KubeNodeConf.read(call).validated(call.host)
         subnets = call.host.node(conf.common.node, conf.subnets_of, call.log)
@@ -64,7 +64,7 @@ def cmd_status(call: Call) -> bytes:
 
 
 def resolve(call: Call) -> Call:
-    """Return the call with host-local's configuration, all families in it. Raises CNIError."""
+    """Return the call with host-local's configuration, with all families. Raises CNIError."""
     conf = KubeNodeConf.read(call).validated(call.host)
     return delegation.resolved(call, conf.ipam(call.host.node(conf.common.node, conf.subnets_of, call.log), families.BOTH))
 
@@ -73,7 +73,7 @@ COMMANDS = {"ADD": cmd_add, "DEL": cmd_del, "CHECK": cmd_check, "GC": cmd_gc, "S
 
 
 class KubeNodeConf(NamedTuple):
-    """The keys of `ipam` that are kube-node's, the others, and what is wrong with any."""
+    """Keys of `ipam` for kube-node, the other keys, and all issues."""
 
     common: options.Common
     limits: dict[int, tuple[str, ...] | None]
@@ -83,6 +83,7 @@ class KubeNodeConf(NamedTuple):
 
     @classmethod
     def read(cls, call: Call) -> KubeNodeConf:
+        """Read the configuration; issues are collected."""
         source = options.Options(call.netconf.ipam)
         common = options.common(call, source)
         limits = {4: source.names("ipv4-namespaces"), 6: source.names("ipv6-namespaces")}
@@ -91,15 +92,16 @@ class KubeNodeConf(NamedTuple):
         return cls(common, limits, others, [*source.issues, *issues], source.refused)
 
     def validated(self, host: Host) -> KubeNodeConf:
-        """Return it as it may be used here. Raises CNIError 7 with all issues at once, or 120 for what the administrator does not allow."""
+        """Return the configuration with this process's paths. Raises CNIError 7 with all issues, or 120 for a path that is not allowed."""
         options.raise_issues(self.issues, self.refused)
         return self._replace(common=self.common.permitted(host))
 
     def subnets_of(self, own: Node) -> tuple[Item, ...] | tuple[Subnet, ...]:
+        """Return the Node's subnets for this configuration."""
         return node.annotated_items(own, self.common.annotation) if self.common.annotation else node.pod_subnets(own)
 
     def ipam(self, subnets: Iterable[Item | Subnet], wanted: Collection[int]) -> dict[str, JSON]:
-        """Return the `ipam` for who gives the addresses: one range set a family, in the order in which the Node has them."""
+        """Return the delegate's `ipam`: one range set per family, in the order of the Node's subnets."""
         by_family: dict[int, list[JSON]] = {}
         for subnet in subnets:
             if subnet.version in wanted:

@@ -1,6 +1,6 @@
-"""node-annotation: addresses by a host-local configuration that an annotation on the Node holds.
+"""node-annotation: addresses by a host-local configuration in an annotation of the Node.
 
-The annotation and the configuration file are data; nothing of them is ever evaluated.
+Annotation and configuration file are data; nothing in them is ever evaluated.
 """
 
 from __future__ import annotations
@@ -25,34 +25,34 @@ NO_CONTAINER = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "none", "CNI_NETNS": "n
 
 
 def cmd_add(call: Call) -> bytes:
-    """Give the pod addresses as the annotation says."""
+    """Assign addresses as the annotation says."""
     conf = NodeAnnotationConf.read(call).validated(call.host)
     ipam = options.permit_resolv_conf(call, call.host.node(conf.common.node, conf.ipam_of, call.log))
-    gives = any(ipam.get(key) != conf.others.get(key) for key in ("ranges", "subnet"))  # it may hold something else, such as routes
+    gives = any(ipam.get(key) != conf.others.get(key) for key in ("ranges", "subnet"))  # it may contain only other keys, such as routes
     source = conf.common.source if gives else ""
     return conf.advising(lambda: delegation.add(call, delegation.choose(call, conf.delegate, ipam), ipam, source))
 
 
 def cmd_del(call: Call) -> bytes:
-    """Release what the pod has, as it was given; the annotation may have changed or gone."""
+    """Release the pod's addresses with the configuration of its ADD; the annotation may have changed or gone."""
     conf = NodeAnnotationConf.read(call)
     return delegation.delete(call, conf.delegate, conf.others)
 
 
 def cmd_check(call: Call) -> bytes:
-    """Look whether the pod's addresses are still reserved for it."""
+    """Check that the pod's addresses are still reserved for it."""
     conf = NodeAnnotationConf.read(call)
     return delegation.check(call, conf.delegate, conf.others)
 
 
 def cmd_gc(call: Call) -> bytes:
-    """Release what no living pod has."""
+    """Release the addresses of pods that are gone."""
     conf = NodeAnnotationConf.read(call)
     return delegation.collect(call, conf.delegate, conf.others)
 
 
 def cmd_status(call: Call) -> bytes:
-    """Raise CNIError 50 where an ADD would fail now."""
+    """Raise CNIError 50 if an ADD would fail now."""
     try:
         conf = NodeAnnotationConf.read(call).validated(call.host)
         ipam = options.permit_resolv_conf(call, call.host.node(conf.common.node, conf.ipam_of, call.log))
@@ -62,14 +62,14 @@ def cmd_status(call: Call) -> bytes:
 
 
 def resolve(call: Call) -> Call:
-    """Return the call with the configuration that the annotation holds. Raises CNIError."""
+    """Return the call with the annotation's configuration. Raises CNIError."""
     conf = NodeAnnotationConf.read(call).validated(call.host)
     return delegation.resolved(call, call.host.node(conf.common.node, conf.ipam_of, call.log))
 
 
 def cmd_show(call: Call) -> bytes:
-    """Print the configuration that an ADD would hand on."""
-    import json  # for a person, so indented; a plugin's call does without it
+    """Print the configuration that an ADD would pass on."""
+    import json  # indented for a person; a plugin's call needs no json
 
     conf = NodeAnnotationConf.read(call).validated(call.host)
     ipam = call.host.node(conf.common.node, conf.ipam_of, call.log)
@@ -82,7 +82,7 @@ DRY_RUN = {"ADD": cmd_show}
 
 
 class NodeAnnotationConf(NamedTuple):
-    """The keys of `ipam` that are node-annotation's, what the file says, the other keys, and what is wrong with any."""
+    """Keys of `ipam` for node-annotation, the file's keys, the other keys, and all issues."""
 
     common: options.Common
     delegate: str
@@ -92,10 +92,11 @@ class NodeAnnotationConf(NamedTuple):
 
     @classmethod
     def read(cls, call: Call) -> NodeAnnotationConf:
+        """Read the configuration and the file; issues are collected."""
         broken_file = None
         try:
             file = config_file(call.environ, call.host)
-        except CNIError as error:  # it must not keep an address from being released
+        except CNIError as error:  # it must not stop a release
             file, broken_file = {}, error
         said = {"kubeconfig": file.get("kubeconfig"), "logfile": file.get("log")}
         source = options.Options({**said, **call.netconf.ipam}, said.keys() - call.netconf.ipam.keys())
@@ -106,12 +107,12 @@ class NodeAnnotationConf(NamedTuple):
         return cls(common, delegate, source.others(), source.issues, source.refused or broken_file)
 
     def validated(self, host: Host) -> NodeAnnotationConf:
-        """Return it as it may be used here. Raises CNIError where the file is broken, and as kube-node's."""
+        """Return the configuration with this process's paths. Raises CNIError if the file is invalid, and as kube-node's."""
         options.raise_issues(self.issues, self.refused)
         return self._replace(common=self.common.permitted(host))
 
     def advising(self, command: Callable[[], bytes]) -> bytes:
-        """Run what takes the annotation for a network configuration; where that is invalid, say where it stands. Raises CNIError."""
+        """Run a command with the annotation as configuration; an error for an invalid one names the annotation. Raises CNIError."""
         try:
             return command()
         except CNIError as error:
@@ -121,7 +122,7 @@ class NodeAnnotationConf(NamedTuple):
             raise CNIError(error.code, error.msg, advice) from None
 
     def ipam_of(self, own: Node) -> dict[str, JSON]:
-        """Return the `ipam` for who gives the addresses: the annotation's keys, and ours where it has none. Raises CNIError."""
+        """Return the delegate's `ipam`: the annotation's keys, then ours. Raises CNIError."""
         text = node.annotation(own, self.common.annotation)
         try:
             said = annotation.parse(text)
@@ -131,21 +132,21 @@ class NodeAnnotationConf(NamedTuple):
                 f"annotation {self.common.annotation} of Node {own.name}: {error}",
                 'it must be the inside of host-local\'s ipam object, such as ranges: [[{"subnet": "172.16.5.0/24"}]]',
             ) from None
-        said.pop("type", None)  # who runs next is the node's business
+        said.pop("type", None)  # only the node's configuration chooses the next plugin
         return {**self.others, **said}
 
 
 def _executable(next_ipam: str, call: Call) -> str:
-    """Return `nextipam` with its path where CNI_PATH or PATH has it: unlike a delegate it need not be a plugin."""
+    """Return `nextipam` with its path in CNI_PATH or PATH: unlike a delegate it need not be a plugin."""
     if not next_ipam or next_ipam == delegation.EMBEDDED or not call.host.execs:
         return next_ipam
-    from kubenode.host import delegate  # not on the way that has to be fast
+    from kubenode.host import delegate  # not on the hot path
 
     return delegate.find(next_ipam, [*call.request.path, *filter(None, call.environ.get("PATH", "").split(":"))]) or next_ipam
 
 
 def config_file(environ: Mapping[str, str], host: Host) -> dict[str, str]:
-    """Read `kubeconfig`, `nextipam` and `log` from the configuration file. Raises CNIError, which names it."""
+    """Read `kubeconfig`, `nextipam` and `log` from the configuration file. Raises CNIError, which names the file."""
     path = environ.get("NODE_ANNOTATION_CFG") or CONFIG_PATH
     try:
         content = loads(files.read(host.path(path)))

@@ -1,4 +1,4 @@
-"""Options of both plugins in `ipam`, read once; faults are collected, for the operator to see all of them at once."""
+"""Options of both plugins in `ipam`, read once; issues are collected, so that the operator sees all of them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from kubenode.plugins.skel import Call, Host
 
 
-LONGEST = 1e9  # seconds that can be meant
+LONGEST = 1e9  # seconds, more than anybody needs
 
 
 class Options:
-    """Typed values out of an object. A value of a wrong type, or one that is not allowed, counts as left out, and its issue is kept.
+    """Typed values from an object. A value of a wrong type, or one that is not allowed, counts as absent and adds an issue.
 
-    `administrators`: the keys that are of the host's administrator, who may name what there is.
+    `administrators`: keys from the administrator's own file, which may name any path.
     """
 
     def __init__(self, source: Mapping[str, JSON], administrators: Collection[str] = ()) -> None:
@@ -34,7 +34,7 @@ class Options:
         self._read: set[str] = set()
 
     def text(self, key: str, *, may_be_empty: bool = True, for_others: bool = False) -> str:
-        """Return a string, "" where there is none; `for_others` leaves a good one among the others."""
+        """Return a string, "" if absent; `for_others` leaves a valid one among the other keys."""
         value = self._source.get(key)
         if value is None:
             issue = ""
@@ -51,28 +51,30 @@ class Options:
         return "" if issue else value or ""
 
     def path(self, key: str, host: Host) -> str:
-        """Return where a path of the host is found, its links followed; "" where there is none, or the administrator does not allow it."""
+        """Return where to find a path of the host here, with its links resolved; "" if absent or not allowed."""
         path = self.text(key)
         if not path:
             return ""
         permitted = host.permitted
         try:
             return permitted.here(permitted.real(path) if key in self._administrators else permitted.require(key, path))
-        except CNIError as error:  # it must not keep an address from being released
+        except CNIError as error:  # it must not stop a release
             self.refused = self.refused or error
             return ""
 
     def is_administrators(self, key: str) -> bool:
+        """Say whether a key comes from the administrator's own file."""
         return key in self._administrators
 
     def plugin(self, key: str) -> str:
-        """Return the name of a plugin. A configuration does not say what runs on the host: the last part of a path counts."""
+        """Return the name of a plugin. Only the last part of a path counts: a configuration must not choose what runs on the host."""
         name = self.text(key, may_be_empty=False)
         if "/" in name:
             self.issues.append(f"{key} {name!r} is a path: give the name of a plugin in CNI_PATH")
         return name.rpartition("/")[2]
 
     def seconds(self, key: str, default: float) -> float:
+        """Return a number of seconds."""
         value = self._take(key)
         if value is None:
             return default
@@ -82,7 +84,7 @@ class Options:
         return float(value)
 
     def names(self, key: str) -> tuple[str, ...] | None:
-        """Return a list of strings; None where there is none."""
+        """Return a list of strings, None if absent."""
         value = self._take(key)
         if value is None:
             return None
@@ -95,7 +97,7 @@ class Options:
         return tuple(value)
 
     def level(self, key: str) -> str:
-        """Return a log level, which may be written as a number."""
+        """Return a log level, a name or a number."""
         value = self._take(key)
         if isinstance(value, bool) or not isinstance(value, (str, int, type(None))):
             self.issues.append(f"{key} is {value!r}, neither info, debug, trace nor a number")
@@ -103,7 +105,7 @@ class Options:
         return "" if value is None else str(value)
 
     def others(self) -> dict[str, JSON]:
-        """Return what nobody has read: it is for who gives the addresses."""
+        """Return the keys that nobody read: they are for the delegate."""
         return {key: value for key, value in self._source.items() if key not in self._read}
 
     def _take(self, key: str) -> JSON:
@@ -112,7 +114,7 @@ class Options:
 
 
 class Common(NamedTuple):
-    """The keys of `ipam` that both plugins have; `trusted`: the administrator's own file names the kubeconfig."""
+    """Keys of `ipam` that both plugins have; `trusted`: the administrator's own file names the kubeconfig."""
 
     node: NodeOptions
     annotation: str
@@ -121,14 +123,14 @@ class Common(NamedTuple):
 
     @property
     def source(self) -> str:
-        """The source of the addresses, of which no other network may give any."""
+        """The source of the addresses, which no other network may use."""
         return source_of(self.annotation, self.node.node_file_label)
 
     def permitted(self, host: Host) -> Common:
-        """Return the same with the paths of this process, which are what the administrator allows. Raises CNIError for others."""
+        """Return the same with this process's paths. Raises CNIError for a path that the administrator does not allow."""
         kubeconfig, node_file = self.node.kubeconfig, self.node.node_file_label
         if kubeconfig and not self.trusted:
-            host.permitted.require("kubeconfig", kubeconfig)  # and taken as it is written: its links, too, say where its files are
+            host.permitted.require("kubeconfig", kubeconfig)  # used as written: its files are relative to its links, too
         if not node_file:
             return self
         here = host.permitted.here(host.permitted.require("nodeFile", node_file))
@@ -136,13 +138,13 @@ class Common(NamedTuple):
 
 
 def source_of(annotation: str, node_file: str) -> str:
-    """Return where addresses are from by these keys."""
+    """Return the source of addresses for these keys."""
     source = f"annotation {annotation}" if annotation else "spec.podCIDRs"
     return f"{source} of {node_file}" if node_file else source
 
 
 def common(call: Call, options: Options) -> Common:
-    """Read what both plugins have, and let the log go where it is to go."""
+    """Read the keys of both plugins, and configure the log."""
     log = options.text("logfile")
     call.log.configure(log if log in STREAMS else options.path("logfile", call.host), options.level("loglevel"))
     options.text("type")
@@ -156,7 +158,7 @@ def common(call: Call, options: Options) -> Common:
 
 
 def raise_issues(issues: list[str], refused: CNIError | None) -> None:
-    """Raise CNIError 7 with all issues, or why something is not allowed; nothing where all is well."""
+    """Raise CNIError 7 with all issues, or the error for a path that is not allowed, if any."""
     if issues:
         raise invalid(issues)
     if refused:
@@ -164,7 +166,7 @@ def raise_issues(issues: list[str], refused: CNIError | None) -> None:
 
 
 def permit_resolv_conf(call: Call, ipam: dict[str, JSON]) -> dict[str, JSON]:
-    """Return an `ipam` whose resolvConf is one that the administrator allows, its links followed. Raises CNIError."""
+    """Return an `ipam` with resolvConf checked against the allowed paths, its links resolved. Raises CNIError."""
     path = ipam.get("resolvConf")
     if not path or not isinstance(path, str) or not is_path(path):
         return ipam

@@ -1,4 +1,4 @@
-"""The frame of a command: environment and stdin in, an exit code and stdout out, whatever goes wrong between.
+"""Skeleton of a command: environment and stdin in, exit code and stdout out, after any error.
 
 The order is libcni's: environment, stdin, network configuration, version, command. Nothing here or below ends the process.
 """
@@ -29,44 +29,44 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
     class Host(Protocol):
-        """The host that a command acts on, as it is reached from this process. `Standalone` is one, the agent has another."""
+        """Host of a command, as seen from this process. `Standalone` is one, the agent has another."""
 
         @property
         def execs(self) -> bool:
-            """Whether other plugins can be run from here."""
+            """Whether other plugins can run from here."""
 
         @property
         def permitted(self) -> Permitted:
-            """Paths that a network configuration may name on the host, and where they are found from here."""
+            """Paths that a network configuration may use on the host, and where to find them here."""
 
         def path(self, path: str) -> str:
-            """Return where a path of the host is found from here."""
+            """Return where to find a path of the host here."""
 
         def store(self, data_dir: str, network: str) -> Store:
-            """Return a network's reservations in a data directory; "" is the default one."""
+            """Return a network's store in a data directory; "" is the default one."""
 
         def attachments(self, network: str) -> Attachments:
-            """Return the records of a network's attachments."""
+            """Return a network's records of attachments."""
 
         def sources(self) -> Sources:
-            """Return which network has which source of addresses."""
+            """Return the sources of addresses and their networks."""
 
         def may_have(self, netns: str) -> bool:
-            """Say whether a network namespace is there, or cannot be seen from here."""
+            """Say whether a network namespace exists, or is not visible from here."""
 
         def ipv4_label(self, namespace: str, log: Log) -> bool | None:
-            """Say whether a namespace's label gives its pods IPv4; None where no label does, or none is known here. Asks nobody."""
+            """Say whether a namespace's label gives its pods IPv4; None without a label, or if unknown here. Sends no request."""
 
         def node(self, options: NodeOptions, choose: Callable[[Node], T], log: Log) -> T:
-            """Return what `choose` finds in our Node. Raises CNIError."""
+            """Return the result of `choose` on our Node. Raises CNIError."""
 
 
 LONGEST = 1 << 20  # bytes of a network configuration
-NOT_HERE = 2  # the exit code of a call that has to be made in the runtime's own environment; stdout: the error where it cannot be
+NOT_HERE = 2  # exit code of a call that must run in the runtime's environment; stdout: the error if it cannot
 
 
 class NotHereError(Exception):
-    """Only the runtime's own environment can do this: a plugin that is to be run there. The agent hands it back."""
+    """Error: only the runtime's own environment can run a plugin. The agent returns the call."""
 
 
 class Call(NamedTuple):
@@ -80,7 +80,7 @@ class Call(NamedTuple):
 
 
 def as_it_is(error: CNIError) -> CNIError:
-    """Return an error as it was raised, which is how most plugins answer."""
+    """Return an error unchanged, as most plugins answer it."""
     return error
 
 
@@ -92,9 +92,9 @@ def run(
     host: Host,
     wording: Callable[[CNIError], CNIError] = as_it_is,
 ) -> tuple[int, bytes]:
-    """Carry out one call: return its exit code and what belongs on stdout. Raises nothing but what ends a process.
+    """Run one call; return exit code and stdout. Raises nothing except what ends a process.
 
-    `wording` makes of an error what the plugin answers; the log has it as it is.
+    `wording` turns an error into the plugin's answer; the log has the original one.
     """
     cni_version = versions.LATEST
     data_dir = ""
@@ -105,7 +105,7 @@ def run(
             cni_version = _version_in(stdin)
             raise
         if asked.command == "VERSION":
-            # Old runtimes send nothing here.
+            # Old runtimes send no stdin.
             raw = netconf.decode(stdin) if stdin.strip() else {}
             return 0, answer(versions.answer(netconf.cni_version(raw) if raw.get("cniVersion") else versions.LATEST))
         raw = netconf.decode(stdin)
@@ -123,14 +123,14 @@ def run(
         log.error(error.msg, code=error.code, details=error.details)
         return _failed(host, error, wording(error).as_object(cni_version))
     except OSError as error:
-        # A system that is read-only to an agent, or closed, or that gives it no more files, need not be so to the runtime's plugin. What an
-        # ADD has reserved is released by now, or it is an ADD twice to whoever comes next, which gives nothing.
+        # The runtime's plugin may succeed where the agent cannot write, has no access or no descriptors. By now the ADD's reservations are
+        # released; or the attachment already had an address, and the next plugin refuses a second ADD.
         text = f"{error.strerror or error}: {error.filename}" if error.filename else str(error)
         failure = OutOfReachError(IO_FAILURE, text, _advice(error, host, data_dir))
         log.error(failure.msg, code=failure.code, details=failure.details)
         return _failed(host, failure, failure.as_object(cni_version))
-    except Exception as error:  # noqa: BLE001 -- the runtime needs an error object, also for our own faults
-        import traceback  # only ever needed here
+    except Exception as error:  # noqa: BLE001 -- the runtime needs an error object, also for our bugs
+        import traceback  # needed only here
 
         log.error("internal error", error=repr(error), traceback=traceback.format_exc())
         return 1, answer(
@@ -139,7 +139,7 @@ def run(
 
 
 def _version_in(stdin: bytes) -> str:
-    """Return the version that an error has which comes before stdin is looked at."""
+    """Return the version for an error that occurs before stdin is parsed."""
     try:
         return netconf.cni_version(netconf.decode(stdin))
     except CNIError:
@@ -152,18 +152,18 @@ def _require_bounds(stdin: bytes) -> None:
 
 
 def _failed(host: Host, error: CNIError, shown: Mapping[str, object]) -> tuple[int, bytes]:
-    """Return a failed call's exit code and stdout. An agent leaves to others what it cannot reach."""
+    """Return a failed call's exit code and stdout. An agent leaves what it cannot reach to the runtime's plugin."""
     here = host.execs or not isinstance(error, OutOfReachError)
     return 1 if here else NOT_HERE, answer(shown)
 
 
 def answer(value: Mapping[str, object]) -> bytes:
-    """Return a result or an error object as it goes to stdout."""
+    """Return a result or an error object as text for stdout."""
     return dumps(value).encode() + b"\n"
 
 
 def _advice(error: OSError, host: Host, data_dir: str) -> str:
-    """Return what to do about a file: another dataDir is a way out only of what is wrong there."""
+    """Return the advice for a file error; another dataDir helps only against an error in it."""
     import errno
     import os
 

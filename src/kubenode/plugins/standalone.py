@@ -1,4 +1,4 @@
-"""The host as a plugin meets it that the runtime has started, and where its Node comes from: a file, the view, an API server."""
+"""Host of a plugin that the runtime starts, and the sources of its Node: a file, the view, an API server."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Standalone:
-    """A `skel.Host` without an agent. `wait`: how a network's lock is waited for, as in `DiskStore`."""
+    """`skel.Host` without an agent. `wait` waits for a network's lock, as in `DiskStore`."""
 
     execs = True
 
@@ -41,7 +41,7 @@ class Standalone:
 
     @property
     def permitted(self) -> Permitted:
-        from kubenode.host.permitted import Permitted  # only configurations that name something on the host need it
+        from kubenode.host.permitted import Permitted  # only configurations with paths of the host need it
         from kubenode.host.root import HostRoot
 
         if self._permitted is None:
@@ -72,14 +72,14 @@ class Standalone:
 
 
 REFRESH_AFTER = 300.0  # seconds
-API_TIMEOUT = 10.0  # seconds for all that has to do with the API server in one call
-RENEWAL_TIMEOUT = 3.0  # seconds where an old view can serve instead: a pod should not wait for an API server that is silent
-LARGEST = 1 << 20  # bytes of a Node manifest; the API server takes no more
-SINGLE_WAIT = 0.8  # of these for each wait, so that a credential plugin that hangs ends before its caller
+API_TIMEOUT = 10.0  # seconds for all requests to the API server in one call
+RENEWAL_TIMEOUT = 3.0  # seconds if an old view can serve instead: a pod should not wait for a silent API server
+LARGEST = 1 << 20  # bytes of a Node manifest; the API server accepts no more
+SINGLE_WAIT = 0.8  # share of that for each single wait, so that a hanging credential plugin ends before its caller
 
 
 class NodeOptions(NamedTuple):
-    """The place of the Node by a configuration; `node_file` is where this process finds what the configuration calls `node_file_label`."""
+    """Source of the Node in a configuration; `node_file` is this process's path for the configuration's `node_file_label`."""
 
     kubeconfig: str = ""
     node_file: str = ""
@@ -88,12 +88,12 @@ class NodeOptions(NamedTuple):
 
 
 def run_dir(environ: Mapping[str, str]) -> str:
-    """Return the directory of what lasts until the next boot."""
+    """Return the run directory, whose files last until the next boot."""
     return environ.get("KUBE_NODE_RUN_DIR") or DEFAULT_RUN_DIR
 
 
 def select(options: NodeOptions, choose: Callable[[Node], T], environ: Mapping[str, str], log: Log) -> T:
-    """Return what `choose` finds in our Node, from the freshest source that answers. Raises CNIError."""
+    """Return the result of `choose` on our Node, from the freshest source that answers. Raises CNIError."""
     if options.node_file:
         return choose(from_file(options))
     view = NodeView(run_dir(environ), node.decode, f"kube-node {VERSION}", log, options.kubeconfig)
@@ -117,16 +117,16 @@ def fetch(
     complain: Callable[[str], None] = lambda _: None,
     option: str = "ipam.kubeconfig",
 ) -> dict[str, Any]:
-    """Return our own Node, or the one of this name, as the API server has it now. Raises CNIError; ends within `timeout` seconds.
+    """Return our own Node, or the one with this name, from the API server. Raises CNIError; ends within `timeout` seconds.
 
-    `machine_id` is the host's where that is not the one seen from here. `complain` is called where the Node is another machine's. `option`
-    is what names a kubeconfig where an error is shown.
+    `machine_id` is the host's, if it is not visible here. `complain` is called if the Node has another machine-id. `option` names a
+    kubeconfig, for advice in errors.
     """
     from kubenode.nodes.identity import Identity, other_machine, own_node
 
     try:
-        from kubenode.kube import client  # brings HTTP and TLS: a hundred times what an ADD costs
-    except ImportError as error:  # compiled parts work with one minor version of Python
+        from kubenode.kube import client  # loads HTTP and TLS: a hundred times the cost of an ADD
+    except ImportError as error:  # compiled parts need their own minor version of Python
         raise CNIError(
             INSTALLATION,
             f"{sys.executable} cannot load the API client: {error}",
@@ -153,7 +153,7 @@ def fetch(
 
 
 def from_file(options: NodeOptions) -> Node:
-    """Return the Node of the manifest that a configuration names. Raises CNIError."""
+    """Return the Node in the manifest of a configuration. Raises CNIError."""
     label = options.node_file_label
     try:
         text = files.read_exactly(options.node_file, LARGEST)

@@ -1,4 +1,4 @@
-"""The plugins by name: their commands, and how each turns its configuration into host-local's."""
+"""Plugins by name: their commands, and how each turns its configuration into host-local's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Plugin(NamedTuple):
-    """A plugin: `resolve` returns a call with host-local's configuration, and raises CNIError; `wording` is how it words an error."""
+    """Plugin; `resolve` returns a call with host-local's configuration, and raises CNIError; `wording` words its errors."""
 
     commands: Mapping[str, Command]
     resolve: Callable[[Call], Call]
