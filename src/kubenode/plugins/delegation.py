@@ -90,15 +90,18 @@ def add(call: Call, to: Delegate, ipam: dict[str, JSON], source: str = "") -> by
         # Before there is a record, which would make an earlier boot's reservation of the container look current.
         dead = allocator.release_from_earlier_boot(ready.store)
         before = attached.noted(call)  # from a first ADD, whose addresses may be in another dataDir
-        if before:
-            embedded.require_none(given_on, ready.store)  # before the record is changed: the DEL of the first ADD needs it
+        has_addresses = before is not None and bool(allocator.find(ready.store, embedded.owner(call.request)))
         try:
             if source:
                 _take(call, given_on, source)
-            attached.note(call, given_on.netconf.ipam, "")
+            if not has_addresses:
+                attached.note(call, given_on.netconf.ipam, "")
             added = embedded.allocate(given_on, ready)
+            if has_addresses:  # not before: until this ADD has its addresses, DEL needs the first ADD's record
+                attached.note(call, given_on.netconf.ipam, "")
         except BaseException:  # the deadline's signal, too
-            attached.put_back(call, before)
+            if not has_addresses:
+                attached.put_back(call, before)
             raise
     embedded.log_released(call, embedded.EARLIER_BOOT, dead)
     return embedded.result(given_on, ready, added)

@@ -117,7 +117,7 @@ def release(places: Sequence[Call]) -> None:
 
 
 def _rest(call: Call) -> Attachment | None:
-    """Return for whom addresses are to rest after this DEL; None where they are not to."""
+    """Return the owner of addresses that rest after this DEL; None if they do not rest."""
     sticky_for = call.netconf.ipam.get("stickyFor")
     if not sticky_for:
         return None
