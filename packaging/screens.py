@@ -64,6 +64,9 @@ UP = {
     "gc": Shot("gc --dry-run"),
     "release": Shot("release 172.20.2.5", 1, "[y/N]", ("n", "Enter")),
     "version": Shot("version"),
+    "whois": Shot("whois 172.20.2.3 --kubeconfig=/etc/kubernetes/admin.conf", 1),
+    "nodes": Shot("nodes --kubeconfig=/etc/kubernetes/admin.conf"),
+    "report": Shot("report /run/report.tar.gz"),
     "try": Shot("try"),
     "uninstall": Shot("uninstall --dry-run"),
 }

@@ -72,7 +72,7 @@ def test_the_manifest_is_enough(corner: Corner, account: Path, tmp_path: Path) -
         live(corner, process)
         until(lambda: process.get("/readyz") == (200, "ok\n"), why=process.log)
         assert process.stop() == 0
-        assert "403" not in process.log()
+        assert "answered 403" not in process.log()
 
 
 @pytest.mark.parametrize(("role", "index", "verb"), RULES, ids=str)

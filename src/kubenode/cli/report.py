@@ -86,10 +86,20 @@ def _tell(archive: Archive, file: str, output: Output) -> None:
     if output.is_object and file != STDOUT:
         output.dump({"file": file, **archive.contents()})
         return
-    to_stderr = file == STDOUT
+    from rich.markup import escape
+    from rich.table import Table
+
+    from kubenode.cli import screen
+
+    out = screen.console(stderr=file == STDOUT)
+    taken = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    taken.add_column("FILE", no_wrap=True)
+    taken.add_column("BYTES", no_wrap=True, justify="right")
+    taken.add_column("CONTENT", overflow="fold")
     for one in archive.taken:
-        click.echo(f"{one.file:40}  {one.size:>9,} bytes  {one.what}", err=to_stderr)
+        taken.add_row(escape(one.file), f"{one.size:,}", escape(one.what))
+    out.print(taken)
     for left in archive.left_out:
-        click.echo(f"left out: {left.what}: {left.why}", err=to_stderr)
-    if not to_stderr:
-        click.echo(f"{file}: {len(archive.taken)} files. Look into it before you send it: names of pods and addresses are there.")
+        out.print(f"[dim]left out: {escape(left.what)}: {escape(left.why)}[/]")
+    if file != STDOUT:
+        out.print(f"{escape(file)}: {len(archive.taken)} files. Look into it before you send it: it names pods and addresses.")
