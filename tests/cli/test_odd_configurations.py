@@ -215,3 +215,13 @@ def test_half_a_character(seeded: SeededNode) -> None:
     seeded.configure({**seeded.conf(), "ipam": {**seeded.conf()["ipam"], "\ud800": 1}})
     done = shell(seeded, f"kube-node doctor --cni-config={seeded.net}")
     assert "ud800" in done.stdout
+
+
+@pytest.mark.parametrize("command", [["status"], ["status", "-o", "wide"], ["doctor"]], ids=" ".join)
+def test_nothing_steers_the_terminal(seeded: SeededNode, runner: CliRunner, command: list[str]) -> None:
+    """A tenant's configuration is shown without its control characters."""
+    conf = seeded.conf("odd", annotation="a\x1b[2J\x9b2J", dataDir="/tmp/\x1b[2J")
+    (seeded.directory / "odd.yaml").write_text(json.dumps(conf))
+    shown = runner.invoke(kube_node, [*command, f"--config={seeded.directory}/odd.yaml", f"--cni-config={seeded.net}"]).output
+    assert "odd" in shown
+    assert not {"\x1b", "\x9b"} & set(shown)

@@ -74,7 +74,7 @@ def read_exactly(path: str, limit: int) -> bytes:
 @remembered
 def name_of(text: str) -> str:
     """Return a unique file name for any text."""
-    name = "".join(chr(byte) if byte in PLAIN else f"%{byte:02X}" for byte in text.encode(errors="surrogateescape"))
+    name = "".join(chr(byte) if byte in PLAIN else f"%{byte:02X}" for byte in text.encode(errors="surrogatepass"))
     if len(name) <= LONGEST_NAME:
         return name
     from hashlib import sha256  # names this long are rare

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130  # 128 and SIGINT, as shells have it
 
-CONTROL = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160)) if chr(code) != "\n"}
+HALVES = range(0xD800, 0xE000)  # surrogates: JSON may contain one of a pair, and no stream takes it
+CONTROL = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160), *HALVES) if chr(code) != "\n"}
 
 
 class Group(click.Group):

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kubenode.cli import screen
+from kubenode.cli.entry import printable
 from kubenode.inspection.networks import told
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def _network(one: NetworkReport, report: Report, out: Console, subnet: int, *, w
     if network.usages:
         parts.append(_indented(_subnets(network, out, subnet)))
     if wide:
-        parts.append(_indented(Text(f"reservations in {network.store.directory}", "dim")))
+        parts.append(_indented(Text(printable(f"reservations in {network.store.directory}"), "dim")))
     if one.holders:
         parts.append(_indented(_holders(one.holders, out, wide=wide)))
     elif report.wanted.namespace and not one.left_out:
@@ -146,7 +147,7 @@ def _title(network: Network, out: Console) -> Text:
             lines[-1] += between + one
         else:
             lines.append(" " * INDENT + one)
-    title = Text("\n".join(lines), "dim")
+    title = Text(printable("\n".join(lines)), "dim")
     title.stylize("not dim bold", 0, len(network.name))
     return title
 
