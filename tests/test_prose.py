@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SOURCES = Path(__file__).parents[1] / "src" / "kubenode"
-DONE = ("agent", "base", "cni", "controller", "host", "installer", "ipam", "kube", "launcher.py", "plugins")  # add yours
 PHRASES = "anew|are of|are told|is of|is told|nobody's|of these|somebody's|stands|such as somebody|who only looks|whoever|whom"
 BANNED = re.compile(rf"\b({PHRASES})\b", re.IGNORECASE)
 DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
@@ -14,8 +13,8 @@ BACKWARDS = re.compile(r"(?:^|[.?!] )((?:How|Of|What|Where|Who)\b.{,30})")  # a 
 
 
 def modules() -> list[Path]:
-    """Return the modules of the packages that hold to it."""
-    return [path for name in DONE for path in ([SOURCES / name] if name.endswith(".py") else sorted((SOURCES / name).rglob("*.py")))]
+    """Return all modules."""
+    return sorted(SOURCES.rglob("*.py"))
 
 
 def definitions(node: ast.AST, prefix: str = "") -> Iterator[tuple[str, bool]]:

@@ -236,7 +236,7 @@ FAULTS = {
     "agent down": Fault("agent", "is down: Connection refused", stale_socket, lambda d: d.agent(), "warning"),
     "relays without agent": Fault("agent", "no agent serves", lambda d: d.relays(), lambda d: d.agent(), "warning"),
     "delegate missing": Fault(
-        "delegates", "hands on to other", lambda d: d.reconfigure(delegate="other"), lambda d: d.reconfigure(delegate="embedded")
+        "delegates", "delegates to other", lambda d: d.reconfigure(delegate="other"), lambda d: d.reconfigure(delegate="embedded")
     ),
     "no podCIDRs": Fault(
         "pod-cidrs", "has no spec.podCIDRs", lambda d: d.node.view([]), lambda d: d.node.view(["10.1.0.0/24", "fd01::/64"])
@@ -303,7 +303,7 @@ FAULTS = {
     ),
     "a key beside ipam": Fault(
         "keys",
-        "annotation stands beside ipam",
+        "annotation is beside ipam",
         lambda d: d.node.configure(d.conf, annotation="example.com/net1"),
         lambda d: d.node.configure(d.conf),
         "warning",
@@ -366,8 +366,8 @@ FAULTS = {
         "warning",
     ),
     "data directory for everybody": Fault("access", "can be written by others", lambda d: (d.node.networks / "k8snet").chmod(0o777)),
-    "boot not noted": Fault("reboot", "nobody has noted", not_noted, None, "warning"),
-    "boot noted by an earlier version": Fault("reboot", "nobody has noted", noted_by_an_earlier_version, None, "warning"),
+    "boot not noted": Fault("reboot", "no note of the boot", not_noted, None, "warning"),
+    "boot noted by an earlier version": Fault("reboot", "no note of the boot", noted_by_an_earlier_version, None, "warning"),
     "directory of two machines": Fault("reboot", "another-machine", shared, None, "warning"),
     "reservations of before a reboot": Fault("reboot", "before the last reboot", earlier_boot, None, "warning"),
     "torn files": Fault("torn", "10.1.0.66", tear, None, "warning"),
@@ -593,7 +593,7 @@ def test_text(doctor: Doctor) -> None:
     assert answer.code == 2
     lines = answer.stdout.splitlines()
     assert lines[0].startswith("✗  plugins  ")
-    assert "→ give it the right" in lines[1]
+    assert "→ make it executable" in lines[1]
     assert f"chmod 755 {doctor.node.bin}/bridge" in lines[2]
     assert len(lines) == 3
     json.loads(doctor.run("-o", "json").stdout)
@@ -624,7 +624,7 @@ def test_addresses_without_a_record(doctor: Doctor) -> None:
     """It is told of how many addresses nobody knows whose they are, as of what the reference's host-local has given."""
     doctor.node.hold("k8snet", 3, since=0x110)
     told = [one["what"] for one in doctor.run("-o", "json").json["checks"] if one["check"] == "leaks"]
-    assert "network k8snet: of 3 addresses no record says whose they are" in told
+    assert "network k8snet: 3 addresses have no record of their pod" in told
 
 
 def test_the_kubeconfig_of_a_definition(doctor: Doctor, tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def test_how_the_node_is_found(cluster: Cluster) -> None:
     kubelet = f"system:node:{cluster.name}"
     cluster.server.grant(kubelet, "get", "list")
     cluster.kubeconfig(kubelet)
-    assert said() == f"Node {cluster.name}, by the credentials, which are of it"
+    assert said() == f"Node {cluster.name}, by the credentials, which belong to it"
 
 
 CONTAINER = """set -eu

@@ -102,17 +102,17 @@ class Fault(NamedTuple):
 
 
 FAULTS = {
-    "two pods": Fault("duplicates", "failure", "10.62.0.7 is had by pod", lambda d: d.people.pod("thief", "a", "10.62.0.7")),
+    "two pods": Fault("duplicates", "failure", "two pods have 10.62.0.7: ", lambda d: d.people.pod("thief", "a", "10.62.0.7")),
     "two pods of a secondary network": Fault(
-        "duplicates", "failure", "172.22.1.7 is had by pod", lambda d: d.multi("thief", "a", "10.62.0.8", "172.22.1.7")
+        "duplicates", "failure", "two pods have 172.22.1.7: ", lambda d: d.multi("thief", "a", "10.62.0.8", "172.22.1.7")
     ),
     "two pods of two networks": Fault(
-        "duplicates", "warning", "172.22.1.7 is had by pod", lambda d: d.multi("thief", "a", "10.62.0.8", "172.22.1.7", "tenant/net2")
+        "duplicates", "warning", "two pods have 172.22.1.7: ", lambda d: d.multi("thief", "a", "10.62.0.8", "172.22.1.7", "tenant/net2")
     ),
-    "another node's": Fault("outside", "warning", "is in 10.62.0.0/24, which node a-", lambda d: d.people.pod("moved", "b", "10.62.0.9")),
+    "another node's": Fault("outside", "warning", "is in 10.62.0.0/24 of node a-", lambda d: d.people.pod("moved", "b", "10.62.0.9")),
     "no node's": Fault("outside", "warning", "10.99.0.9 of pod", lambda d: d.people.pod("odd", "b", "10.99.0.9")),
     "another node's, of a secondary network": Fault(
-        "outside", "warning", "is in 172.22.1.0/24, which node a-", lambda d: d.multi("moved", "b", "10.62.1.9", "172.22.1.9")
+        "outside", "warning", "is in 172.22.1.0/24 of node a-", lambda d: d.multi("moved", "b", "10.62.1.9", "172.22.1.9")
     ),
     "one subnet in two": Fault(
         "overlap", "failure", "172.22.2.0/23 of node c-", lambda d: d.people.node("c", labels={"test": "no"}, key="172.22.2.0/23")
@@ -121,11 +121,11 @@ FAULTS = {
         "overlap", "failure", "10.62.1.128/25 of node b-",
         lambda d: d.people.corner.annotate(d.people.name("b"), "172.22.2.0/24,10.62.1.128/25"),
     ),
-    "full": Fault("exhaustion", "failure", "has given 5 of its 5 IPv4 addresses, by spec.podCIDRs", Doctor.used_up),
+    "full": Fault("exhaustion", "failure", "uses 5 of its 5 IPv4 addresses (spec.podCIDRs)", Doctor.used_up),
     "a full block of a flat network": Fault(
-        "exhaustion", "failure", "has given 2 of its 2 IPv4 addresses, by annotation", lambda d: d.flat("172.22.77.2/31")
+        "exhaustion", "failure", "uses 2 of its 2 IPv4 addresses (annotation", lambda d: d.flat("172.22.77.2/31")
     ),
-    "a flat network's block of another node": Fault("outside", "warning", "is in 172.22.77.16/28, which node d-", Doctor.in_another_block),
+    "a flat network's block of another node": Fault("outside", "warning", "is in 172.22.77.16/28 of node d-", Doctor.in_another_block),
     "a pool near its end": Fault("pools", "warning", "has 3 of its 256 subnets free", Doctor.nearly_given),
     "no agent": Fault("agents", "warning", "node b-{id} has no agent", lambda d: d.drop("agent-b")),
     "an agent that is not ready": Fault(

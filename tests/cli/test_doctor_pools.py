@@ -102,7 +102,7 @@ FAULTS = {
         lambda p: p.corner.pool("net", [NET], nodeSelector={}),
     ),
     "of another node": Fault(
-        "is Node other's, as NodeSubnet 172.20.8.0-24 says",
+        "belongs to Node other by NodeSubnet 172.20.8.0-24",
         steps(lambda p: p.claim("172.20.8.0/24", "other"), lambda p: p.annotate("172.20.8.0/24")),
         lambda p: p.annotate("172.20.7.0/24"),
         "failure",

@@ -81,7 +81,7 @@ def test_without_record_it_is_doubtful(seeded: SeededNode, tmp_path: Path) -> No
         assert "Nothing is stale" in seeded.run_command("gc", "--from=netns").stdout
         shown = seeded.run_command(*command)
         assert "Nothing is stale" in shown.stdout
-        assert "1 address may be of containers that are no pods: kept" in shown.stdout
+        assert "1 address may belong to containers other than pods: kept" in shown.stdout
         assert [one["address"] for one in seeded.run_command(*command, "-o", "json").json["doubtful"]] == ["10.1.0.3"]
         assert seeded.run_command(*command, "--all", stdin="n\n").code == 1
         assert seeded.run_command(*command, "--all", "-o", "json").code == 2
@@ -239,7 +239,7 @@ def test_release(seeded: SeededNode, pods: dict[str, Any]) -> None:
     assert len(os.listdir(seeded.run / "attachments")) == 2
     again = seeded.run_command("release", "10.1.0.3", "--yes")
     assert again.code == 1
-    assert "held by nobody" in again.stdout
+    assert "No pod has" in again.stdout
 
 
 def test_version(seeded: SeededNode, built: Path) -> None:

@@ -52,7 +52,7 @@ def test_what_a_cell_is() -> None:
     assert first
     assert waiting
     assert names[first] == "10.0.0.0/28 of Node n0"
-    assert names[waiting] == "10.0.0.16/28 of Node n1, which is without it"
+    assert names[waiting] == "10.0.0.16/28 of Node n1, which no longer has it"
 
 
 @pytest.mark.parametrize(

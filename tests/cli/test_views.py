@@ -67,7 +67,7 @@ def test_a_network(seen: Seen) -> None:
     assert lines[-3:] == [
         "10.0.0.2, fd00::2 web/shop eth0 10 min ago",
         "10.0.0.3 dddddddddddd eth0 2 h ago",
-        "10.0.0.4 nobody: the file is empty or torn 3 d ago",
+        "10.0.0.4 no pod: the file is empty or torn 3 d ago",
     ]
 
 
@@ -110,7 +110,7 @@ def test_what_is_missing(seen: Seen) -> None:
     said = printed(nothing)
     assert f"not seen yet: there is no {PATH}" in said
     assert "none: the plugins run by themselves" in said
-    assert "No networks: nothing in the CNI configuration" in said
+    assert "No networks: the CNI configuration does not use" in said
     broken = nothing._replace(
         node=NodeSeen(PATH, None, None, CNIError(CONFIG_FILE, "not [JSON]")), agent=Agent("/a", installed=True, problem="refused")
     )
@@ -161,14 +161,14 @@ def test_whose(seen: Seen, capsys: pytest.CaptureFixture[str]) -> None:
         ("10.0.0.1", "whose gateway it is"),
         ("10.0.0.12", "which excludes it"),
         ("10.0.0.0", "outside of its ranges"),
-        ("192.168.0.1", "of no subnet of this node's networks"),
+        ("192.168.0.1", "in no subnet of this node's networks"),
     ],
 )
 def test_of_nobody(tmp_path: Path, text: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     """For an address that nobody holds it says why."""
     statusview.show_whose(whose(Seen(tmp_path, "10.0.0.0/28", exclude=("10.0.0.12/30",)), text))
     shown = capsys.readouterr().out
-    assert f"{text} is held by nobody" in shown
+    assert f"No pod has {text}" in shown
     assert said in shown
 
 

@@ -79,7 +79,7 @@ def test_node_subnet(people: Population, whois: Asker) -> None:
     people.claim("172.21.1.0/24", "a")
     assert whois("172.21.9.1")[1]["subnets"] == [{"cidr": "172.21.9.0/24", "node": people.name("b"), "source": f"NodeSubnet {name}"}]
     assert [one["source"] for one in whois("172.21.1.1")[1]["subnets"]] == [f"annotation {people.key}"]
-    assert f"SubnetPool {pool}, which has given it to no node" in whois.run("172.21.77.1").stdout
+    assert f"SubnetPool {pool}, which has allocated it to no node" in whois.run("172.21.77.1").stdout
 
 
 @pytest.mark.parametrize("address", ["10.61.0.7", "fd61:0:0:0:0:0:0:7"])
@@ -112,7 +112,7 @@ def test_more_than_one(people: Population, whois: Asker) -> None:
     other = people.pod("thief", "b", "10.61.0.7")
     code, told = whois("10.61.0.7")
     assert (code, [one["pod"] for one in told["pods"]]) == (3, sorted([other, f"{people.namespace}/web"]))
-    assert "is had by 2" in whois.run("10.61.0.7").stdout
+    assert "has 2 holders" in whois.run("10.61.0.7").stdout
 
 
 def test_ended_pod(people: Population, whois: Asker) -> None:
@@ -132,9 +132,9 @@ def test_host_network(people: Population, whois: Asker) -> None:
 def test_nobody(whois: Asker) -> None:
     """An address of nobody is said to be so."""
     done = whois.run("203.0.113.5")
-    assert (done.code, "belongs to nobody, and is in no node's subnet" in done.stdout) == (1, True)
+    assert (done.code, "No pod has 203.0.113.5, and it is in no node's subnet" in done.stdout) == (1, True)
     assert whois.run("300.1.1.1").code == 1
-    assert "is no IP address" in whois.run("300.1.1.1").stderr
+    assert "is not an IP address" in whois.run("300.1.1.1").stderr
 
 
 def test_pages(people: Population, whois: Asker, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,10 +194,10 @@ def test_status_on_the_wrong_node(people: Population, seeded: SeededNode, tmp_pa
     env = {"KUBECONFIG": str(people.kubeconfig)}
     there = seeded.run_command("status", "10.61.0.7", env=env)
     assert there.code == 1
-    for part in (f"10.61.0.0/24 is node {people.name('a')}'s, by spec.podCIDRs", f"pod {people.namespace}/web"):
+    for part in (f"10.61.0.0/24 belongs to node {people.name('a')} (spec.podCIDRs)", f"pod {people.namespace}/web"):
         assert part in there.stdout
     told = json.loads(seeded.run_command("status", "fd61::7", "-o", "json", env=env).stdout)
     assert told["elsewhere"] == {"nodes": [people.name("a")], "pods": [f"{people.namespace}/web"]}
-    assert "nor of another node's" in seeded.run_command("status", "203.0.113.5", env=env).stdout
+    assert "nor in another node's" in seeded.run_command("status", "203.0.113.5", env=env).stdout
     alone = seeded.run_command("status", "10.61.0.7", env={"HOME": str(tmp_path)})
-    assert "10.61.0.7 is held by nobody, and of no subnet of this node's networks." in alone.stdout
+    assert "No pod has 10.61.0.7, and it is in no subnet of this node's networks." in alone.stdout

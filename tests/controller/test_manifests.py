@@ -87,6 +87,6 @@ def test_pools(corner: Corner, admin: Path) -> None:
     assert "kubectl delete subnetpool" in run(pool, "--purge", "--yes")
     corner.server.request("DELETE", f"{APIS}/subnetpools/{pool}")
     corner.pools.clear()
-    assert "took 4 subnets away" in run(pool, "--purge", "--yes")
+    assert "removed 4 subnets" in run(pool, "--purge", "--yes")
     assert corner.claims() == {}
     assert (corner.annotation(node), corner.annotation(other)) == (None, "172.20.1.0/25")

@@ -30,5 +30,5 @@ def test_anything(message: bytes) -> None:
 @pytest.mark.parametrize("message", [b"\x0a", b"\x0a\x05abc", b"\x0b", b"\x80"])
 def test_torn(message: bytes) -> None:
     """A message that ends too early, or is of no known kind, is an error."""
-    with pytest.raises(Problem, match="no protocol buffers message"):
+    with pytest.raises(Problem, match="not a protocol buffers message"):
         list(fields(message))

@@ -34,7 +34,7 @@ HOST_BITS = "Network has host bits set. For a subnet mask of length 24 the netwo
         ("172.20.2.0", f"annotation {KEY} of Node n: invalid CIDR address: 172.20.2.0"),
         ("172.20.2.0/33", f"annotation {KEY} of Node n: invalid CIDR address: 172.20.2.0/33"),
         ("172.20.2.0/31", f"annotation {KEY} of Node n: Network 172.20.2.0/31 too small to allocate from"),
-        ("172.20.2.0/24,", f"annotation {KEY} of Node n: an empty subnet, so a comma too many"),
+        ("172.20.2.0/24,", f"annotation {KEY} of Node n: an empty subnet: a comma too many"),
         ("$(id)", f"annotation {KEY} of Node n: invalid CIDR address: $(id)"),
     ],
 )

@@ -99,7 +99,7 @@ def test_a_name_that_no_node_has(embedded: NetworkMaker, kubeconfig: str, run_di
     error = embedded(kubeconfig=kubeconfig).error(env={"NODE_NAME": "nobody"} if how == "environment" else {})
     source = "NODE_NAME" if how == "environment" else f"{run_dir}/nodename"
     assert (error["code"], error["msg"]) == (104, "there is no Node nobody")
-    assert error["details"].startswith(f"{source} says that this is its name")
+    assert error["details"].startswith(f"{source} names this Node")
 
 
 def test_by_host_name_with_our_machine_id(

@@ -1,1 +1,1 @@
-"""Commands for a person, one module each, imported on demand."""
+"""Commands for a person, each in a module, imported on demand."""

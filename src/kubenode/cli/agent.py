@@ -21,6 +21,7 @@ class Address(click.ParamType):  # type: ignore[type-arg] # generic only to type
     name = "HOST:PORT"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int] | None:
+        """Return host and port, or None."""
         if value is None or isinstance(value, tuple) or value == "none":
             return value if isinstance(value, tuple) else None
         host, colon, port = str(value).rpartition(":")
@@ -30,40 +31,44 @@ class Address(click.ParamType):  # type: ignore[type-arg] # generic only to type
 
 
 @click.command("agent", short_help="Serve the plugins of this node.")
-@click.option("--socket", metavar="PATH", help="Where relays connect. [default: $KUBE_NODE_SOCKET, or agent.sock in --run-dir]")
+@click.option("--socket", metavar="PATH", help="The socket for relays. [default: $KUBE_NODE_SOCKET, or agent.sock in --run-dir]")
 @click.option(
     "--run-dir", metavar="DIR", envvar="KUBE_NODE_RUN_DIR", default=DEFAULT_RUN_DIR, show_default=True,
-    help="Where the Node view and the records of attachments are. [$KUBE_NODE_RUN_DIR]",
+    help="The directory of the Node view and the records of attachments. [$KUBE_NODE_RUN_DIR]",
 )  # fmt: skip
 @click.option("--node-file", metavar="FILE", default="", help="Serve this Node manifest, YAML or JSON, instead of asking the API server.")
-@click.option("--kubeconfig", metavar="FILE", default="", help="How to reach the API server. [default: as the plugins]")
+@click.option("--kubeconfig", metavar="FILE", default="", help="The kubeconfig for the API server. [default: as the plugins]")
 @click.option(
     "--credentials",
     metavar="DIR",
     default="",
-    help="Keep the copy of the service account fresh that `kube-node install` has put there; none for nowhere.",
+    help="Update the copy of the service account that `kube-node install` has put into this directory; none for no copy.",
 )
-@click.option("--host-root", metavar="DIR", default="", help="Where the host's directories are mounted, for an agent in a container.")
+@click.option("--host-root", metavar="DIR", default="", help="The mount point of the host's directories, for an agent in a container.")
 @click.option(
     "--cni-config", "config_dir", metavar="DIR", default=cniconfig.DEFAULT_CONFIG_DIR, show_default=True,
     help="The runtime's network configurations: networks to know before their first call.",
 )  # fmt: skip
 @click.option(
-    "--reclaim", type=click.Choice(["on", "report", "off"]), default="on", show_default=True, help="What becomes of leaked addresses."
+    "--reclaim",
+    type=click.Choice(["on", "report", "off"]),
+    default="on",
+    show_default=True,
+    help="Release leaked addresses, only report them, or neither.",
 )
 @click.option(
     "--grace", type=click.FloatRange(min=0), default=60.0, show_default=True, metavar="SECONDS",
-    help="How long the network namespace of a leak has been gone.",
+    help="Time after which an address whose network namespace is gone counts as leaked.",
 )  # fmt: skip
 @click.option(
     "--every", type=click.FloatRange(min=0.1), default=60.0, show_default=True, metavar="SECONDS",
-    help="How often it looks for leaks, reboots and new networks.",
+    help="Interval of the search for leaks, reboots and new networks.",
 )  # fmt: skip
-@click.option("--listen", type=Address(), default=LISTEN, show_default=True, help="/metrics, /healthz and /readyz; none for nothing.")
-@click.option("--wait", is_flag=True, help="Where another agent has the socket, serve once that has ended. [default: an error]")
+@click.option("--listen", type=Address(), default=LISTEN, show_default=True, help="Address of /metrics, /healthz and /readyz, or none.")
+@click.option("--wait", is_flag=True, help="If another agent has the socket, wait until it ends. [default: an error]")
 @click.option(
     "--ipv4-label", metavar="KEY", default="",
-    help="The label of namespaces that says, by true or false, whether their pods get IPv4 where ipv4-namespaces limits it. "
+    help="A label of namespaces, true or false, by which their pods get IPv4 or not if ipv4-namespaces limits it. "
     "[default: none; with the component ipv4-label kube-node.nordix.org/ipv4]",
 )  # fmt: skip
 @click.option("--loglevel", type=click.Choice(["warning", "info", "debug", "trace"]), default="info", show_default=True)
@@ -86,8 +91,8 @@ def command(
 ) -> None:
     r"""Serve the plugins of this node.
 
-    One agent a node: it watches the Node object, gives and releases addresses for the relays, and takes back what has leaked. It logs JSON
-    lines to standard error, and ends on SIGTERM when all calls are answered.
+    Each node runs one agent. It watches the Node object, reserves and releases addresses for the relays, and releases leaked addresses. It
+    logs JSON lines to standard error, and ends on SIGTERM after it has answered all calls.
 
     \b
     Examples:
@@ -121,7 +126,7 @@ def command(
         where = f": {error.filename}" if error.filename else ""
         advice = "run it as root, with the host's directories mounted"
         if isinstance(error, IsADirectoryError):
-            advice = f"a container runtime makes one where a file to mount is missing: rmdir {error.filename}"
+            advice = f"a container runtime creates a directory if a file to mount is missing: rmdir {error.filename}"
         raise Problem(f"{error.strerror or error}{where}", advice) from None
     finally:
         lines.close(LAST_WORDS)

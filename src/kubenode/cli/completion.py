@@ -1,10 +1,10 @@
-"""`kube-node completion`: what a shell has to read to complete commands, options and networks."""
+"""`kube-node completion`: a shell's completion of commands, options and networks."""
 
 from __future__ import annotations
 
 import click
 
-VARIABLE = "_KUBE_NODE_COMPLETE"  # click's own for a program of this name
+VARIABLE = "_KUBE_NODE_COMPLETE"  # click's default for a program of this name
 
 
 @click.command("completion", short_help="Shell completion, for bash, zsh and fish.")
@@ -25,5 +25,5 @@ def command(shell: str) -> None:
     found = get_completion_class(shell)
     assert found  # noqa: S101 -- click has all three
     complete = found(kube_node, {}, "kube-node", VARIABLE)
-    # Not `source()`: of bash it asks the version, and there need not be one where a package is built.
+    # Not `source()`: that asks bash for its version, and a package may be built without bash.
     click.echo(complete.source_template % complete.source_vars())

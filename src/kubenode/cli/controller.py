@@ -23,6 +23,7 @@ class Network(click.ParamType):  # type: ignore[type-arg] # generic only to type
     name = "CIDR"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Subnet:
+        """Return the network."""
         from kubenode.ipam.ranges import RangeError, parse_subnet
 
         try:
@@ -32,24 +33,28 @@ class Network(click.ParamType):  # type: ignore[type-arg] # generic only to type
 
 
 @click.command("controller")
-@click.option("--kubeconfig", metavar="FILE", default="", help="How to reach the API server. [default: as the plugins]")
+@click.option("--kubeconfig", metavar="FILE", default="", help="The kubeconfig for the API server. [default: as the plugins]")
 @click.option(
     "--namespace",
     metavar="NAME",
     envvar="POD_NAMESPACE",
     default="kube-system",
     show_default=True,
-    help="Where the Lease is. [$POD_NAMESPACE]",
+    help="The namespace of the Lease. [$POD_NAMESPACE]",
 )
 @click.option(
     "--lease", metavar="NAME", default="kube-node-controller", show_default=True,
-    help="Of several controllers, who holds this Lease works; none for all at once, which is safe and wasteful.",
+    help="The Lease by which one of several controllers works; none lets all work, which is safe and wasteful.",
 )  # fmt: skip
 @click.option(
-    "--service-cidr", "service_cidrs", type=Network(), multiple=True, help="The services' network: pools that overlap it are shown."
+    "--service-cidr",
+    "service_cidrs",
+    type=Network(),
+    multiple=True,
+    help="The services' network: a pool that overlaps it gets a condition.",
 )
-@click.option("--pod-cidr", "pod_cidrs", type=Network(), multiple=True, help="The pods' network: pools that overlap it are shown.")
-@click.option("--listen", type=Address(), default=LISTEN, show_default=True, help="/metrics, /healthz and /readyz; none for nothing.")
+@click.option("--pod-cidr", "pod_cidrs", type=Network(), multiple=True, help="The pods' network: a pool that overlaps it gets a condition.")
+@click.option("--listen", type=Address(), default=LISTEN, show_default=True, help="Address of /metrics, /healthz and /readyz, or none.")
 @click.option("--loglevel", type=click.Choice(["warning", "info", "debug", "trace"]), default="info", show_default=True)
 def command(
     kubeconfig: str,
@@ -60,17 +65,17 @@ def command(
     listen: tuple[str, int] | None,
     loglevel: str,
 ) -> None:
-    """Give every node subnets of its own, for secondary networks.
+    """Give every node its own subnets for secondary networks.
 
-    It writes the annotations that the plugin reads, by the SubnetPools that there are, and notes each subnet that is given as a
-    NodeSubnet. One works for a cluster; others may stand by. It logs JSON lines to standard error.
+    It takes the subnets from SubnetPools, writes them to the annotations that the plugin reads, and creates a NodeSubnet for each.
+    One controller works for a cluster; others may be on standby. It logs JSON lines to standard error.
 
     \b
     Examples:
       kube-node controller
       kube-node controller --kubeconfig=admin.conf --lease=none
       kube-node controller --service-cidr=10.96.0.0/16 --pod-cidr=10.0.0.0/9
-    """  # noqa: D301 -- a backspace is how click is told to leave lines as they are
+    """  # noqa: D301 -- click keeps the lines of a paragraph after a backspace
     from kubenode.base.logqueue import LAST_WORDS, LogQueue
     from kubenode.controller.service import Controller, Options
 

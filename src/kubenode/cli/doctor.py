@@ -1,4 +1,4 @@
-"""`kube-node doctor`: what is wrong with this node, and what to do."""
+"""`kube-node doctor`: faults of this node, and advice."""
 
 from __future__ import annotations
 
@@ -21,15 +21,21 @@ COLOURS = ("dim", "green", "yellow", "red")
 
 
 class MisusedError(click.UsageError):
+    """A wrong command line."""
+
     exit_code = 64  # EX_USAGE: click's 2 would say that pods get no addresses
 
 
 class Doctor(click.Command):
+    """A command with its own exit code for a wrong command line."""
+
     def make_context(self, *args: Any, **options: Any) -> click.Context:
+        """Parse the command line."""
         with _misuse():
             return super().make_context(*args, **options)
 
     def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
         with _misuse():
             return super().invoke(ctx)
 
@@ -42,10 +48,10 @@ def _misuse() -> Iterator[None]:
         raise MisusedError(error.format_message(), error.ctx) from None
 
 
-@click.command("doctor", cls=Doctor, short_help="What is wrong with this node, and what to do.")
+@click.command("doctor", cls=Doctor, short_help="Faults of this node, and what to do.")
 @with_output
-@click.option("--quiet", "-q", is_flag=True, help="Only what is wrong.")
-@click.option("--cluster", is_flag=True, help="Check the cluster instead of this node: its nodes and pods, as the API server has them.")
+@click.option("--quiet", "-q", is_flag=True, help="Only faults.")
+@click.option("--cluster", is_flag=True, help="Check the cluster instead of this node: the API server's nodes and pods.")
 @options.NAMESPACE
 @options.BIN_DIR
 @options.KUBECONFIG
@@ -54,8 +60,8 @@ def _misuse() -> Iterator[None]:
 def command(locations: Locations, namespace: str, output: Output, *, quiet: bool, cluster: bool) -> int:
     r"""Check this node, from the plugins to the last reservation, and say what to do.
 
-    Each check is told by name, with ✓, ! or ✗, or with - where it was skipped, and why. The exit code says the worst: 0 all is well,
-    1 something is to be looked at, 2 pods do not get addresses, or will not; 64 the command itself was wrong. Nothing is changed.
+    Each check has a line with ✓, ! or ✗, or with - and the reason if it was skipped. The exit code is that of the worst: 0 all is well,
+    1 something needs a look, 2 pods get no addresses, or will get none; 64 the command line is wrong. The command changes nothing.
 
     \b
     Examples:
@@ -93,7 +99,7 @@ def _of_cluster(locations: Locations, namespace: str) -> list[Result]:
 
     try:
         reader = ClusterReader(locations, namespace)
-    except Problem as error:  # a kubeconfig that cannot be used
+    except Problem as error:  # an unusable kubeconfig
         return [Result("api-server", of_error(error))]
     try:
         return list(examine(reader, namespace))

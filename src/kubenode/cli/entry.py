@@ -1,4 +1,4 @@
-"""The frame of both command lines: what a failure prints, and its exit code."""
+"""The frame of both command lines: messages and exit codes of failures."""
 
 from __future__ import annotations
 
@@ -14,28 +14,29 @@ from kubenode.base.problem import Problem
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-INTERRUPTED = 130  # 128 and SIGINT, as shells have it
+INTERRUPTED = 130  # 128 and SIGINT, as in shells
 
 HALVES = range(0xD800, 0xE000)  # surrogates: JSON may contain one of a pair, and no stream takes it
 CONTROL = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160), *HALVES) if chr(code) != "\n"}
 
 
 class Group(click.Group):
-    """Commands, of which `help COMMAND` tells more."""
+    """Commands, with `help COMMAND` as another form of `COMMAND --help`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse a command line, which may begin with `help`."""
         return super().parse_args(ctx, [*args[1:], "--help"] if args[:1] == ["help"] else args)
 
 
 def printable(text: str) -> str:
-    """Return a text without what would make a terminal do something: parts of it may be a tenant's."""
+    """Return a text without control characters for a terminal: parts of it may come from a tenant."""
     return text.translate(CONTROL)
 
 
 def _open_streams() -> None:
-    """Have three streams that take any text: who starts us may have closed them, and what is shown may hold half a character."""
+    """Prepare three streams that take any text: the caller may have closed them, and a text may contain half a character."""
     for stream, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, stream) is None:  # before any other file gets its number
+        if getattr(sys, stream) is None:  # now, before another file gets its number
             setattr(sys, stream, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 -- for as long as the process runs
     for out in (sys.stdout, sys.stderr):
         if isinstance(out, io.TextIOWrapper):
@@ -43,7 +44,7 @@ def _open_streams() -> None:
 
 
 def run(group: click.Group, name: str, tell: Callable[[Problem], None], obj: object = None) -> int:
-    """Run a command line and return its exit code; `tell` shows an error of ours."""
+    """Run a command line and return its exit code; `tell` shows a Problem."""
     _open_streams()
     try:
         result = group.main(prog_name=name, standalone_mode=False, obj=obj)
@@ -59,7 +60,7 @@ def run(group: click.Group, name: str, tell: Callable[[Problem], None], obj: obj
         return 1
     except OSError as error:
         what = error.filename or "standard output"
-        tell(Problem(f"{what}: {error.strerror or error}", "see what is there, and who may write"))
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter would try again at its end
+        tell(Problem(f"{what}: {error.strerror or error}", "check that it exists, and its rights"))
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter would write again at its end
         return 1
     return result if isinstance(result, int) else 0

@@ -1,4 +1,4 @@
-"""`kube-node gc`: release what no pod has any more."""
+"""`kube-node gc`: release addresses that no pod has any more."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
     from kubenode.inspection.stale import Stale
 
 
-@click.command("gc", short_help="Release what no pod has any more.")
+@click.command("gc", short_help="Release addresses that no pod has any more.")
 @click.option("--dry-run", is_flag=True, help="Show what would be released, and release nothing.")
 @click.option(
-    "--network", "-n", "names", multiple=True, metavar="NAME", type=options.NetworkName(), help="Only this network. May come several times."
+    "--network", "-n", "names", multiple=True, metavar="NAME", type=options.NetworkName(), help="Only this network. May be repeated."
 )
 @click.option(
     "--from", "source", type=click.Choice(["auto", "cri", "netns"]), default="auto", show_default=True,
-    help="Who says which pods there are: the runtime's sandboxes by CRI, or network namespaces. auto: CRI where a socket is there.",
+    help="The source of the list of pods: the runtime's sandboxes by CRI, or network namespaces. auto: CRI if a socket exists.",
 )  # fmt: skip
 @click.option(
     "--cri-socket", "sockets", multiple=True, metavar="PATH",
-    help="A runtime's socket. May come several times. [default: the kubelet's, and all of those known that are there]",
+    help="A runtime's socket. May be repeated. [default: the kubelet's, and all well-known ones that exist]",
 )  # fmt: skip
-@click.option("--all", "doubtful", is_flag=True, help="Also what is doubtful: it may be a container's that is no pod. Asks before.")
-@click.option("--yes", "-y", is_flag=True, help="Do not ask; --all with -o json or yaml needs it, or --dry-run.")
+@click.option("--all", "doubtful", is_flag=True, help="Also doubtful ones, which may belong to containers that are not pods. Asks before.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask. --all with -o json or yaml needs it, or --dry-run.")
 @with_output
 @options.locations
 def command(
@@ -45,13 +45,13 @@ def command(
     doubtful: bool,
     yes: bool,
 ) -> int:
-    r"""Release addresses of pods that are gone, of before a reboot, and of torn files.
+    r"""Release addresses of deleted pods, from before a reboot, and of torn files.
 
-    A reservation of a pod counts as stale when no container runtime has such a sandbox (and it is older than five minutes, and no network
-    namespace of it is there), or, where no runtime can be asked, when the network namespace that its ADD named is gone. In doubt it stays.
+    A reservation of a pod is stale if no container runtime has its sandbox (and it is older than five minutes, and its network namespace is
+    gone); or, without a runtime to ask, if the network namespace that its ADD named is gone. In doubt it stays.
 
-    A runtime does not know the containers of podman, Docker or nerdctl. A container without a record of a pod is only shown, as doubtful,
-    and goes with --all.
+    A runtime does not know the containers of podman, Docker or nerdctl. A container without a record of a pod is doubtful: gc only shows
+    it, and releases its addresses with --all.
 
     \b
     Examples:
@@ -69,7 +69,7 @@ def command(
         raise click.UsageError(f"--all with -o {output.form} needs --yes: there is nobody to ask")
     asked_at = list(sockets) or (cri.find_sockets(locations.root) if source != "netns" else [])
     if source == "cri" and not asked_at:
-        raise click.UsageError(f"no runtime's socket is there: looked for {', '.join(cri.SOCKETS)}; name one by --cri-socket")
+        raise click.UsageError(f"there is no runtime's socket: looked for {', '.join(cri.SOCKETS)}; name one with --cri-socket")
     if source == "netns":
         asked_at = []
     sandboxes = cri.sandboxes_of_all(sockets or map(locations.root.path, asked_at)) if asked_at else None
@@ -119,7 +119,7 @@ def _show_doubtful(left: list[Stale], *, wide: bool) -> None:
         out = screen.console()
         out.print(_table(left, wide=wide))
         out.print(
-            f"[yellow]![/] {screen.counted(len(left), 'address')} may be of containers that are no pods: kept. --all releases them, too."
+            f"[yellow]![/] {screen.counted(len(left), 'address')} may belong to containers other than pods: kept. --all releases them, too."
         )
 
 

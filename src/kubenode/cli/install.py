@@ -1,4 +1,4 @@
-"""`kube-node install` and `kube-node uninstall`: the plugins and what they need, in and out of a node's directories."""
+"""`kube-node install` and `kube-node uninstall`: put the plugins and their files into a node's directories, and remove them."""
 
 from __future__ import annotations
 
@@ -47,17 +47,17 @@ PAST = {
 def _common(function: Callable[..., None]) -> Callable[..., None]:
     for option in (
         with_output,
-        click.option("--dry-run", is_flag=True, help="Only say what would be done."),
-        click.option("--force", is_flag=True, help="Also where a file is not ours, or was changed since."),
+        click.option("--dry-run", is_flag=True, help="Only show the steps."),
+        click.option("--force", is_flag=True, help="Also if a file is not ours, or was changed since."),
         click.option("--bin-dir", metavar="DIR", default=DEFAULT_BIN_DIR, show_default=True, help="The runtime's CNI plugins."),
-        click.option("--host-root", metavar="DIR", default="", help="Where the host's directories are mounted, for a run in a container."),
+        click.option("--host-root", metavar="DIR", default="", help="The mount point of the host's directories, for a run in a container."),
     ):
         function = option(function)
     return function
 
 
 class Wanted(NamedTuple):
-    """The options of an installation: as given, or as they were the last time."""
+    """The options of an installation: as given, or from the last time."""
 
     source: str
     plugins: str
@@ -77,7 +77,7 @@ REMEMBERED = frozenset(["plugins", "standalone", "credentials", "api_server", "r
 @click.command("install")
 @_common
 @click.option("--hold", is_flag=True, help="Let the agent put a new network configuration in place, once it is ready for the first pods.")
-@click.option("--leave", is_flag=True, help="Go on where a file is not ours, or was changed since: it stays as it is, with a warning.")
+@click.option("--leave", is_flag=True, help="If a file is not ours, or was changed since: keep it, warn, and go on.")
 @click.option(
     "--from", "source", metavar="DIR", default="", help="A directory with kube-node's plugins. [default: where this program runs from]"
 )
@@ -87,18 +87,18 @@ REMEMBERED = frozenset(["plugins", "standalone", "credentials", "api_server", "r
 )  # fmt: skip
 @click.option(
     "--standalone", type=click.Choice(["auto", "yes", "no"]), default="auto", show_default=True,
-    help="With the plugins that need no agent; auto: where the host has the Python that they were built with.",
+    help="Also install the plugins that need no agent; auto: if the host has the Python that they were built with.",
 )  # fmt: skip
 @click.option(
     "--credentials", metavar="DIR", default=DEFAULT_CREDENTIALS, show_default=True,
-    help="Where the service account becomes a kubeconfig for plugins without agent; none for nowhere.",
+    help="The directory for the kubeconfig of plugins without agent, made from the service account; none for no kubeconfig.",
 )  # fmt: skip
-@click.option("--service-account", metavar="DIR", default=SERVICE_ACCOUNT, help="Where its token is. [default: as in a pod]")
+@click.option("--service-account", metavar="DIR", default=SERVICE_ACCOUNT, help="The directory of its token. [default: as in a pod]")
 @click.option(
     "--api-server",
     metavar="URL",
     default="",
-    help="What the kubeconfig names. [default: $KUBERNETES_SERVICE_HOST and $KUBERNETES_SERVICE_PORT]",
+    help="The API server in the kubeconfig. [default: $KUBERNETES_SERVICE_HOST and $KUBERNETES_SERVICE_PORT]",
 )
 @click.option("--node-name", metavar="NAME", envvar="NODE_NAME", default="", help="The Node that this host is. [$NODE_NAME]")
 @click.option(
@@ -106,9 +106,11 @@ REMEMBERED = frozenset(["plugins", "standalone", "credentials", "api_server", "r
 )
 @click.option(
     "--conflist", "conflists", metavar="FILE", multiple=True,
-    help="A network configuration to install, after all that it needs; none to take away what there is of it.",
+    help="A network configuration to install, after all other files; none removes an installed one.",
 )  # fmt: skip
-@click.option("--cni-config", "config_dir", metavar="DIR", default=DEFAULT_CONFIG_DIR, show_default=True, help="Where --conflist goes.")
+@click.option(
+    "--cni-config", "config_dir", metavar="DIR", default=DEFAULT_CONFIG_DIR, show_default=True, help="The directory for --conflist."
+)
 @click.pass_context
 def command(
     context: click.Context,
@@ -123,10 +125,10 @@ def command(
     output: Output,
     **options: Any,
 ) -> None:
-    r"""Install the plugins on this node, or bring them up to date.
+    r"""Install the plugins on this node, or update them.
 
-    Each file appears by renaming, so that pods may start meanwhile. A file that is not ours is an error, before anything is changed, or
-    with --leave a warning. Files of an option stay, in later runs without it, until that option says otherwise.
+    Each file appears by renaming, so pods may start meanwhile. A file that is not ours is an error, before anything is changed, or with
+    --leave a warning. Later runs without an option keep the files of that option.
 
     \b
     Examples:
@@ -149,14 +151,14 @@ def command(
 
 
 def _known(before: Installed, bin_dir: str) -> dict[str, str]:
-    """Return the options of the last time. A record of before they were remembered has the plugins that were installed."""
+    """Return the options of the last time. An old record has no options, only the installed plugins."""
     had = [name for name in cniconfig.OURS if os.path.join(bin_dir, name) in before.entries]
     plugins = ",".join(dict.fromkeys([*DEFAULT_PLUGINS.split(","), *had]))
     return {"plugins": plugins, **{name: value for name, value in before.options.items() if name in REMEMBERED}}
 
 
 def _parts(wanted: Wanted, given: Mapping[str, Any], root: HostRoot, bin_dir: str) -> tuple[list[Part], set[str]]:
-    """Return what is to be there, and which options have their say in this."""
+    """Return the parts to install, and the options that decide them."""
     standalone = {"auto": None, "yes": True, "no": False}[wanted.standalone]
     parts = payload.plugins(_source(wanted.source), _names(wanted.plugins), bin_dir, root, standalone=standalone)
     brought = set()
@@ -179,10 +181,10 @@ def _parts(wanted: Wanted, given: Mapping[str, Any], root: HostRoot, bin_dir: st
 @_common
 @click.pass_context
 def uninstall(context: click.Context, /, host_root: str, bin_dir: str, *, force: bool, dry_run: bool, output: Output) -> None:
-    r"""Take back what install has put here, and restore what was.
+    r"""Remove the files that install has put here, and restore the previous ones.
 
-    Reservations, the Node view and files that were changed since stay; the notes beside the reservations, which say of which boot they
-    are, go. Exit code 1: something of ours was left.
+    Reservations, the Node view and files that were changed since stay; the boot notes beside the reservations are removed. Exit code 1:
+    something of ours was left.
 
     \b
     Examples:
@@ -223,7 +225,7 @@ def _server(url: str) -> str:
 
 
 def _is_there(service_account: str, *, asked: bool) -> bool:
-    # Outside of a pod there is none, and none is meant; unless somebody says now where the API server is.
+    # Outside of a pod there is none, and none is expected; unless an option names the API server.
     return asked or service_account != SERVICE_ACCOUNT or os.path.isdir(service_account)
 
 

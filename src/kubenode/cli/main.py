@@ -1,4 +1,4 @@
-"""`kube-node` as a person runs it. Each command is a module of its own, imported when it is called."""
+"""`kube-node` for a person. Each command is a module, imported when it is called."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kubenode.version import VERSION
 if TYPE_CHECKING:
     from kubenode.base.problem import Problem
 
-COMMANDS = {  # command to module; its function is called `command`, or as it is named behind the colon
+COMMANDS = {  # command: module; its function is `command`, or the one after the colon
     "status": "status",
     "doctor": "doctor",
     "whois": "whois",
@@ -43,17 +43,19 @@ SHORT = "-n"
 
 
 def unraw(text: str | None) -> str:
-    r"""Return a help text as click wants it: in a raw docstring \b, which keeps a paragraph's lines as they are, is two characters."""
+    r"""Return a help text for click: in a raw docstring \b, which keeps the lines of a paragraph, is two characters."""
     return cleandoc(text or "").replace("\\b\n", "\b\n")
 
 
 class Commands(entry.Group):
-    """All commands, of which only the one that is called is imported."""
+    """All commands; only the called one is imported."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 -- click's signature
+        """Return the names of all commands."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 -- click's signature
+        """Import a command; None if it does not exist."""
         if cmd_name not in COMMANDS:
             return None
         module, _, function = COMMANDS[cmd_name].partition(":")
@@ -62,15 +64,16 @@ class Commands(entry.Group):
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command of a command line; propose another for an unknown one."""
         if args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
-            # click's own advice knows no names that are imported on demand.
+            # click's own advice does not know commands that are imported on demand.
             near = "".join(f" Did you mean {name!r}?" for name in get_close_matches(args[0], COMMANDS, n=1))
             raise click.UsageError(f"No such command {args[0]!r}.{near}", ctx)
         return super().resolve_command(ctx, args)
 
 
 class KubectlCommands(Commands):
-    """The same as kubectl runs them: there -n is a namespace, whatever it is here."""
+    """The commands of kubectl's plugin: -n is a namespace there, as in kubectl."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         command = super().get_command(ctx, cmd_name)
@@ -86,9 +89,9 @@ class KubectlCommands(Commands):
 @click.version_option(VERSION, "--version", message="%(version)s")
 @click.pass_context
 def kube_node(context: click.Context) -> None:
-    r"""Addresses for pods, taken from the Kubernetes Node object.
+    r"""Addresses for pods, from the subnets of the Kubernetes Node object.
 
-    As a CNI plugin it is run by the container runtime, with CNI_COMMAND set and a network configuration on standard input.
+    The container runtime runs it as a CNI plugin, with CNI_COMMAND set and a network configuration on standard input.
 
     \b
     Examples:
@@ -105,7 +108,7 @@ kube_node.help = unraw(kube_node.help)
 
 
 def main() -> int:
-    """Run a command and return its exit code. Called by kubectl's name it is kubectl's plugin."""
+    """Run a command and return its exit code. Under kubectl's name for it, it is kubectl's plugin."""
     if os.path.basename(sys.argv[0]) == PLUGIN:
         plugin = KubectlCommands(params=kube_node.params, callback=kube_node.callback, help=kube_node.help, invoke_without_command=True)
         plugin.context_settings = kube_node.context_settings

@@ -1,4 +1,4 @@
-"""`kube-node map`: a picture of what is in use of a subnet."""
+"""`kube-node map`: a map of a subnet's addresses in use."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from kubenode.ipam.address import Address
     from kubenode.ipam.ranges import Range, Subnet
 
-IN_TERMINAL, IN_FILE = 1024, 4096  # cells of a picture at the most
-POOL = "pool/"  # in front of a SubnetPool's name
-NAMED = 5000  # addresses up to which a picture says whose each is
+IN_TERMINAL, IN_FILE = 1024, 4096  # largest number of cells
+POOL = "pool/"  # before a SubnetPool's name
+NAMED = 5000  # largest number of addresses whose holders a map names
 
 
 class Drawn(NamedTuple):
-    """A picture of one of a network's subnets on a Node, "" for a pool's or where that is unknown, and whose an address is.
+    """A map of one of a network's subnets, with the holders of addresses. `node` is "" for a pool's, or if unknown.
 
-    `of`: the subnet that it is a part of.
+    `of`: the subnet that contains it.
     """
 
     network: str
@@ -36,7 +36,7 @@ class Drawn(NamedTuple):
     of: Subnet | None = None
 
 
-@click.command("map", short_help="A picture of what is in use of a subnet.")
+@click.command("map", short_help="A map of a subnet's addresses in use.")
 @click.argument("target", type=options.NetworkName(), required=False, default="", metavar="[NETWORK|SUBNET|pool/POOL]")
 @click.option("--svg", "svg_file", default="", metavar="FILE", help="Write an SVG picture instead; - is standard output.")
 @click.option("--html", "html_file", default="", metavar="FILE", help="Write a page with the picture; - is standard output.")
@@ -45,10 +45,10 @@ class Drawn(NamedTuple):
 @options.CONTEXT
 @options.locations
 def command(target: str, svg_file: str, html_file: str, locations: Locations, output: Output) -> int:
-    r"""Draw what is in use of each subnet: a cell is an address, or in larger subnets a block of them.
+    r"""Draw the addresses in use of each subnet: a cell is an address, or in larger subnets a block of addresses.
 
-    A subnet much larger than what is in use is drawn from its beginning. In a file the pointer on a cell tells whose it is, and since when.
-    In a SubnetPool a cell is a node's subnet; pool/ may be left out where this node has no network of that name.
+    A very large subnet is drawn only up to its last address in use. In a file the pointer on a cell shows its holder, and since when.
+    In a SubnetPool a cell is a node's subnet; pool/ may be left out if this node has no network of that name.
 
     \b
     Examples:
@@ -77,7 +77,7 @@ def command(target: str, svg_file: str, html_file: str, locations: Locations, ou
 
 
 def _write(name: str, text: str) -> None:
-    """Write a picture. Raises Problem where that cannot be."""
+    """Write a map. Raises Problem if that fails."""
     from kubenode.base.problem import Problem
 
     try:
@@ -90,7 +90,7 @@ def _write(name: str, text: str) -> None:
 
 
 def _draw_networks(target: str, locations: Locations, most: int) -> list[Drawn]:
-    """Draw this node's subnets, all or those that are meant; a pool where none of them is. Raises Problem."""
+    """Draw this node's subnets, all or the wanted one; else a pool of that name. Raises Problem."""
     from kubenode.base.problem import Problem
     from kubenode.inspection.networks import find
     from kubenode.inspection.records import Records

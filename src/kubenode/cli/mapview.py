@@ -1,4 +1,4 @@
-"""The output of `kube-node map`: cells in the terminal, an SVG picture, a page with it, JSON."""
+"""The output of `kube-node map`: cells in the terminal, an SVG picture, an HTML page, JSON."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ MARKS = {
     Kind.RESTING: ("z", "blue"),
     Kind.EXCLUDED: ("x", "magenta"), Kind.OUTSIDE: ("-", "dim"), Kind.RELEASED: ("~", "yellow"), Kind.CONFLICT: ("!", "red"),
 }  # fmt: skip
-SHADES = "░▒▓█"  # of a block that is in use up to a quarter, half, three quarters, all
+SHADES = "░▒▓█"  # for blocks in use up to a quarter, half, three quarters, all
 ASCII_SHADES = ".:+#"
 NARROW, BROAD = 32, 64  # cells in a row
 BROAD_FROM = 110  # columns
 SIDE, GAP, MARGIN, TITLE = 12, 2, 16, 40  # of the SVG picture, in its units
 STEP = SIDE + GAP
-LETTER = 7  # how wide one is, in small text
-COLUMNS = 64  # cells in a row of it, or 32 where there are few
+LETTER = 7  # width of a letter of small text
+COLUMNS = 64  # cells in a row of the SVG picture; 32 if there are few
 FEW = 256
 CLASSES = {
     Kind.FREE: "free",
@@ -45,14 +45,14 @@ CLASSES = {
 }
 MEANINGS = {
     Kind.FREE: "the next pod may get it",
-    Kind.HELD: "a pod or container has it; of a block, the darker, the more of it",
-    Kind.LEAKED: "the network namespace of who has it is gone: the agent releases it once the pod is gone, too",
+    Kind.HELD: "a pod or container has it; the darker a block, the more of it is held",
+    Kind.LEAKED: "its holder's network namespace is gone: the agent releases it once the pod is gone, too",
     Kind.RESTING: "kept for the next pod of that name, by stickyFor",
     Kind.GATEWAY: "the network's gateway",
     Kind.EXCLUDED: "by exclude",
     Kind.OUTSIDE: "outside of the ranges",
-    Kind.RELEASED: "a Node had it and is without it: free after reclaimAfter",
-    Kind.CONFLICT: "two have it, or the pool does not offer it",
+    Kind.RELEASED: "its Node no longer has it: free after reclaimAfter",
+    Kind.CONFLICT: "two Nodes have it, or the pool does not offer it",
 }
 STYLE = """
  text { font: 13px ui-monospace, monospace; fill: #24292f } .small { font-size: 11px; fill: #57606a } .page { fill: #ffffff }
@@ -75,7 +75,7 @@ PAGE = """
 
 
 def show(drawn: Sequence[Drawn], *, wide: bool) -> None:
-    """Print pictures for a terminal."""
+    """Print maps for a terminal."""
     out = screen.console()
     row = BROAD if wide or out.width >= BROAD_FROM else NARROW
     for one in drawn:
@@ -114,11 +114,11 @@ def svg(drawn: Sequence[Drawn]) -> str:
 
 
 def html(drawn: Sequence[Drawn]) -> str:
-    """Return a page with a picture of each, which needs nothing beside itself."""
+    """Return a self-contained page with all maps."""
     title = xml("kube-node map: " + (", ".join(dict.fromkeys(one.network for one in drawn)) or "no subnets are known") + _where(drawn))
     parts = ["<!DOCTYPE html>", '<html lang="en">', '<meta charset="utf-8">', '<meta name="viewport" content="width=device-width">']
     parts += [f"<title>{title}</title>", f"<style>{STYLE}{PAGE}</style>", f"<h1>{title}</h1>"]
-    parts.append(f"<p>As of {screen.stamp(time.time())}. The pointer on a cell tells whose it is.</p>")
+    parts.append(f"<p>As of {screen.stamp(time.time())}. The pointer on a cell shows its holder.</p>")
     for one in drawn:
         cells, width, height = _grid(one)
         numbers = "".join(f"<div><dt>{name}</dt><dd>{xml(value)}</dd></div>" for name, value in _numbers(one.picture).items())
@@ -132,7 +132,7 @@ def html(drawn: Sequence[Drawn]) -> str:
 
 
 def _grid(one: Drawn) -> tuple[list[str], int, int]:
-    """Return the cells, each row with its first address, and how wide and high they are."""
+    """Return the cells, each row with its first address, and their width and height."""
     picture = one.picture
     columns = COLUMNS if len(picture.cells) > FEW else COLUMNS // 2
     left = max(len(str(cell.first)) for cell in picture.cells[::columns]) * LETTER + GAP
@@ -152,12 +152,12 @@ def _size(width: int, height: int) -> str:
 
 
 def _where(drawn: Sequence[Drawn]) -> str:
-    """Name the Node that pictures are of."""
+    """Name the Node of the maps."""
     return f" on {drawn[0].node}" if drawn and drawn[0].node else ""
 
 
 def _kinds(drawn: Iterable[Drawn]) -> list[Kind]:
-    """Return the kinds of cells that a picture shows, in their order."""
+    """Return the kinds of cells in the maps, in their order."""
     seen = {cell.kind for one in drawn for cell in one.picture.cells}
     return [kind for kind in Kind if kind in seen]
 
@@ -170,7 +170,7 @@ def _numbers(picture: Picture) -> dict[str, str]:
 
 
 def as_object(one: Drawn) -> dict[str, Any]:
-    """Return a picture for a program; cells that are just free are left out."""
+    """Return a map for a program, without free cells."""
     picture = one.picture
     cells = [
         {"first": str(cell.first), "kind": cell.kind.value, "held": cell.held, "size": cell.size}
@@ -201,7 +201,7 @@ def _told(picture: Picture) -> str:
 def _scale(picture: Picture) -> str:
     one, many = picture.unit
     cells = one if picture.block == 1 else f"{screen.number(picture.block)} {many}"
-    part = "" if picture.shown == picture.subnet else f"; shown is {picture.shown}, beyond it all is free"
+    part = "" if picture.shown == picture.subnet else f"; only {picture.shown} is shown, the rest is free"
     return f"a cell is {cells}{part}"
 
 

@@ -1,4 +1,4 @@
-"""`node-annotation` as a person runs it: to see what the plugin sees. Errors are CNI error objects on standard output, like its own."""
+"""`node-annotation` for a person, to see the plugin's view. Errors are CNI error objects on standard output, like the plugin's."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 @click.group(cls=entry.Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(VERSION, "--version", message="%(version)s")
 def node_annotation() -> None:
-    """Give pods addresses by a host-local configuration that an annotation on the Node holds: a CNI IPAM plugin.
+    """Give pods addresses by a host-local configuration in an annotation of the Node: a CNI IPAM plugin.
 
-    Without a command it is the plugin. /etc/cni/node-annotation.conf, or the file that $NODE_ANNOTATION_CFG names, is a JSON object with
+    Without a command it is the plugin. /etc/cni/node-annotation.conf, or the file in $NODE_ANNOTATION_CFG, is a JSON object with
     kubeconfig, nextipam and log.
     """
 
@@ -36,7 +36,7 @@ def node_annotation() -> None:
 @node_annotation.command()
 @click.pass_obj
 def ipam(act: Callable[[], None]) -> None:
-    """Act as the plugin; without CNI_COMMAND, print the configuration that would be handed on. The default."""
+    """Act as the plugin; without CNI_COMMAND, print the configuration for the delegate. The default."""
     act()
 
 
@@ -47,7 +47,7 @@ def my_node() -> None:
 
 
 @node_annotation.command(name="get_annotation")
-@click.option("--node", "name", default="", metavar="NODE", help="Of this Node instead of the own one.")
+@click.option("--node", "name", default="", metavar="NODE", help="This Node instead of the own one.")
 @click.argument("annotation")
 def get_annotation(name: str, annotation: str) -> None:
     """Print the value of an annotation on the Node object."""
@@ -57,17 +57,17 @@ def get_annotation(name: str, annotation: str) -> None:
 @node_annotation.command(name="error_quit")
 @click.argument("message", nargs=-1, metavar="[MSG]")
 def error_quit(message: Sequence[str]) -> None:
-    """Print a CNI error object and fail: to see what a runtime makes of it."""
+    """Print a CNI error object and fail, to see how a runtime handles it."""
     raise CNIError(TRY_AGAIN_LATER, f"FAILED: {' '.join(message) or 'node-annotation'}")
 
 
 def main(act: Callable[[], None]) -> int:
-    """Run a command and return its exit code; `act` is what the plugin does."""
+    """Run a command and return its exit code; `act` acts as the plugin."""
     return entry.run(node_annotation, "node-annotation", _tell, act)
 
 
 def _tell(problem: Problem) -> None:
-    """Print an error object, as the plugin does; a problem without a code is one of reading or writing."""
+    """Print an error object, like the plugin; a problem without a code is a failure to read or write."""
     error = problem if isinstance(problem, CNIError) else CNIError(IO_FAILURE, problem.msg, problem.details)
     click.echo(json.dumps(error.as_object(versions.LATEST), indent=2))
 

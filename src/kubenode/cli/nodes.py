@@ -1,4 +1,4 @@
-"""`kube-node nodes`: every node of the cluster, and how full it is."""
+"""`kube-node nodes`: every node of the cluster, and the use of its addresses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kubenode.inspection.locations import Locations
 
 BAR = 16  # characters
-BESIDE = 3  # lines of a screen that are no nodes'
+BESIDE = 3  # lines of a screen for other things than nodes
 ORDERS = {
     "full": lambda one: (-one.share, one.node),
     "free": lambda one: (min((network.total - network.used for network in one.networks), default=0), one.node),
@@ -33,17 +33,17 @@ ORDERS = {
 @click.option(
     "--network", "names", multiple=True, metavar="NAME", help="Only this pool, definition, annotation or podCIDRs. May be repeated."
 )
-@click.option("--sort", type=click.Choice(list(ORDERS)), default="full", show_default=True, help="What comes first.")
-@click.option("--watch", "-w", is_flag=True, help="Look again and again, until Ctrl-C.")
+@click.option("--sort", type=click.Choice(list(ORDERS)), default="full", show_default=True, help="The order of the nodes.")
+@click.option("--watch", "-w", is_flag=True, help="Repeat until Ctrl-C.")
 @click.option("--interval", type=click.FloatRange(min=1), default=15.0, show_default=True, metavar="SECONDS", help="For --watch.")
 @with_output
 @options.KUBECONFIG
 @options.CONTEXT
 @options.locations
 def command(names: tuple[str, ...], sort: str, interval: float, locations: Locations, output: Output, *, watch: bool) -> int:
-    r"""Show the networks of every node, and how many addresses its pods have of them, the fullest node first.
+    r"""Show the networks of every node, and the number of addresses that its pods use, the fullest node first.
 
-    Pods are those of the API server, so what has leaked on a node is not counted: that says kube-node status there.
+    The pods come from the API server, so leaked addresses are not counted: kube-node status on the node shows them.
 
     \b
     Examples:
@@ -94,7 +94,7 @@ def _show(found: list[NodeUsage], *, wide: bool, on_screen: bool) -> None:
         shown = found[: max(1, out.height - BESIDE)]
         out.print(_table(shown, out, wide=wide))
         if len(found) > len(shown):
-            out.print(f"[dim]and {len(found) - len(shown):,} nodes more[/]")
+            out.print(f"[dim]and {len(found) - len(shown):,} more nodes[/]")
     else:
         out.print(_table(found, out, wide=wide) if found else "There are no nodes.")
 
@@ -127,7 +127,7 @@ def _table(found: list[NodeUsage], out: Console, *, wide: bool) -> Table:
 
 
 def _shown(one: NodeUsage, *, wide: bool) -> list[NetworkUsage]:
-    """Return a node's networks; of each the family that is fuller, as IPv6 has always room, unless all are wanted."""
+    """Return a node's networks, each with its fuller family, as IPv6 always has room; `wide`: with all families."""
     if wide:
         return list(one.networks)
     return list({network.source: network for network in reversed(one.networks)}.values())[::-1]

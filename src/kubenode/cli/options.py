@@ -1,4 +1,4 @@
-"""The options by which a command is told where to look; the same for all that look."""
+"""The options for the places to look at, the same for all commands."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from kubenode.inspection.locations import Locations
 
 DIRECTORIES = {"host_root": "--host-root", "config_dir": "--cni-config", "run_dir": "--run-dir", "bin_dirs": "--bin-dir"}
-BIN_DIRS = ("/opt/cni/bin", "/usr/lib/cni")  # the second is where Debian's packages have them
+BIN_DIRS = ("/opt/cni/bin", "/usr/lib/cni")  # the second is Debian's
 
 OPTIONS = (
     click.option(
         "--config", "configs", metavar="FILE", multiple=True, type=click.Path(dir_okay=False),
-        help="Also the networks of this file: NetworkAttachmentDefinitions or CNI configurations, YAML or JSON. May come several times.",
+        help="Also the networks of this file: NetworkAttachmentDefinitions or CNI configurations, YAML or JSON. May be repeated.",
     ),
     click.option(
         "--cni-config", "config_dir", metavar="DIR", default=cniconfig.DEFAULT_CONFIG_DIR, show_default=True,
@@ -35,30 +35,31 @@ OPTIONS = (
     ),
     click.option(
         "--run-dir", metavar="DIR", envvar="KUBE_NODE_RUN_DIR", default=DEFAULT_RUN_DIR, show_default=True,
-        help="Where the Node view and the records of attachments are. [$KUBE_NODE_RUN_DIR]",
+        help="The directory of the Node view and the records of attachments. [$KUBE_NODE_RUN_DIR]",
     ),
     click.option(
         "--host-root", metavar="DIR", envvar="KUBE_NODE_HOST_ROOT", default="",
-        help="Where the host's directories are mounted, in a container. [$KUBE_NODE_HOST_ROOT]",
+        help="The mount point of the host's directories, in a container. [$KUBE_NODE_HOST_ROOT]",
     ),
 )  # fmt: skip
 BIN_DIR = click.option(
     "--bin-dir", "bin_dirs", metavar="DIR", multiple=True,
-    help=f"Where the runtime's plugins are. May come several times. [default: {BIN_DIRS[0]}, or {BIN_DIRS[1]} where only that has ours]",
+    help=f"The directory of the runtime's plugins. May be repeated. [default: {BIN_DIRS[0]}, or {BIN_DIRS[1]} if only that has ours]",
 )  # fmt: skip
 KUBECONFIG = click.option(
-    "--kubeconfig", metavar="FILE", default="", help="How to reach the API server. [default: as the network configuration says]"
+    "--kubeconfig", metavar="FILE", default="", help="The kubeconfig for the API server. [default: as in the network configuration]"
 )
 CONTEXT = click.option("--context", metavar="NAME", default="", help="The kubeconfig's context. [default: its current one]")
 NAMESPACE = click.option("--namespace", "-n", metavar="NAMESPACE", default="", help="Only pods of this namespace. [default: all]")
 
 
 class NetworkName(click.ParamType):  # type: ignore[type-arg] # generic only to type checkers
-    """A network's name; a shell completes those of the runtime's configuration."""
+    """A network's name; a shell completes the names in the runtime's configuration."""
 
     name = "NAME"
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002
+        """Return the names that begin with a text."""
         from click.shell_completion import CompletionItem
 
         directory = str(ctx.params.get("config_dir") or cniconfig.DEFAULT_CONFIG_DIR)
@@ -67,8 +68,8 @@ class NetworkName(click.ParamType):  # type: ignore[type-arg] # generic only to 
 
 
 def locations(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options, and hand them on as `locations`. Parts of --config that are broken go to stderr, and the
-    exit code is 1 then.
+    """Give a command the options, and pass them on as `locations`. Errors for broken parts of --config go to stderr, and the exit code is
+    1 then.
     """
 
     @functools.wraps(function)
@@ -81,7 +82,7 @@ def locations(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def place_alone(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Do so for a command that itself tells what is broken."""
+    """Do the same for a command that reports broken parts itself."""
 
     @functools.wraps(function)
     def command(
@@ -112,6 +113,7 @@ def make(
     kubeconfig: str = "",
     context: str = "",
 ) -> Locations:
+    """Return the locations for the values of the options."""
     from kubenode.host.root import HostRoot
     from kubenode.inspection import named
     from kubenode.inspection.locations import Locations
@@ -124,7 +126,7 @@ def make(
 
 
 def _require_directories(root: HostRoot) -> None:
-    """Raise UsageError for a directory that somebody has named and that is not there."""
+    """Raise UsageError for a directory in an option that does not exist."""
     context = click.get_current_context()
     for name, option in DIRECTORIES.items():
         value = context.params.get(name) or ()
@@ -132,7 +134,7 @@ def _require_directories(root: HostRoot) -> None:
             for path in filter(None, (value,) if isinstance(value, str) else value):
                 try:
                     os.stat((path if name == "host_root" else root.path(path)).rstrip("/") + "/.")
-                except PermissionError:  # it may be there
+                except PermissionError:  # it may exist
                     pass
                 except OSError:
                     raise click.UsageError(f"{option} {path}: there is no such directory", context) from None

@@ -1,4 +1,4 @@
-"""Output of commands: text for a person, or an object for a program. All commands that show something have this option."""
+"""Output of commands: text for a person, or an object for a program. All commands with output have this option."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ WIDE, JSON, YAML = "wide", "json", "yaml"
 
 
 class Output(NamedTuple):
-    """The form that somebody has asked for; "" is text."""
+    """The form of the output; "" is text."""
 
     form: str = ""
 
     @property
     def wide(self) -> bool:
-        """Whether the text is to say more, where there is more."""
+        """Whether the text has all details."""
         return self.form == WIDE
 
     @property
     def is_object(self) -> bool:
-        """Whether an object is wanted, and no text."""
+        """Whether the output is an object instead of a text."""
         return self.form in {JSON, YAML}
 
     def dump(self, value: object) -> None:
-        """Print an object; JSON on a terminal so that a person can read it, else as quickly as may be."""
+        """Print an object; JSON is indented on a terminal, and compact elsewhere."""
         if self.form == YAML:
-            import yaml  # not every call's
+            import yaml  # not every call needs it
 
             click.echo(yaml.safe_dump(value, sort_keys=False, width=sys.maxsize), nl=False)
         else:
             click.echo(json.dumps(value, indent=2 if sys.stdout.isatty() else None))
 
     def separate(self) -> None:
-        """Print what stands between two objects of one stream."""
+        """Print the separator between two objects of a stream."""
         if self.form == YAML:
             click.echo("---")
 
 
 def with_output(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the option, and hand it on as `output`."""
+    """Give a command the option, and pass it on as `output`."""
 
     @functools.wraps(function)
     def command(*args: Any, output: str | None, **others: Any) -> Any:

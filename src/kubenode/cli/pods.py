@@ -1,4 +1,4 @@
-"""Pods without a cluster, for `try`: network namespaces that a CNI plugin connects as a container runtime would."""
+"""Pods without a cluster, for `try`: network namespaces, connected by a CNI plugin as by a container runtime."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Plugin(NamedTuple):
     environ: Mapping[str, str]
 
     def call(self, command: str, container_id: str, netns: str, previous: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Call it and return its result. Raises Problem with what it answered."""
+        """Call it and return its result. Raises Problem with its error."""
         environ = {**self.environ, "CNI_COMMAND": command, "CNI_CONTAINERID": container_id, "CNI_NETNS": netns, "CNI_IFNAME": "eth0"}
         netconf = {**self.netconf, **({"prevResult": previous} if previous else {})}
         done = subprocess.run([self.executable], input=json.dumps(netconf), env=environ, capture_output=True, text=True, check=False)
@@ -40,6 +40,7 @@ class Plugin(NamedTuple):
 
 
 def ping_command() -> list[str]:
+    """Return the ping command, also as busybox's; [] if there is none."""
     if ping := shutil.which("ping"):
         return [ping]
     busybox = shutil.which("busybox")
@@ -47,12 +48,12 @@ def ping_command() -> list[str]:
 
 
 def find_bridge(path: str) -> str | None:
-    """Return the bridge plugin, from CNI_PATH or where distributions put it."""
+    """Return the bridge plugin, from CNI_PATH or distributions' directories."""
     return shutil.which("bridge", path=f"{path}:/opt/cni/bin:/usr/lib/cni")
 
 
 def why_not() -> str:
-    """Say why no pods can be made here; "" where they can."""
+    """Return the reason why pods cannot be created here, or ""."""
     if os.geteuid() != 0:
         return "network namespaces need root"
     if not shutil.which("ip"):
@@ -63,7 +64,7 @@ def why_not() -> str:
         return "there is no ping command (Debian: iputils-ping)"
     probe = subprocess.run(["ip", "netns", "add", f"kn-probe-{os.getpid()}"], capture_output=True, text=True, check=False)
     if probe.returncode:
-        return f"no network namespace can be made: {probe.stderr.strip()}"
+        return f"no network namespace can be created: {probe.stderr.strip()}"
     subprocess.run(["ip", "netns", "del", f"kn-probe-{os.getpid()}"], capture_output=True, check=False)
     return ""
 
@@ -76,8 +77,8 @@ def ip(*arguments: str) -> None:
 
 
 def ping(netns: str, address: str) -> float:
-    """Return the milliseconds after which an address answers a network namespace. Raises Problem where it does not."""
-    # `ip netns exec` would mount /sys anew, which not every container allows.
+    """Return the milliseconds after which an address answers a network namespace. Raises Problem if it does not."""
+    # `ip netns exec` would mount /sys again, which not every container allows.
     command = ["nsenter", f"--net=/var/run/netns/{netns}", *ping_command(), "-6" if ":" in address else "-4", "-c1", "-W1", address]
     end = time.monotonic() + PATIENCE
     said = ""

@@ -1,4 +1,4 @@
-"""`kube-node pools`: how full the SubnetPools are, and which node has what of one."""
+"""`kube-node pools`: the use of SubnetPools, and the nodes with subnets of a pool."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
 
 TIMEOUT = 30.0  # seconds for one request
 BAR = 16  # characters
-WIDE = 120  # columns from which on there is room for annotations
+WIDE = 120  # columns that leave room for annotations
 
 
 @click.command("pools")
 @click.argument("name", required=False)
 @with_output
-@click.option("--purge", is_flag=True, help="Take the annotations and NodeSubnets away that a deleted pool NAME has left.")
-@click.option("--yes", is_flag=True, help="Do not ask before.")
-@click.option("--kubeconfig", metavar="FILE", default="", help="How to reach the API server. [default: as the plugins]")
+@click.option("--purge", is_flag=True, help="Remove the annotations and NodeSubnets of a deleted pool NAME.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--kubeconfig", metavar="FILE", default="", help="The kubeconfig for the API server. [default: as the plugins]")
 @options.CONTEXT
 def command(name: str | None, kubeconfig: str, context: str, output: Output, *, purge: bool, yes: bool) -> None:
-    """SubnetPools and how full they are; with NAME its nodes.
+    """Show SubnetPools and their use; with NAME also its nodes.
 
     \b
     Examples:
@@ -47,7 +47,7 @@ def command(name: str | None, kubeconfig: str, context: str, output: Output, *, 
       kube-node pools net1
       kube-node pools net1 -o json
       kubectl delete subnetpool net1 && kube-node pools net1 --purge
-    """  # noqa: D301 -- a backspace is how click is told to leave lines as they are
+    """  # noqa: D301 -- click keeps the lines of a paragraph after a backspace
     if purge:
         if name is None:
             raise click.UsageError("--purge needs the NAME of a pool that was deleted")
@@ -73,7 +73,7 @@ def command(name: str | None, kubeconfig: str, context: str, output: Output, *, 
         out.print(_nodes_table(ledger, name))
     for pool in shown:
         for kind, message in _troubles(pool):
-            # A program reads a line; for a person it ends with a word.
+            # A program gets one line; a person gets lines that break between words.
             out.print(f"[yellow]{escape(pool.name)}: {kind}[/]: {escape(message)}", soft_wrap=not out.is_terminal)
 
 
@@ -87,13 +87,13 @@ def _pool_object(pool: SubnetPool) -> dict[str, Any]:
 
 
 def _cut(pool: SubnetPool, network: dict[str, Any]) -> dict[str, Any]:
-    """Return how a network is cut, where the pool still has it."""
+    """Return the division of a network, if the pool still has it."""
     found = [block for block in pool.blocks if str(block.cidr) == network["cidr"]]
     return {"nodePrefix": found[0].node_prefix, "shared": found[0].shared, "gateway": found[0].gateway} if found else {}
 
 
 def _part(block: Block) -> str:
-    """Return what a node gets of a network: its prefix length, and what does not go without saying."""
+    """Return a node's part of a network: its prefix length, and anything but defaults."""
     from kubenode.pools.blocks import FIRST
 
     shared = [f"of one network, via {block.item(block.cidr).gateway or block.gateway}"] if block.shared else []
@@ -110,7 +110,7 @@ def _subnet(claim: NodeSubnet) -> dict[str, Any]:
 
 
 def _by_node(ledger: Ledger, pool: str) -> list[tuple[str, list[NodeSubnet]]]:
-    """Return each node with what it has of a pool, in order."""
+    """Return each node with its subnets of a pool, in order."""
     found: dict[str, list[NodeSubnet]] = {}
     for _, claim in sorted(ledger.claims):
         if claim.pool == pool:
@@ -119,7 +119,7 @@ def _by_node(ledger: Ledger, pool: str) -> list[tuple[str, list[NodeSubnet]]]:
 
 
 def _networks(pools: list[SubnetPool], out: Console, *, wide: bool) -> Table:
-    """Return each pool with its networks and how full they are, in subnets."""
+    """Return each pool with its networks and their use, in subnets."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -141,7 +141,7 @@ def _networks(pools: list[SubnetPool], out: Console, *, wide: bool) -> Table:
 
 
 def _used(network: dict[str, Any] | None, out: Console) -> list[str]:
-    """Return how full a network is: a bar, its share, subnets that are given and that are free."""
+    """Return the use of a network: a bar, its share, the numbers of allocated and of free subnets."""
     if network is None:
         return ["[dim]not seen yet[/]", "", "", ""]
     used, total = network["total"] - network["free"], network["total"]
@@ -150,7 +150,7 @@ def _used(network: dict[str, Any] | None, out: Console) -> list[str]:
 
 
 def _nodes_table(ledger: Ledger, name: str) -> Table:
-    """Return who has which subnets of a pool."""
+    """Return the nodes with their subnets of a pool."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -163,7 +163,7 @@ def _nodes_table(ledger: Ledger, name: str) -> Table:
         released = [claim.released for claim in claims if claim.released is not None]
         if released:
             left = max(0.0, min(released) + ledger.reclaim_after(name) - time.time())
-            notes.append(f"the node is without it, free in {screen.age(left)}")
+            notes.append(f"the node no longer has it, free in {screen.age(left)}")
         table.add_row(escape(node), ", ".join(str(claim.subnet) for claim in claims), f"[dim]{'; '.join(notes)}[/]")
     return table
 
@@ -178,7 +178,7 @@ def _troubles(pool: SubnetPool) -> list[tuple[str, str]]:
 
 
 async def read(kubeconfig: str, context: str, *, nodes: bool = False) -> Ledger:
-    """Return what the API server has of pools and claims, and where asked for, of nodes."""
+    """Return the API server's pools and claims, and if wanted, nodes."""
     from kubenode.base.log import Log
     from kubenode.controller.handlers import Claims, Nodes, Pools
     from kubenode.controller.reconcile import CLAIMS, NODES, POOLS
@@ -209,10 +209,10 @@ async def _purge(pool: str, kubeconfig: str, context: str, *, yes: bool) -> None
 
     ledger = await read(kubeconfig, context, nodes=True)
     if pool in ledger.pools:
-        raise click.UsageError(f"SubnetPool {pool} is there, and would give what is taken away: kubectl delete subnetpool {pool}")
+        raise click.UsageError(f"SubnetPool {pool} still exists, and would allocate the subnets again: kubectl delete subnetpool {pool}")
     annotate, delete = purge(pool, (claim for _, claim in ledger.claims), ledger.nodes)
     if not yes:
-        click.confirm(f"Take {len(delete)} subnets of {pool} away, with the annotations of {len(annotate)} nodes?", abort=True)
+        click.confirm(f"Remove {len(delete)} subnets of {pool}, also from the annotations of {len(annotate)} nodes?", abort=True)
     subnets = nodes = 0
     cluster = Cluster(kubeconfig or None, os.environ, TIMEOUT, _uncounted, context=context)
     try:
@@ -222,20 +222,20 @@ async def _purge(pool: str, kubeconfig: str, context: str, *, yes: bool) -> None
                 nodes += await _done(cluster.merge(f"{NODES}/{write.node.name}", {"metadata": metadata}, metadata=True))
             for claim, _ in delete:
                 subnets += await _done(cluster.delete(f"{CLAIMS}/{claim.name}", claim.uid, claim.version))
-            # A controller notes what nodes have lost, and a kubelet its state: what has changed meanwhile is looked at again.
+            # A controller marks lost subnets, and a kubelet writes its state: objects that have changed meanwhile are read again.
             ledger = await read(kubeconfig, context, nodes=True)
             annotate, delete = purge(pool, (claim for _, claim in ledger.claims), ledger.nodes)
     finally:
         await cluster.aclose()
-    click.echo(f"took {subnets} subnets away, and changed the annotations of {nodes} nodes")
+    click.echo(f"removed {subnets} subnets, and changed the annotations of {nodes} nodes")
 
 
 def _uncounted(verb: str, resource: str, result: str) -> None:
-    """Count nothing: nobody reads metrics of a command."""
+    """Count nothing: a command has no metrics."""
 
 
 async def _done(write: Awaitable[object]) -> bool:
-    """Tell whether a write was made; not where the object has changed or is gone."""
+    """Do a write; return False if the object has changed or is gone."""
     from kubenode.kube.refusal import StatusError
 
     try:

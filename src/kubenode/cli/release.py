@@ -1,4 +1,4 @@
-"""`kube-node release`: take one address back by hand."""
+"""`kube-node release`: release one address by hand."""
 
 from __future__ import annotations
 
@@ -20,15 +20,17 @@ if TYPE_CHECKING:
 
 @click.command("release", short_help="Release one address by hand.")
 @click.argument("address")
-@click.option("--network", "-n", default="", metavar="NAME", type=options.NetworkName(), help="In this network, where several have it.")
+@click.option(
+    "--network", "-n", default="", metavar="NAME", type=options.NetworkName(), help="In this network, if several have the address."
+)
 @click.option("--yes", "-y", is_flag=True, help="Do not ask; -o json and yaml need it.")
 @with_output
 @options.locations
 def command(address: str, network: str, locations: Locations, output: Output, *, yes: bool) -> int:
-    r"""Release an address, whoever holds it. It asks before.
+    r"""Release an address, with any holder. It asks before.
 
-    The pod, if there still is one, keeps the address on its interface, while another pod may get it too: kube-node gc is the safer way.
-    Exit code 1 where nobody holds it, or you said no.
+    A pod that still exists keeps the address on its interface, and another pod may get it, too: kube-node gc is the safer way.
+    Exit code 1: the address has no holder, or you said no.
 
     \b
     Examples:
@@ -43,7 +45,7 @@ def command(address: str, network: str, locations: Locations, output: Output, *,
     if output.is_object and not yes:
         raise click.UsageError(f"-o {output.form} needs --yes: there is nobody to ask")
     if len(holders) > 1:
-        raise click.UsageError(f"{address} is held in {', '.join(of.name for of, _ in holders)}: say which by --network")
+        raise click.UsageError(f"{address} is held in {', '.join(of.name for of, _ in holders)}: name one with --network")
     if not holders:
         if output.is_object:
             output.dump({"address": str(found.address), "released": False})
@@ -55,21 +57,19 @@ def command(address: str, network: str, locations: Locations, output: Output, *,
         statusview.show_whose(found._replace(holders=holders))
         netns = holder.record.netns
         if netns and os.path.lexists(locations.root.path(netns)):
-            screen.console().print(
-                "[yellow]![/] Its network namespace is still there: the pod may be alive, and goes on to use the address."
-            )
+            screen.console().print("[yellow]![/] Its network namespace still exists: the pod may be alive, and keep using the address.")
     if not yes and not click.confirm(f"Release {found.address}?"):
         return 1
     done = _release(locations, of, found.address, holder)
     if output.is_object:
         output.dump({"address": str(found.address), "network": of.name, "released": done})
     else:
-        click.echo(f"{found.address} released." if done else f"{found.address} has got another holder meanwhile: nothing was released.")
+        click.echo(f"{found.address} released." if done else f"{found.address} has another holder meanwhile: nothing was released.")
     return 0 if done else 1
 
 
 def _release(locations: Locations, network: Network, address: Address, holder: Holder) -> bool:
-    """Release an address from who was seen to hold it; say whether it still was. Raises Problem."""
+    """Release an address if it still has this holder; say whether it had. Raises Problem."""
     from kubenode.inspection import stale
     from kubenode.inspection.report import unreadable
 

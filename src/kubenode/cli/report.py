@@ -1,4 +1,4 @@
-"""`kube-node report`: what a bug report needs of this node, in one file, without secrets."""
+"""`kube-node report`: this node's data for a bug report, in one file, without secrets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 STDOUT = "-"
 
 
-@click.command("report", short_help="What a bug report needs of this node, without secrets.")
+@click.command("report", short_help="This node's data for a bug report, without secrets.")
 @click.argument("file", metavar="FILE.tar.gz")
 @with_output
 @options.BIN_DIR
@@ -26,11 +26,11 @@ STDOUT = "-"
 @options.CONTEXT
 @options.place_alone
 def command(file: str, locations: Locations, output: Output) -> int:
-    r"""Write what a bug report needs of this node, and list what was taken and what was left out.
+    r"""Write this node's data for a bug report, and list its content and everything left out.
 
-    It has what doctor, status and version say, configurations, the Node view, records of attachments, the agent's recent log lines, kernel
-    and runtime. Tokens, keys, certificates, passwords and variables are left out. Names of pods and addresses are there: look before you
-    send it. With - the archive is standard output, and the list standard error.
+    It has the output of doctor, status and version, configurations, the Node view, records of attachments, the agent's recent log lines,
+    kernel and runtime. Tokens, keys, certificates, passwords and variables are left out. It contains names of pods and addresses: check it
+    before you send it. With - the archive goes to standard output, and the list to standard error.
 
     \b
     Examples:
@@ -102,4 +102,4 @@ def _tell(archive: Archive, file: str, output: Output) -> None:
     for left in archive.left_out:
         out.print(f"[dim]left out: {escape(left.what)}: {escape(left.why)}[/]")
     if file != STDOUT:
-        out.print(f"{escape(file)}: {len(archive.taken)} files. Look into it before you send it: it names pods and addresses.")
+        out.print(f"{escape(file)}: {len(archive.taken)} files. Check it before you send it: it contains names of pods and addresses.")

@@ -1,4 +1,4 @@
-"""The look of all commands: one kind of console, bar, number and age. Colour only on a terminal, and none with NO_COLOR."""
+"""Console, bars, numbers and ages of all commands. Colour only on a terminal, and none with NO_COLOR."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 FULL, EMPTY = "█", "░"
 ASCII = str.maketrans({FULL: "#", "▓": "+", "▒": ":", EMPTY: ".", "✓": "+", "✗": "x", "→": ">", "·": "-"})
-NEAR, SHORT = 0.8, 0.95  # from which part in use on a pool is worth a look, or a hurry
-MANY = 10**9  # from here on a number's digits say less than its size
-PIPE_WIDTH = 200  # columns where nobody looks: what is read by a program is not to be cut
+NEAR, SHORT = 0.8, 0.95  # shares in use for yellow and for red
+MANY = 10**9  # from here on a number is shown as a power of two
+PIPE_WIDTH = 200  # columns without a terminal: a program's input is not cut
 MINUTE, HOUR, DAY = 60, 3600, 86400
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return where to print; what is no terminal has no end of the line."""
+    """Return the console; anything but a terminal gets lines of any length."""
     stream = sys.stderr if stderr else sys.stdout
     if stream.isatty():
         return _Console(stderr=stderr, highlight=False, emoji=False)
@@ -35,14 +35,14 @@ def console(*, stderr: bool = False) -> Console:
 
 
 class _Console(Console):
-    """A console that no text makes do anything but show it."""
+    """A console that removes control characters from texts."""
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(printable(text), **options)
 
 
 class _Trimmed:
-    """A stream whose lines have no blanks at their ends; rich fills tables up with them."""
+    """A stream that removes blanks from the ends of lines; rich fills tables up with them."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
@@ -55,12 +55,12 @@ class _Trimmed:
 
 
 def legible(text: str, out: Console) -> str:
-    """Return a text with signs that the terminal's encoding has."""
+    """Return a text with only signs of the terminal's encoding."""
     return text if out.encoding.lower().startswith("utf") else text.translate(ASCII)
 
 
 def bar(used: int, total: int, width: int) -> str:
-    """Return a bar, in rich's markup; a first address that is used shows."""
+    """Return a bar, in rich's markup; already the first used address shows."""
     part = used / total if total else 1.0
     full = min(width, max(1 if used else 0, int(part * width)))
     colour = "red" if part >= SHORT else "yellow" if part >= NEAR else "green"
@@ -68,6 +68,7 @@ def bar(used: int, total: int, width: int) -> str:
 
 
 def number(value: int) -> str:
+    """Return a number for a person."""
     if value < MANY:
         return f"{value:,}"
     mantissa, _, exponent = f"{value:.1e}".partition("e+")
@@ -75,12 +76,13 @@ def number(value: int) -> str:
 
 
 def percent(used: int, total: int) -> str:
+    """Return a share in per cent."""
     part = 100 * used / total if total else 100.0
     return "<1 %" if 0 < part < 1 else f"{int(part)} %"
 
 
 def age(seconds: float) -> str:
-    """Return a time span as a person says it."""
+    """Return a time span, in seconds, for a person."""
     if seconds < 2 * MINUTE:
         return f"{max(0, int(seconds))} s"
     if seconds < 2 * HOUR:
@@ -91,11 +93,12 @@ def age(seconds: float) -> str:
 
 
 def ago(when: float) -> str:
+    """Return the age of a time in seconds since 1970."""
     return f"{age(time.time() - when)} ago"
 
 
 def stamp(when: float) -> str:
-    """Return a time as JSON has it (RFC 3339)."""
+    """Return a time as in JSON (RFC 3339)."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(when))
 
 

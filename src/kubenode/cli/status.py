@@ -1,4 +1,4 @@
-"""`kube-node status`: the networks of this node, how full they are, and whose an address is."""
+"""`kube-node status`: the networks of this node, their use, and the holders of addresses."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from kubenode.cli.output import Output
     from kubenode.inspection.locations import Locations
 
-NEWEST = 10  # pods shown of each network unless all are asked for
+NEWEST = 10  # pods of each network shown without --all
 
 
-@click.command("status", short_help="Networks, used and free addresses, whose each is.")
+@click.command("status", short_help="Networks, used and free addresses, and their holders.")
 @click.argument("address", required=False, metavar="[ADDRESS]")
 @click.option(
-    "--network", "-n", "names", multiple=True, metavar="NAME", type=options.NetworkName(), help="Only this network. May come several times."
+    "--network", "-n", "names", multiple=True, metavar="NAME", type=options.NetworkName(), help="Only this network. May be repeated."
 )
 @click.option("--namespace", default="", metavar="NAMESPACE", help="Only pods of this namespace.")
 @click.option("--all", "-a", "show_all", is_flag=True, help=f"All pods, not only the {NEWEST} newest of each network.")
-@click.option("--watch", "-w", is_flag=True, help="Look again and again, until Ctrl-C.")
+@click.option("--watch", "-w", is_flag=True, help="Repeat until Ctrl-C.")
 @click.option("--interval", type=click.FloatRange(min=0.2), default=2.0, show_default=True, metavar="SECONDS", help="For --watch.")
 @with_output
 @options.KUBECONFIG
@@ -41,10 +41,10 @@ def command(
     show_all: bool,
     watch: bool,
 ) -> int:
-    r"""Show networks, used and free addresses, and who holds which since when.
+    r"""Show networks, used and free addresses, and the holder of each with the time.
 
-    With an ADDRESS: whose it is; exit code 1 where nobody has it here. Nothing is changed, no lock is taken, and the API server is asked
-    only for the node of an address that no subnet here has.
+    With an ADDRESS: its holder; exit code 1 if it has none on this node. The command changes nothing and takes no lock. It asks the API
+    server only for the node of an address that is in no subnet here.
 
     \b
     Examples:

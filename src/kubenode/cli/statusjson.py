@@ -1,4 +1,4 @@
-"""The object that `kube-node status` prints by `-o json` and `-o yaml`."""
+"""The object that `kube-node status` prints with `-o json` and `-o yaml`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def whose(found: Whose, known: Whois | None = None) -> dict[str, Any]:
-    """Return whose an address is; `known`: what the API server says where no subnet here has it."""
+    """Return the holders of an address; `known`: the API server's answer if no subnet here has it."""
     holders = [
         {
             "network": network.name,
@@ -33,7 +33,7 @@ def whose(found: Whose, known: Whois | None = None) -> dict[str, Any]:
 
 
 def status(report: Report) -> dict[str, Any]:
-    """Return all that is seen."""
+    """Return the state of this node."""
     seen, agent = report.node, report.agent
     return {
         "node": {

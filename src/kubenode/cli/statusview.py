@@ -1,4 +1,4 @@
-"""The output of `kube-node status`: each network with bars, and who holds which address."""
+"""The output of `kube-node status`: each network with bars, and the holders of addresses."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     from kubenode.inspection.report import NetworkReport, Other, Report, Whose
 
 
-SHORT_ID = 12  # characters of a container ID, as runtimes' own tools show it
+SHORT_ID = 12  # characters of a container ID, as in runtimes' own tools
 INDENT = 2
 BAR = 16
 WIDE_BAR = 32
-WIDE = 120  # columns from which on bars may be longer
+WIDE = 120  # columns that leave room for longer bars
 
 
 def show(look: Callable[[], Report], interval: float, *, wide: bool) -> None:
-    """Print what is seen; again and again where there is an interval."""
+    """Print the state of this node; repeatedly if there is an interval."""
     out = screen.console()
     if not interval:
         out.print(page(look(), out, wide=wide))
@@ -53,7 +53,7 @@ def show(look: Callable[[], Report], interval: float, *, wide: bool) -> None:
 
 
 def fitting(report: Report, out: Console, *, wide: bool) -> Group:
-    """Return what fits on the terminal: leaks and networks with a problem first. Holders are cut off, and then networks; it says so."""
+    """Return the part that fits on the terminal, leaks and networks with a problem first. It omits holders, then networks, and says so."""
     first = sorted(report.networks, key=lambda one: not (one.suspects or one.network.problem))
 
     def cut(networks: int, holders: int) -> Group:
@@ -71,7 +71,7 @@ def fitting(report: Report, out: Console, *, wide: bool) -> Group:
 
 
 def page(report: Report, out: Console, *, wide: bool, whole: Report | None = None) -> Group:
-    """Return all of a report; `whole`: what it is a part of, where there is no room for all."""
+    """Return all of a report; `whole`: the full report if this is only a part."""
     parts: list[RenderableType] = [_head(report)]
     if whole:
         parts += _suspects(whole)
@@ -81,7 +81,7 @@ def page(report: Report, out: Console, *, wide: bool, whole: Report | None = Non
     if whole and (left := len(whole.networks) - len(report.networks)):
         parts += ["", f"[dim]and {screen.counted(left, 'more network')}: --network shows one[/]"]
     elif not report.networks:
-        parts += ["", "No networks: nothing in the CNI configuration is kube-node's, node-annotation's or host-local's.",
+        parts += ["", "No networks: the CNI configuration does not use kube-node, node-annotation or host-local.",
                   "[dim]Name a NetworkAttachmentDefinition with --config, or see kube-node doctor.[/]"]  # fmt: skip
     if not whole:
         parts += _suspects(report)
@@ -117,7 +117,7 @@ def _head(report: Report) -> Table:
 
 
 def _network(one: NetworkReport, report: Report, out: Console, subnet: int, *, wide: bool, all_of_it: str) -> list[RenderableType]:
-    """Return what is told of a network; `subnet`: how wide the widest subnet of all is; `all_of_it`: how to see what was left out."""
+    """Return a network's lines; `subnet`: the width of the widest subnet of all; `all_of_it`: the option that shows the omitted rest."""
     network = one.network
     parts: list[RenderableType] = [_title(network, out)]
     if network.problem:
@@ -172,7 +172,7 @@ def _subnets(network: Network, out: Console, subnet: int) -> Table:
 
 
 def _holders(found: list[Holder], out: Console, *, wide: bool) -> Table:
-    """Return who holds what: a pod's addresses in one line if that fits, else one below the other, else also what `wide` tells."""
+    """Return the holders: a pod's addresses in a line if that fits, else below each other, else also the columns of `wide`."""
     for between, stacked in ((", ", False), ("\n", False), ("\n", wide)):
         table = _holder_table(found, between, wide=wide, stacked=stacked)
         if Measurement.get(out, out.options, table).maximum <= out.width - INDENT:
@@ -205,9 +205,9 @@ def _holder_table(found: list[Holder], between: str, *, wide: bool, stacked: boo
 
 
 def who(one: Holder, *, wide: bool) -> str:
-    """Return the name of who holds an address."""
+    """Return the name of an address's holder."""
     if one.attachment is None:
-        return "[yellow]nobody: the file is empty or torn[/]"
+        return "[yellow]no pod: the file is empty or torn[/]"
     pod = one.record.pod
     name = escape(pod) if pod else f"[dim]{'-' if wide else one.attachment.container_id[:SHORT_ID]}[/]"
     if one.rests_until:
@@ -216,7 +216,7 @@ def who(one: Holder, *, wide: bool) -> str:
 
 
 def show_whose(found: Whose, known: Whois | None = None) -> None:
-    """Print whose an address is; `known`: what the API server says where no subnet here has it."""
+    """Print the holders of an address; `known`: the API server's answer if no subnet here has it."""
     out = screen.console()
     for network, one in found.holders:
         table = Table.grid(padding=(0, 2))
@@ -236,18 +236,18 @@ def show_whose(found: Whose, known: Whois | None = None) -> None:
         out.print(table)
     if not found.holders and found.networks:
         for network in found.networks:
-            out.print(f"{found.address} is held by nobody; it is of network [bold]{escape(network.name)}[/], {_kind(network, found)}.")
+            out.print(f"No pod has {found.address}. It is in network [bold]{escape(network.name)}[/], {_kind(network, found)}.")
     elif not found.holders and known and known.where:
-        out.print(f"{found.address} is not of this node: {_elsewhere(known)}.")
+        out.print(f"{found.address} is not on this node: {_elsewhere(known)}.")
         out.print(f"[dim]Ask there:[/] kube-node status {found.address}")
     elif not found.holders:
-        nor = "" if known is None else ", nor of another node's"
-        out.print(f"{found.address} is held by nobody, and of no subnet of this node's networks{nor}.")
+        nor = "" if known is None else ", nor in another node's"
+        out.print(f"No pod has {found.address}, and it is in no subnet of this node's networks{nor}.")
 
 
 def _elsewhere(known: Whois) -> str:
-    """Say which node has an address, by what, and which pod."""
-    subnets = [f"{part.subnet} is node [bold]{escape(part.node)}[/]'s, by {escape(part.source)}" for part in known.parts]
+    """Name the node and the pod of an address."""
+    subnets = [f"{part.subnet} belongs to node [bold]{escape(part.node)}[/] ({escape(part.source)})" for part in known.parts]
     own = [f"it is node [bold]{escape(name)}[/]'s own address" for name in known.nodes]
     pods = [f"pod [bold]{escape(has.pod.name)}[/] on node {escape(has.pod.node)} has it" for has in known.pods if not has.pod.on_host]
     return "; ".join([*subnets, *own, *pods])
@@ -270,4 +270,4 @@ def _kind(network: Network, found: Whose) -> str:
     of = next((one for usage in network.usages if (one := usage.range_set.range_of(found.address))), None)
     if of is None:
         return "outside of its ranges"
-    return "which gives no new one of that subnet: it is closing" if of.closing else "which may give it"
+    return "which gives no new address of that subnet: it is closing" if of.closing else "which may give it"

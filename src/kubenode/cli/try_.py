@@ -1,4 +1,4 @@
-"""`kube-node try`: the main job without a cluster. Two pods get addresses out of a Node manifest and ping each other."""
+"""`kube-node try`: a trial without a cluster. Two pods get addresses from a Node manifest and ping each other."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NAMES = ("pod-1", "pod-2")
 
 
 class Pod(NamedTuple):
-    """A pod as shown: its addresses with prefix length, how long its ADD took, and who answered it after how long, in ms."""
+    """A pod for the output: its addresses with prefix length, and the times of its ADD and of each address's answer, in ms."""
 
     name: str
     addresses: list[str]
@@ -38,19 +38,19 @@ class Pod(NamedTuple):
 
 
 class Trial:
-    """A network of its own, in a directory of its own; all of it is gone at the end."""
+    """A separate network, in a separate directory; everything is removed at the end."""
 
     def __init__(self, node_file: str, scratch: str) -> None:
         self.data_dir = Path(scratch, "networks")
         self.bridge = f"kntry{os.getpid() % 10**8}"
         plugin = shutil.which("kube-node", path=os.path.dirname(os.path.abspath(sys.argv[0]))) or shutil.which("kube-node")
         if plugin is None:
-            raise Problem("kube-node is not found beside this program", "run it as it was installed")
+            raise Problem("kube-node is not found beside this program", "run the installed program")
         self.plugin = os.path.abspath(plugin)
         self.environ = {
             **{key: value for key, value in os.environ.items() if not key.startswith("CNI_")},
             "KUBE_NODE_RUN_DIR": str(Path(scratch, "run")),
-            "KUBE_NODE_SOCKET": str(Path(scratch, "no-agent")),  # this host's serves another Node
+            "KUBE_NODE_SOCKET": str(Path(scratch, "no-agent")),  # the host's agent serves another Node
             "KUBE_NODE_CONF": str(Path(scratch, "kube-node.conf")),
             "CNI_PATH": os.path.dirname(self.plugin),
             "CNI_ARGS": "IgnoreUnknown=1;K8S_POD_NAMESPACE=default",
@@ -66,7 +66,7 @@ class Trial:
         }
 
     def with_bridge(self) -> list[Pod]:
-        """Connect two network namespaces by the bridge plugin and let each ping the other."""
+        """Connect two network namespaces with the bridge plugin and let each ping the other."""
         bridge = pods.find_bridge(os.environ.get("CNI_PATH", ""))
         assert bridge  # noqa: S101 -- why_not() has looked
         with ExitStack() as stack:
@@ -85,13 +85,13 @@ class Trial:
         return found
 
     def alone(self) -> list[Pod]:
-        """Ask for two pods' addresses; there are no pods."""
+        """Ask for two pods' addresses, without creating pods."""
         with ExitStack() as stack:
             caller = pods.Plugin(self.plugin, self.netconf, self.environ)
             return [self._add(caller, stack, name, f"/var/run/netns/{name}") for name in NAMES]
 
     def left(self) -> list[str]:
-        """Return what is still reserved."""
+        """Return the addresses that are still reserved."""
         own = ("lock", "last_reserved_ip.")
         return sorted(file.name for file in (self.data_dir / NETWORK).iterdir() if not file.name.startswith(own))
 
@@ -108,10 +108,10 @@ class Trial:
 )
 @with_output
 def command(node_file: str | None, output: Output) -> int:
-    r"""Give two pods addresses from a Node manifest, here and now; no cluster is needed.
+    r"""Give two pods addresses from a Node manifest; it needs no cluster.
 
-    As root, with the reference bridge plugin on this machine, the pods are network namespaces that ping each other. Else only the addresses
-    are asked for. Afterwards all is as before.
+    As root, with the reference bridge plugin on this machine, the pods are network namespaces that ping each other. Else it only asks for
+    the addresses. It removes everything afterwards.
 
     \b
     Examples:

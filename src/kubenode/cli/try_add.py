@@ -1,4 +1,4 @@
-"""`kube-node try-add`: what a pod's start and end would be in a network of this node, step by step, with the time that each takes."""
+"""`kube-node try-add`: the steps of a pod's start and end in a network of this node, with the time of each."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MILLISECONDS = 1000.0
 
 
 class Step(NamedTuple):
-    """A step that was done, how long it took, and its outcome; `failed` where that was an error."""
+    """A completed step, its time, and its outcome; `failed`: that is an error."""
 
     name: str
     milliseconds: float
@@ -32,17 +32,18 @@ class Step(NamedTuple):
 
 
 class Trial:
-    """The steps so far. Each goes on only where those before it went well."""
+    """The steps so far. A failure skips the following steps."""
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
 
     @property
     def failed(self) -> bool:
+        """Whether a step has failed."""
         return any(step.failed for step in self.steps)
 
     def step(self, name: str, do: Callable[[], str], *, anyway: bool = False) -> None:
-        """Do something and note it; `anyway`: also after a failure."""
+        """Do a step and note its outcome; `anyway`: also after a failure."""
         from kubenode.base.problem import Problem
 
         if self.failed and not anyway:
@@ -57,15 +58,15 @@ class Trial:
 
 @click.command("try-add", short_help="Ask for an address and give it back, with timings.")
 @click.argument("network", type=options.NetworkName(), metavar="NETWORK")
-@click.option("--namespace", default="default", show_default=True, metavar="NAMESPACE", help="As if the pod were of this namespace.")
+@click.option("--namespace", default="default", show_default=True, metavar="NAMESPACE", help="The pod's namespace.")
 @with_output
 @options.BIN_DIR
 @options.locations
 def command(network: str, namespace: str, locations: Locations, output: Output) -> int:
     r"""Ask for an address and give it back, with the time that each step takes.
 
-    The IPAM plugin is run as the container runtime's plugin runs it; no interface is made. Afterwards nothing is left; exit code 1 where a
-    step fails.
+    It runs the IPAM plugin like the container runtime's plugin does; it creates no interface, and leaves nothing behind. Exit code 1: a
+    step failed.
 
     \b
     Examples:
@@ -127,7 +128,7 @@ def _run(trial: Trial, locations: Locations, network: Network, namespace: str) -
 
 
 def _plugin(locations: Locations, network: Network, namespace: str) -> Plugin:
-    """Return the network's IPAM plugin, to be run. Raises Problem where it is not there."""
+    """Return the network's IPAM plugin. Raises Problem if it is not installed."""
     from kubenode.cli.pods import Plugin
     from kubenode.host import delegate
 

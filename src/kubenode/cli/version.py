@@ -1,4 +1,4 @@
-"""`kube-node version`: of this program, of what the runtime calls, and what it runs on."""
+"""`kube-node version`: versions of this program, the installed executables, Python and the specification."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from kubenode.inspection.locations import Locations
 
 
-@click.command("version", short_help="Versions of this program and of what is installed.")
+@click.command("version", short_help="Versions of this program and of the installed executables.")
 @with_output
 @options.BIN_DIR
 @options.locations
@@ -35,7 +35,7 @@ def command(locations: Locations, output: Output) -> None:
     click.echo(f"kube-node {VERSION}, Python {found['python']}\nCNI {', '.join(found['cniVersions'])}")
     width = max((len(one["path"]) for one in found["installed"]), default=0)
     for one in found["installed"]:
-        click.echo(f"{one['path']:{width}}  {one['kind']:8}  {one['version'] or 'of unknown version'}")
+        click.echo(f"{one['path']:{width}}  {one['kind']:8}  {one['version'] or 'unknown version'}")
 
 
 def describe(locations: Locations) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`kube-node whois`: whose an address is, in the whole cluster."""
+"""`kube-node whois`: the owner of an address, in the whole cluster."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from kubenode.inspection.locations import Locations
     from kubenode.inspection.report import Whose
 
-NOBODY, SEVERAL = 1, 3  # exit codes; click's for a wrong call is between them
+NOBODY, SEVERAL = 1, 3  # exit codes; 2 is click's for a wrong command line
 
 
-@click.command("whois", short_help="Whose an address is, in the whole cluster.")
+@click.command("whois", short_help="The owner of an address, in the whole cluster.")
 @click.argument("address", metavar="ADDRESS")
 @with_output
 @options.KUBECONFIG
@@ -28,10 +28,10 @@ NOBODY, SEVERAL = 1, 3  # exit codes; click's for a wrong call is between them
 @options.NAMESPACE
 @options.locations
 def command(address: str, namespace: str, locations: Locations, output: Output) -> int:
-    r"""Say whose an address is: whose subnet it is in, and which pod has it, on any node and in any network.
+    r"""Show the owner of an address: the node whose subnet contains it, and the pod that has it, on any node and in any network.
 
-    Nothing but a kubeconfig is needed, as kubectl takes it. On a node the reservation there is shown, too. Exit code 0: one has it;
-    1: nobody; 3: more than one.
+    It needs only a kubeconfig, as kubectl does. On a node it also shows the reservation there. Exit code 0: one pod or node has it;
+    1: none; 3: more than one.
 
     \b
     Examples:
@@ -59,7 +59,7 @@ def command(address: str, namespace: str, locations: Locations, output: Output) 
 
 
 def _reserved(locations: Locations, found: Whois) -> Whose | None:
-    """Return what this machine knows of the address; None where it is no node of ours, or an ordinary user may not look."""
+    """Return the reservation on this machine; None if there is none, or if an ordinary user may not look."""
     from kubenode.base.problem import Problem
     from kubenode.inspection.report import look_for
 
@@ -84,9 +84,9 @@ def _show(found: Whois, here: Whose | None) -> None:
     for part in found.parts:
         table.add_row("subnet", f"{part.subnet} of node [bold]{escape(part.node)}[/]  [dim]{escape(part.source)}[/]")
     for pool in found.pools:
-        table.add_row("pool", f"SubnetPool {escape(pool)}" + ("" if found.parts else ", which has given it to no node"))
+        table.add_row("pool", f"SubnetPool {escape(pool)}" + ("" if found.parts else ", which has allocated it to no node"))
     for name in found.nodes:
-        table.add_row("node", f"[bold]{escape(name)}[/], whose own address it is")
+        table.add_row("node", f"[bold]{escape(name)}[/], its own address")
     _add_pods(table, found)
     for _, one in here.holders if here else ():
         table.add_row("reserved", f"here, for {statusview.who(one, wide=False)}: {one.network}, since {screen.stamp(one.since)}")
@@ -94,14 +94,12 @@ def _show(found: Whois, here: Whose | None) -> None:
     for error in found.unseen:
         out.print(f"[dim]not seen: {escape(error.msg)}[/]")
     if len(found.holders) > 1:
-        out.print(f"[red]{found.address} is had by {len(found.holders)}[/]: {escape(', '.join(found.holders))}")
+        out.print(f"[red]{found.address} has {len(found.holders)} holders[/]: {escape(', '.join(found.holders))}")
     elif not found.holders and not found.sees_pods:
-        out.print(f"Which pod has {found.address} is not known.")
+        out.print(f"It is unknown whether a pod has {found.address}.")
     elif not found.holders:
         out.print(
-            f"No pod has {found.address}."
-            if found.parts or found.pools
-            else f"{found.address} belongs to nobody, and is in no node's subnet."
+            f"No pod has {found.address}." if found.parts or found.pools else f"No pod has {found.address}, and it is in no node's subnet."
         )
 
 

@@ -1,1 +1,1 @@
-"""This node as seen from outside: networks, reservations, leaks, faults. Looking changes nothing."""
+"""The node and the cluster seen from outside: networks, reservations, leaks, faults. Only `stale` changes anything."""

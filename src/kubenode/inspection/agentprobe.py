@@ -1,4 +1,4 @@
-"""Whether an agent answers, and what it says is wrong."""
+"""The question to the agent whether it answers, and for the problems that it reports."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ QUESTION = protocol.Asked(protocol.PROBLEMS, {}, b"")
 
 
 class Agent(NamedTuple):
-    """The outcome of the question; `problem` is "" where the agent is up. `installed`: something is at the socket's path.
+    """The outcome of the question; `problem` is "" if the agent is up. `installed`: something is at the socket's path.
 
-    `problems` are what an agent that is up has to say of itself.
+    `problems` are those that a running agent reports.
     """
 
     socket: str
@@ -37,16 +37,17 @@ class Agent(NamedTuple):
 
     @property
     def up(self) -> bool:
+        """Whether the agent answers."""
         return not self.problem
 
     @property
     def process(self) -> str:
-        """The process that answers; one of another container has no number here."""
+        """The process that answers; a process of another container has no number here."""
         return f"process {self.pid}" if self.pid else "a process of another container"
 
 
 class Credentials(NamedTuple):
-    """The credentials of an agent for the API server, by paths that are good here."""
+    """The agent's credentials for the API server, by paths that are valid here."""
 
     kubeconfig: str
     environ: dict[str, str]
@@ -54,14 +55,17 @@ class Credentials(NamedTuple):
 
 
 def credentials(agent: Agent) -> Credentials | str:
-    """Look at a running agent's command line, environment and root directory; a text says why it asks nobody, or cannot be looked at."""
+    """Read a running agent's command line, environment and root directory.
+
+    A text instead is the reason why it does not ask the API server, or is not visible.
+    """
     process = f"/proc/{agent.pid}"
     try:
         words = [os.fsdecode(word) for word in _read(f"{process}/cmdline").split(b"\0")]
         variables = [os.fsdecode(line).partition("=") for line in _read(f"{process}/environ").split(b"\0") if line]
         root = HostRoot.of_process(agent.pid)
     except OSError:
-        return "the agent's process is not to be seen from here"
+        return "the agent's process is not visible from here"
     options = {name: value for name, _, value in (word.partition("=") for word in words)}
     if "--node-file" in options:
         return f"the agent serves the Node manifest {options['--node-file']}: the API server is not asked"
@@ -78,7 +82,7 @@ def _read(path: str) -> bytes:
 
 
 def ask(locations: Locations) -> Agent:
-    """Ask the agent at the socket's path. Raises PermissionError to who may not."""
+    """Ask the agent at the socket's path. Raises PermissionError if the user has no right to."""
     path = locations.root.path(locations.socket)
     if not os.path.lexists(path):
         return Agent(locations.socket, installed=False, problem="not running")
@@ -100,14 +104,14 @@ def ask(locations: Locations) -> Agent:
         return Agent(locations.socket, installed=True, problem=f"it does not answer within {PATIENCE:g} s")
     except OSError as error:
         problem = error.strerror or str(error)
-        if os.path.isdir(path):  # which connect(2) calls refused, too
+        if os.path.isdir(path):  # connect(2) says "refused" for it, too
             problem = f"it is a directory (rmdir {locations.socket})"
         return Agent(locations.socket, installed=True, problem=problem)
     took = (time.perf_counter() - begin) * MILLISECONDS
-    if answer == UNKNOWN:  # an earlier version's, which is not asked this
+    if answer == UNKNOWN:  # an earlier version, which does not know this question
         return Agent(locations.socket, True, "", pid, took)  # noqa: FBT003 -- the record's order
     try:
         problems = tuple(map(str, loads(answer[1:])["problems"]))
     except (JSONTextError, LookupError, TypeError):
-        return Agent(locations.socket, installed=True, problem="it answers with something else than a result", pid=pid)
+        return Agent(locations.socket, installed=True, problem="its answer is not a result", pid=pid)
     return Agent(locations.socket, True, "", pid, took, problems)  # noqa: FBT003 -- the record's order

@@ -1,6 +1,6 @@
-"""The runtime's own word for which pods there are: one call of the Container Runtime Interface, ListPodSandbox.
+"""The runtime's list of pods: one call of the Container Runtime Interface, ListPodSandbox.
 
-gRPC is HTTP/2 with length-prefixed protocol buffers; of both this call needs so little that `h2` and a few lines are enough.
+gRPC is HTTP/2 with length-prefixed protocol buffers; this call needs so little of both that `h2` and a few lines are enough.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SOCKETS = ("/run/containerd/containerd.sock", "/run/crio/crio.sock", "/run/cri-dockerd.sock", "/run/k3s/containerd/containerd.sock")
 METHODS = ("/runtime.v1.RuntimeService/ListPodSandbox", "/runtime.v1alpha2.RuntimeService/ListPodSandbox")
-EMPTY = b"\0\0\0\0\0"  # a message of no bytes, not compressed
+EMPTY = b"\0\0\0\0\0"  # an empty message, not compressed
 HEADER = 5  # bytes before each message
 PATIENCE = 10.0  # seconds for the answer
 UNIMPLEMENTED = "12"  # of gRPC's codes
@@ -29,18 +29,16 @@ ITEMS, SANDBOX_ID = 1, 1  # field numbers, of ListPodSandboxResponse and PodSand
 
 
 class NoCRIError(Problem):
-    """A socket whose owner has said that it knows no pods: Docker's containerd, whose CRI plugin is off."""
+    """The runtime at a socket serves no CRI, so it has no pods: Docker's containerd, whose CRI plugin is off."""
 
 
 def find_sockets(root: HostRoot) -> list[str]:
-    """Return the paths of all runtimes' sockets that are there, the kubelet's first."""
+    """Return the paths of all runtimes' sockets that exist, the kubelet's first."""
     return [path for path in dict.fromkeys([*kubelet.runtime_sockets(root), *SOCKETS]) if os.path.exists(root.path(path))]
 
 
 def sandboxes_of_all(paths: Iterable[str]) -> frozenset[str]:
-    """Return the sandboxes of several runtimes. A socket that serves no CRI has none, if another does. Raises Problem where one does not
-    say.
-    """
+    """Return the sandboxes of several runtimes. One without CRI has none, if another has CRI. Raises Problem if one does not answer."""
     found: list[frozenset[str]] = []
     silent: Problem | None = None
     for path in paths:
@@ -54,13 +52,13 @@ def sandboxes_of_all(paths: Iterable[str]) -> frozenset[str]:
 
 
 def sandboxes(path: str) -> frozenset[str]:
-    """Return the IDs of all pod sandboxes, whatever their state. Raises Problem where the runtime does not say."""
+    """Return the IDs of all pod sandboxes, in any state. Raises Problem if the runtime does not answer."""
     for method in METHODS:
         status, message = _call(path, method)
         if status != UNIMPLEMENTED:
             break
     if status == UNIMPLEMENTED:
-        raise NoCRIError(f"the runtime at {path} serves no CRI", "name the kubelet's socket by --cri-socket")
+        raise NoCRIError(f"the runtime at {path} serves no CRI", "name the kubelet's socket with --cri-socket")
     if status != "0":
         raise Problem(f"the runtime at {path} does not list its pods: gRPC status {status or 'missing'}", "is it a CRI socket?")
     if len(message) < HEADER or len(message) - HEADER != int.from_bytes(message[1:HEADER]):
@@ -73,7 +71,7 @@ def sandboxes(path: str) -> frozenset[str]:
 
 
 def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Yield the fields of a protocol buffers message: number and value. Raises Problem where it is none."""
+    """Yield the fields of a protocol buffers message: number and value. Raises Problem if the bytes are not such a message."""
     at = 0
     while at < len(message):
         key, at = _varint(message, at)
@@ -101,7 +99,7 @@ def _varint(message: bytes, at: int) -> tuple[int, int]:
 
 
 def _no_message() -> Problem:
-    return Problem("the runtime's answer is no protocol buffers message", "is it a CRI socket?")
+    return Problem("the runtime's answer is not a protocol buffers message", "is it a CRI socket?")
 
 
 def _call(path: str, method: str) -> tuple[str, bytes]:
@@ -131,7 +129,7 @@ def _call(path: str, method: str) -> tuple[str, bytes]:
         reason = error.strerror or "it is silent"
         raise Problem(
             f"the runtime at {path} does not answer: {reason}",
-            "is it running? Where it is no more, remove its socket; --cri-socket names whom to ask",
+            "is it running? If it is no longer used, remove its socket; --cri-socket names the runtime's socket",
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""Holders of addresses, and since when."""
+"""Holders of addresses, with the time of the reservation."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from kubenode.ipam.address import Address
     from kubenode.ipam.store import Attachment
 
-NEIGHBOURS = 8  # addresses read beyond those that are wanted, so that the last pod's are complete
+NEIGHBOURS = 8  # additional addresses to read, so that those of the last pod are complete
 
 
 class Holder(NamedTuple):
-    """An attachment with its addresses; `attachment` is None for a file that can be nobody's. Times are in seconds since 1970.
+    """An attachment with its addresses; `attachment` is None for a torn file, which names none. Times are in seconds since 1970.
 
-    `rests_until`: the addresses are no container's, but rest so long for the pod that the record names.
+    `rests_until`: no container has the addresses; until that time they rest for the pod that the record names.
     """
 
     network: str
@@ -35,16 +35,16 @@ class Holder(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """Which holders are asked for: those of a namespace, "" for all; `most` of them, the newest first, 0 for all."""
+    """The holders to show: those of a namespace, "" for all; at most `most`, the newest first, 0 for all."""
 
     namespace: str = ""
     most: int = 0
 
 
 def holders(network: Network, records: Records, wanted: Wanted) -> tuple[list[Holder], int]:
-    """Return the holders of a network's addresses, and how many addresses were left out.
+    """Return the holders of a network's addresses, and the number of addresses left out.
 
-    Suspected leaks come first and are never left out, then the newest. Files are read only where they have to be.
+    Suspected leaks come first and are never left out, then the newest. Only the necessary files are read.
     """
     suspects = any(name == network.name for name, _ in records.without_namespace)
     since = sorted(network.store.since(), key=lambda pair: pair[1], reverse=True)
@@ -64,7 +64,7 @@ def holders(network: Network, records: Records, wanted: Wanted) -> tuple[list[Ho
 
 
 def holder_of(network: Network, records: Records, address: Address) -> Holder | None:
-    """Return who holds an address; None where nobody does."""
+    """Return the holder of an address; None if it has none."""
     held = network.store.holder(address)
     if held is None:
         return None
@@ -73,7 +73,7 @@ def holder_of(network: Network, records: Records, address: Address) -> Holder | 
 
 
 def _grouped(network: str, held: Iterable[Held], records: Records) -> list[Holder]:
-    """Put addresses of one attachment together; a nobody's file stands alone."""
+    """Put the addresses of one attachment together; a torn file is a group of its own."""
     groups: dict[object, list[Held]] = {}
     for one in held:
         groups.setdefault(one.attachment or one.address, []).append(one)

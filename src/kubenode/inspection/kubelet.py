@@ -1,4 +1,4 @@
-"""The kubelet of this node, as its process tells: by which socket it reaches its container runtime."""
+"""The kubelet's socket of its container runtime, from the command line and configuration of its process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ UNIX = "unix://"
 
 
 def runtime_sockets(root: HostRoot) -> list[str]:
-    """Return the sockets that kubelets which are seen from here use; a container sees its own processes alone."""
+    """Return the sockets that visible kubelets use; in a container only its own processes are visible."""
     found = []
     for arguments in _kubelets():
         given = _option(arguments, OPTION)
@@ -43,7 +43,7 @@ def _kubelets() -> Iterator[list[str]]:
 
 
 def _option(arguments: list[str], option: str) -> str:
-    """Return an option's value, in either form; "" where it is not given."""
+    """Return an option's value, in either form; "" if it is missing."""
     for at, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
         if name == option:

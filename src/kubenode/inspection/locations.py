@@ -1,4 +1,4 @@
-"""The places to look at, and the host as plugins' code meets it when nothing may be changed."""
+"""The paths to look at, and the host as the plugins' code sees it, read-only."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 class Locations(NamedTuple):
-    """Paths of a node. Paths are the host's; `configs` are files of this process's own, and `named` is what they have."""
+    """Paths of a node, on the host; but `configs` are files of this process, and `named` is their content."""
 
     root: HostRoot
     run_dir: str
@@ -50,11 +50,12 @@ class Locations(NamedTuple):
 
     @property
     def run(self) -> str:
-        """The run directory as it is found from here."""
+        """The path of the run directory for this process."""
         return self.root.path(self.run_dir)
 
     @property
     def permitted(self) -> Permitted:
+        """The administrator's file."""
         return Permitted(self.root, self.environ)
 
     def store(self, data_dir: str, network: str) -> ReadOnlyStore:
@@ -62,6 +63,7 @@ class Locations(NamedTuple):
 
     @property
     def boot(self) -> Boot:
+        """The current boot of the node."""
         return Boot(self.run, self._machine_id)
 
     def _machine_id(self) -> str:
@@ -70,16 +72,16 @@ class Locations(NamedTuple):
         try:
             view = self.view()
             return node.parse(view.manifest, "the Node view").machine_id if view else ""
-        except (Problem, OSError):  # whoever asks for the Node tells of that
+        except (Problem, OSError):  # the code that needs the Node reports it
             return ""
 
     def view(self) -> View | None:
-        """Return the Node view; None where there is none. Raises Problem where it is broken, OSError where it cannot be read."""
+        """Return the Node view; None if there is none. Raises Problem if it is broken, OSError if it cannot be read."""
         return NodeView(self.run, node.decode, "", SILENT).read()
 
 
 class ReadOnlyHost:
-    """A `skel.Host` for who only looks: the Node is the one given, else the one of the view, however old."""
+    """A read-only `skel.Host`: the Node is the given one, else that of the view, of any age."""
 
     execs = False
 
@@ -117,7 +119,7 @@ class ReadOnlyHost:
         view = self._locations.view()
         if view is None:
             path = os.path.join(self._locations.run_dir, "node.json")
-            advice = "the first pod's ADD makes it; kube-node doctor asks itself"
+            advice = "the first pod's ADD creates it; kube-node doctor asks the API server itself"
             raise CNIError(TRY_AGAIN_LATER, f"there is no Node view {path} yet", advice)
         return choose(node.parse(view.manifest, os.path.join(self._locations.run_dir, "node.json")))
 
@@ -126,7 +128,7 @@ SILENT = Log("kube-node", ERROR - 1)
 
 
 def call_for(locations: Locations, raw: dict[str, Any], manifest: dict[str, Any] | None = None) -> Call:
-    """Return a STATUS call of a network's configuration. Raises Problem where that is invalid."""
+    """Return a STATUS call of a network's configuration. Raises Problem if that is invalid."""
     environ = {**locations.environ, "KUBE_NODE_RUN_DIR": locations.run}
     parsed = netconf.parse(raw)
     return Call(request.parse({"CNI_COMMAND": "STATUS"}), parsed, environ, Log("kube-node", ERROR - 1), ReadOnlyHost(locations, manifest))

@@ -1,6 +1,6 @@
-"""A subnet as cells, each an address or a block of them, and a pool as cells, each a node's subnet or a block of them. No I/O.
+"""Maps: a subnet as cells of one or more addresses, and a pool as cells of one or more nodes' subnets. No I/O.
 
-A subnet that is larger than what is in use is shown from its beginning, as far as anything is in use: a /64 has too many free ones.
+A large subnet is shown only up to its last address in use: a /64 has too many free addresses.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from kubenode.pools.records import SubnetPool
 
 
-SMALLEST = 8  # bits of the smallest part that is shown: 256 addresses
+SMALLEST = 8  # bits of the smallest part shown: 256 addresses
 
 
 class Kind(Enum):
-    """The kind of an address, or of a node's subnet; a block is FREE or HELD, by how much of it is in use, or as the worst in it."""
+    """The kind of an address, or of a node's subnet. A block is FREE or HELD, by the share in use, or has the kind of the worst in it."""
 
     FREE = "free"
     HELD = "held"
@@ -40,7 +40,7 @@ class Kind(Enum):
 
 
 class Cell(NamedTuple):
-    """From `first` on so many addresses that can be given or are held (`size`), of which `held` are."""
+    """A cell that begins at `first`: `size` addresses are usable or held, `held` of them are held."""
 
     first: Address
     kind: Kind
@@ -49,13 +49,14 @@ class Cell(NamedTuple):
 
     @property
     def part(self) -> float:
+        """The share that is held, 0 to 1."""
         return self.held / self.size if self.size else 0.0
 
 
 class Picture(NamedTuple):
-    """`shown` is the beginning of `subnet` that holds all that is in use; a cell is a block of so many addresses.
+    """A map. `shown` is the beginning of `subnet` that contains everything in use; a cell has `block` addresses.
 
-    `total` is how many of the subnet can be given. `unit`: what it is a picture of, one and many.
+    `total` is the number of usable addresses. `unit`: the words for one and for many of them.
     """
 
     subnet: Subnet
@@ -67,7 +68,7 @@ class Picture(NamedTuple):
 
 
 def draw(ranges: Sequence[Range], exclude: Collection[Subnet], held: Mapping[Address, Kind], most: int) -> Picture:
-    """Return the picture of the ranges in one window, of `most` cells at the most, a power of two; `held`: the kind of each address."""
+    """Return the map of the ranges in one window, with up to `most` cells, a power of two; `held`: the kind of each address."""
     subnet = window(ranges[0])
     numbers = sorted(address.number for address in held if subnet.holds(address))
     shown = _shown(subnet, numbers)
@@ -84,7 +85,7 @@ def draw(ranges: Sequence[Range], exclude: Collection[Subnet], held: Mapping[Add
 
 
 def window(range_: Range) -> Subnet:
-    """Return the part of a subnet that is pictured: of a large one, of which other nodes have the rest, the block that holds the range."""
+    """Return the part of a subnet to map: of a large subnet that nodes share, the block that contains the range."""
     subnet = range_.subnet
     if range_.is_whole or BITS[subnet.version] - subnet.prefix <= SMALLEST:
         return subnet
@@ -127,7 +128,7 @@ UNIT = ("a node's subnet", "nodes' subnets")
 
 
 def draw_pool(ledger: Ledger, pool: SubnetPool, block: Block, most: int) -> tuple[Picture, dict[Address, str]]:
-    """Return the picture, of `most` cells at the most, a power of two, and of each subnet that somebody has, who that is."""
+    """Return the map, with up to `most` cells, a power of two, and the holder of each subnet in use."""
     cidr, host = block.cidr, BITS[block.cidr.version] - block.node_prefix
     taken = list(_taken(ledger, pool, block))
     farthest = max((last for _, last, _, _ in taken), default=0)
@@ -155,19 +156,19 @@ def _cell(first: Address, each: int, count: dict[Kind, int]) -> Cell:
 
 
 def _span(block: Block, subnet: Subnet) -> tuple[int, int]:
-    """Return the first and the last node's subnet that has addresses of this one."""
+    """Return the numbers of the first and the last node's subnet that overlap this one."""
     host = BITS[block.cidr.version] - block.node_prefix
     return max(0, subnet.number - block.cidr.number) >> host, min(subnet.last, block.cidr.last) - block.cidr.number >> host
 
 
 def _taken(ledger: Ledger, pool: SubnetPool, block: Block) -> Iterator[tuple[int, int, Kind, str]]:
-    """Yield from where to where a network is taken, by what and by whom."""
+    """Yield the taken parts of a network: first and last number, kind, and holder."""
     for subnet, claim in ledger.claims.overlapping(block.cidr):
         who = f"{subnet} of Node {claim.node}"
         if not block.offers(subnet):
             yield *_span(block, subnet), Kind.CONFLICT, f"{who}, which the pool does not offer"
         elif claim.released is not None:
-            yield *_span(block, subnet), Kind.RELEASED, f"{who}, which is without it"
+            yield *_span(block, subnet), Kind.RELEASED, f"{who}, which no longer has it"
         else:
             yield *_span(block, subnet), Kind.HELD, who
     for subnet, nodes in ledger.space.unclaimed(block.cidr, pool.annotation):

@@ -1,4 +1,4 @@
-"""Networks that a person names by --config: CNI configurations and NetworkAttachmentDefinitions, YAML or JSON, each for itself."""
+"""Networks of the files after --config: CNI configurations and NetworkAttachmentDefinitions, YAML or JSON, each for itself."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 DEFINITION = "NetworkAttachmentDefinition"
 WANTED = f"name a CNI configuration or a {DEFINITION}"
-MOST = 100_000  # values in a document, however they came to be
+MOST = 100_000  # values in a document, also those from anchors
 
 
 class Configured(NamedTuple):
-    """A plugin's configuration, and where that stands written; `chain`: the plugins that the network calls, this one among them.
+    """A plugin's configuration, and its path; `chain`: the plugins that the network calls, this one among them.
 
-    `is_recorded`: it is from records of attachments, and from no file.
+    `is_recorded`: it comes from records of attachments instead of a file.
     """
 
     path: str
@@ -32,10 +32,12 @@ class Configured(NamedTuple):
 
     @property
     def name(self) -> str:
+        """The network's name."""
         return str(self.raw.get("name") or "")
 
     @property
     def ipam(self) -> dict[str, Any]:
+        """The object `ipam`."""
         found: dict[str, Any] = self.raw["ipam"]
         return found
 
@@ -48,7 +50,7 @@ class Named(NamedTuple):
 
 
 def read(paths: tuple[str, ...]) -> Named:
-    """Read files. Raises Problem where one cannot be read, or has nothing that could be a network of ours."""
+    """Read files. Raises Problem if one is unreadable, or has nothing that could be a network with our plugins."""
     configured: list[Configured] = []
     broken: list[Problem] = []
     for path in paths:
@@ -66,12 +68,12 @@ def read(paths: tuple[str, ...]) -> Named:
 
 
 def of(path: str, network: cniconfig.Network) -> Iterator[Configured]:
-    """Yield the configurations of a network that are ours."""
+    """Yield the configurations of our plugins in a network."""
     return (Configured(path, raw, network.chain) for raw in network.netconfs(cniconfig.OURS))
 
 
 def _documents(path: str) -> Iterator[Any]:
-    """Yield each document, of lists each item, and an error where the text goes on as none."""
+    """Yield each document, each item of a List, and an error for an invalid rest of the text."""
     try:
         text = files.read(path)
     except OSError as error:
@@ -79,7 +81,7 @@ def _documents(path: str) -> Iterator[Any]:
     try:
         documents = iter([loads(text)])
     except JSONTextError:
-        import yaml  # what a person names is mostly YAML
+        import yaml  # not every command needs it
 
         documents = yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     try:
@@ -91,7 +93,7 @@ def _documents(path: str) -> Iterator[Any]:
 
 
 def networks(path: str, document: Any) -> list[Configured]:
-    """Return what a document has of ours. Raises Problem."""
+    """Return the configurations of our plugins in a document. Raises Problem."""
     if not isinstance(document, dict):
         kind = json_type(document) if isinstance(document, (str, int, float, list)) else type(document).__name__
         raise Problem(f"{path} holds a {kind}", WANTED)
@@ -103,7 +105,7 @@ def networks(path: str, document: Any) -> list[Configured]:
             name = _object(document, "metadata").get("name")
             where = f"{path}: {DEFINITION} {name}"
             if not (text := _object(document, "spec").get("config")):
-                return []  # Multus looks for a file of that name
+                return []  # Multus then takes the configuration from a file of that name
             content = _config(text, name)
         return [one for network in cniconfig.with_delegates(content) for one in of(path, network)]
     except (cniconfig.RefusedError, OSError) as error:
@@ -112,7 +114,7 @@ def networks(path: str, document: Any) -> list[Configured]:
 
 
 def _config(text: Any, name: Any) -> Any:
-    """Return the configuration within a definition, which may take its name from that, as Multus does. Raises RefusedError."""
+    """Return the configuration in a definition; without a name it gets the definition's, as in Multus. Raises RefusedError."""
     if not isinstance(text, str):
         raise cniconfig.RefusedError(f"spec.config is a JSON {json_type(text)}, not a string")
     try:
@@ -130,7 +132,7 @@ def _object(document: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 def _require_json(document: Any) -> None:
-    """Raise RefusedError for what JSON cannot have: YAML has dates, keys that are numbers, and anchors by which few lines become many."""
+    """Raise RefusedError for a value that JSON lacks: YAML has dates, keys that are numbers, and anchors that multiply a few lines."""
     left, count = [document], 0
     while left:
         one = left.pop()
@@ -139,9 +141,9 @@ def _require_json(document: Any) -> None:
             raise cniconfig.RefusedError(f"it has more than {MOST} values")
         if isinstance(one, dict):
             if odd := [key for key in one if not isinstance(key, str)]:
-                raise cniconfig.RefusedError(f"its key {odd[0]!r} is no text")
+                raise cniconfig.RefusedError(f"its key {odd[0]!r} is not a text")
             left.extend(one.values())
         elif isinstance(one, list):
             left.extend(one)
         elif one is not None and not isinstance(one, (str, int, float)):
-            raise cniconfig.RefusedError(f"it has a {type(one).__name__}, which is nothing in JSON")
+            raise cniconfig.RefusedError(f"it has a {type(one).__name__}, which JSON does not have")

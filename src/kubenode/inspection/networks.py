@@ -1,4 +1,4 @@
-"""The networks of this node: of the runtime's configuration, of files that a person names, and of what ADDs have left."""
+"""The networks of this node: from the runtime's configuration, from files after --config, and from records of attachments."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Network(NamedTuple):
-    """A network in a data directory, and how full it is; `problem`: why its subnets are not known."""
+    """A network in a data directory, and its use; `problem`: the reason why its subnets are unknown."""
 
     configured: Configured
     data_dir: str
@@ -39,20 +39,22 @@ class Network(NamedTuple):
 
     @property
     def name(self) -> str:
+        """The network's name."""
         return self.configured.name
 
     @property
     def plugin(self) -> str:
+        """The value of `ipam.type`."""
         return str(self.configured.ipam.get("type"))
 
     @property
     def by_source(self) -> str:
-        """Say the same with the word that goes before it."""
+        """The source with the preposition before it."""
         return self.source if self.configured.is_recorded else f"by {self.source}"
 
     @property
     def source(self) -> str:
-        """Say where the subnets come from."""
+        """The source of the subnets."""
         if self.configured.is_recorded:
             return "as last given"
         annotation = self.configured.ipam.get("annotation")
@@ -62,13 +64,13 @@ class Network(NamedTuple):
 
 
 def told(range_: Range) -> str:
-    """Name a range by its subnet, and by where in it it is; and tell whether it is closing."""
+    """Name a range by its subnet, and by its part of that; say if it is closing."""
     text = str(range_.subnet) if range_.is_whole else f"{range_} of {range_.subnet}"
     return f"{text}, closing" if range_.closing else text
 
 
 def find(locations: Locations, records: Records | None, manifest: dict[str, Any] | None = None) -> list[Network]:
-    """Return all networks that configurations and, where they are given, records tell of, each once. `manifest`: a Node newer than it."""
+    """Return all networks of configurations and, if given, of records, each once. `manifest`: a Node newer than the view."""
     found: dict[tuple[str, str], Network] = {}
     for configured in [*of_runtime(locations), *locations.named.configured]:
         network = look_at(locations, configured, manifest)
@@ -80,20 +82,20 @@ def find(locations: Locations, records: Records | None, manifest: dict[str, Any]
 
 
 def of_runtime(locations: Locations) -> Iterator[Configured]:
-    """Yield what stands in the runtime's directory; a file that cannot be read is `doctor`'s business."""
+    """Yield the configurations in the runtime's directory; `doctor` reports unreadable files."""
     for file in runtime_files(locations):
         for network in file.networks:
             yield from named.of(file.path, network)
 
 
 def runtime_files(locations: Locations) -> list[cniconfig.File]:
-    """Return the files of the runtime's directory, by their paths on the host."""
+    """Return the files in the runtime's directory, with their paths on the host."""
     here = locations.root.path(locations.config_dir)
     return [file._replace(path=locations.config_dir + file.path.removeprefix(here)) for file in cniconfig.read(here)]
 
 
 def look_at(locations: Locations, configured: Configured, manifest: dict[str, Any] | None = None) -> Network:
-    """Find a network's subnets and how full they are."""
+    """Find a network's subnets and their use."""
     said = configured.ipam.get("dataDir")
     data_dir = said if isinstance(said, str) and said and is_path(said) else DEFAULT_DATA_DIR
     try:
@@ -112,7 +114,7 @@ def look_at(locations: Locations, configured: Configured, manifest: dict[str, An
 
 
 def rehearse(locations: Locations, configured: Configured, manifest: dict[str, Any] | None = None) -> None:
-    """Go through what an ADD would, all but the reservation. Raises Problem where it would fail."""
+    """Do all steps of an ADD but the reservation. Raises Problem if it would fail."""
     call = call_for(locations, configured.raw, manifest)
     versions.require(call.netconf.cni_version, "ADD")
     call = PLUGINS[str(configured.ipam["type"])].resolve(call)
@@ -120,10 +122,10 @@ def rehearse(locations: Locations, configured: Configured, manifest: dict[str, A
     call = call._replace(netconf=call.netconf._replace(ipam=ipam))
     try:
         delegation.choose(call, str(configured.ipam.get("delegate") or ""), ipam)
-    except NotHereError:  # another plugin's: `delegates` looks whether it is there
+    except NotHereError:  # another plugin: the check `delegates` looks for it
         pass
     try:
         embedded.ready(call)
-        embedded.require_writable(call, by_us=os.geteuid() == 0)  # what an ordinary user may write says nothing of the runtime
+        embedded.require_writable(call, by_us=os.geteuid() == 0)  # an ordinary user's rights say nothing about the runtime's
     except OSError as error:
         raise Problem(f"{error.filename}: {error.strerror}", "run it as root") from None

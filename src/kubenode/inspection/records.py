@@ -1,4 +1,4 @@
-"""All records of attachments, read once for all questions, and those whose network namespace is gone."""
+"""All records of attachments, read once, and those whose network namespace is gone."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from kubenode.inspection.locations import Locations
     from kubenode.ipam.store import Attachment
 
-OURS = "host-local"  # whose files we read
+OURS = "host-local"  # the delegate whose files we read
 SILENT = Record()
 
 
 class Records:
-    """All records of this node. Raises OSError where they cannot be read."""
+    """All records of this node. Raises OSError if they are unreadable."""
 
     def __init__(self, locations: Locations) -> None:
         self._locations = locations
 
     def of(self, network: str, attachment: Attachment) -> Record:
-        """Return one record; one that says nothing where there is none."""
+        """Return one record; an empty one if it is missing."""
         if "all" in self.__dict__:
             return self.all.get((network, attachment), SILENT)
         return self._read(network, attachment)
@@ -37,16 +37,17 @@ class Records:
 
     @cached_property
     def all(self) -> dict[tuple[str, Attachment], Record]:
+        """Every record, by network and attachment."""
         return {(network, attachment): self._read(network, attachment) for network, attachment in everywhere(self._locations.run)}
 
     @cached_property
     def without_namespace(self) -> frozenset[tuple[str, Attachment]]:
-        """Those whose network namespace is gone, as the agent judges; whether their pod is gone, too, only the API server knows."""
+        """Records whose network namespace is gone, by the agent's rule; only the API server knows whether the pod is gone, too."""
         namespaces = Namespaces(self._locations.root)
         return frozenset(key for key, record in self.all.items() if namespaces.is_gone(record.netns))
 
     def is_suspect(self, network: str, attachment: Attachment | None) -> bool:
-        """Say the same of one attachment, without a look at the others."""
+        """Say whether one attachment's network namespace is gone, without a look at the others."""
         if attachment is None:
             return False
         if "without_namespace" in self.__dict__:
@@ -58,13 +59,13 @@ class Records:
         return {network for network, attachment in everywhere(self._locations.run) if attachment.container_id in containers}
 
     def networks(self) -> Iterator[Configured]:
-        """Yield one configuration for each network and data directory of which ADDs have handed on host-local's."""
+        """Yield a configuration for each network and data directory that records with a host-local configuration name."""
         best: dict[tuple[str, str], dict[str, Any]] = {}
         for (network, _), record in self.all.items():
             if record.ipam is None or record.given_by != OURS:
                 continue
             key = (network, record.data_dir)
-            if _count(record.ipam) > _count(best.get(key, {})):  # a pod with one family of two has a range set less
+            if _count(record.ipam) > _count(best.get(key, {})):  # a pod with only one of two families has one range set less
                 best[key] = record.ipam
         for (network, data_dir), ipam in best.items():
             raw = {"cniVersion": versions.LATEST, "name": network, "ipam": {**ipam, "dataDir": data_dir}}

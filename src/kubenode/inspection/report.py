@@ -1,4 +1,4 @@
-"""All that `status` tells, as one record."""
+"""The content of `status`, as one record."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class NodeSeen(NamedTuple):
-    """The Node view: none, broken, or what it says."""
+    """The Node view: missing, broken, or its Node."""
 
     path: str
     view: View | None
@@ -33,21 +33,25 @@ class NodeSeen(NamedTuple):
 
 
 class NetworkReport(NamedTuple):
+    """A network with its holders."""
+
     network: Network
     holders: list[Holder]
-    left_out: int  # addresses of holders that are not among these
+    left_out: int  # addresses of further holders
 
     @property
     def suspects(self) -> list[Holder]:
         return [one for one in self.holders if one.suspected]
 
     def first(self, count: int) -> NetworkReport:
-        """Return it with so many holders."""
+        """Return the report with only the first holders."""
         rest = sum(len(one.addresses) for one in self.holders[count:])
         return self._replace(holders=self.holders[:count], left_out=self.left_out + rest)
 
 
 class Report(NamedTuple):
+    """The state of this node."""
+
     node: NodeSeen
     agent: Agent
     networks: list[NetworkReport]
@@ -55,7 +59,7 @@ class Report(NamedTuple):
 
     @property
     def suspects(self) -> set[str]:
-        """The pods that may have leaked addresses, each once: their names, or where an ADD did not say, their containers."""
+        """Pods that may have leaked addresses, each once: their names, or their containers if the ADD named no pod."""
         found = [one for network in self.networks for one in network.suspects]
         return {one.record.pod or (one.attachment.container_id if one.attachment else "") for one in found}
 
@@ -69,7 +73,7 @@ class Other(NamedTuple):
 
 
 class Whose(NamedTuple):
-    """An address: its holders, and the networks whose subnets it is in. `others`: what the holders' containers have beside it."""
+    """An address: its holders, and the networks whose subnets contain it. `others`: further addresses of the holders' containers."""
 
     address: Address
     holders: list[tuple[Network, Holder]]
@@ -77,11 +81,12 @@ class Whose(NamedTuple):
     others: list[Other]
 
     def others_of(self, holder: Holder) -> list[Other]:
+        """Return the further addresses of a holder's container."""
         return [one for one in self.others if holder.attachment and one.attachment.container_id == holder.attachment.container_id]
 
 
 def look(locations: Locations, names: Collection[str], wanted: Wanted) -> Report:
-    """Look at all networks, or those of these names. Raises Problem."""
+    """Look at all networks, or at those with the given names. Raises Problem."""
     records = Records(locations)
     try:
         found = find(locations, records)
@@ -94,29 +99,29 @@ def look(locations: Locations, names: Collection[str], wanted: Wanted) -> Report
 
 
 def require_known(networks: list[Network], names: Collection[str]) -> list[Network]:
-    """Return the networks of these names, all where there are none. Raises Problem for a name that none has."""
+    """Return the networks with the given names, all without names. Raises Problem for an unknown name."""
     if unknown := [name for name in names if name not in {network.name for network in networks}]:
         known = ", ".join(sorted({network.name for network in networks})) or "none"
         problem = f"there is no network {', '.join(unknown)} on this node"
-        raise Problem(problem, f"known are {known}; name its configuration by --config")
+        raise Problem(problem, f"known are {known}; name its configuration with --config")
     return [network for network in networks if not names or network.name in names]
 
 
 def read_address(text: str) -> Address:
-    """Read an address as a person has it: alone, with a prefix length, or in brackets. Raises Problem."""
+    """Parse an address that a person typed: alone, with a prefix length, or in brackets. Raises Problem."""
     address = parse_address(text.partition("/")[0].strip("[]"))
     if address is None:
-        raise Problem(f"{text!r} is no IP address", "such as 10.1.2.3 or fd00::1:2")
+        raise Problem(f"{text!r} is not an IP address", "such as 10.1.2.3 or fd00::1:2")
     return address
 
 
 def look_for(locations: Locations, address: Address) -> Whose:
-    """Find out whose an address is on this node. Raises Problem."""
+    """Find the holders of an address on this node. Raises Problem."""
     records = Records(locations)
     try:
         networks = find(locations, None)
         found = _held_in(networks, records, address)
-        if not found:  # reading all records takes a while where there are many
+        if not found:  # only now: reading many records takes a while
             networks = find(locations, records)
             found = _held_in(networks, records, address)
         containers = {holder.attachment.container_id for _, holder in found if holder.attachment}
@@ -134,7 +139,7 @@ def _held_in(networks: list[Network], records: Records, address: Address) -> lis
 
 
 def _beside(networks: list[Network], containers: Collection[str], address: Address) -> list[Other]:
-    """Return all other addresses of containers. Every reservation is read: nothing else says which are a container's."""
+    """Return all other addresses of containers. It reads every reservation: nothing else names their containers."""
     if not containers:
         return []
     found = [
@@ -159,5 +164,5 @@ def see_node(locations: Locations) -> NodeSeen:
 
 
 def unreadable(error: OSError) -> Problem:
-    """Return the error for what cannot be looked at."""
+    """Return the error for an unreadable file."""
     return Problem(f"{error.filename}: {error.strerror}", "run it as root")

@@ -1,4 +1,4 @@
-"""Reservations that nobody has any more, and their release. The rule is the agent's: in doubt an address stays where it is."""
+"""Reservations without a container, and their release. The rule is the agent's: in doubt an address stays reserved."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from kubenode.inspection.records import Records
     from kubenode.ipam.store import Reservation
 
-# A runtime knows a sandbox only once its network is there, so that for a moment an address has nobody.
-YOUNG = 300.0  # seconds for which a reservation is not called stale by the runtime's word alone
+# A runtime lists a sandbox only after its network is set up, so for a moment a new address seems to have no container.
+YOUNG = 300.0  # seconds for which the runtime's list alone does not make a reservation stale
 GONE = "its network namespace is gone"
 UNKNOWN = "the runtime has no such sandbox"
 
 
 class Stale(NamedTuple):
-    """A reservation that is to go, and why; `doubtful`: it may as well be a container's of which nobody who was asked can know.
+    """A reservation to release, and the reason; `doubtful`: it may belong to a container that no asked runtime can know.
 
-    `earlier_boot`: it is of before the last reboot.
+    `earlier_boot`: reserved before the last reboot.
     """
 
     network: Network
@@ -42,9 +42,9 @@ class Stale(NamedTuple):
 
 
 def find(locations: Locations, network: Network, records: Records, sandboxes: frozenset[str] | None) -> Iterator[Stale]:
-    """Yield what is stale: of another boot, torn, or of a pod that is gone. `sandboxes`: the runtimes'; None: none was asked.
+    """Yield the stale reservations: made before a reboot, torn, or of a deleted pod. `sandboxes`: the runtimes' list; None: not asked.
 
-    A runtime knows its pods and no other's containers (podman, Docker, nerdctl): what has no record of a pod is doubtful. Raises OSError.
+    A runtime knows its pods and no other containers (podman, Docker, nerdctl): without a record of a pod, one is doubtful. Raises OSError.
     """
     dead = {entry.address for entry in network.store.from_earlier_boot()}
     now = time.time()
@@ -55,7 +55,7 @@ def find(locations: Locations, network: Network, records: Records, sandboxes: fr
             continue
         if rest := rest_of(held.attachment):
             if rest.until <= now or held.address in dead:
-                yield Stale(network, held, rest.pod, "it has rested for as long as it should", earlier_boot=held.address in dead)
+                yield Stale(network, held, rest.pod, "its rest is over", earlier_boot=held.address in dead)
             continue
         if found := _of_attachment(locations, Stale(network, held, "", ""), records, sandboxes, earlier_boot=held.address in dead):
             yield found
@@ -64,13 +64,13 @@ def find(locations: Locations, network: Network, records: Records, sandboxes: fr
 def _of_attachment(
     locations: Locations, one: Stale, records: Records, sandboxes: frozenset[str] | None, *, earlier_boot: bool
 ) -> Stale | None:
-    """Return what is stale of an attachment, with the reason; None where it is not."""
+    """Return an attachment's reservation with the reason if it is stale, else None."""
     assert one.held.attachment  # noqa: S101 -- the caller has looked
     record = records.of(one.network.name, one.held.attachment)
     stale = one._replace(pod=record.pod)
     gone = records.is_suspect(one.network.name, one.held.attachment)
     if earlier_boot:
-        return stale._replace(why="it is of before the last reboot", earlier_boot=True)
+        return stale._replace(why="it was reserved before the last reboot", earlier_boot=True)
     if sandboxes is None:
         return stale._replace(why=GONE) if gone else None
     if one.held.attachment.container_id in sandboxes:
@@ -78,18 +78,18 @@ def _of_attachment(
     if gone:
         return stale._replace(why=f"{GONE}, and {UNKNOWN}")
     if time.time() - one.held.since > YOUNG and not _is_there(locations, record):
-        why = UNKNOWN if record.pod else f"{UNKNOWN}, but nothing says that it was a pod's"
+        why = UNKNOWN if record.pod else f"{UNKNOWN}, but no record says that it was a pod"
         return stale._replace(why=why, doubtful=not record.pod)
     return None
 
 
 def _is_there(locations: Locations, record: Record) -> bool:
-    """Say whether the network namespace is there: then it is somebody else's container, which that runtime does not know."""
+    """Say whether the network namespace exists: then it is a container that the asked runtime does not know."""
     return bool(record.netns) and os.path.lexists(locations.root.path(record.netns))
 
 
 def release(locations: Locations, stale: list[Stale]) -> tuple[list[Stale], list[OSError]]:
-    """Release those that are still held by whom they were held by; return them, and what could not be done. Raises Problem, OSError."""
+    """Release the reservations that still have the same holder; return them, and the failures. Raises Problem, OSError."""
     released: list[Stale] = []
     failures: list[OSError] = []
     for network in {id(one.network): one.network for one in stale}.values():
@@ -97,14 +97,14 @@ def release(locations: Locations, stale: list[Stale]) -> tuple[list[Stale], list
         store = writable(locations, network)
         released += _release(store, mine, failures)
         attachments = Attachments(locations.run, network.name)
-        # By container: a file may have lost its interface meanwhile, and the agent takes nothing back that has no record.
+        # By container: a file may have lost its interface meanwhile, and the agent releases nothing without a record.
         left = {held.attachment.container_id for held in network.store.held() if held.attachment}
         for one in mine:
             if one.held.attachment and one.held.attachment.container_id not in left:
                 attachments.remove(one.held.attachment)
         if not failures and any(one.earlier_boot for one in mine):
             with store.lock():
-                allocator.release_from_earlier_boot(store)  # nothing is left of an earlier boot: note that it is over
+                allocator.release_from_earlier_boot(store)  # no reservation of an earlier boot is left: note this boot
     return released, failures
 
 
@@ -125,5 +125,5 @@ def _release(store: DiskStore, stale: list[Stale], failures: list[OSError]) -> l
 
 
 def writable(locations: Locations, network: Network) -> DiskStore:
-    """Return a network's store to change. Raises Problem where its directory is not the host's."""
+    """Return a network's store for changes. Raises Problem if its directory is not the host's."""
     return DiskStore(locations.root.seen(network.data_dir, "dataDir"), network.name, locations.boot)

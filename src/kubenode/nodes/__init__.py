@@ -1,1 +1,1 @@
-"""PURE. Node objects: their subnets, their annotations, and which Node is ours. No I/O: an API server is a Protocol."""
+"""PURE. Node objects: their subnets and annotations, and the search for the own Node. No I/O: an API server is a Protocol."""

@@ -1,6 +1,6 @@
-"""PURE. The text of a node-annotation: the inside of a JSON object whose keys may stand without quotes.
+"""PURE. The text of a node-annotation: the inside of a JSON object; its keys may lack quotes.
 
-It is data. Nothing in it is evaluated: what is neither JSON nor a bare key is an error that shows it.
+The text is data, nothing in it is evaluated. Anything that is neither JSON nor a bare key is an error that shows it.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ LITERALS = frozenset(["true", "false", "null"])
 
 
 class AnnotationTextError(ValueError):
-    """The text is not the inside of an object; the message shows the part."""
+    """The text is not the inside of an object; the message shows the wrong part."""
 
 
 def parse(text: str) -> dict[str, Any]:
-    """Read `ranges: [[{"subnet": "172.16.5.0/24"}]]`, or the same with quotes. Raises AnnotationTextError."""
+    """Parse `ranges: [[{"subnet": "172.16.5.0/24"}]]`, or the same with quotes. Raises AnnotationTextError."""
     try:
         value = loads("{" + "".join(_quote_keys(text)) + "}")
     except JSONTextError as error:
@@ -37,7 +37,7 @@ def parse(text: str) -> dict[str, Any]:
 
 
 def _quote_keys(text: str) -> Iterator[str]:
-    """Yield the text with quotes around bare keys; a brace that would end the object before the text does is an error."""
+    """Yield the text with quotes around bare keys. A brace that ends the object before the text's end is an error."""
     depth = 0
     index = 0
     while index < len(text):
@@ -58,7 +58,7 @@ def _quote_keys(text: str) -> Iterator[str]:
 
 
 def _has_colon(text: str, index: int) -> bool:
-    """Say whether a colon comes next. In place: a copy of the rest for each key would cost the square of the length."""
+    """Say whether a colon comes next. It copies nothing: a copy of the rest for each key would take quadratic time."""
     while index < len(text) and text[index] in BLANKS:
         index += 1
     return text.startswith(":", index)

@@ -1,4 +1,4 @@
-"""PURE. Which Node is ours. A known name takes one GET; a LIST of all is the last resort."""
+"""PURE. The search for the own Node. A known name takes one GET; a LIST of all Nodes is the last resort."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     Manifest = dict[str, Any]
 
     class Nodes(Protocol):
-        """Questions to an API server."""
+        """Requests to an API server."""
 
         def own_name(self) -> str: ...
         def node(self, name: str) -> Manifest | None: ...
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 
 class Identity(NamedTuple):
-    """This host's knowledge of itself; "" for what it does not know. `guesses` are names that count only with our machine-id.
+    """Identity of this host; "" for anything unknown. `guesses` are names that need the same machine-id as proof.
 
-    `name_file` is where an administrator may write the name.
+    An administrator may write the name to `name_file`.
     """
 
     name: str
@@ -34,25 +34,25 @@ class Identity(NamedTuple):
 
 
 def other_machine(manifest: Manifest, identity: Identity) -> str:
-    """Say that a Node which somebody named is another machine's than ours; "" where it is not, or nobody can tell."""
+    """Return a message if the configured Node belongs to another machine; "" if it does not, or if that is unknown."""
     machine = _machine_id(manifest)
     if not identity.name or not machine or not identity.machine_id or machine == identity.machine_id:
         return ""
     return (
-        f"{identity.name_source} says that Node {identity.name} is this host's, but that has the machineID {machine}, "
-        f"and this host {identity.machine_id}"
+        f"{identity.name_source} says that Node {identity.name} is this host, but that Node has the machineID {machine}, "
+        f"and this host has {identity.machine_id}"
     )
 
 
 def own_node(api: Nodes, identity: Identity) -> Manifest:
-    """Find our Node: by its name, by whose our credentials are, by a guessed name, by the machine-id alone. Raises CNIError."""
+    """Find the own Node: by its name, by the credentials, by a guessed name, by the machine-id alone. Raises CNIError."""
     if identity.name:
         found = api.node(identity.name)
         if found is None:
             raise CNIError(
                 NODE_NOT_FOUND,
                 f"there is no Node {identity.name}",
-                f"{identity.name_source} says that this is its name; correct it, or wait until the kubelet has registered the node",
+                f"{identity.name_source} names this Node; correct the name, or wait until the kubelet has registered the node",
             )
         return found
     if (found := _by_credentials(api, identity)) is not None:
@@ -71,14 +71,14 @@ def own_node(api: Nodes, identity: Identity) -> Manifest:
 
 
 def _by_credentials(api: Nodes, identity: Identity) -> Manifest | None:
-    """Return the Node that our credentials are of. Credentials that were copied from another machine are no proof."""
+    """Return the Node that the credentials belong to; None if they belong to none, or were copied from another machine."""
     name = api.own_name()
     found = api.node(name) if name else None
     if name and found is None:
         raise CNIError(
             NODE_NOT_FOUND,
             f"there is no Node {name}",
-            "our credentials are of it: the kubelet has to register it, or set NODE_NAME",
+            "the credentials belong to it: wait until the kubelet has registered it, or set NODE_NAME",
         )
     if found is not None and identity.machine_id and _machine_id(found) not in ("", identity.machine_id):
         return None
@@ -86,7 +86,7 @@ def _by_credentials(api: Nodes, identity: Identity) -> Manifest | None:
 
 
 def _node_if_allowed(api: Nodes, name: str) -> Manifest | None:
-    """GET a Node under a guessed name: rights may end at our own, whose name it may not be."""
+    """GET a Node by a guessed name; None if the credentials may read only the own Node, and the guess is wrong."""
     try:
         return api.node(name)
     except CNIError as error:
@@ -110,7 +110,7 @@ def _by_machine_id(api: Nodes, identity: Identity) -> Manifest:
             MACHINE_ID_AMBIGUOUS,
             f"the Nodes {names} have the same machineID {machine_id}",
             "cloned machines: give each its own (systemd-machine-id-setup), or set NODE_NAME on each; "
-            "to guess would give two nodes the same pod addresses",
+            "a guess could give two nodes the same pod addresses",
         )
     return found[0]
 

@@ -1,7 +1,7 @@
-"""PURE. The items of a kube-node annotation: which addresses of which network a node may give, and the gateway that pods get.
+"""PURE. The items of a kube-node annotation: a node's addresses, their network, and the gateway of its pods.
 
-`ITEM[, ITEM…]`, and `ITEM = CIDR [of NETWORK] [via ADDRESS | via none] [closing]`. Never given are a network's first address, its last
-one where it is IPv4, and its gateway.
+The form is `ITEM[, ITEM…]`, and `ITEM = CIDR [of NETWORK] [via ADDRESS | via none] [closing]`. Pods never get a network's first address,
+its last IPv4 address, and its gateway.
 """
 
 from __future__ import annotations
@@ -17,11 +17,14 @@ if TYPE_CHECKING:
     from kubenode.base.jsontext import JSON
 
 FORM = "CIDR [of NETWORK] [via ADDRESS|none] [closing]"
-LINK_LOCAL = Subnet(6, 0xFE80 << 112, 10)  # where an IPv6 router may be, whatever the network is
+LINK_LOCAL = Subnet(6, 0xFE80 << 112, 10)  # an IPv6 router may have such an address in any network
 
 
 class Item(NamedTuple):
-    """A block of a network, or all of it. Pods get the network's prefix length and the gateway, if any; `closing`: none gets an address."""
+    """A block of a network, or all of it. Pods get the network's prefix length and the gateway, if any.
+
+    `closing`: no further pod gets an address.
+    """
 
     block: Subnet
     network: Subnet
@@ -30,25 +33,26 @@ class Item(NamedTuple):
 
     @property
     def version(self) -> int:
+        """The IP version, 4 or 6."""
         return self.block.version
 
     @property
     def start(self) -> int:
-        """Return the first number that may be given, unless it is the gateway's."""
+        """The first number for pods, unless it is the gateway's."""
         return max(self.block.number, self.network.number + 1)
 
     @property
     def end(self) -> int:
-        """Return the last number that may be given, unless it is the gateway's."""
+        """The last number for pods, unless it is the gateway's."""
         return min(self.block.last, self.network.last - (1 if self.version == 4 else 0))  # noqa: PLR2004 -- the IP version
 
     @property
     def is_empty(self) -> bool:
-        """Tell whether the block has nothing but addresses that are never given."""
+        """Whether the block has no address for pods."""
         return self.start > self.end or (self.start == self.end and self.gateway == Address(self.version, self.start))
 
     def __str__(self) -> str:
-        """Return the item as the controller writes it: of a plain subnet nothing that goes without saying."""
+        """Return the item as the controller writes it, without defaults."""
         text = str(self.block)
         if self.block != self.network:
             text += f" of {self.network}"
@@ -57,7 +61,7 @@ class Item(NamedTuple):
         return f"{text} closing" if self.closing else text
 
     def reserved(self) -> Iterator[tuple[Address, str]]:
-        """Yield what is never given, and what it is."""
+        """Yield the addresses that pods never get, with the reason."""
         yield Address(self.version, self.network.number), f"the first address of {self.network}"
         if self.version == 4:  # noqa: PLR2004 -- the IP version
             yield Address(self.version, self.network.last), f"the broadcast address of {self.network}"
@@ -65,7 +69,7 @@ class Item(NamedTuple):
             yield self.gateway, f"the gateway of {self.block}"
 
     def as_range(self) -> dict[str, JSON]:
-        """Return the range for who gives the addresses, in host-local's words as far as it has some."""
+        """Return the range for the allocator, with host-local's keys as far as there are such."""
         found: dict[str, JSON] = {"subnet": str(self.network)}
         if self.block != self.network:
             found["rangeStart"], found["rangeEnd"] = str(Address(self.version, self.start)), str(Address(self.version, self.end))
@@ -78,16 +82,16 @@ class Item(NamedTuple):
 
 @remembered
 def parse(text: str) -> tuple[Item, ...]:
-    """Read the items of an annotation. Raises RangeError, also where one would give what is another's."""
+    """Parse the items of an annotation. Raises RangeError, also if an item contains an address that another item keeps."""
     found = tuple([parse_item(part.strip()) for part in text.split(",")])
     require_apart([item.block for item in found])
-    if "of" in text or "via" in text:  # else each keeps what is in itself
+    if "of" in text or "via" in text:  # else each item keeps only its own addresses
         _require_kept(found)
     return found
 
 
 def _require_kept(found: tuple[Item, ...]) -> None:
-    """Raise RangeError where one item would give what another one keeps."""
+    """Raise RangeError if an item contains an address that another item keeps."""
     reserved = {address: what for item in found for address, what in item.reserved()}
     for item in found:
         for address, what in reserved.items():
@@ -96,9 +100,9 @@ def _require_kept(found: tuple[Item, ...]) -> None:
 
 
 def parse_item(text: str) -> Item:
-    """Read one item. Raises RangeError."""
+    """Parse one item. Raises RangeError."""
     if not text:
-        raise RangeError("an empty subnet, so a comma too many")
+        raise RangeError("an empty subnet: a comma too many")
     cidr, *words = text.split()
     if not words:
         plain = parse_subnet(cidr)
@@ -121,7 +125,7 @@ def parse_item(text: str) -> Item:
 
 
 def parse_gateway(text: str, network: Subnet) -> Address | None:
-    """Read the gateway of a network; "none" is None. Raises RangeError for what pods could not reach, or what cannot be a router."""
+    """Parse the gateway of a network; "none" is None. Raises RangeError if pods could not reach it, or if it cannot be a router."""
     if text == NO_GATEWAY:
         return None
     gateway = parse_address(text)
@@ -137,5 +141,5 @@ def parse_gateway(text: str, network: Subnet) -> Address | None:
 
 
 def first_address(network: Subnet) -> Address:
-    """Return the address behind a network's own: its gateway, unless something else is said."""
+    """Return the first address after the network address: the default gateway."""
     return Address(network.version, network.number + 1)

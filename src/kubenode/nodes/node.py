@@ -1,7 +1,4 @@
-"""PURE. A Node object: its name, and its subnets.
-
-Errors name the Node, the annotation and the bad part: who reads them sees one Node of many.
-"""
+"""PURE. A Node object: its name and subnets. Errors name the Node, the annotation and the wrong part: their reader has many Nodes."""
 
 from __future__ import annotations
 
@@ -17,11 +14,11 @@ if TYPE_CHECKING:
     from kubenode.nodes.items import Item
 
 ONE_NODE = "it must be one Node object, as `kubectl get node NAME -o json` prints it"
-LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"  # a copy of the whole manifest, of no use to us
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"  # a copy of the whole manifest, not needed
 
 
 class Node(NamedTuple):
-    """The part of a Node that matters here."""
+    """Name, annotations and subnets of a Node."""
 
     name: str
     uid: str
@@ -31,7 +28,7 @@ class Node(NamedTuple):
 
 
 def decode(text: bytes, path: str) -> dict[str, Any]:
-    """Read a Node manifest, JSON or YAML, from the text of a file. Raises CNIError, which shows nothing of that."""
+    """Parse a Node manifest, JSON or YAML, from the text of a file. Raises CNIError, which shows nothing of the text."""
     manifest: Any
     try:
         manifest = loads(text)
@@ -54,7 +51,7 @@ def _decode_yaml(text: bytes, path: str) -> Any:
 
 
 def parse(manifest: dict[str, Any], source: str) -> Node:
-    """Take a Node out of its manifest. Raises CNIError, which names `source`, and shows nothing of what need not be a Node."""
+    """Return the Node of a manifest. Raises CNIError, which names `source` and shows nothing of a text that may be no Node."""
     if manifest.get("kind", "Node") != "Node":
         raise CNIError(NODE_INVALID, f"{source}: kind is not Node", ONE_NODE)
     metadata, spec = _mapping(manifest, "metadata", source), _mapping(manifest, "spec", source)
@@ -110,7 +107,7 @@ def pod_subnets(node: Node) -> tuple[Subnet, ...]:
 
 
 def annotation(node: Node, key: str) -> str:
-    """Return an annotation's value. Raises CNIError where there is none, or nothing in it."""
+    """Return an annotation's value. Raises CNIError if it is missing or empty."""
     value = node.annotations.get(key)
     if value is None:
         raise CNIError(ANNOTATION_MISSING, f"Node {node.name} has no annotation {key}", f"kubectl annotate node {node.name} {key}=VALUE")
@@ -124,8 +121,8 @@ def annotation(node: Node, key: str) -> str:
 
 
 def annotated_items(node: Node, key: str) -> tuple[Item, ...]:
-    """Return the items of an annotation, as `items` has them. Raises CNIError."""
-    from kubenode.nodes import items  # the network of podCIDRs does without them
+    """Return the items of an annotation, parsed by `items`. Raises CNIError."""
+    from kubenode.nodes import items  # not needed for podCIDRs
 
     value = annotation(node, key)
     try:
@@ -134,6 +131,6 @@ def annotated_items(node: Node, key: str) -> tuple[Item, ...]:
         raise CNIError(
             ANNOTATION_INVALID,
             f"annotation {key} of Node {node.name}: {error}",
-            f"the value is {value!r}; it must be subnets with commas between, such as 172.20.2.0/24,fd00::2:0:0/96, "
+            f"the value is {value!r}; it must be subnets separated by commas, such as 172.20.2.0/24,fd00::2:0:0/96, "
             "or blocks of a network of all nodes, such as 172.20.2.0/28 of 172.20.0.0/16",
         ) from None

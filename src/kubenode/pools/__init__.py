@@ -1,1 +1,1 @@
-"""PURE. Which node gets which subnet of which pool: records, free space, the ledger, and what has to be written. No I/O."""
+"""PURE. Assignment of pools' subnets to nodes: records, free space, the ledger, and the writes that follow. No I/O."""

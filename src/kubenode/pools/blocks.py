@@ -1,4 +1,4 @@
-"""PURE. A network of a pool: how it is cut into nodes' subnets, and what an annotation says of one."""
+"""PURE. A network of a pool: its division into nodes' subnets, and the annotation's item for each."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from kubenode.nodes.items import Item, first_address, parse_gateway
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-TOO_SMALL = 2  # bits: a subnet has a network, a gateway and something to give
+TOO_SMALL = 2  # bits: a subnet has a network address, a gateway and an address for a pod
 FIRST, LAST = "first", "last"  # gateways, beside NO_GATEWAY and an address
 
 
 class Block(NamedTuple):
-    """A network that is cut into one subnet a node, or where it is `shared` into one block a node, of a network of all nodes."""
+    """A network, divided into a subnet for each node; if `shared`, into a block for each node, of one network of all nodes."""
 
     cidr: Subnet
     node_prefix: int
@@ -26,15 +26,16 @@ class Block(NamedTuple):
 
     @property
     def total(self) -> int:
+        """The number of subnets."""
         return 1 << self.node_prefix - self.cidr.prefix
 
     @property
     def form(self) -> tuple[object, ...]:
-        """Return what two networks that overlap have to have in common, so that no subnet of one has an address that the other keeps."""
+        """The properties that overlapping networks must share, so that no subnet of one has an address that the other keeps."""
         return (self.node_prefix, self.cidr, self.item(self.cidr).gateway) if self.shared else (self.node_prefix,)
 
     def item(self, subnet: Subnet) -> Item:
-        """Return what the annotation of a node says of a subnet."""
+        """Return a subnet's item for the annotation of a node."""
         network = self.cidr if self.shared else subnet
         if self.gateway == NO_GATEWAY:
             return Item(subnet, network, None)
@@ -48,24 +49,25 @@ class Block(NamedTuple):
         return subnet.prefix >= self.cidr.prefix and self.cidr.overlaps(subnet)
 
     def cuts(self, subnet: Subnet) -> bool:
-        """Tell whether a subnet is one of those that the network is cut into."""
+        """Say whether a subnet is one of the network's parts."""
         return subnet.prefix == self.node_prefix and self.holds(subnet)
 
     def writes(self, item: Item) -> bool:
-        """Tell whether an item of an annotation says of its subnet what this network's would."""
+        """Say whether an item of an annotation equals this network's item for the same subnet."""
         return self.holds(item.block) and self.item(item.block) == item._replace(closing=False)
 
     def is_covered_by(self, subnet: Subnet) -> bool:
-        """Tell whether a subnet that is larger than a node's has the whole network, so that nothing would be left beside it."""
+        """Say whether a subnet that is larger than a node's contains the whole network, so that nothing is left beside it."""
         return subnet.prefix < self.node_prefix and subnet.prefix <= self.cidr.prefix
 
     def offers(self, subnet: Subnet) -> bool:
+        """Say whether a node may get a subnet: it is in the network, not excluded, and has addresses for pods."""
         if not self.holds(subnet) or any(subnet.overlaps(excluded) for excluded in self.exclude):
             return False
         return not self.item(subnet).is_empty if self.shared else subnet.prefix <= BITS[subnet.version] - TOO_SMALL
 
     def without_empty(self) -> Block:
-        """Return it with its subnets excluded that have nothing but what is never given: network, broadcast and gateway address."""
+        """Return the network with those subnets excluded that have no address for pods, only network, broadcast and gateway address."""
         host = BITS[self.cidr.version] - self.node_prefix
         numbers = {address.number >> host << host for address, _ in self.item(self.cidr).reserved() if self.cidr.holds(address)}
         empty = [one for number in sorted(numbers) if self.item(one := Subnet(self.cidr.version, number, self.node_prefix)).is_empty]
@@ -73,7 +75,7 @@ class Block(NamedTuple):
 
 
 def parse_block(entry: Mapping[str, Any], others: list[Block]) -> Block:
-    """Read an item of `cidrs`. Raises RangeError."""
+    """Parse an item of `cidrs`. Raises RangeError."""
     cidr, node_prefix, shared = parse_subnet(str(entry.get("cidr", ""))), entry.get("nodePrefix"), bool(entry.get("shared"))
     largest = BITS[cidr.version] - (0 if shared else TOO_SMALL)
     if not isinstance(node_prefix, int) or not cidr.prefix <= node_prefix <= largest:
@@ -100,7 +102,7 @@ def _gateway(text: str, cidr: Subnet, *, shared: bool) -> str:
 
 
 def network(text: str) -> Subnet:
-    """Read an address or a network of any size. Raises RangeError."""
+    """Parse an address or a network of any size. Raises RangeError."""
     address_text, slash, prefix_text = text.partition("/")
     address = parse_address(address_text)
     if address is None or (slash and not (prefix_text and DIGITS.issuperset(prefix_text) and int(prefix_text) <= BITS[address.version])):

@@ -1,7 +1,7 @@
-"""PURE. Which node gets which subnet: all that is known of pools, claims and nodes, and for each node what has to be written.
+"""PURE. The known pools, claims and nodes, and for each node the writes that are due.
 
-A node keeps what it has: an annotation is added to only where all that is in it came from the controller. A claim is held as long as its
-node has it in the annotation that the claim names, whatever its pool says now, and it goes only `reclaimAfter` after that.
+A node keeps its subnets: the controller adds to an annotation only if it wrote all of it. A claim is held as long as its node has the
+subnet in the annotation that the claim names, also if its pool has changed; it is deleted `reclaimAfter` later.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from kubenode.pools.space import EVERYWHERE, Space, SubnetMap, holder_of
 from kubenode.pools.texts import adoptable, read
 from kubenode.pools.timing import RecentWrites, Released
 
-BROKEN = "(a broken NodeSubnet)"  # the holder of what is blocked; comes before every Node
+BROKEN = "(a broken NodeSubnet)"  # the holder of blocked subnets; sorts before every Node
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 
 class Ledger:
-    """Fed with what the API server tells; `changed` and `changed_pools` collect whom that concerns, until they are taken.
+    """Pools, claims and nodes from the API server; `changed` and `changed_pools` collect the nodes and pools to look at.
 
-    `plan` enters what it is about to create at once, so that plans for other nodes, made meanwhile, do not choose the same.
+    `plan` enters a claim before it is created, so that a concurrent plan for another node does not choose the same subnet.
     """
 
     def __init__(self) -> None:
@@ -36,21 +36,22 @@ class Ledger:
         self.nodes: dict[str, Node] = {}
         self.claims: SubnetMap[NodeSubnet] = SubnetMap()
         self.conflicts: dict[str, list[Conflict]] = {}
-        self.waiting: dict[str, set[str]] = {}  # node: the pools that have nothing left for it
-        self.outside_pool: dict[str, set[Subnet]] = {}  # pool: what it has given and would not give any more
-        self.by_key: dict[str, list[SubnetPool]] = {}  # annotation: who writes to it
+        self.waiting: dict[str, set[str]] = {}  # node: the pools that have no subnet left for it
+        self.outside_pool: dict[str, set[Subnet]] = {}  # pool: allocated subnets that it no longer offers
+        self.by_key: dict[str, list[SubnetPool]] = {}  # annotation: the pools that write to it
         self.changed: set[str] = set()
         self.changed_pools: set[str] = set()
-        self.blocked: dict[str, Subnet] = {}  # by the name that its NodeSubnet would have
+        self.blocked: dict[str, Subnet] = {}  # by the name of the NodeSubnet
         self.space = Space(self.claims)
         self.recent_writes = RecentWrites()
         self.released = Released()
         self._of_node: dict[str, set[Subnet]] = {}
-        self._unclaimed: dict[str, dict[tuple[Subnet, str], None]] = {}  # node: what it holds without a claim, and where
+        self._unclaimed: dict[str, dict[tuple[Subnet, str], None]] = {}  # node: subnets without a claim, and their annotations
 
-    # What the API server tells.
+    # News from the API server.
 
     def set_pool(self, pool: SubnetPool) -> None:
+        """Add or replace a pool."""
         old = self.pools.get(pool.name)
         self.pools[pool.name] = pool
         self.changed_pools.add(pool.name)
@@ -58,11 +59,13 @@ class Ledger:
             self._pools_changed(pool.name)
 
     def drop_pool(self, name: str) -> None:
+        """Remove a deleted pool."""
         if self.pools.pop(name, None) is not None:
             self.changed_pools.add(name)
             self._pools_changed(name)
 
     def set_claim(self, claim: NodeSubnet) -> None:
+        """Add or replace a claim."""
         old = self.claims.get(claim.subnet)
         if old == claim:
             return
@@ -74,6 +77,7 @@ class Ledger:
         self.changed_pools.add(claim.pool)
 
     def drop_claim(self, subnet: Subnet) -> None:
+        """Remove a deleted claim."""
         claim = self.claims.remove(subnet)
         if claim is None:
             return
@@ -89,6 +93,7 @@ class Ledger:
         self._freed(subnet)
 
     def set_node(self, node: Node) -> None:
+        """Add or replace a node."""
         old = self.nodes.get(node.name)
         self.nodes[node.name] = node
         if old is not None and (old.uid, old.labels, old.annotations) == (node.uid, node.labels, node.annotations):
@@ -100,14 +105,15 @@ class Ledger:
         self.changed.add(node.name)
 
     def drop_node(self, name: str) -> None:
+        """Remove a deleted node."""
         if self.nodes.pop(name, None) is not None:
             self._note(name)
             self.changed.add(name)
 
-    # What follows from it.
+    # Consequences.
 
     def plan(self, name: str, now: Now) -> Outcome:
-        """Return what has to be written for a node, and enter what that creates."""
+        """Return the writes that are due for a node, and enter the claims that they create."""
         node, claims = self.nodes.get(name), self._claims_of(name)
         if node is None:
             self._remember(name, [], set())
@@ -120,42 +126,43 @@ class Ledger:
         return plan.outcome()
 
     def enter(self, claim: NodeSubnet) -> None:
-        """Enter a claim that is to be created."""
+        """Enter a claim before it is created."""
         self.claims.put(claim.subnet, claim)
         self._of_node.setdefault(claim.node, set()).add(claim.subnet)
         if claim.node in self._unclaimed:
             self._note(claim.node)
 
     def withdraw(self, claim: NodeSubnet) -> None:
-        """Take back what `plan` entered, as it could not be created."""
+        """Remove a claim that `plan` entered and that could not be created."""
         if (entered := self.claims.get(claim.subnet)) is not None and not entered.uid:
             self.drop_claim(claim.subnet)
 
     def holds(self, claim: NodeSubnet, node: Node) -> bool:
-        """Tell whether the claim's node, as it is now, has it in an annotation, or may have it, as one cannot be read."""
+        """Say whether the claim's node has the subnet in an annotation, or may have it because an annotation is unreadable."""
         texts = [read(node.annotations.get(key)) for key in self._keys([*self._claims_of(claim.node), claim])]
         return any(text.problem or claim.subnet in text.subnets for text in texts)
 
     def bar(self, subnet: Subnet) -> None:
-        """Do not give a subnet: the name of its NodeSubnet is taken by an object that says something else."""
+        """Block a subnet: another object, with another content, has the name of its NodeSubnet."""
         self.blocked[object_name(subnet)] = subnet
         self.space.note(subnet, BROKEN)
 
     def unbar(self, name: str) -> None:
-        """Take note that there is no such object any more, or that it says what its name does."""
+        """End the block: that object is deleted, or its content fits its name now."""
         subnet = self.blocked.pop(name, None)
         if subnet is not None:
             self.space.forget(subnet, BROKEN)
             self._freed(subnet)
 
     def reclaim_after(self, pool: str) -> float:
+        """Return the seconds between the release of a pool's subnet and its reuse."""
         return self.pools[pool].reclaim_after if pool in self.pools else RECLAIM_AFTER
 
     def _claims_of(self, name: str) -> list[NodeSubnet]:
         return sorted(claim for subnet in self._of_node.get(name, ()) if (claim := self.claims.get(subnet)))
 
     def _keys(self, claims: Iterable[NodeSubnet]) -> dict[str, None]:
-        """Return the annotations that pools write to, and those that these claims name: their pool wrote there."""
+        """Return the annotations that pools write to, and those that the claims name: their pool wrote there."""
         return dict.fromkeys([*self.by_key, *(claim.annotation for claim in claims)])
 
     def _remember(self, name: str, conflicts: list[Conflict], waits_for: set[str]) -> None:
@@ -171,7 +178,7 @@ class Ledger:
             self.waiting[name] = waits_for
 
     def _note(self, name: str) -> None:
-        """Take note of what a node's annotations hold without a claim of its own, so that nobody else is given it."""
+        """Note the subnets that a node has in annotations without a claim, so that no other node gets them."""
         old, holder = self._unclaimed.pop(name, {}), holder_of(name)
         for subnet, where in old:
             self.space.forget(subnet, holder, where)
@@ -186,7 +193,7 @@ class Ledger:
                 self._freed(subnet)
 
     def _without_claim(self, node: Node) -> Iterator[tuple[Subnet, str]]:
-        """Yield what a node's annotations hold without a claim of its own, and in which annotation's pools that counts."""
+        """Yield the subnets that a node has in annotations without a claim, and the annotation whose pools that concerns."""
         for key, pools in self.by_key.items():
             text = read(node.annotations.get(key))
             coming = adoptable(node, text, pools, self.claims) if text.subnets else {}
@@ -200,7 +207,7 @@ class Ledger:
         self.changed.update(self.waiting, self.conflicts)
 
     def _pools_changed(self, name: str) -> None:
-        """Begin anew with all that depends on what pools there are."""
+        """Recompute everything that depends on the pools."""
         self.by_key = {}
         for pool in sorted(self.pools.values()):
             self.by_key.setdefault(pool.annotation, []).append(pool)

@@ -1,6 +1,6 @@
-"""PURE. One node's turn: its annotations, its claims and the pools that serve it, settled one annotation after the other.
+"""PURE. The plan for one node: its annotations, its claims and the pools that serve it, one annotation after the other.
 
-Or what is left of a node that is gone: its claims.
+A deleted node has only claims left.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     from kubenode.pools.writes import Write
 
 
-SETTLED_AFTER = 1.0  # seconds; by then the API server has said whether a claim can be created
+SETTLED_AFTER = 1.0  # seconds; by then the API server has created the claim, or refused it
 
 
 class NodePlan:
-    """Needs of a node. `keys`: the annotations that pools write to, and those that its claims name, though their pool may have moved on.
+    """Needs of a node. `keys`: the annotations that pools write to, and those that its claims name, as their pool may name another now.
 
-    `values`: what its annotations are to be; they are written once all claims of them are there.
+    `values`: the new texts of its annotations; they are written after all their claims exist.
     """
 
     def __init__(self, ledger: Ledger, node: Node, keys: Iterable[str], now: Now) -> None:
@@ -54,10 +54,10 @@ class NodePlan:
         self._now = now
         self._texts = {key: read(node.annotations.get(key)) for key in keys}
         self._has = {subnet for text in self._texts.values() for subnet in text.subnets}
-        self._doubt = any(text.problem for text in self._texts.values())  # what the node has cannot be told, so it may have all its claims
+        self._doubt = any(text.problem for text in self._texts.values())  # then the node may have all its claims
 
     def plan_annotation(self, key: str, pools: list[SubnetPool], claims: list[NodeSubnet]) -> None:
-        """Settle one annotation: `pools` write to it, `claims` are the node's own that name it."""
+        """Plan one annotation: `pools` write to it, `claims` are the node's own that name it."""
         serving = [pool for pool in pools if pool.serves(self.node)]
         text = self.node.annotations.get(key)
         if text is None and not serving and not claims:
@@ -71,7 +71,7 @@ class NodePlan:
         coming = adoptable(self.node, self._texts[key], pools, self._ledger.claims)
         subnets = [item.block for item in items]
         by_hand = [item for item in items if not self._is_ours(item, key, pools, coming.get(item.block))]
-        # A person may have moved one to another annotation, whose turn is then to see to it.
+        # A person may have moved a subnet to another annotation; then that annotation's plan handles it.
         spare = [claim for claim in claims if claim.subnet not in self._has]
         missing = set() if by_hand else {block.cidr.version for pool in serving for block in pool.blocks} - {s.version for s in subnets}
         added = [taken for version in sorted(missing) if (taken := self._take(version, key, serving, spare))]
@@ -83,16 +83,16 @@ class NodePlan:
             self.values[key] = ",".join([*([text.strip()] if text and text.strip() else []), *map(self._written, added)])
 
     def outcome(self) -> Outcome:
-        """Return what there is to do once all is settled."""
+        """Return the writes and conflicts, after all annotations."""
         annotating = [Annotate(self.node, self.values)] if self.values else []
         return Outcome([*self.writes, *annotating], self.conflicts, self.again)
 
     def _written(self, claim: NodeSubnet) -> str:
-        """Return what the annotation is to say of a claim."""
+        """Return the annotation's text for a claim."""
         return str(self._ledger.pools[claim.pool].item(claim.subnet) or claim.subnet)
 
     def _is_ours(self, item: Item, key: str, pools: list[SubnetPool], pool: SubnetPool | None) -> bool:
-        """See to an item of the annotation, which may be taken over for `pool`; tell whether the controller has written it."""
+        """Handle an item of the annotation, adopting it for `pool` if given; say whether the controller has written it."""
         subnet = item.block
         claim = self._ledger.claims.get(subnet)
         elsewhere = self._elsewhere(subnet, key)
@@ -111,7 +111,7 @@ class NodePlan:
         return False
 
     def _tell_of_form(self, item: Item, key: str, pools: list[SubnetPool]) -> bool:
-        """Tell where the pools have a subnet in other words: another network or gateway."""
+        """Report an item if the pools have its subnet with another network or gateway."""
         of = [pool for pool in pools if pool.item(item.block)]
         if not of or any(block.writes(item) for pool in of for block in pool.blocks):
             return False
@@ -120,14 +120,14 @@ class NodePlan:
         return True
 
     def _tell(self, item: Item, key: str, pools: list[SubnetPool], rival: str | None) -> None:
-        """Tell why an item is not taken over."""
+        """Report why an item is not taken over."""
         subnet = item.block
         of = [pool for pool in pools if any(block.holds(subnet) for block in pool.blocks)]
         what = f"{subnet} in annotation {key} of Node {self.node.name}"
         if rival is not None:
             self._conflict(key, of or pools, OVERLAP, f"{what} overlaps with what {rival} has")
         elif not of:
-            self._conflict(key, pools, OUTSIDE, f"{what} is of no SubnetPool with this annotation")
+            self._conflict(key, pools, OUTSIDE, f"{what} is in no SubnetPool with this annotation")
         elif not any(block.cuts(subnet) for pool in of for block in pool.blocks):
             sizes = sorted({f"/{block.node_prefix}" for pool in of for block in pool.blocks if block.holds(subnet)})
             self._conflict(key, of, FOREIGN, f"{what} is not taken over: a node gets a {' or a '.join(sizes)} of {_names(of)}")
@@ -139,7 +139,7 @@ class NodePlan:
             self._conflict(key, of, FOREIGN, f"{what} is not taken over: the node has one of {_names(of)} already")
 
     def _elsewhere(self, subnet: Subnet, key: str) -> str | None:
-        """Return another annotation of the node that has claimed addresses of a subnet and still holds them."""
+        """Return another annotation of the node that has a claim on addresses of a subnet and still holds them."""
         for held, claim in self._ledger.claims.overlapping(subnet):
             other = claim.annotation
             if claim.node == self.node.name and other != key and other in self._texts and held in self._texts[other].subnets:
@@ -147,8 +147,8 @@ class NodePlan:
         return None
 
     def _take(self, version: int, key: str, pools: list[SubnetPool], spare: Iterable[NodeSubnet]) -> NodeSubnet | None:
-        """Return a claim of a family for the node: one that it has already, or a new one."""
-        # Not those of a pool that does not serve it any more, nor what it does not offer any more: that is how a node moves on.
+        """Return a claim of a family for the node: an existing one, or a new one."""
+        # Not a claim of a pool that no longer serves the node or no longer offers the subnet: so a node moves to another subnet.
         serving = {pool.name for pool in pools}
         for claim in spare:
             if (
@@ -176,7 +176,7 @@ class NodePlan:
         self.writes.append(CreateClaim(claim))
 
     def _confirm(self, claim: NodeSubnet, key: str) -> bool:
-        """Tell whether the API server has the claim as it has to be; else see to it."""
+        """Say whether the API server has the claim as it should be; else plan the write."""
         wanted = claim._replace(node_uid=self.node.uid, annotation=key, released=None)
         if not claim.uid:
             self.writes.append(CreateClaim(wanted))
@@ -187,23 +187,23 @@ class NodePlan:
         return False
 
     def _confirm_anew(self, claim: NodeSubnet, key: str) -> bool:
-        """Confirm a claim that is about to be annotated: what is known of it may be old, and another controller may be taking it back."""
+        """Confirm a claim before it is annotated: our copy may be old, and another controller may be deleting it."""
         if not self._confirm(claim, key):
             return False
         if not self._ledger.recent_writes.cover(claim.subnet, self._now.steady):
-            self.writes.append(UpdateClaim(claim))  # as it is: refused unless it is
+            self.writes.append(UpdateClaim(claim))  # unchanged: the API server refuses it if our copy is old
             return False
         return True
 
     def _keep(self, claim: NodeSubnet) -> None:
-        """See to a claim that the node may have: it is not released."""
+        """Handle a claim that the node may have: it is not released."""
         if claim.uid:
             self._confirm(claim, claim.annotation)
         else:
             self._ledger.withdraw(claim)
 
     def _release(self, claim: NodeSubnet) -> None:
-        """See to a claim that the node does not have, and does not need: note since when, and forget it once that is long enough."""
+        """Handle a claim that the node neither has nor needs: write the time of its release, and delete it after `reclaimAfter`."""
         if not claim.uid:
             self._ledger.withdraw(claim)
             return
@@ -225,7 +225,7 @@ def _names(pools: Iterable[SubnetPool]) -> str:
 
 
 def reclaim(ledger: Ledger, claim: NodeSubnet, now: Now, *, orphan: bool) -> tuple[list[Write], float]:
-    """Note that a claim is released, or forget it once that is long enough; return for how many seconds it is not."""
+    """Mark a claim as released, or delete it `reclaimAfter` later; return the writes and the seconds left."""
     after = ledger.reclaim_after(claim.pool)
     if claim.released is None:
         return [UpdateClaim(claim._replace(released=now.wall))], after
@@ -234,7 +234,7 @@ def reclaim(ledger: Ledger, claim: NodeSubnet, now: Now, *, orphan: bool) -> tup
 
 
 def plan_departed(ledger: Ledger, claims: Iterable[NodeSubnet], now: Now) -> Outcome:
-    """See to the claims of a node that is gone."""
+    """Plan the release of a deleted node's claims."""
     writes: list[Write] = []
     waits: list[float] = []
     for claim in claims:

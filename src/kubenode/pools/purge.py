@@ -1,4 +1,4 @@
-"""PURE. Removal of what a deleted pool has left behind: nothing else takes a subnet from a node, and a person asks for it."""
+"""PURE. Removal of a deleted pool's subnets, at a person's request: nothing else takes a subnet from a node."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def purge(pool: str, claims: Iterable[NodeSubnet], nodes: Mapping[str, Node]) -> tuple[list[Annotate], list[DeleteClaim]]:
-    """Return how the pool's subnets go from the annotations, and then its claims. Subnets that were written by hand stay."""
+    """Return the writes that remove a pool's subnets from annotations, and then its claims. Subnets written by hand stay."""
     mine = [claim for claim in claims if claim.pool == pool]
     given: dict[tuple[str, str], set[Subnet]] = {}
     for claim in mine:

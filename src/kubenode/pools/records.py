@@ -1,4 +1,4 @@
-"""PURE. SubnetPool, NodeSubnet and Node as the controller needs them: read once from manifests, and written as such."""
+"""PURE. SubnetPool, NodeSubnet and Node as the controller needs them, parsed once from their manifests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ IN, NOT_IN, EXISTS, DOES_NOT_EXIST = "In", "NotIn", "Exists", "DoesNotExist"
 
 
 class SelectorError(ValueError):
-    """A selector that means nothing; the message is for the operator."""
+    """An invalid selector; the message is for the operator."""
 
 
 class Requirement(NamedTuple):
@@ -30,26 +30,28 @@ class Requirement(NamedTuple):
     values: frozenset[str]
 
     def matches(self, labels: Mapping[str, str]) -> bool:
+        """Say whether a Node's labels fulfil the requirement."""
         value = labels.get(self.key)
         if self.operator == EXISTS:
             return value is not None
         if self.operator == DOES_NOT_EXIST:
             return value is None
-        # As Kubernetes has it, a label that is not there is in no list.
+        # As in Kubernetes, a missing label is in no list.
         return (value in self.values) == (self.operator == IN)
 
 
 class Selector(NamedTuple):
-    """All of the requirements; none of them selects every node."""
+    """All requirements together; without any it selects every node."""
 
     requirements: tuple[Requirement, ...] = ()
 
     def matches(self, labels: Mapping[str, str]) -> bool:
+        """Say whether a Node's labels fulfil all requirements."""
         return all(requirement.matches(labels) for requirement in self.requirements)
 
 
 def parse_selector(selector: Mapping[str, Any]) -> Selector:
-    """Read `matchLabels` and `matchExpressions`. Raises SelectorError."""
+    """Parse `matchLabels` and `matchExpressions`. Raises SelectorError."""
     found = [Requirement(key, IN, frozenset([value])) for key, value in (selector.get("matchLabels") or {}).items()]
     for expression in selector.get("matchExpressions") or ():
         key, operator, values = expression.get("key", ""), expression.get("operator", ""), frozenset(expression.get("values") or ())
@@ -71,11 +73,11 @@ LONGEST_LABEL = 63
 
 
 class RecordError(ValueError):
-    """A manifest that cannot be used; the message is for the operator."""
+    """An invalid manifest; the message is for the operator."""
 
 
 class Node(NamedTuple):
-    """A Node's metadata, without what is of no use here."""
+    """The part of a Node's metadata that the controller needs."""
 
     name: str
     uid: str
@@ -85,9 +87,7 @@ class Node(NamedTuple):
 
 
 class SubnetPool(NamedTuple):
-    """The subnets that may be given. `problems`: why it gives nothing at all; `version` and `status` are those of the object as it was
-    read.
-    """
+    """Subnets for nodes. `problems`: the reasons why it gives none; `version` and `status` are those of the object when it was read."""
 
     name: str
     annotation: str
@@ -102,18 +102,20 @@ class SubnetPool(NamedTuple):
     status: Mapping[str, Any] = {}
 
     def serves(self, node: Node) -> bool:
+        """Say whether the pool is valid and selects a node."""
         return not self.problems and self.selector.matches(node.labels)
 
     def item(self, subnet: Subnet) -> Item | None:
-        """Return what the annotation says of a subnet of this pool."""
+        """Return the annotation's item for a subnet of this pool."""
         return next((block.item(subnet) for block in self.blocks if block.holds(subnet)), None)
 
     def same_spec(self, other: SubnetPool) -> bool:
+        """Say whether another version of this object has the same spec."""
         return self[:6] == other[:6] and (self.uid, self.created) == (other.uid, other.created)
 
 
 class NodeSubnet(NamedTuple):
-    """That a subnet is given: to whom, and since when its node does not have it any more. `uid` is "" until the API server has it."""
+    """A node's claim on a subnet; `released` is the time since when the node lacks it. `uid` is "" until the API server has the claim."""
 
     subnet: Subnet
     pool: str
@@ -127,9 +129,11 @@ class NodeSubnet(NamedTuple):
 
     @property
     def name(self) -> str:
+        """The name of the object."""
         return object_name(self.subnet)
 
     def manifest(self) -> dict[str, Any]:
+        """Return the object for the API server."""
         labels = {f"{GROUP}/pool": self.pool, f"{GROUP}/node": self.node}
         metadata: dict[str, Any] = {
             "name": self.name,
@@ -152,13 +156,13 @@ class NodeSubnet(NamedTuple):
 
 
 def object_name(subnet: Subnet) -> str:
-    """Return the name of a subnet's NodeSubnet, one for one: RFC 1123 allows neither colons nor slashes."""
+    """Return the unique name of a subnet's NodeSubnet: RFC 1123 allows neither colons nor slashes."""
     text = str(subnet).replace(":", "-").replace("/", "-")
     return f"0{text}" if text.startswith("-") else text
 
 
 def parse_claim(manifest: Mapping[str, Any]) -> NodeSubnet:
-    """Read a NodeSubnet. Raises RecordError where its name is not that of its subnet: then it protects nothing."""
+    """Parse a NodeSubnet. Raises RecordError if its name does not fit its subnet: then it protects nothing."""
     metadata, spec = manifest["metadata"], manifest.get("spec") or {}
     try:
         subnet = parse_subnet(str(spec.get("cidr", "")), 0)  # a block of a shared network may be of any size
@@ -169,7 +173,7 @@ def parse_claim(manifest: Mapping[str, Any]) -> NodeSubnet:
         raise RecordError(f"NodeSubnet {metadata['name']}: its cidr is {subnet}, so it has to be called {object_name(subnet)}")
     return NodeSubnet(
         subnet,
-        intern(str(spec.get("pool", ""))),  # many claims say the same
+        intern(str(spec.get("pool", ""))),  # many claims have the same
         intern(str(spec.get("annotation", ""))),
         intern(str(spec.get("node", ""))),
         intern(str(spec.get("nodeUID", ""))),
@@ -181,7 +185,7 @@ def parse_claim(manifest: Mapping[str, Any]) -> NodeSubnet:
 
 
 def parse_pool(manifest: Mapping[str, Any]) -> SubnetPool:
-    """Read a SubnetPool; what is wrong with it is collected in `problems`."""
+    """Parse a SubnetPool; `problems` collects its faults."""
     metadata, spec = manifest["metadata"], manifest.get("spec") or {}
     problems: list[str] = []
     blocks: list[Block] = []
@@ -216,20 +220,22 @@ def parse_pool(manifest: Mapping[str, Any]) -> SubnetPool:
 
 
 def noted(text: str | None) -> tuple[Item, ...]:
-    """Read an annotation as kube-node does; nothing where it is missing or blank. Raises RangeError."""
+    """Parse an annotation like the plugin kube-node does; () if it is missing or blank. Raises RangeError."""
     return parse(text) if text and text.strip() else ()
 
 
 def duration(text: str) -> float:
-    """Read a duration such as `1h30m`, in seconds. Raises RecordError."""
+    """Parse a duration such as `1h30m` into seconds. Raises RecordError."""
     if not re.fullmatch(r"(\d+(ms|s|m|h))+", str(text)):
-        raise RecordError(f"{text!r} is no duration such as 90s, 30m or 1h30m")
+        raise RecordError(f"{text!r} is not a duration such as 90s, 30m or 1h30m")
     return sum(int(number) * UNITS[unit] for number, unit in re.findall(r"(\d+)(ms|s|m|h)", text))
 
 
 def stamp(seconds: float) -> str:
+    """Return a time, in seconds since 1970, in the API server's form."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def unstamp(text: str) -> float:
+    """Parse a time in the API server's form into seconds since 1970."""
     return datetime.fromisoformat(text).timestamp()

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class _Level(Generic[T]):
-    """The subnets of one family and one prefix length. Few lengths are in use at a time, so all of them can be looked through."""
+    """The subnets of one family and one prefix length. Few lengths are in use, so a search through all lengths is cheap."""
 
     __slots__ = ("numbers", "values")
 
@@ -30,7 +30,7 @@ class _Level(Generic[T]):
 
 
 class SubnetMap(Generic[T]):
-    """A mapping from subnets to values that knows overlaps."""
+    """A mapping from subnets to values that finds overlaps."""
 
     def __init__(self) -> None:
         self._levels: dict[tuple[int, int], _Level[T]] = {}
@@ -44,16 +44,19 @@ class SubnetMap(Generic[T]):
         return sum(len(level.values) for level in self._levels.values())
 
     def get(self, subnet: Subnet) -> T | None:
+        """Return the value of exactly this subnet, or None."""
         level = self._levels.get((subnet.version, subnet.prefix))
         return level.values.get(subnet.number) if level else None
 
     def put(self, subnet: Subnet, value: T) -> None:
+        """Add a subnet, or replace its value."""
         level = self._levels.setdefault((subnet.version, subnet.prefix), _Level())
         if subnet.number not in level.values:
             insort(level.numbers, subnet.number)
         level.values[subnet.number] = value
 
     def remove(self, subnet: Subnet) -> T | None:
+        """Remove a subnet and return its value; None if it is missing."""
         level = self._levels.get((subnet.version, subnet.prefix))
         if level is None or subnet.number not in level.values:
             return None
@@ -64,7 +67,7 @@ class SubnetMap(Generic[T]):
         return value
 
     def overlapping(self, subnet: Subnet) -> Iterator[tuple[Subnet, T]]:
-        """Yield what has an address in common with `subnet`, also what equals it."""
+        """Yield all subnets that overlap `subnet` or equal it, with their values."""
         for (version, prefix), level in self._levels.items():
             if version != subnet.version:
                 continue
@@ -78,7 +81,7 @@ class SubnetMap(Generic[T]):
                     yield Subnet(version, number, prefix), level.values[number]
 
     def within(self, subnet: Subnet) -> int:
-        """Count the subnets that lie in `subnet` whole."""
+        """Count the subnets that lie entirely in `subnet`."""
         return sum(
             bisect_right(level.numbers, subnet.last) - bisect_left(level.numbers, subnet.number)
             for (version, prefix), level in self._levels.items()
@@ -87,28 +90,29 @@ class SubnetMap(Generic[T]):
 
 
 def holder_of(node: str) -> str:
-    """Return how a node is called among those who hold something, and in what is told of it."""
+    """Return a node's name as a holder, and in messages."""
     return f"Node {node}"
 
 
-EVERYWHERE = ""  # no annotation: what is held there is held in all pools
+EVERYWHERE = ""  # instead of an annotation: the subnet is taken in all pools
 
 
 class Space:
-    """Claims, and what is held without one, seen as what is not free.
+    """The subnets that are not free: claims, and subnets held without a claim.
 
-    `_unclaimed`: in which annotation, and by whom. A subnet that is about to be claimed is held EVERYWHERE; one in conflict only within the
-    pools of its own annotation, and only itself: it holds nothing of a network that it would have whole.
+    `_unclaimed`: by annotation, with the holders. A subnet that is about to be claimed is taken EVERYWHERE. A subnet in conflict is taken
+    only in the pools of its own annotation, and not in a network that it contains whole.
     """
 
     def __init__(self, claims: SubnetMap[NodeSubnet]) -> None:
         self._claims = claims
         self._unclaimed: defaultdict[str, SubnetMap[set[str]]] = defaultdict(SubnetMap)
-        self.overlaps: dict[str, list[str]] = {}  # pool: where it overlaps which other
-        self.blocked: dict[tuple[str, Block], str] = {}  # a pool's block that gives nothing, and why
-        self._lowest: dict[tuple[str, Block], int] = {}  # by annotation and network: below it nothing is free
+        self.overlaps: dict[str, list[str]] = {}  # pool: its overlaps with other pools, as messages
+        self.blocked: dict[tuple[str, Block], str] = {}  # a pool and its block that gives no subnets: the reason
+        self._lowest: dict[tuple[str, Block], int] = {}  # by annotation and network: nothing is free below
 
     def note(self, subnet: Subnet, holder: str, key: str = EVERYWHERE) -> None:
+        """Add a holder without a claim."""
         holders = self._unclaimed[key].get(subnet)
         if holders is None:
             self._unclaimed[key].put(subnet, {holder})
@@ -116,6 +120,7 @@ class Space:
             holders.add(holder)
 
     def forget(self, subnet: Subnet, holder: str, key: str = EVERYWHERE) -> None:
+        """Remove a holder without a claim."""
         holders = self._unclaimed[key].get(subnet)
         if holders is not None:
             holders.discard(holder)
@@ -123,18 +128,19 @@ class Space:
                 self._unclaimed[key].remove(subnet)
 
     def unclaimed(self, subnet: Subnet, *keys: str) -> Iterator[tuple[Subnet, set[str]]]:
-        """Yield what has an address of `subnet` and is held without a claim, everywhere or in these annotations, with its holders."""
+        """Yield the subnets that overlap `subnet` and are held without a claim, everywhere or in the given annotations, with holders."""
         for key in (EVERYWHERE, *keys):
             yield from self._unclaimed[key].overlapping(subnet)
 
     def freed(self, subnet: Subnet) -> None:
-        """Look again where `subnet` was."""
+        """Let the next search look at `subnet` again."""
         for (key, block), lowest in self._lowest.items():
             if block.cidr.overlaps(subnet):
                 host = BITS[block.cidr.version] - block.node_prefix
                 self._lowest[key, block] = min(lowest, max(block.cidr.number, subnet.number >> host << host))
 
     def pools_changed(self, pools: Iterable[SubnetPool]) -> None:
+        """Recompute the overlaps of pools."""
         self._lowest = {}
         self.overlaps, self.blocked = {}, {}
         ordered = sorted(pools, key=lambda pool: (pool.created, pool.name))
@@ -150,19 +156,19 @@ class Space:
         self.overlaps.setdefault(younger.name, []).append(f"{mine.cidr} overlaps {other.cidr} of SubnetPool {older.name}")
         if mine.form != other.form:
             # Subnets of two lengths have two names, so the API server would not refuse the second of two that overlap.
-            # And what one keeps for network and gateway the other would give.
+            # And one pool would give the addresses that the other keeps for network and gateway.
             what = "nodePrefix" if mine.node_prefix != other.node_prefix else "cidr, shared or gateway"
             self.blocked[younger.name, mine] = (
                 f"{mine.cidr} overlaps {other.cidr} of SubnetPool {older.name}, which is older and has another {what}: "
-                f"nothing is given of it; make them equal, or exclude nothing and choose another network"
+                f"it gives no subnets; make them equal, or choose another network"
             )
 
     def is_open(self, subnet: Subnet, node: str) -> bool:
-        """Tell whether addresses of `subnet` are about to be claimed for another node: the API server may still refuse that."""
+        """Say whether a claim on `subnet` for another node is about to be created: the API server may still refuse it."""
         return any(claim.node != node and not claim.uid for _, claim in self._claims.overlapping(subnet))
 
     def rival(self, subnet: Subnet, node: str, *keys: str) -> str | None:
-        """Return who else has an address of `subnet`, as far as that counts against `node`: who has a claim, or comes first.
+        """Return another holder of an address of `subnet` that has priority over `node`: it has a claim, or its name sorts first.
 
         Only conflicts in the annotations `keys` count.
         """
@@ -203,13 +209,13 @@ class Space:
             if last is None:
                 self._lowest[key, block] = number
                 return subnet
-            # What is larger than a subnet ends where a subnet ends; of what is smaller the rest of its subnet goes with it.
+            # A larger one ends at the end of a subnet; a smaller one takes the rest of its subnet with it.
             number = max(number + size, last + 1)
         self._lowest[key, block] = number
         return None
 
     def _taken(self, subnet: Subnet, key: str, block: Block) -> Iterator[Subnet]:
-        """Yield what has an address of `subnet`, a part of a block of a pool with this annotation."""
+        """Yield all that overlaps `subnet`, a part of a block of a pool with this annotation."""
         yield from (excluded for excluded in block.exclude if excluded.overlaps(subnet))
         yield from (held for held, _ in self._claims.overlapping(subnet))
         yield from (held for held, _ in self.unclaimed(subnet))

@@ -1,4 +1,4 @@
-"""PURE. The status of a SubnetPool: how full its networks are, and the conditions."""
+"""PURE. The status of a SubnetPool: the use of its networks, and the conditions."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from kubenode.pools.ledger import Ledger
     from kubenode.pools.records import SubnetPool
 
-LARGEST = (1 << 63) - 1  # what an int64 holds; an IPv6 network may have more subnets
-SHOWN = 3  # of many things that are wrong, the rest is counted
+LARGEST = (1 << 63) - 1  # the largest int64; an IPv6 network may have more subnets
+SHOWN = 3  # faults in a message; the rest is only counted
 
 
 class Reserved(NamedTuple):
-    """A network that pools had better leave alone, and what it is: `the service network`."""
+    """A network that pools should not overlap, and its description, such as `the service network`."""
 
     subnet: Subnet
     what: str
@@ -43,19 +43,21 @@ class Figures(NamedTuple):
 
 
 def figures(ledger: Ledger, pool: SubnetPool) -> Figures:
+    """Count a pool's use, waiting nodes and conflicts."""
     found = [conflict for conflicts in ledger.conflicts.values() for conflict in conflicts]
     waiting = sum(pool.name in pools for pools in ledger.waiting.values())
     return Figures(usages(ledger, pool), waiting, sum(pool.name in conflict.pools for conflict in found))
 
 
 def usages(ledger: Ledger, pool: SubnetPool) -> list[Usage]:
+    """Return the use of each network of a pool."""
     return [Usage(block, block.total, ledger.claims.within(block.cidr), ledger.space.free(pool.annotation, block)) for block in pool.blocks]
 
 
 def status(
     ledger: Ledger, pool: SubnetPool, now: float, reserved: Iterable[Reserved] = (), counted: Figures | None = None
 ) -> dict[str, Any]:
-    """Return the status that the object should have; equal to `pool.status` where nothing has changed."""
+    """Return the status that the object should have; equal to `pool.status` if nothing has changed."""
     networks = [
         {"cidr": str(usage.block.cidr), "total": min(usage.total, LARGEST), "allocated": usage.allocated, "free": min(usage.free, LARGEST)}
         for usage in (counted or figures(ledger, pool)).usages
@@ -88,7 +90,7 @@ def _exhausted(ledger: Ledger, pool: SubnetPool) -> tuple[bool, str, str]:
 
 
 def _conflict(ledger: Ledger, pool: SubnetPool, reserved: Iterable[Reserved]) -> tuple[bool, str, str]:
-    """Nodes' annotations come first, then what a change of the pool has left behind, then what may do harm."""
+    """Conflicts of annotations come first, then leftovers of a change of the pool, then possible harm."""
     found = [
         (conflict.reason, conflict.message)
         for _, conflicts in sorted(ledger.conflicts.items())
@@ -98,7 +100,7 @@ def _conflict(ledger: Ledger, pool: SubnetPool, reserved: Iterable[Reserved]) ->
     for subnet in sorted(ledger.outside_pool.get(pool.name, ())):
         claim = ledger.claims.get(subnet)
         if claim is not None:
-            found.append(("InTheWay", f"Node {claim.node} has {subnet}, which the pool does not offer any more"))
+            found.append(("InTheWay", f"Node {claim.node} has {subnet}, which the pool no longer offers"))
     found += [("PoolOverlap", text) for text in ledger.space.overlaps.get(pool.name, ())]
     found += [
         ("ReservedOverlap", f"{block.cidr} overlaps {other.subnet}, {other.what}")

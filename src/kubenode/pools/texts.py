@@ -1,4 +1,4 @@
-"""PURE. Annotations of a node as the controller reads them: the subnets, what can be read of a broken one, and what is to be taken over."""
+"""PURE. Annotations of a node as the controller reads them: the subnets, the readable part of a broken one, and subnets to adopt."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ if TYPE_CHECKING:
 
 
 class Text(NamedTuple):
-    """An annotation. `problem`: why it cannot be read; then `items` are what can be read of it."""
+    """A parsed annotation. `problem`: the error in it; then `items` are the readable part."""
 
     items: tuple[Item, ...] = ()
     problem: str = ""
 
     @property
     def subnets(self) -> tuple[Subnet, ...]:
+        """The subnets, or blocks, of the items."""
         return tuple(item.block for item in self.items)
 
 
 def read(text: str | None) -> Text:
-    """Read an annotation, or what can be read of it."""
+    """Parse an annotation, or its readable part."""
     if not text:
         return Text()
     try:
@@ -38,9 +39,9 @@ def read(text: str | None) -> Text:
 
 
 def adoptable(node: Node, text: Text, pools: Iterable[SubnetPool], claims: SubnetMap[NodeSubnet]) -> dict[Subnet, SubnetPool]:
-    """Return what is to be taken over from an annotation, and the pool that it is of.
+    """Return the subnets to adopt from an annotation, each with its pool.
 
-    The pool serves the node and would give it a subnet of that size, in the same words, and the node has no other of that pool and family.
+    The pool serves the node and would write the same item, and the node has no other subnet of that pool and family.
     """
     if text.problem:
         return {}

@@ -1,6 +1,6 @@
-"""PURE. Facts that hold for a time: a claim is released, or the API server has just taken it from us.
+"""PURE. Facts that hold for a time: a claim is released, or the API server has just accepted its write.
 
-Spans are counted by a steady clock: a stamp alone is the word of a clock that may have been wrong.
+A steady clock counts the time: a stamp comes from a clock that may have been wrong.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ if TYPE_CHECKING:
 
 
 class Now(NamedTuple):
-    """The same moment by two clocks, in seconds: `wall` is what is written for others to read, `steady` is ours and never set."""
+    """The same moment by two clocks, in seconds: `wall` is written for others to read, `steady` is ours and never set."""
 
     wall: float
     steady: float
 
 
 class Released:
-    """When a claim was first seen as it is, by subnet."""
+    """Times when claims were first seen in their present state, by subnet."""
 
     def __init__(self) -> None:
         self._seen: dict[Subnet, tuple[NodeSubnet, float]] = {}
 
     def left(self, claim: NodeSubnet, after: float, now: Now) -> float:
-        """Return for how many seconds a claim that is released is still its node's: until both clocks have counted `after`."""
+        """Return the seconds for which a released claim still belongs to its node: until both clocks have counted `after`."""
         seen, since = self._seen.get(claim.subnet, (None, 0.0))
         if seen != claim:
             since = now.steady
@@ -35,25 +35,27 @@ class Released:
         return max(since + after - now.steady, stamped + after - now.wall)
 
     def forget(self, subnet: Subnet) -> None:
+        """Remove a subnet, its claim being deleted."""
         self._seen.pop(subnet, None)
 
 
 GOOD_FOR = 10.0  # seconds; less than any `reclaimAfter` that makes sense
-MOST = 1000  # as many claims are not under way at once
+MOST = 1000  # more than the writes in progress at any time
 
 
 class RecentWrites:
-    """The API server's word for claims, by subnet."""
+    """Times of the API server's last accepted write of claims, by subnet."""
 
     def __init__(self) -> None:
         self._since: dict[Subnet, float] = {}
 
     def add(self, subnet: Subnet, now: float) -> None:
-        """Take note that the API server has just taken this claim."""
+        """Note that the API server has just accepted a write of this claim."""
         self._since.pop(subnet, None)
         self._since[subnet] = now
         if len(self._since) > MOST:
-            del self._since[next(iter(self._since))]  # the oldest; at worst it is asked for again
+            del self._since[next(iter(self._since))]  # the oldest; at worst it is confirmed again
 
     def cover(self, subnet: Subnet, now: float) -> bool:
+        """Say whether the last write is recent enough to rely on."""
         return 0 <= now - self._since.get(subnet, -GOOD_FOR) < GOOD_FOR

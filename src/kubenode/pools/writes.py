@@ -1,4 +1,4 @@
-"""PURE. The writes that make the cluster as it should be, and what there is to say about it."""
+"""PURE. The planned writes of the controller, and the conflicts to report."""
 
 from __future__ import annotations
 
@@ -14,24 +14,26 @@ DIFFERENT = "SubnetDifferent"
 
 
 class CreateClaim(NamedTuple):
+    """Create the NodeSubnet."""
+
     claim: NodeSubnet
 
 
 class UpdateClaim(NamedTuple):
-    """Replace the NodeSubnet, if it is still of the version that the claim has."""
+    """Replace the NodeSubnet, if it still has the claim's version."""
 
     claim: NodeSubnet
 
 
 class DeleteClaim(NamedTuple):
-    """Delete the NodeSubnet, if it is still of that version and its Node does not hold it. `orphan`: and if there is no such Node."""
+    """Delete the NodeSubnet, if it still has that version and its Node does not hold it. `orphan`: only if the Node does not exist."""
 
     claim: NodeSubnet
     orphan: bool
 
 
 class Annotate(NamedTuple):
-    """Set annotations of the Node, None to remove one, if it is still of the version that the record has."""
+    """Set annotations of the Node, None to remove one, if it still has the record's version."""
 
     node: Node
     values: Mapping[str, str | None]
@@ -41,7 +43,7 @@ Write = CreateClaim | UpdateClaim | DeleteClaim | Annotate
 
 
 class Conflict(NamedTuple):
-    """The fault of a Node's annotation, and the pools that it concerns. The controller never changes such a one."""
+    """A fault of a Node's annotation, and the pools that it concerns. The controller never changes such an annotation."""
 
     node: str
     uid: str
@@ -52,7 +54,7 @@ class Conflict(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """The writes for a node that are due now. `again`: when to look at it again, by the steady clock, as nothing else would cause that."""
+    """The writes for a node that are due now. `again`: the time of the next look, by the steady clock, as no event would cause it."""
 
     writes: list[Write]
     conflicts: list[Conflict]

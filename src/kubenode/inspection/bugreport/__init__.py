@@ -1,1 +1,1 @@
-"""All that a bug report needs of a node, in one archive, and no secret: `Archive` lists what it took and what it left out."""
+"""The archive of a node for a bug report, without secrets: `Archive` lists its content, and everything left out."""

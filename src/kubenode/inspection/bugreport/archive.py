@@ -1,4 +1,4 @@
-"""The archive: its files, and the list of what is in it and what is not."""
+"""The archive: its files, and the list of its content and omissions."""
 
 from __future__ import annotations
 
@@ -20,18 +20,22 @@ LIST = "contents.json"
 
 
 class Taken(NamedTuple):
+    """A file in the archive."""
+
     file: str
     what: str
     size: int
 
 
 class LeftOut(NamedTuple):
+    """Something left out, with the reason."""
+
     what: str
     why: str
 
 
 class Archive:
-    """Files in memory; whatever is added goes through the scrubber, in the end as text."""
+    """Files in memory; the scrubber removes secrets from each."""
 
     def __init__(self, scrubber: Scrubber) -> None:
         self.taken: list[Taken] = []
@@ -40,7 +44,7 @@ class Archive:
         self._files: dict[str, bytes] = {}
 
     def add(self, file: str, what: str, content: object) -> None:
-        """Add a text as it is, or anything else as JSON."""
+        """Add a text unchanged, or anything else as JSON."""
         if isinstance(content, str):
             text = self._scrubber.text(content)
         else:
@@ -49,10 +53,11 @@ class Archive:
         self.taken.append(Taken(file, what, len(self._files[file])))
 
     def leave(self, what: str, why: str) -> None:
+        """Note something left out, with the reason."""
         self.left_out.append(LeftOut(self._scrubber.text(what), self._scrubber.text(why)))
 
     def attempt(self, what: str, add: Callable[[], None]) -> None:
-        """Call what adds something; where it cannot, that is noted."""
+        """Call a function that adds something; note if it fails."""
         try:
             add()
         except Problem as error:
@@ -61,7 +66,7 @@ class Archive:
             self.leave(what, str(error))
 
     def contents(self) -> dict[str, Any]:
-        """Return the list of what is in it and what is not."""
+        """Return the list of the content and omissions."""
         return {
             "taken": [{"file": one.file, "what": one.what, "bytes": one.size} for one in self.taken],
             "leftOut": [{"what": one.what, "why": one.why} for one in self.left_out],

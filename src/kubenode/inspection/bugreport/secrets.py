@@ -1,7 +1,7 @@
 """PURE. Texts and objects without their secrets.
 
-Two ways, and both are gone: what is known to be secret (tokens and keys of kubeconfigs, variables of the environment) goes wherever it
-is; and what looks like a secret goes by its name or its form. A word too many is lost rather than one too few.
+Known secrets (tokens and keys of kubeconfigs, variables of the environment) are removed everywhere; other texts are removed if their name
+or form is that of a secret. In doubt a text is removed.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 LEFT_OUT = "[left out]"
-SHORTEST = 6  # characters of a secret that is looked for by its value: shorter ones are words, too
+SHORTEST = 6  # characters of a known secret: a shorter one may be a usual word
 SECRET = re.compile(r"token|passw|passphrase|secret|credential|auth|key|cert|cookie|bearer|private|signature|session|pwd", re.IGNORECASE)
-NAMES = frozenset(["username", "as", "as-groups", "as-uid", "as-user-extra"])  # of a kubeconfig's user: names, and words like any other
+NAMES = frozenset(["username", "as", "as-groups", "as-uid", "as-user-extra"])  # of a kubeconfig's user: not secret
 _NAME = r"[\w.-]*(?:token|passw(?:or)?d|passphrase|pwd|secret|credential|api[_-]?key|access[_-]?key|private[_-]?key|key-data|cookie)[\w.-]*"
 FORMS = (
     (re.compile(r"-----BEGIN [A-Z0-9 ]+-----.*?(?:-----END [A-Z0-9 ]+-----|\Z)", re.DOTALL), LEFT_OUT),
@@ -30,11 +30,11 @@ FORMS = (
     (re.compile(rf"(?i)({_NAME}\s*[:=]\s*)(?![\"'\\\[])([^\s,;&]+)"), rf"\1{LEFT_OUT}"),
     (re.compile(rf"(?i)(--{_NAME}\s+)([^\s\"']+)"), rf"\1{LEFT_OUT}"),
 )
-RUN = re.compile(r"[A-Za-z0-9+/_=-]{40,}")  # as long as what is random, and no word
+RUN = re.compile(r"[A-Za-z0-9+/_=-]{40,}")  # long enough to be random
 
 
 class Scrubber:
-    """Takes secrets out; `known` are values that are secret wherever they stand."""
+    """Remover of secrets; `known` are values that are secret everywhere."""
 
     def __init__(self, known: Iterable[str]) -> None:
         values = {value for one in known for value in _forms(one) if len(value) >= SHORTEST}
@@ -50,13 +50,13 @@ class Scrubber:
         return RUN.sub(_random, text)
 
     def object(self, value: Any, name: str = "") -> Any:
-        """Return a JSON value without secrets; an object in a string, such as a definition's configuration, is looked into."""
+        """Return a JSON value without secrets; also inside an object in a string, such as a definition's configuration."""
         if SECRET.search(name) and value is not None and not isinstance(value, bool):
             return LEFT_OUT
         if isinstance(value, dict):
             return {self.text(str(key)): self.object(one, str(key)) for key, one in value.items()}
         if isinstance(value, list):
-            # What follows `--token` is one.
+            # The argument after `--token` is a secret.
             return [
                 self.object(one, str(before) if str(before).startswith("-") else "")
                 for before, one in zip(["", *value], value, strict=False)
@@ -72,7 +72,7 @@ class Scrubber:
 
 
 def of_kubeconfig(content: Any) -> Iterator[str]:
-    """Yield what is secret of a kubeconfig: all that its users have but paths and the command of an exec plugin."""
+    """Yield the secrets of a kubeconfig: all values of its users but paths and the command of an exec plugin."""
     for entry in (content.get("users") or ()) if isinstance(content, dict) else ():
         user = (entry.get("user") or {}) if isinstance(entry, dict) else {}
         for key, value in user.items() if isinstance(user, dict) else ():
@@ -84,7 +84,7 @@ def of_kubeconfig(content: Any) -> Iterator[str]:
 
 
 def shape_of_kubeconfig(content: Any) -> Any:
-    """Return a kubeconfig's structure: names, servers, and which kinds of credentials its users have."""
+    """Return a kubeconfig's structure: names, servers, and the kinds of its users' credentials."""
     if not isinstance(content, dict):
         return None
     users = [one for one in content.get("users") or () if isinstance(one, dict)]
@@ -101,7 +101,7 @@ def shape_of_kubeconfig(content: Any) -> Any:
 
 
 def _forms(value: str) -> Iterator[str]:
-    """Yield a value, and what it is when it is decoded from base64; of a text of several lines each line."""
+    """Yield a value, and its text decoded from base64; of several lines each line."""
     lines = [line.strip() for line in value.splitlines()]
     yield from lines
     try:
@@ -123,7 +123,7 @@ def _leaves(value: Any) -> Iterator[str]:
 
 
 def _random(found: re.Match[str]) -> str:
-    """Leave a long run out that mixes small and capital letters with digits: container IDs, digests and paths do not."""
+    """Leave out a long run that mixes small and capital letters with digits: container IDs, digests and paths do not."""
     text = found[0]
     for part in [text] if "/" not in text or not text.startswith("/") else text.split("/"):
         if len(part) >= 40 and all(re.search(kind, part) for kind in ("[a-z]", "[A-Z]", "[0-9]")):  # noqa: PLR2004 -- as RUN has it

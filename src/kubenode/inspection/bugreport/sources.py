@@ -1,4 +1,4 @@
-"""The places on a node that a bug report is taken from; each function adds its part to the archive."""
+"""The parts of a bug report; each function adds one to the archive."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TAIL = 256 << 10  # bytes of a log
 MOST_RECORDS = 1000
 MOST_LOGS = 8
 PATIENCE = 10.0  # seconds for a command
-VARIABLES = (  # that say where to look, and can be no secret
+VARIABLES = (  # that name paths or servers, and cannot be secret
     "NODE_NAME", "KUBECONFIG", "KUBE_NODE_RUN_DIR", "KUBE_NODE_CONF", "KUBE_NODE_SOCKET", "KUBE_NODE_HOST_ROOT", "NODE_ANNOTATION_CFG",
     "CNI_PATH", "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT",
 )  # fmt: skip
@@ -41,7 +41,7 @@ POD_LOGS = "/var/log/pods/*kube-node-*/*/*.log"
 
 
 def known_secrets(locations: Locations) -> Iterator[str]:
-    """Yield all values on this node that are known to be secret: they go wherever they stand."""
+    """Yield all known secrets of this node: the archive contains none of them."""
     for environ in (locations.environ, _agent(locations).environ):
         yield from (value for name, value in environ.items() if SECRET.search(name) and not value.startswith("/"))
     for path in _kubeconfigs(locations):
@@ -57,7 +57,7 @@ def known_secrets(locations: Locations) -> Iterator[str]:
 
 
 def configuration(archive: Archive, locations: Locations) -> None:
-    """Add the networks' configurations, the administrator's files, and the shape of kubeconfigs."""
+    """Add the networks' configurations, the administrator's files, and the structure of kubeconfigs."""
     directory = locations.root.path(locations.config_dir)
     for name in sorted(os.listdir(directory)):
         if name.endswith(cniconfig.SUFFIXES):
@@ -80,7 +80,7 @@ def configuration(archive: Archive, locations: Locations) -> None:
 
 
 def records(archive: Archive, locations: Locations) -> None:
-    """Add the Node view, and the records that ADDs have left."""
+    """Add the Node view, and the records of attachments."""
     run = locations.run
     if view := locations.view():
         keys = {one.ipam.get("annotation") for one in Facts(locations).configured}
@@ -101,7 +101,7 @@ def records(archive: Archive, locations: Locations) -> None:
 
 
 def logs(archive: Archive, locations: Locations) -> None:
-    """Add the recent lines of the agent, of systemd's journal or of its container, and of log files that configurations name."""
+    """Add the recent log lines of the agent, from systemd's journal or its container, and those of log files in configurations."""
     if shutil.which("journalctl"):
         text = _said("journalctl", f"--unit={UNIT}", f"--lines={LINES}", "--no-pager", "--output=short-iso")
         if text.strip() and "-- No entries --" not in text:
@@ -135,11 +135,11 @@ def machine(archive: Archive, locations: Locations) -> None:
         if shutil.which(program):
             runtimes[program] = _said(program, "--version").strip()
     archive.add("machine/runtime.json", "container runtimes", runtimes)
-    archive.leave("the container runtimes' own configuration", "registries' passwords stand there")
+    archive.leave("the container runtimes' own configuration", "it contains registries' passwords")
 
 
 def _kubeconfigs(locations: Locations) -> list[str]:
-    """Return the kubeconfigs that plugins or a person name, as they are found from here."""
+    """Return the kubeconfigs that plugins or a person name, by their paths for this process."""
     given = [locations.kubeconfig, *(locations.environ.get("KUBECONFIG") or "").split(os.pathsep)]
     facts = Facts(locations)
     named = [locations.root.path(path) for one in facts.configured if (path := facts.kubeconfig_of(one))]
@@ -150,7 +150,7 @@ def _kubeconfigs(locations: Locations) -> list[str]:
 
 
 def _agent(locations: Locations) -> Credentials:
-    """Return by what the agent asks the API server; nothing where none runs, or it is not to be seen."""
+    """Return the agent's credentials for the API server; empty if no agent runs, or it is not visible."""
     found = Facts(locations).agent_credentials
     return Credentials("", {}, "") if isinstance(found, str) else found
 
@@ -165,11 +165,11 @@ def _yaml(path: str) -> Any:
 
 
 def _add_json(archive: Archive, file: str, what: str, path: str) -> None:
-    """Add a JSON file; what is none cannot be looked through for secrets, and stays."""
+    """Add a JSON file; leave out any other, as the search for secrets needs JSON."""
     try:
         archive.add(file, what, loads(files.read_regular(path)))
     except (JSONTextError, UnicodeError) as error:
-        archive.leave(what, f"not JSON, so that secrets in it are not to be seen: {error}")
+        archive.leave(what, f"not JSON, so secrets in it cannot be found: {error}")
     except OSError as error:
         archive.leave(what, str(error))
 
@@ -182,7 +182,7 @@ def _text_of(path: str) -> Iterator[str]:
 
 
 def _tail(path: str) -> str:
-    """Return the last whole lines of a file: a part of one may be a secret without the word before it."""
+    """Return the last whole lines of a file: a part of a line may be a secret without its name."""
     with open(path, "rb") as file:
         begin = max(0, os.fstat(file.fileno()).st_size - TAIL)
         file.seek(begin)

@@ -1,1 +1,1 @@
-"""The cluster as its API server has it: whose an address is, and what is wrong. No node is asked, and nothing is changed."""
+"""The cluster as its API server shows it: owners of addresses, and faults. It asks no node, and changes nothing."""

@@ -1,6 +1,6 @@
-"""The sums of the cluster: what its nodes have, and what its pods have of that.
+"""The sums of the cluster: the subnets of its nodes, and the addresses of its pods in them.
 
-Objects pass by one at a time. Of a pod its name and its addresses are kept, as two pods may have one; of the rest, counts and few examples.
+Objects pass by one at a time. Pods' names and addresses are kept, to find duplicates; of other objects only counts and a few examples.
 """
 
 from __future__ import annotations
@@ -21,23 +21,24 @@ if TYPE_CHECKING:
     from kubenode.ipam.address import Address
     from kubenode.pools.records import NodeSubnet, SubnetPool
 
-EXAMPLES = 20  # of one kind of fault that are kept
-OURS = ("kube-node", "node-annotation")  # the plugins that take a node's own subnets
+EXAMPLES = 20  # kept for a kind of fault
+OURS = ("kube-node", "node-annotation")  # the plugins that use a node's own subnets
 
 
 class Examples(list[str]):
-    """The first of many, and how many there are."""
+    """The first of many messages, and their number."""
 
     total = 0
 
     def note(self, text: str) -> None:
+        """Count a message, and keep it if it is among the first."""
         self.total += 1
         if len(self) < EXAMPLES:
             self.append(text)
 
 
 class Index:
-    """Subnets by prefix length and number: a look-up costs as much as there are lengths."""
+    """Subnets by prefix length and number: a look-up takes a step for each length in use."""
 
     def __init__(self) -> None:
         self._parts: dict[tuple[int, int], dict[int, list[Part]]] = {}
@@ -47,7 +48,7 @@ class Index:
         self._parts.setdefault((subnet.version, subnet.prefix), {}).setdefault(subnet.number, []).append(part)
 
     def holding(self, address: Address) -> Iterator[Part]:
-        """Yield the subnets that an address is in."""
+        """Yield the subnets that contain an address."""
         for (version, prefix), parts in self._parts.items():
             if version == address.version:
                 host = BITS[version] - prefix
@@ -58,44 +59,49 @@ class Index:
 
 
 class Agent(NamedTuple):
+    """An agent's pod."""
+
     pod: str
     image: str
     ready: bool
 
 
 class Census:
-    """All sums; `unseen`: lists that the credentials may not read, with what the API server says."""
+    """All sums; `unseen`: lists that the credentials may not read, with the API server's message."""
 
     def __init__(self) -> None:
         self.unseen: dict[str, str] = {}
         self.pools: list[SubnetPool] = []
         self.daemon_sets: list[DaemonSet] = []
-        self.keys: dict[str, set[str]] = defaultdict(set)  # annotations that a pool, a NodeSubnet or a definition names, with the plugins
-        self.names: dict[str, set[str]] = defaultdict(set)  # by annotation: the pools and definitions that name it
-        self.networks: set[str] = set()  # of definitions that are ours
+        self.keys: dict[str, set[str]] = defaultdict(set)  # annotations in pools, NodeSubnets and definitions, with the plugins
+        self.names: dict[str, set[str]] = defaultdict(set)  # by annotation: its pools and definitions
+        self.networks: set[str] = set()  # of definitions with our plugins
         self.index = Index()
-        self.nodes: dict[str, bool] = {}  # with whether an agent is to be there
-        self.readable: Counter[str] = Counter()  # annotations that no one names, by key
+        self.nodes: dict[str, bool] = {}  # whether an agent should run there
+        self.readable: Counter[str] = Counter()  # readable annotations, by key
         self.unreadable: dict[str, Examples] = defaultdict(Examples)
         self.pods = 0
         self.used: Counter[Part] = Counter()
         self.inside: Counter[str] = Counter()  # addresses by network
         self.misplaced: dict[str, Examples] = defaultdict(Examples)  # in a subnet of another node
-        self.foreign: dict[str, Examples] = defaultdict(Examples)  # in a subnet of none
+        self.foreign: dict[str, Examples] = defaultdict(Examples)  # in no node's subnet
         self.shared, self.across = Examples(), Examples()  # addresses of two pods, in one network or in two
         self.agents: dict[str, Agent] = {}
-        self._having: dict[int, str | tuple[str, str]] = {}  # a pod's name, with that of the network where it is not the pods' own
+        self._having: dict[int, str | tuple[str, str]] = {}  # by address: a pod's name, with that of a secondary network
 
     def add_pool(self, pool: SubnetPool) -> None:
+        """Add a SubnetPool."""
         self.pools.append(pool)
         self.keys[pool.annotation].add(OURS[0])
         self.names[pool.annotation].add(pool.name)
 
     def add_claim(self, claim: NodeSubnet) -> None:
+        """Add a NodeSubnet."""
         self.index.add(of_claim(claim))
         self.keys[claim.annotation].add(OURS[0])
 
     def add_definition(self, one: Definition) -> None:
+        """Add a network of a NetworkAttachmentDefinition."""
         if one.plugin in OURS:
             self.networks.add(one.network)
         if one.key:
@@ -103,6 +109,7 @@ class Census:
             self.names[one.key].add(one.network)
 
     def add_node(self, node: ClusterNode) -> None:
+        """Add a Node, after all pools, claims, definitions and DaemonSets."""
         self.nodes[node.name] = any(one.selector.items() <= node.labels.items() for one in self.daemon_sets)
         for part in of_node(node):
             self.index.add(part)
@@ -118,6 +125,7 @@ class Census:
             self.readable[key] += 1
 
     def add_pod(self, pod: Pod) -> None:
+        """Add a pod, after all nodes."""
         self.pods += 1
         if pod.agent_image:
             self.agents[pod.node] = Agent(pod.name, pod.agent_image, pod.ready)
@@ -131,7 +139,7 @@ class Census:
         other = self._having.setdefault(key, (pod.name, network) if network else pod.name)
         other_name, other_network = other if isinstance(other, tuple) else (other, "")
         if other_name != pod.name:
-            said = f"{address} is had by pod {other_name}{_in(other_network)} and by pod {pod.name} on node {pod.node}{_in(network)}"
+            said = f"two pods have {address}: {other_name}{_in(other_network)}, and {pod.name} on node {pod.node}{_in(network)}"
             (self.shared if other_network == network else self.across).note(said)
         if not pod.node:
             return
@@ -143,15 +151,13 @@ class Census:
             return
         what = f"{address} of pod {pod.name}{_in(network)}"
         if found:
-            self.misplaced[network].note(
-                f"{what} on node {pod.node} is in {found[0].subnet}, which node {found[0].node} has by {found[0].source}"
-            )
+            self.misplaced[network].note(f"{what} on node {pod.node} is in {found[0].subnet} of node {found[0].node} ({found[0].source})")
         else:
             self.foreign[network].note(f"{what} is in no subnet of its node {pod.node}")
 
 
 def take(reader: ClusterReader) -> Census:
-    """Read it all. Raises CNIError where nodes or pods cannot be listed."""
+    """Read the cluster. Raises CNIError if nodes or pods cannot be listed."""
     census = Census()
     lists: list[tuple[str, Callable[[], Iterable[Any]], Callable[[Any], None]]] = [
         ("subnetpools", reader.pools, census.add_pool),

@@ -1,4 +1,4 @@
-"""All checks of the cluster, in their order; each looks at the census, and nothing is asked again."""
+"""All checks of the cluster, in their order; each looks only at the census."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from kubenode.inspection.cluster.census import Census, Examples
     from kubenode.inspection.cluster.reading import ClusterReader
 
-NEAR = 80  # per cent in use from which on something is to be done
-NO_AGENTS = "no pod of the cluster is an agent of ours: plugins work without one, and of systemd's units the API server knows nothing"
+NEAR = 80  # per cent in use that cause a warning
+NO_AGENTS = "no pod of the cluster is an agent: plugins work without one, and the API server does not know agents that systemd runs"
 RESTART = "kubectl -n kube-system rollout restart daemonset kube-node"
 
 
 class Check(NamedTuple):
-    """`look` yields findings; none at all: `fine` is true. `all_pods`: it means something only where all namespaces are seen."""
+    """A check. `look` yields findings; without any, `fine` is true. `all_pods`: it needs the pods of all namespaces."""
 
     name: str
     fine: str
@@ -39,12 +39,12 @@ def examine(reader: ClusterReader, namespace: str) -> Iterator[Result]:
     except CNIError as error:
         yield Result("api-server", of_error(error))
         return
-    yield Result("api-server", ok(f"it has told of {len(census.nodes):,} nodes and {census.pods:,} pods"))
+    yield Result("api-server", ok(f"it lists {len(census.nodes):,} nodes and {census.pods:,} pods"))
     for what, why in census.unseen.items():
         yield Result("api-server", skipped(f"{what} were not seen: {why}"))
     for check in CHECKS:
         if check.all_pods and namespace:
-            yield Result(check.name, skipped(f"only pods of namespace {namespace} are looked at"))
+            yield Result(check.name, skipped(f"only pods of namespace {namespace} are checked"))
             continue
         found = list(check.look(census))
         wrong = [one for one in found if one.state > State.OK]
@@ -54,16 +54,16 @@ def examine(reader: ClusterReader, namespace: str) -> Iterator[Result]:
 
 
 def _duplicates(census: Census) -> Iterator[Finding]:
-    """No two pods of one network have the same address; in two networks it may be meant so."""
+    """No two pods of one network have the same address; in two networks it may be intended."""
     advice = "delete one of the pods, and see whose subnets overlap, or which node's reservations were lost: kube-node whois ADDRESS"
     yield from _each(census.shared, advice, failure)
     yield from _each(
-        census.across, "two networks that never meet may have the same addresses; if these do meet: kube-node whois ADDRESS", warning
+        census.across, "two separate networks may have the same addresses; if these are connected: kube-node whois ADDRESS", warning
     )
 
 
 def _outside(census: Census) -> Iterator[Finding]:
-    """Addresses are in their nodes' subnets, in the networks that are ours."""
+    """Addresses are in their nodes' subnets, in networks with our plugins."""
     advice = (
         "the node has another subnet now, or another plugin gave the address: delete the pod, and its next address is in the node's subnet"
     )
@@ -73,11 +73,11 @@ def _outside(census: Census) -> Iterator[Finding]:
             yield from _each(census.foreign[network], advice, warning)
         else:
             name = f"network {network}" if network else "the pods' own network"
-            yield skipped(f"{name} has none of its {census.foreign[network].total:,} addresses of nodes' subnets: another IPAM gives them")
+            yield skipped(f"{name} has {census.foreign[network].total:,} addresses, none in a node's subnet: another IPAM assigns them")
 
 
 def _overlap(census: Census) -> Iterator[Finding]:
-    """No two nodes or sources have one subnet."""
+    """No two nodes or sources have the same subnet."""
     known, guessed = overlaps(census.index, census.keys)
     advice = "pods get the same addresses: correct the Node that is wrong, and delete its pods"
     yield from _each(known, advice, failure)
@@ -85,7 +85,7 @@ def _overlap(census: Census) -> Iterator[Finding]:
 
 
 def _exhaustion(census: Census) -> Iterator[Finding]:
-    """Nodes have addresses left, as far as pods of the API server tell."""
+    """Nodes have addresses left, by the pods that the API server knows."""
     used: Counter[tuple[str, str, int]] = Counter()
     total: Counter[tuple[str, str, int]] = Counter()
     for part in census.index:
@@ -96,13 +96,13 @@ def _exhaustion(census: Census) -> Iterator[Finding]:
         whole = total[node, source, version]
         if count * 100 < NEAR * whole:
             return
-        what = f"node {node} has given {count:,} of its {whole:,} IPv{version} addresses, by {source}"
-        advice = f"give the node a further subnet, or a larger one; leaks are shown there: kube-node status, on {node}"
+        what = f"node {node} uses {count:,} of its {whole:,} IPv{version} addresses ({source})"
+        advice = f"give the node a further subnet, or a larger one; kube-node status on {node} shows leaks"
         yield failure(what, advice) if count >= whole else warning(what, advice)
 
 
 def _pools(census: Census) -> Iterator[Finding]:
-    """SubnetPools have subnets left, and are in order."""
+    """SubnetPools have subnets left, and no bad condition."""
     for pool in census.pools:
         for condition in pool.status.get("conditions") or ():
             if condition.get("status") == BAD.get(str(condition.get("type"))):
@@ -116,7 +116,7 @@ def _pools(census: Census) -> Iterator[Finding]:
 
 
 def _agents(census: Census) -> Iterator[Finding]:
-    """Each node that an agent's DaemonSet is for has an agent that is ready."""
+    """Each node that an agent's DaemonSet selects has an agent that is ready."""
     if not census.agents and not census.daemon_sets:
         yield skipped(NO_AGENTS)
         return
@@ -149,12 +149,12 @@ def _versions(census: Census) -> Iterator[Finding]:
 
 
 def _annotations(census: Census) -> Iterator[Finding]:
-    """Annotations of nodes can be read by their plugin."""
+    """Each plugin can read its annotations of nodes."""
     advice = "pods of that node get no address of this network: kubectl annotate --overwrite node NODE KEY=CIDR[,CIDR...]"
     for key, found in sorted(census.unreadable.items()):
         if key in census.keys:
             yield from _each(found, advice, failure)
-        elif census.readable[key] >= found.total:  # a network's, as most nodes have subnets there
+        elif census.readable[key] >= found.total:  # probably a network's, as most nodes have subnets there
             yield from _each(found, advice, warning)
 
 
@@ -168,8 +168,8 @@ def _each(found: Examples, advice: str, make: Callable[[str, str], Finding]) -> 
 CHECKS = (
     Check("duplicates", "no two pods have one address", _duplicates),
     Check("outside", "pods' addresses are in their nodes' subnets", _outside),
-    Check("overlap", "no two nodes or sources have one subnet", _overlap),
-    Check("exhaustion", f"no node has given over {NEAR} % of its addresses", _exhaustion, all_pods=True),
+    Check("overlap", "no two nodes or sources have the same subnet", _overlap),
+    Check("exhaustion", f"no node uses over {NEAR} % of its addresses", _exhaustion, all_pods=True),
     Check("pools", f"no SubnetPool has given over {NEAR} % of its subnets", _pools),
     Check("agents", "each node has an agent that is ready", _agents, all_pods=True),
     Check("versions", "all agents have one image", _versions, all_pods=True),

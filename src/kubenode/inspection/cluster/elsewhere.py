@@ -1,4 +1,4 @@
-"""The node that has an address which no network here has, where the API server may be asked."""
+"""The owner of an address that no network of this node has, by the API server if that may be asked."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from kubenode.inspection.locations import Locations
     from kubenode.ipam.address import Address
 
-PATIENCE = 8.0  # seconds: a person waits, and has an answer without it
+PATIENCE = 8.0  # seconds: a person waits, and the answer is only an addition
 
 
 def find(locations: Locations, address: Address) -> Whois | None:
-    """Ask by each kubeconfig that there is; None where none of them may see the cluster's nodes."""
+    """Ask with each known kubeconfig; None if none of them may list the cluster's nodes."""
     from kubenode.cni.errors import CNIError
     from kubenode.inspection.cluster import whose
     from kubenode.inspection.cluster.reading import ClusterReader
@@ -39,7 +39,7 @@ def find(locations: Locations, address: Address) -> Whois | None:
 
 
 def _kubeconfigs(locations: Locations) -> Iterator[str]:
-    """Yield the one that a person names, else what kubectl would take, "", and what this node's networks name."""
+    """Yield the one that a person names; else kubectl's, "", and those that this node's networks name."""
     from kubenode.inspection.doctor.facts import Facts
 
     yield locations.kubeconfig

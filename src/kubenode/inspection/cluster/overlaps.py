@@ -1,4 +1,4 @@
-"""PURE. Subnets that two have."""
+"""PURE. Subnets that overlap."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 def overlaps(parts: Iterable[Part], keys: Collection[str]) -> tuple[Examples, Examples]:
-    """Return the overlaps of what is known to be subnets, and those with an annotation that nothing names: it may mean another thing.
+    """Return the overlaps of known subnets, and the overlaps with annotations that no network names: those may mean something else.
 
-    Each subnet comes once, with the nearest that it collides with: a thousand nodes with one subnet make half a million pairs.
+    Each subnet comes once, with the nearest one that overlaps it: a thousand nodes with one subnet have half a million pairs.
     """
     known, guessed = Examples(), Examples()
-    around: list[Part] = []  # the subnets that the one at hand begins in, largest first
+    around: list[Part] = []  # the subnets that contain the begin of the present one, largest first
     for part in sorted(parts, key=lambda one: (one.subnet.version, one.subnet.number, one.subnet.prefix, one.is_claim)):
         while around and not around[-1].subnet.overlaps(part.subnet):
             around.pop()
@@ -32,7 +32,7 @@ def overlaps(parts: Iterable[Part], keys: Collection[str]) -> tuple[Examples, Ex
 
 
 def _collide(one: Part, other: Part) -> bool:
-    """Tell whether two subnets are two that should not be: a NodeSubnet and its Node's annotation are one."""
+    """Say whether two subnets may not overlap: a NodeSubnet and its Node's annotation are the same."""
     return one.node != other.node or (one.source != other.source and not one.is_claim and not other.is_claim)
 
 

@@ -1,4 +1,4 @@
-"""The subnets that nodes have, by what says so: podCIDRs, annotations, NodeSubnets."""
+"""The subnets of nodes, by source: podCIDRs, annotations, NodeSubnets."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ POD_CIDRS, CLAIM = "spec.podCIDRs", "NodeSubnet "
 
 
 class Part(NamedTuple):
-    """A subnet of a node; `key` is the annotation that says so, "" where it is another thing, and `source` names that.
+    """A subnet of a node; `source` names its source, `key` is the annotation if that is the source, else "".
 
-    `total`: how many addresses it has to give; 0 where it gives none any more, or where another part counts them.
+    `total`: the number of addresses for pods; 0 if the subnet is closing, or if another part counts them.
     """
 
     subnet: Subnet
@@ -33,12 +33,12 @@ class Part(NamedTuple):
 
     @property
     def is_claim(self) -> bool:
-        """Tell whether a NodeSubnet says it: the Node itself may not, yet or any more."""
+        """Whether the source is a NodeSubnet: the Node itself may not have the subnet yet, or no longer."""
         return self.source.startswith(CLAIM)
 
 
 def of_node(node: ClusterNode) -> Iterator[Part]:
-    """Yield what a Node says; what cannot be read says nothing."""
+    """Yield the subnets of a Node, without unreadable ones."""
     for text in node.pod_cidrs:
         try:
             item = _whole(parse_subnet(text))
@@ -55,18 +55,19 @@ def of_node(node: ClusterNode) -> Iterator[Part]:
 
 
 def of_claim(claim: NodeSubnet) -> Part:
+    """Return the subnet of a NodeSubnet."""
     return Part(claim.subnet, claim.node, CLAIM + claim.name, claim.annotation)
 
 
 def of_annotation(text: str) -> tuple[Item, ...]:
-    """Read what kube-node takes from an annotation, or node-annotation: subnets, or host-local's keys. Raises ValueError."""
+    """Parse an annotation like kube-node or node-annotation: subnets, or host-local's keys. Raises ValueError."""
     if "subnet" not in text:
         return noted(text)
     return tuple(_whole(subnet) for subnet in _declared(annotation.parse(text)))
 
 
 def why_unreadable(text: str, plugin: str) -> str:
-    """Say why a plugin cannot read an annotation; "" where it can. `plugin` is "" where nobody says which it is."""
+    """Return the reason why a plugin cannot read an annotation; "" if it can. `plugin` is "" if unknown."""
     try:
         if plugin == "node-annotation":
             annotation.parse(text)
@@ -90,7 +91,7 @@ def _declared(ipam: dict[str, Any]) -> Iterator[Subnet]:
 
 
 def _whole(subnet: Subnet) -> Item:
-    """Return a subnet that is a network of its own."""
+    """Return a subnet as a network of its own."""
     return Item(subnet, subnet, first_address(subnet))
 
 

@@ -1,6 +1,6 @@
-"""Nodes, pods, and what gives nodes their subnets, read from the API server in pages: of each object only what is needed, one at a time.
+"""Nodes, pods and the sources of nodes' subnets, read from the API server in pages, one object at a time, only the needed fields.
 
-A list that expires while it is read is read once more (`collected`): what came until then has no use.
+A list that expires during the reading is read once more (`collected`), from its begin.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ TIMEOUT = 30.0  # seconds for one page
 PODS = "/api/v1/pods"
 DAEMONSETS = "/apis/apps/v1/daemonsets"
 DEFINITIONS = "/apis/k8s.cni.cncf.io/v1/network-attachment-definitions"
-NETWORK_STATUS = ("k8s.v1.cni.cncf.io/network-status", "k8s.v1.cni.cncf.io/networks-status")  # Multus' word; the second before 3.7
-ENDED = ("Succeeded", "Failed")  # phases of pods that have given their addresses back
+NETWORK_STATUS = ("k8s.v1.cni.cncf.io/network-status", "k8s.v1.cni.cncf.io/networks-status")  # Multus' keys; the second before 3.7
+ENDED = ("Succeeded", "Failed")  # phases of pods whose addresses are released
 NOT_ENDED = ",".join(f"status.phase!={phase}" for phase in ENDED)
 AGENT = {"app.kubernetes.io/name": "kube-node", "app.kubernetes.io/component": "agent"}  # the labels of deploy/ and the chart
 
@@ -104,7 +104,7 @@ _STATUSES: msgspec.json.Decoder[list[_NetworkStatus]] = msgspec.json.Decoder(lis
 
 
 class ClusterNode(NamedTuple):
-    """A Node: what its subnets are read from, and the addresses of its own."""
+    """A Node: the sources of its subnets, and its own addresses."""
 
     name: str
     labels: Mapping[str, str]
@@ -114,7 +114,7 @@ class ClusterNode(NamedTuple):
 
 
 class Interface(NamedTuple):
-    """An address of a pod, and by which network it has it: "" is the pods' own; `ifname` is "" where nothing says it."""
+    """An address of a pod, and its network: "" is the pods' own; `ifname` is "" if unknown."""
 
     address: Address
     network: str
@@ -122,7 +122,7 @@ class Interface(NamedTuple):
 
 
 class Pod(NamedTuple):
-    """A pod that runs, or will; `on_host`: its address is its node's. `agent_image` is "" unless it is an agent of ours."""
+    """A pod that runs, or will; `on_host`: it has its node's address. `agent_image` is "" unless the pod is an agent."""
 
     name: str
     node: str
@@ -133,7 +133,7 @@ class Pod(NamedTuple):
 
 
 class DaemonSet(NamedTuple):
-    """An agent's DaemonSet: the image that it wants, and the labels of the nodes that it is for."""
+    """An agent's DaemonSet: its image, and its nodeSelector."""
 
     name: str
     image: str
@@ -141,7 +141,7 @@ class DaemonSet(NamedTuple):
 
 
 class Definition(NamedTuple):
-    """A network of a NetworkAttachmentDefinition that is ours; `key` is its annotation, "" where it takes podCIDRs or ranges of its own."""
+    """A network of a NetworkAttachmentDefinition with our plugin; `key` is its annotation, "" if it uses podCIDRs or its own ranges."""
 
     network: str
     plugin: str
@@ -149,7 +149,7 @@ class Definition(NamedTuple):
 
 
 class ClusterReader:
-    """The API server that a kubeconfig and a context name. All of it raises CNIError."""
+    """Lists from the API server that a kubeconfig and a context name. All methods raise CNIError."""
 
     def __init__(self, locations: Locations, namespace: str = "") -> None:
         self._server = ApiServer(locations.kubeconfig or None, locations.environ, TIMEOUT, option=COMMANDS, context=locations.context)
@@ -159,6 +159,7 @@ class ClusterReader:
         self._server.close()
 
     def nodes(self) -> Iterator[ClusterNode]:
+        """Yield all Nodes."""
         return map(_node, self._server.each(NODES, _Node))
 
     def pods(self, node: str = "") -> Iterator[Pod]:
@@ -167,13 +168,15 @@ class ClusterReader:
         return (_pod(pod) for pod in self._server.each(self._pods, _Pod, fieldSelector=selector) if pod.status.phase not in ENDED)
 
     def claims(self) -> Iterator[NodeSubnet]:
+        """Yield all valid NodeSubnets."""
         for manifest in self._server.each(CLAIMS, dict[str, Any]):
             try:
                 yield parse_claim(manifest)
-            except RecordError:  # it protects nothing, and the controller's log names it
+            except RecordError:  # it protects nothing, and the controller logs it
                 pass
 
     def pools(self) -> list[SubnetPool]:
+        """Return all SubnetPools."""
         return [parse_pool(manifest) for manifest in self._server.every(POOLS)]
 
     def daemon_sets(self) -> list[DaemonSet]:
@@ -182,7 +185,7 @@ class ClusterReader:
         return [*map(_daemon_set, self._server.each(DAEMONSETS, dict[str, Any], labelSelector=labels))]
 
     def definitions(self) -> Iterator[Definition]:
-        """Yield the networks of Multus that are ours; a definition that cannot be read is its owner's."""
+        """Yield the networks of Multus with our plugins; an invalid definition is its owner's problem."""
         for manifest in self._server.each(DEFINITIONS, dict[str, Any]):
             metadata = manifest.get("metadata") or {}
             name = f"{metadata.get('namespace', '')}/{metadata.get('name', '')}"
@@ -195,7 +198,7 @@ class ClusterReader:
 
 
 def collected(collect: Callable[[], T]) -> T:
-    """Return what `collect` does, which reads lists; it begins again, once, where the API server has forgotten the list meanwhile."""
+    """Call `collect`, which reads lists, and once again if a list has expired at the API server (410)."""
     try:
         return collect()
     except StatusError as refused:
@@ -225,7 +228,7 @@ def _pod(found: _Pod) -> Pod:
 
 
 def _named(interfaces: list[Interface], text: str) -> list[Interface]:
-    """Return a pod's interfaces with what Multus says of them, where that can be read: anybody may write annotations."""
+    """Return a pod's interfaces with Multus' data, if that is valid: anybody may write annotations."""
     try:
         statuses = _STATUSES.decode(text)
     except (ValueError, RecursionError):
@@ -236,7 +239,7 @@ def _named(interfaces: list[Interface], text: str) -> list[Interface]:
             address = parse_address(ip.partition("/")[0])
             if address is None:
                 continue
-            # The pods' own network is what podIPs say, under whatever name.
+            # Addresses in podIPs belong to the pods' own network, under any name.
             network = "" if status.default or (address in found and not found[address].network) else status.name
             found[address] = Interface(address, network, status.interface)
     return list(found.values())

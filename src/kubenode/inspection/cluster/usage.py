@@ -1,4 +1,4 @@
-"""How full the nodes are, by the pods that the API server knows. What nodes report themselves can be a second source beside it."""
+"""The use of nodes' subnets, by the pods that the API server knows. Reports of nodes themselves can be a second source."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from kubenode.inspection.cluster.parts import Part
     from kubenode.ipam.ranges import Subnet
 
-BY_PODS = "pods"  # of the API server; leaks are not among them
+BY_PODS = "pods"  # of the API server, so without leaks
 
 
 class NetworkUsage(NamedTuple):
-    """One family of a node's network. `names`: what a person calls it; `counted`: by what."""
+    """One family of a node's network. `names`: a person's names for it; `counted`: the basis of the count."""
 
     names: tuple[str, ...]
     source: str
@@ -34,7 +34,7 @@ class NetworkUsage(NamedTuple):
 
 
 class NodeUsage(NamedTuple):
-    """A node's networks, fullest first; `agent` is None where no pod of ours is there."""
+    """A node's networks, fullest first; `agent` is None if no agent's pod is there."""
 
     node: str
     networks: tuple[NetworkUsage, ...]
@@ -42,12 +42,12 @@ class NodeUsage(NamedTuple):
 
     @property
     def share(self) -> float:
-        """How full its fullest network is."""
+        """The share in use of its fullest network."""
         return self.networks[0].share if self.networks else 0.0
 
 
 def usages(census: Census, wanted: Collection[str] = ()) -> list[NodeUsage]:
-    """Return all nodes, the fullest first; of their networks those with the wanted names, or all."""
+    """Return all nodes, the fullest first, with all networks or those with the wanted names."""
     parts: dict[str, dict[tuple[str, int], list[Part]]] = {node: defaultdict(list) for node in census.nodes}
     for part in census.index:
         if not part.is_claim and part.node in parts:

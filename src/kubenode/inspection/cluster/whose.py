@@ -1,4 +1,4 @@
-"""Whose an address is, of all nodes and pods of the cluster."""
+"""Owners of an address, among all nodes and pods of the cluster."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Has(NamedTuple):
 
 
 class Whois(NamedTuple):
-    """All that the API server knows of an address. `nodes`: those whose own it is; `unseen`: lists that the credentials may not read, with
-    what the API server says; `sees_nodes`, `sees_pods`: these could be read.
+    """All that the API server knows of an address. `nodes`: those with it as their own address; `unseen`: lists that the credentials may
+    not read, with the API server's message; `sees_nodes`, `sees_pods`: these were readable.
     """
 
     address: Address
@@ -43,20 +43,20 @@ class Whois(NamedTuple):
 
     @property
     def holders(self) -> list[str]:
-        """Who has it: pods by their names, and nodes."""
+        """The pods and nodes that have it, by name."""
         pods = dict.fromkeys(f"pod {has.pod.name}" for has in self.pods if not has.pod.on_host)
         return [*pods, *(f"node {name}" for name in self.nodes)]
 
     @property
     def where(self) -> list[str]:
-        """The nodes whose subnet or own address it is, or on which a pod has it."""
+        """The nodes with it in a subnet, as own address, or in a pod."""
         return sorted({*(part.node for part in self.parts), *self.nodes, *(has.pod.node for has in self.pods if not has.pod.on_host)})
 
 
 def find(reader: ClusterReader, address: Address, *, everywhere: bool = True) -> Whois:
-    """Look an address up. Raises CNIError where neither nodes nor pods may be seen.
+    """Look an address up. Raises CNIError if neither nodes nor pods may be listed.
 
-    Without `everywhere` only the pods of the nodes whose subnet it is are asked for: a few hundred, of any cluster.
+    Without `everywhere` it lists only the pods of nodes with the address in a subnet: a few hundred, in a cluster of any size.
     """
     unseen: list[Problem] = []
 
@@ -90,6 +90,6 @@ def _having(pods: Iterable[Pod], address: Address) -> Iterable[Has]:
 
 
 def _without_doubles(parts: list[Part]) -> list[Part]:
-    """Return each node's subnet once for each source: what a NodeSubnet gives, the annotation says."""
+    """Return each node's subnet once, without the NodeSubnet of a subnet that the annotation has, too."""
     said = {(part.subnet, part.node) for part in parts if not part.is_claim}
     return sorted(part for part in parts if not part.is_claim or (part.subnet, part.node) not in said)

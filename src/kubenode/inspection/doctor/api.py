@@ -1,4 +1,4 @@
-"""Checks of the API server and of what it says of our Node."""
+"""Checks of the API server and of the own Node."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kubenode.inspection.doctor.facts import Facts
     from kubenode.kube.client import ApiServer
 
-ABOUT_NODE = frozenset([NODE_NOT_FOUND, MACHINE_ID_AMBIGUOUS])  # errors that are `own-node`'s and `machine-id`'s to tell
+ABOUT_NODE = frozenset([NODE_NOT_FOUND, MACHINE_ID_AMBIGUOUS])  # errors that `own-node` and `machine-id` report
 NO_ANSWER = "the API server has not answered, see api-server"
 REFUSALS = frozenset([FORBIDDEN, UNAUTHORIZED])
 
@@ -31,12 +31,12 @@ def reachable(facts: Facts) -> Iterator[Finding]:
             yield ok(f"it answers{_by(kubeconfig)}")
         elif answer.code == UNAUTHORIZED or not facts.seen.node:
             yield of_error(answer)
-        else:  # what was seen last goes on to serve
+        else:  # the plugins still use the Node view
             yield of_error(answer, State.WARNING)
 
 
 def rights(facts: Facts) -> Iterator[Finding]:
-    """Plugins may get their Node; without its name known they have to list all."""
+    """Plugins may get their Node; without a known name they need to list all."""
     if facts.why_no_api:
         yield skipped(facts.why_no_api)
     for kubeconfig, answer in facts.asked.items():
@@ -66,7 +66,7 @@ def rights(facts: Facts) -> Iterator[Finding]:
 
 
 def agent_rights(facts: Facts) -> Iterator[Finding]:
-    """See that an agent may get and watch its Node, and say whether it may get pods, without which it takes no leak back."""
+    """Check that an agent may get and watch its Node, and say whether it may get pods; without that it releases no leak."""
     found = facts.agent_credentials
     if isinstance(found, str):
         yield skipped(found)
@@ -96,7 +96,7 @@ def agent_rights(facts: Facts) -> Iterator[Finding]:
 
 
 def own_node(facts: Facts) -> Iterator[Finding]:
-    """Our Node is found, and it is known how."""
+    """Check that the own Node is found, and say by what."""
     myself = facts.identity
     for kubeconfig, answer in facts.asked.items():
         if isinstance(answer, CNIError):
@@ -117,13 +117,13 @@ def _how_found(facts: Facts, kubeconfig: str, name: str) -> str:
         return facts.identity.name_source
     try:
         by_credentials = facts.ask(kubeconfig, lambda server: server.own_name()) == name
-    except CNIError:  # whoever can find the Node has the name by now
+    except CNIError:  # then the Node was found without it
         by_credentials = False
-    return "the credentials, which are of it" if by_credentials else f"its machine-id {facts.identity.machine_id}"
+    return "the credentials, which belong to it" if by_credentials else f"its machine-id {facts.identity.machine_id}"
 
 
 def machine_id(facts: Facts) -> Iterator[Finding]:
-    """No other Node has our machine-id, as far as we may look."""
+    """No other visible Node has our machine-id."""
     myself = facts.identity
     if facts.why_no_api:
         yield skipped(facts.why_no_api)
@@ -156,7 +156,7 @@ def machine_id(facts: Facts) -> Iterator[Finding]:
 
 
 def pod_cidrs(facts: Facts) -> Iterator[Finding]:
-    """See that the Node has the podCIDRs that a network takes its subnets from."""
+    """Check that the Node has podCIDRs if a network takes its subnets from them."""
     takers = [
         one.name for one in facts.configured if facts.asks(one) and one.ipam.get("type") == "kube-node" and not one.ipam.get("annotation")
     ]
@@ -172,33 +172,33 @@ def pod_cidrs(facts: Facts) -> Iterator[Finding]:
 
 
 def node_view(facts: Facts) -> Iterator[Finding]:
-    """See that the Node view can be used, is renewed, and says what the API server says."""
+    """Check that the Node view is valid, is updated, and agrees with the API server."""
     seen = facts.seen
     forget = f"rm {quote(os.path.join(facts.locations.run, 'node.json'))}"
     if seen.problem:
-        yield Finding(State.FAILURE, seen.problem.msg, f"{seen.problem.details}; or remove it: the next ADD makes it anew", forget)
+        yield Finding(State.FAILURE, seen.problem.msg, f"{seen.problem.details}; or remove it: the next ADD creates it again", forget)
     elif seen.view is None:
-        yield skipped("there is none yet: the first ADD makes it")
+        yield skipped("there is none yet: the first ADD creates it")
     elif not facts.fresh and not facts.agent.up:
         yield skipped(facts.why_no_api or NO_ANSWER)
     elif facts.fresh and (differs := _difference(node.reduce(seen.view.manifest), facts.fresh)):
         if facts.agent.up or seen.view.age() > REFRESH_AFTER:
-            yield warning(f"{seen.path} is not what the API server says: {differs}", "remove it: the next ADD makes it anew", forget)
+            yield warning(f"{seen.path} differs from the API server: {differs}", "remove it: the next ADD creates it again", forget)
         else:
-            yield ok(f"{seen.path} is {seen.view.age():.0f} s old, and is renewed: {differs}")
+            yield ok(f"{seen.path} is {seen.view.age():.0f} s old, and will be updated: {differs}")
     elif facts.agent.up and seen.view.fetched is not None and seen.view.age() > REFRESH_AFTER:
         yield warning(
             f"the agent is up, and {seen.path} is {seen.view.age():.0f} s old",
             "it cannot reach the API server: see its log (journalctl -u kube-node-agent, or kubectl logs)",
         )
     elif facts.identity.name and seen.node and seen.node.name != facts.identity.name and not facts.why_no_api:
-        problem = f"{seen.path} is of Node {seen.node.name}, and {facts.identity.name_source} says {facts.identity.name}"
-        yield warning(problem, "remove it: the next ADD makes it anew", forget)
+        problem = f"{seen.path} has Node {seen.node.name}, and {facts.identity.name_source} says {facts.identity.name}"
+        yield warning(problem, "remove it: the next ADD creates it again", forget)
     elif facts.fresh:
-        yield ok(f"{seen.path} is what the API server says")
+        yield ok(f"{seen.path} agrees with the API server")
     else:
         yield ok(
-            f"{seen.path} is what the agent has seen {seen.view.age():.0f} s ago"
+            f"{seen.path} has the Node as the agent saw it {seen.view.age():.0f} s ago"
             if seen.view.fetched
             else f"{seen.path} is written by hand"
         )

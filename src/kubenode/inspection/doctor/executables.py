@@ -1,4 +1,4 @@
-"""Our executables in a CNI bin directory: which are relays, which launchers, and of which version."""
+"""Our executables in a CNI bin directory: relays and launchers, with their versions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LIBRARY_VERSION = re.compile(rb"""VERSION = ["']([^"']+)["']""")
 
 
 class Executable(NamedTuple):
-    """One of ours; `version` is "" where it cannot be told. `broken` says what keeps a launcher from starting, "" if nothing."""
+    """A relay or launcher; `version` is "" if unknown. `broken`: the reason why a launcher cannot start, or ""."""
 
     path: str
     is_relay: bool
@@ -25,11 +25,12 @@ class Executable(NamedTuple):
 
     @property
     def fallback(self) -> str:
+        """The path of a relay's launcher."""
         return self.path + STANDALONE
 
 
 def executables(directories: list[str]) -> list[Executable]:
-    """Return what there is of ours under the names that runtimes call, and the launchers beside."""
+    """Return our executables with the names that runtimes call, and the launchers beside them."""
     candidates = [os.path.join(directory, name + end) for directory in directories for name in cniconfig.OURS for end in ("", STANDALONE)]
     return [_look(path) for path in candidates if os.path.isfile(path) and delegate.is_ours(path)]
 

@@ -1,4 +1,4 @@
-"""Facts for the checks, each looked up when it is first asked for. Looking changes nothing; the API server is asked a few questions."""
+"""Facts for the checks, each looked up at its first use. This changes nothing, and sends the API server a few requests."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-PATIENCE = 4.0  # seconds for all that is asked of an API server in one go
+PATIENCE = 4.0  # seconds for all requests of one check to an API server
 
 
 class Facts:
-    """All of it for one node."""
+    """The facts of one node."""
 
     def __init__(self, locations: Locations) -> None:
         self.locations = locations
@@ -54,16 +54,17 @@ class Facts:
 
     @cached_property
     def configured(self) -> list[Configured]:
-        """Every network configuration with one of our plugins, also where two are of one network."""
+        """Every network configuration with one of our plugins, also two of the same network."""
         return [*networks.of_runtime(self.locations), *self.locations.named.configured]
 
     @cached_property
     def networks(self) -> list[Network]:
-        """Every network, as it is by the Node of now where the API server says that, else by the Node view."""
+        """Every network, by the API server's Node if it answers, else by the Node view."""
         return networks.find(self.locations, self.records, self.fresh)
 
     @cached_property
     def records(self) -> Records:
+        """The records of attachments."""
         return Records(self.locations)
 
     @cached_property
@@ -74,6 +75,7 @@ class Facts:
 
     @cached_property
     def agent(self) -> Agent:
+        """The agent's answer."""
         return agentprobe.ask(self.locations)
 
     @cached_property
@@ -88,7 +90,7 @@ class Facts:
 
     @cached_property
     def kubeconfigs(self) -> list[str]:
-        """The kubeconfigs by which plugins ask, "" for what they find without one; none where no plugin asks."""
+        """The kubeconfigs of plugins, "" for the default one; none if no plugin asks the API server."""
         if self.why_no_api:
             return []
         if self.locations.kubeconfig:
@@ -98,7 +100,7 @@ class Facts:
 
     @cached_property
     def why_no_api(self) -> str:
-        """Say why nobody on this node has to ask the API server; "" where somebody has to."""
+        """The reason why nothing on this node asks the API server; "" if something does."""
         if not any(self.asks(one) for one in self.configured):
             return "no network of this node takes anything from the API server"
         if self.seen.view and self.seen.view.fetched is None:
@@ -110,14 +112,15 @@ class Facts:
 
     @staticmethod
     def asks(configured: Configured) -> bool:
+        """Say whether a network's plugin asks the API server."""
         return configured.ipam.get("type") in cniconfig.TAKE_NODES and not configured.ipam.get("nodeFile")
 
     def kubeconfig_of(self, configured: Configured) -> str:
-        """Return what a network names, "" where it may not be opened: a definition is a tenant's, and a kubeconfig can name a program."""
+        """Return a network's kubeconfig, "" if it is not allowed: a definition is a tenant's, and a kubeconfig can name a program."""
         if named := configured.ipam.get("kubeconfig"):
             try:
                 self.locations.permitted.require("kubeconfig", str(named))
-            except CNIError:  # which `networks` tells
+            except CNIError:  # `networks` reports it
                 return ""
             return str(named)
         if configured.ipam.get("type") == "node-annotation":
@@ -140,7 +143,7 @@ class Facts:
             server.close()
 
     def ask(self, kubeconfig: str, question: Callable[[ApiServer], T]) -> T:
-        """Ask the API server, and give up when it takes too long. Raises CNIError."""
+        """Ask the API server, with a limit of time. Raises CNIError."""
         from kubenode.kube.client import within
 
         def call() -> T:
@@ -151,11 +154,11 @@ class Facts:
 
     @cached_property
     def agent_credentials(self) -> Credentials | str:
-        """The credentials of a running agent; a text says why they are not known."""
+        """The credentials of a running agent; a text is the reason why they are unknown."""
         if not self.agent.up:
             return "no agent answers"
         if self.seen.view is not None and self.seen.view.fetched is None:
-            return f"{self.seen.path} is written by hand: the agent asks nobody"
+            return f"{self.seen.path} is written by hand: the agent does not ask the API server"
         return agentprobe.credentials(self.agent)
 
     def ask_as(self, found: Credentials, question: Callable[[ApiServer], T]) -> T:
@@ -173,7 +176,7 @@ class Facts:
 
     @cached_property
     def identity(self) -> Identity:
-        """The name of this host's own Node, as far as the host knows it."""
+        """The identity of this host, as far as the host knows it."""
         given, source = identity.given_name(self.locations.environ, self.locations.run)
         seen = (self.seen.node.name,) if self.seen.node else ()
         guesses = dict.fromkeys([*seen, *identity.noted_names(self.locations.run), identity.host_name()])
@@ -182,7 +185,7 @@ class Facts:
 
     @cached_property
     def asked(self) -> dict[str, dict[str, Any] | CNIError]:
-        """The answer of each kubeconfig's API server about our Node."""
+        """The answer of each kubeconfig's API server about the own Node."""
         answers: dict[str, dict[str, Any] | CNIError] = {}
         for kubeconfig in self.kubeconfigs:
             try:
@@ -193,18 +196,19 @@ class Facts:
 
     @cached_property
     def fresh(self) -> dict[str, Any] | None:
-        """Our Node as the API server has it now; None where it was not asked, or could not say."""
+        """The own Node from the API server; None if it was not asked, or did not know."""
         return next((answer for answer in self.asked.values() if isinstance(answer, dict)), None)
 
     @cached_property
     def node(self) -> Node | None:
-        """Our Node, as fresh as can be had."""
+        """The own Node: the API server's, else that of the Node view."""
         return node.parse(self.fresh, "the API server's answer") if self.fresh else self.seen.node
 
     def is_secondary(self, configured: Configured) -> bool:
-        """Say whether a network is not the one that the runtime connects every pod to."""
+        """Say whether a network is not the pods' network."""
         found = self.pods_network
         return found is None or (configured.path, configured.name) != (found[0].path, found[1].name)
 
     def bin_dir(self) -> str:
+        """Return the directory for our executables, as the host names it."""
         return self.locations.bin_dirs[0]

@@ -1,4 +1,4 @@
-"""Checks of what is installed: executables, the agent, kubeconfigs."""
+"""Checks of installed things: executables, the agent, kubeconfigs."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from kubenode.inspection.doctor.executables import Executable
     from kubenode.inspection.doctor.facts import Facts
 
-OTHERS = 0o077  # what group and others may
+OTHERS = 0o077  # rights of group and others
 INSTALL = "kube-node install"
 BUILT_IN = frozenset(["", "embedded", "host-local"])  # delegates that are not needed as an executable
 
 
 def plugins(facts: Facts) -> Iterator[Finding]:
-    """See that what the configurations call is in a CNI bin directory, and may be executed."""
+    """Check that all configured plugins are in a CNI bin directory, and executable."""
     wanted = {str(name): None for one in facts.configured for name in (*one.chain, one.ipam.get("type")) if name}
     where = ", ".join(facts.locations.bin_dirs)
     directories = [facts.locations.root.path(directory) for directory in facts.locations.bin_dirs]
@@ -39,14 +39,14 @@ def plugins(facts: Facts) -> Iterator[Finding]:
         elif not delegate.find(name, directories):
             path = there[0]
             if os.path.exists(path):
-                yield failure(f"{path} cannot be executed", "give it the right", f"chmod 755 {quote(path)}")
+                yield failure(f"{path} cannot be executed", "make it executable", f"chmod 755 {quote(path)}")
             else:
-                yield failure(f"{path} is a link to {os.readlink(path)}, which is not there", INSTALL)
-    yield ok(f"{', '.join(wanted)} in {where}") if wanted else skipped("no network of ours calls any")
+                yield failure(f"{path} is a link to {os.readlink(path)}, which does not exist", INSTALL)
+    yield ok(f"{', '.join(wanted)} in {where}") if wanted else skipped("no network with our plugins")
 
 
 def one_version(facts: Facts) -> Iterator[Finding]:
-    """Relays and launchers are of one version: what one writes another reads."""
+    """Relays and launchers have the same version, as they read each other's files."""
     versions: dict[str, list[str]] = {}
     for one in facts.executables:
         if one.version:
@@ -58,13 +58,13 @@ def one_version(facts: Facts) -> Iterator[Finding]:
         yield ok(f"all are {version}")
     for one in facts.executables:
         if not one.version:
-            yield skipped(f"{one.path} does not tell its version")
+            yield skipped(f"{one.path} does not show its version")
     if not facts.executables:
         yield skipped(f"there is no relay and no launcher in {', '.join(facts.locations.bin_dirs)}")
 
 
 def fallback(facts: Facts) -> Iterator[Finding]:
-    """Beside each relay stands the launcher that it starts without an agent; unless it was installed without, for an agent that answers."""
+    """Each relay has its launcher beside it, for times without an agent; or was installed without, and an agent answers."""
     launchers = {one.path: one for one in facts.executables if not one.is_relay}
     relays = [one for one in facts.executables if one.is_relay]
     if not relays:
@@ -79,7 +79,7 @@ def fallback(facts: Facts) -> Iterator[Finding]:
             advice = f"without it pods start only while the agent runs; {INSTALL}"
             yield say(f"{relay.path} has no {os.path.basename(relay.fallback)} beside it", advice)
         elif not os.access(launcher.path, os.X_OK):
-            yield say(f"{launcher.path} cannot be executed", "give it the right", f"chmod 755 {quote(launcher.path)}")
+            yield say(f"{launcher.path} cannot be executed", "make it executable", f"chmod 755 {quote(launcher.path)}")
         else:
             yield ok(f"{os.path.basename(relay.path)} has its launcher beside it")
     for launcher in launchers.values():
@@ -95,7 +95,7 @@ def _installed_alone(relay: Executable) -> bool:
 
 
 def agent(facts: Facts) -> Iterator[Finding]:
-    """See that an agent answers, where there are relays that ask it."""
+    """Check that an agent answers, if relays are installed."""
     found = facts.agent
     relays = [one for one in facts.executables if one.is_relay and not one.path.endswith(STANDALONE)]
     if found.up:
@@ -109,11 +109,11 @@ def agent(facts: Facts) -> Iterator[Finding]:
             "start it: systemctl enable --now kube-node-agent, or its DaemonSet; until then each call starts Python",
         )
     else:
-        yield ok("none, and none is needed: the plugins run by themselves")
+        yield ok("there is none, and none is needed: the plugins run by themselves")
 
 
 def kubeconfig(facts: Facts) -> Iterator[Finding]:
-    """Each kubeconfig that plugins use can be read, by root only, and says what is needed."""
+    """Each kubeconfig of plugins is valid and complete, and only root can read it."""
     if facts.why_no_api:
         yield skipped(facts.why_no_api)
     for path in facts.kubeconfigs:
@@ -127,7 +127,7 @@ def kubeconfig(facts: Facts) -> Iterator[Finding]:
         open_ones = [one for one in dict.fromkeys(secrets) if one and _open(one)]
         for one in open_ones:
             yield warning(
-                f"{one} has a secret that others than root can reach (mode {_mode(one):04o})", "let root alone read it", _lock(one)
+                f"{one} has a secret, and not only root can read it (mode {_mode(one):04o})", "let root alone read it", _lock(one)
             )
         if not open_ones:
             yield ok(f"{found.origin}, server {found.cluster.server}")
@@ -150,7 +150,7 @@ def _lock(path: str) -> str:
 
 
 def allowed(facts: Facts) -> Iterator[Finding]:
-    """See what a network configuration may name on this host, by the administrator's file."""
+    """Show the directories that a network configuration may name on this host, by the administrator's file."""
     permitted = facts.locations.permitted
     directories = permitted.allowed()
     where = permitted.path if os.path.exists(facts.locations.root.path(permitted.path)) else f"by default: there is no {permitted.path}"
@@ -158,16 +158,16 @@ def allowed(facts: Facts) -> Iterator[Finding]:
 
 
 def delegates(facts: Facts) -> Iterator[Finding]:
-    """See that the IPAM plugin that a configuration hands on to is there."""
+    """Check that the IPAM plugin that a configuration delegates to is installed."""
     directories = [facts.locations.root.path(directory) for directory in facts.locations.bin_dirs]
     named = [(one, str(one.ipam.get("delegate") or "")) for one in facts.configured]
     if all(name in BUILT_IN - {"host-local"} for _, name in named):
-        yield skipped("no network hands on to another plugin")
+        yield skipped("no network delegates to another plugin")
     for one, name in named:
         if name in BUILT_IN - {"host-local"}:
             continue
         if delegate.find(name, directories):
-            yield ok(f"network {one.name} hands on to {name}")
+            yield ok(f"network {one.name} delegates to {name}")
             continue
         advice = f'install it in {facts.bin_dir()}, or say "delegate": "embedded" in {one.path}'
-        yield failure(f"network {one.name} hands on to {name}, which is not in {', '.join(facts.locations.bin_dirs)}", advice)
+        yield failure(f"network {one.name} delegates to {name}, which is not in {', '.join(facts.locations.bin_dirs)}", advice)

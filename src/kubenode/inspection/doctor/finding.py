@@ -1,4 +1,4 @@
-"""The findings of a check: how bad it is, and what to do."""
+"""The findings of a check: severity, text and advice."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class State(IntEnum):
-    """Severity; the worst is the exit code. `SKIPPED` is neither well nor bad: nobody has looked."""
+    """Severity; the worst is the exit code. `SKIPPED` means not checked."""
 
     SKIPPED = -1
     OK = 0
@@ -22,11 +22,12 @@ class State(IntEnum):
 
     @property
     def sign(self) -> str:
+        """The sign in the output."""
         return "-✓!✗"[self - State.SKIPPED]
 
 
 class Finding(NamedTuple):
-    """`what` names the thing and its value, `advice` says what to do, `run` is a command line that does it, where one can."""
+    """A finding. `what` names the thing and its value, `advice` says what to do, `run` is a command line for it, if there is one."""
 
     state: State
     what: str
@@ -37,13 +38,13 @@ class Finding(NamedTuple):
 class Of(Enum):
     """The subject of a check."""
 
-    NETWORKS = "there is no network of ours"
-    SUBNETS = "there is no network of ours whose subnets are known"
+    NETWORKS = "there is no network with our plugins"
+    SUBNETS = "there is no network with our plugins and known subnets"
     STORES = "there are no reservations yet"
 
 
 class Check(NamedTuple):
-    """`look` yields findings; none at all: `fine` is true. `of`: what there has to be for it to look at."""
+    """A check. `look` yields findings; without any, `fine` is true. `of`: the things that it needs."""
 
     name: str
     fine: str
@@ -52,27 +53,32 @@ class Check(NamedTuple):
 
 
 class Result(NamedTuple):
+    """A check's name with one of its findings."""
+
     check: str
     finding: Finding
 
 
 def ok(what: str) -> Finding:
+    """Return a finding that all is well."""
     return Finding(State.OK, what)
 
 
 def skipped(why: str, advice: str = "") -> Finding:
-    """Return that something was not looked at, and why."""
+    """Return a finding that something was not checked, with the reason."""
     return Finding(State.SKIPPED, why, advice)
 
 
 def warning(what: str, advice: str, run: str = "") -> Finding:
+    """Return a finding of something that needs a look."""
     return Finding(State.WARNING, what, advice, run)
 
 
 def failure(what: str, advice: str, run: str = "") -> Finding:
+    """Return a finding by which pods get no address, or a wrong one."""
     return Finding(State.FAILURE, what, advice, run)
 
 
 def of_error(error: Problem, state: State = State.FAILURE) -> Finding:
-    """Return an error of ours as a finding: it says what is wrong and what to do as it is."""
+    """Return a Problem as a finding."""
     return Finding(state, error.msg, error.details or "see docs/reference/errors.md")

@@ -1,4 +1,4 @@
-"""The host's own addresses and routes, as the kernel has them in /proc/net, and what of them a network's subnet gets in the way of."""
+"""The host's own addresses and routes, from the kernel's /proc/net, and their overlaps with a network's subnet."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from kubenode.ipam.ranges import Subnet
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-ON_THE_LAN = frozenset(["macvlan", "ipvlan", "host-device", "sriov"])  # plugins whose pods share a subnet with the host by design
+ON_THE_LAN = frozenset(["macvlan", "ipvlan", "host-device", "sriov"])  # plugins whose pods share the host's subnet by design
 DEFAULT_BRIDGE = "cni0"  # of the bridge plugin
-REJECT = 0x200  # RTF_REJECT: a route that leads nowhere, as routing daemons leave them for what they announce
+REJECT = 0x200  # RTF_REJECT: a route that drops packets, as routing daemons have for announced networks
 LINK_LOCAL, LINK_LOCAL_BITS = 0xFE80 << 112, 10
 NO_DEVICE = frozenset(["*", "lo"])
 
 
 class Route(NamedTuple):
-    """A route; `via` is whether it leads through a gateway."""
+    """A route; `via`: it has a gateway."""
 
     destination: Subnet
     device: str
@@ -29,7 +29,7 @@ class Route(NamedTuple):
 
 
 def routes() -> list[Route]:
-    """Return the main table's routes that lead somewhere (proc_pid_net(5))."""
+    """Return the main table's routes but rejecting ones (proc_pid_net(5))."""
     found = []
     for line in _lines("/proc/net/route")[1:]:
         device, destination, gateway, flags, _, _, _, mask, *_ = line.split()
@@ -45,7 +45,7 @@ def routes() -> list[Route]:
 
 
 def addresses() -> list[tuple[Address, str]]:
-    """Return the host's own addresses, and the device where the kernel says it."""
+    """Return the host's own addresses, and the device if the kernel names it."""
     local = re.findall(r"\|-- ([\d.]+)\n +/32 host LOCAL", "\n".join(_lines("/proc/net/fib_trie")))
     found = {address: "" for text in local if (address := parse_address(text))}
     for line in _lines("/proc/net/if_inet6"):
@@ -57,14 +57,14 @@ def addresses() -> list[tuple[Address, str]]:
 def conflicts(
     netconf: dict[str, Any], subnet: Subnet, gateway: Address | None, known: Sequence[Route], own: Sequence[tuple[Address, str]]
 ) -> Iterator[str]:
-    """Yield what of the host's a subnet overlaps with, but for what the network itself has made."""
+    """Yield the host's addresses and routes that overlap a subnet, but for those that the network itself has created."""
     kind = netconf.get("type")
     if kind in ON_THE_LAN:
         return
     bridge = str(netconf.get("bridge") or DEFAULT_BRIDGE) if kind == "bridge" else ""
     for route in known:
         to_all = route.destination.prefix == 0
-        wider = route.destination.prefix < subnet.prefix and route.via  # such as one to all of the cluster's pods
+        wider = route.destination.prefix < subnet.prefix and route.via  # such as a route to all pods of the cluster
         to_a_pod = kind != "bridge" and route.destination.prefix == BITS[subnet.version]
         if subnet.overlaps(route.destination) and not (to_all or wider or to_a_pod or route.device == bridge):
             yield f"the host's route to {route.destination} by {route.device}"
@@ -81,7 +81,7 @@ def _lines(path: str) -> list[str]:
 
 
 def _swapped(text: str) -> int:
-    """Return a number that the kernel prints as it lies in memory, in network byte order."""
+    """Return a number that the kernel prints in network byte order."""
     number: int = struct.unpack("!I", struct.pack("=I", int(text, 16)))[0]
     return number
 

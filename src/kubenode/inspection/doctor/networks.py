@@ -1,4 +1,4 @@
-"""Checks of networks: their configuration, their subnets, and how full they are."""
+"""Checks of networks: their configuration, their subnets, and the use of the subnets."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from kubenode.ipam.ranges import Range
 
 WITHIN_IPAM = ("annotation", "ipv4-namespaces", "ipv6-namespaces", "nodeFile", "refreshAfter")  # keys that no other plugin has
-NEAR_KEY = 0.7  # from which likeness on a key is taken for another one misspelt
-NEAR = 80  # percent in use from which on exhaustion is near
+NEAR_KEY = 0.7  # similarity that makes a key a misspelling of another
+NEAR = 80  # per cent in use that cause a warning
 ADVICE_FULL = "delete pods of this node or move them to others; or give it another subnet"
 
 
 def valid(facts: Facts) -> Iterator[Finding]:
-    """Each network's configuration, and what it takes from the Node and the host, are as an ADD needs them: it would find an address."""
+    """Each network's configuration, Node and host are as an ADD needs them: it would find an address."""
     for broken in facts.locations.named.broken:
         yield of_error(broken)
     for one in facts.configured:
@@ -54,13 +54,13 @@ def valid(facts: Facts) -> Iterator[Finding]:
 
 
 def _is_mounted(facts: Facts, one: Configured) -> bool:
-    """Say whether what a configuration names on the host is what is seen from here, which in a container it need not be."""
+    """Say whether this process sees the configuration's paths of the host; in a container it may not."""
     named = [one.ipam.get("dataDir") or DEFAULT_DATA_DIR, one.ipam.get("resolvConf") or DEFAULT_DATA_DIR]
     return all(facts.locations.root.is_mounted(str(path)) for path in named)
 
 
 def families(facts: Facts) -> Iterator[Finding]:
-    """Pods that are kept from one family get an address of the other."""
+    """Pods without one family get an address of the other."""
     for network in facts.networks:
         have = sorted({usage.range_set.version for usage in network.usages})
         limits = {family: network.configured.ipam.get(_limit(family)) for family in (4, 6)}
@@ -99,7 +99,7 @@ def overlap(facts: Facts) -> Iterator[Finding]:
 
 
 def sources(facts: Facts) -> Iterator[Finding]:
-    """See that no two networks take their addresses from the same podCIDRs or annotation: they would give the same ones twice."""
+    """Check that no two networks use the same podCIDRs or annotation: they would give the same addresses twice."""
     first: dict[str, tuple[Configured, tuple[str, str]]] = {}
     for one in facts.configured:
         source = _source(one)
@@ -124,7 +124,7 @@ def sources(facts: Facts) -> Iterator[Finding]:
 
 
 def _source(one: Configured) -> str:
-    """Return where a network's addresses are from that no other network may have; "" where that is its own configuration."""
+    """Return the source of a network's addresses, which no other network may use; "" if that is its own configuration."""
     ipam = one.ipam
     if ipam.get("type") == "host-local" or (ipam.get("type") == "node-annotation" and (ipam.get("ranges") or ipam.get("subnet"))):
         return ""
@@ -133,7 +133,7 @@ def _source(one: Configured) -> str:
 
 
 def unknown_keys(facts: Facts) -> Iterator[Finding]:
-    """See that no key is one that nobody knows, or stands where nobody looks; a delegate that is named may have keys of its own."""
+    """Check that all keys are known and in the right place; a configured delegate may have further keys."""
     for one in facts.configured:
         ours = one.ipam["type"] != "host-local"
         names = keys.IPAM.keys() - (set() if ours else set(keys.OWN))
@@ -145,11 +145,13 @@ def unknown_keys(facts: Facts) -> Iterator[Finding]:
             who = "nobody knows" if key not in keys.IPAM else "kube-node knows, and host-local does not"
             yield warning(f"network {one.name} in {one.path}: ipam has a key {key!r}, which {who}", advice)
         for key in sorted(one.raw.keys() & set(WITHIN_IPAM) if ours else ()):
-            yield warning(f"network {one.name} in {one.path}: {key} stands beside ipam, where nobody looks for it", f"move {key} into ipam")
+            yield warning(
+                f"network {one.name} in {one.path}: {key} is beside ipam instead of in it, so it has no effect", f"move {key} into ipam"
+            )
 
 
 def host_routes(facts: Facts) -> Iterator[Finding]:
-    """No network gives addresses that the host has, or reaches another way."""
+    """No network overlaps the host's addresses and routes."""
     routes, addresses = hostnet.routes(), hostnet.addresses()
     for network in facts.networks:
         for one in _ranges(network):
@@ -203,7 +205,7 @@ def default_gateway(facts: Facts) -> Iterator[Finding]:
 
 
 def gateways(facts: Facts) -> Iterator[Finding]:
-    """No bridge takes an address that is a pod's, or the router's of a network of all nodes."""
+    """No bridge takes the address of a pod, or of the router of a network of all nodes."""
     for network in facts.networks:
         raw, path = network.configured.raw, network.configured.path
         if raw.get("type") != "bridge" or not (raw.get("isGateway") or raw.get("isDefaultGateway")):
@@ -223,14 +225,14 @@ def gateways(facts: Facts) -> Iterator[Finding]:
 
 
 def static_ips(facts: Facts) -> Iterator[Finding]:
-    """See that a definition for Multus passes on all addresses that a pod asks for."""
+    """Check that a definition for Multus passes on all addresses that a pod asks for."""
     definitions = [one for one in facts.configured if one.path in facts.locations.configs and facts.is_secondary(one)]
     if not definitions:
         yield skipped("no definition for Multus is given: --config=FILE names one")
     for one in definitions:
         if (one.raw.get("capabilities") or {}).get("ips") is not True:
             yield warning(
-                f"network {one.name} in {one.path} has no capability ips: of addresses a pod asks for Multus passes on the first alone",
+                f"network {one.name} in {one.path} has no capability ips: of several addresses for a pod Multus passes on only the first",
                 f'add "capabilities": {{"ips": true}} beside "type": {json.dumps(one.raw.get("type"))} in {one.path}',
             )
 
@@ -240,7 +242,7 @@ def _ranges(network: Network) -> list[Range]:
 
 
 def _api_address(facts: Facts, kubeconfig: str) -> Address | None:
-    """Return the API server's address, as far as anything here tells it."""
+    """Return the API server's address; None if unknown."""
     host = facts.locations.environ.get("KUBERNETES_SERVICE_HOST", "")
     if not host:
         try:

@@ -1,4 +1,4 @@
-"""The check of what the controller gives to this node: its annotations against SubnetPools and NodeSubnets."""
+"""The check of the controller's work for this node: its annotations against SubnetPools and NodeSubnets."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from kubenode.kube.client import ApiServer
     from kubenode.nodes.items import Item
 
-LEASE = ("kube-system", "kube-node-controller")  # the controller's, where its options are the default
+LEASE = ("kube-system", "kube-node-controller")  # the controller's by default
 LEASE_PATH = f"/apis/coordination.k8s.io/v1/namespaces/{LEASE[0]}/leases/{LEASE[1]}"
-SILENT = 60.0  # seconds since a renewal, which comes every two; clocks may differ by some
+SILENT = 60.0  # seconds without renewal, which is due every two; clocks may differ
 BAD = {"Ready": "False", "Exhausted": "True", "Conflict": "True"}
 
 
 class _Told(NamedTuple):
-    """The answers of the API server. `claims`: of each subnet that the node has; not among them is what we may not look at."""
+    """The answers of the API server. `claims`: by the node's subnets, without those that we may not read."""
 
     pools: list[SubnetPool]
     node: Node
@@ -36,7 +36,7 @@ class _Told(NamedTuple):
 
 
 def pools(facts: Facts) -> Iterator[Finding]:
-    """See that what networks take from annotations is what the pools give."""
+    """Check that the annotations of networks agree with the pools."""
     keys = sorted({str(one.ipam["annotation"]) for one in facts.configured if facts.asks(one) and one.ipam.get("annotation")})
     if not keys or facts.why_no_api:
         yield skipped(facts.why_no_api or "no network takes its subnets from an annotation")
@@ -75,7 +75,7 @@ def _ask(server: ApiServer, name: str, keys: list[str]) -> _Told:
                 claims[subnet] = parse_claim(claim) if claim else None
             lease = (server.found(LEASE_PATH) or {}).get("spec") or {}
         except RecordError:
-            pass  # it protects nothing, and the controller's log names it
+            pass  # it protects nothing, and the controller logs it
         except CNIError as error:
             if error.code != FORBIDDEN:
                 raise
@@ -86,7 +86,7 @@ def _noted(node: Node, key: str) -> tuple[Item, ...]:
     try:
         return noted(node.annotations.get(key))
     except RangeError:
-        return ()  # `networks` tells
+        return ()  # `networks` reports it
 
 
 def _annotation(told: _Told, key: str) -> Iterator[Finding]:
@@ -97,7 +97,7 @@ def _annotation(told: _Told, key: str) -> Iterator[Finding]:
     serving = [pool for pool in mine if pool.selector.matches(told.node.labels)]
     if not items and not serving:
         what = f"none of the SubnetPools {names} with annotation {key} selects" if mine else f"no SubnetPool has annotation {key} for"
-        advice = "label the Node as a nodeSelector has it" if mine else "create one, or annotate the Node by hand"
+        advice = "label the Node to match a nodeSelector" if mine else "create one, or annotate the Node by hand"
         yield failure(f"{what} Node {told.node.name}, which has none", advice)
     for item in items:
         yield from _item(told, key, item, mine)
@@ -111,14 +111,14 @@ def _annotation(told: _Told, key: str) -> Iterator[Finding]:
 
 
 def _item(told: _Told, key: str, item: Item, mine: list[SubnetPool]) -> Iterator[Finding]:
-    """Compare an item of an annotation with the pools that write it, or with the one that did."""
+    """Compare an item of an annotation with the pools that write it, or with the pool that wrote it."""
     subnet = item.block
     anew = f"remove the annotation, and the Node gets another: kubectl annotate node {told.node.name} {key}-"
     names, claim = ", ".join(pool.name for pool in mine), told.claims.get(subnet)
     if not mine:
         for pool in [pool for pool in told.pools if claim and pool.name == claim.pool]:
             yield warning(
-                f"{subnet} in annotation {key} is of SubnetPool {pool.name}, which writes annotation {pool.annotation} now",
+                f"{subnet} in annotation {key} belongs to SubnetPool {pool.name}, which writes annotation {pool.annotation} now",
                 f"have the network read that one, and then remove the other: kubectl annotate node {told.node.name} {key}-",
             )
     elif not any(block.offers(subnet) for pool in mine for block in pool.blocks):
@@ -127,11 +127,11 @@ def _item(told: _Told, key: str, item: Item, mine: list[SubnetPool]) -> Iterator
         yield warning(f"{subnet} in annotation {key} is not what SubnetPool {names} gives to this Node, so it is not taken over", anew)
     elif subnet in told.claims and claim is None:
         yield warning(
-            f"{subnet} in annotation {key} has no NodeSubnet, so another node may be given it",
+            f"{subnet} in annotation {key} has no NodeSubnet, so another node may get it",
             "is a controller running? kubectl -n kube-system get deployment kube-node-controller",
         )
     elif claim is not None and claim.node != told.node.name:
-        yield failure(f"{subnet} in annotation {key} is Node {claim.node}'s, as NodeSubnet {claim.name} says", anew)
+        yield failure(f"{subnet} in annotation {key} belongs to Node {claim.node} by NodeSubnet {claim.name}", anew)
     elif not any(block.writes(item) for pool in mine for block in pool.blocks):
         said = next(f"'{found}'" for pool in mine if (found := pool.item(subnet)))
         yield warning(f"'{item}' in annotation {key} is {said} by SubnetPool {names}", f"new pods get what the annotation says; {anew}")
@@ -144,7 +144,7 @@ def _cuts(pool: SubnetPool, item: Item) -> bool:
 
 
 def _controller(told: _Told) -> Iterator[Finding]:
-    """See that a controller holds the Lease, where there is one."""
+    """Check that a controller renews the Lease, if there is one."""
     if renewed := told.lease.get("renewTime"):
         silent = time.time() - datetime.fromisoformat(renewed).timestamp()
         if silent > SILENT:

@@ -36,24 +36,24 @@ CHECKS = (
     Check("networks", "each network has what an ADD needs", networks.valid, Of.NETWORKS),
     Check("keys", "every key of ipam is known", networks.unknown_keys, Of.NETWORKS),
     Check("sources", "no two networks take their addresses from one source", networks.sources, Of.NETWORKS),
-    Check("pools", "annotations are what SubnetPools give", pools.pools),
+    Check("pools", "annotations agree with SubnetPools", pools.pools),
     Check("families", "no limit leaves a pod without address", networks.families, Of.SUBNETS),
     Check("overlap", "no two networks give the same addresses", networks.overlap, Of.SUBNETS),
-    Check("host-routes", "no subnet is in the way of the host's addresses and routes", networks.host_routes, Of.SUBNETS),
+    Check("host-routes", "no subnet overlaps the host's addresses and routes", networks.host_routes, Of.SUBNETS),
     Check("exhaustion", "no pool is over 80 % full", networks.exhaustion, Of.SUBNETS),
     Check("ipv4-limit", "", networks.ipv4_limit, Of.NETWORKS),
     Check("default-gateway", "no secondary network takes the default route", networks.default_gateway, Of.NETWORKS),
-    Check("gateways", "every bridge's address is nobody else's", networks.gateways, Of.SUBNETS),
+    Check("gateways", "no bridge takes the address of a pod or router", networks.gateways, Of.SUBNETS),
     Check("static-ips", "every definition for Multus has the capability ips", networks.static_ips, Of.NETWORKS),
-    Check("access", "only their owners change reservations", store.access, Of.STORES),
+    Check("access", "only their owners can change reservations", store.access, Of.STORES),
     Check("reboot", "", store.reboot, Of.STORES),
-    Check("torn", "every reservation says whose it is", store.torn, Of.STORES),
-    Check("leaks", "no record is of a network namespace that is gone", store.leaks, Of.STORES),
+    Check("torn", "every reservation names its container", store.torn, Of.STORES),
+    Check("leaks", "the network namespace of every record exists", store.leaks, Of.STORES),
 )
 
 
 def examine(facts: Facts) -> Iterator[Result]:
-    """Make all checks. A check that found nothing wrong has one line."""
+    """Make all checks. A check without faults has one line."""
     if os.geteuid() != 0:
         _require_access(facts)
     for check in CHECKS:
@@ -72,15 +72,15 @@ def _look(check: Check, facts: Facts) -> list[Finding]:
     except Problem as error:
         return [of_error(error)]
     except PermissionError as error:
-        if os.geteuid() != 0:  # the same would come of all that follow
+        if os.geteuid() != 0:  # the following checks would fail likewise
             raise unreadable(error) from None
-        return [failure(f"{error.filename}: {error.strerror}", "root may not: is a security module in the way?")]
+        return [failure(f"{error.filename}: {error.strerror}", "root has no access: does a security module deny it?")]
     except OSError as error:
         return [failure(f"{error.filename}: {error.strerror}", "see what is there: ls -ld, dmesg")]
 
 
 def _require_access(facts: Facts) -> None:
-    """Raise Problem where an ordinary user may not look: of what is not seen nothing can be said."""
+    """Raise Problem if an ordinary user has no access: the checks would say nothing."""
     root, locations = facts.locations.root, facts.locations
     try:
         for directory in (root.path(locations.config_dir), locations.run):
@@ -90,7 +90,7 @@ def _require_access(facts: Facts) -> None:
                         files_of_host.read(entry.path)
     except PermissionError as error:
         raise unreadable(error) from None
-    except OSError:  # that is for the checks to tell
+    except OSError:  # the checks report it
         pass
 
 
@@ -107,7 +107,7 @@ def _not_there(check: Check, facts: Facts) -> Iterator[Finding]:
 
 
 def _passed_over(check: Check, facts: Facts) -> Iterator[Finding]:
-    """Say which networks a check has not looked at because their subnets are not known."""
+    """Name the networks that a check skipped because their subnets are unknown."""
     unknown = [network.name for network in facts.networks if network.problem]
     if check.of is Of.SUBNETS and unknown:
         yield skipped(f"the subnets of network {', '.join(unknown)} are not known")

@@ -1,4 +1,4 @@
-"""Checks of the runtime's configuration: what of it the runtime takes, and whose network pods get."""
+"""Checks of the runtime's configuration: the files that it takes, and the pods' network."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STOPS = "the node has no pod network while it is the first: containerd refuses a
 
 
 def cni_config(facts: Facts) -> Iterator[Finding]:
-    """See that the runtime takes each file of its directory."""
+    """Check that the runtime takes each file of its directory."""
     decides = facts.pods_network
     for file in facts.runtime_files:
         if file.refused and (decides is None or file.path < decides[0].path):
@@ -34,11 +34,11 @@ def cni_config(facts: Facts) -> Iterator[Finding]:
 
 
 def pod_network(facts: Facts) -> Iterator[Finding]:
-    """See whose network the runtime connects every pod to, and that none of ours is meant for that and passed over."""
+    """Check which network the runtime connects every pod to, and that none of ours is configured for that in vain."""
     directory, found = facts.locations.config_dir, facts.pods_network
     waiting = ", ".join(os.path.basename(path) for path in held.waiting(facts.locations.root.path(directory)))
     if not facts.configured and not waiting:
-        advice = f"write one, such as examples/10-k8snet.conflist, to {directory}; or name secondary networks' by --config"
+        advice = f"write one, such as examples/10-k8snet.conflist, to {directory}; or name those of secondary networks with --config"
         yield failure(f"no network with {', '.join(cniconfig.OURS)} in {directory}", advice)
     if found is None:
         if waiting:
@@ -69,5 +69,5 @@ def pod_network(facts: Facts) -> Iterator[Finding]:
 
 
 def _givers(network: Network) -> list[str]:
-    """Return who gives a network's addresses: its IPAM plugins, or where it names none the plugin that connects pods."""
+    """Return the plugins that give a network's addresses: its IPAM plugins, or without any the first plugin."""
     return [str(plugin["ipam"]["type"]) for plugin in network.plugins if (plugin.get("ipam") or {}).get("type")] or [network.chain[0]]

@@ -1,4 +1,4 @@
-"""Checks of what is kept on disk: reservations, and the run directory."""
+"""Checks of the files: reservations, and the run directory."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ if TYPE_CHECKING:
     from kubenode.inspection.doctor.facts import Facts
     from kubenode.inspection.networks import Network
 
-SHOWN = 5  # of each kind that a finding names
+SHOWN = 5  # examples in a finding
 IN_MEMORY = frozenset(["tmpfs", "ramfs"])
 OTHERS_WRITE = 0o022
 
 
 def access(facts: Facts) -> Iterator[Finding]:
-    """Nobody but root can change what is reserved, or say which Node this is."""
+    """Only owners can change the reservations and the Node view."""
     directories = [facts.locations.run, *(network.store.directory for network in _there(facts))]
     for directory in dict.fromkeys(directories):
         if os.path.isdir(directory) and (mode := os.stat(directory).st_mode & 0o7777) & OTHERS_WRITE:
-            advice = "take the right away: who writes there decides which addresses pods get"
+            advice = "remove that right: anyone who writes there decides which addresses pods get"
             yield failure(
                 f"{directory} can be written by others than its owner (mode {mode:04o})", advice, f"chmod go-w {quote(directory)}"
             )
 
 
 def reboot(facts: Facts) -> Iterator[Finding]:
-    """Reservations do not outlive a reboot: they are in memory, or their boot is noted."""
+    """Reservations end with a reboot: they are in memory, or their boot is noted."""
     for network in _there(facts):
         if _file_system(network.store.directory) in IN_MEMORY:
             yield ok(f"reservations of {network.name} are in memory")
@@ -46,34 +46,34 @@ def reboot(facts: Facts) -> Iterator[Finding]:
         machines = boot.read(network.store.boot_noted())
         note_it = f'echo "$(cat {boot.BOOT_ID}) {machine}" >{path} && chmod 600 {path}'
         if not machine or not facts.locations.boot.id():
-            yield skipped(f"this host has no machine-id, so of {network.name} no boot is noted, and nothing is released after a reboot")
+            yield skipped(f"this host has no machine-id, so {network.name} has no boot note, and nothing is released after a reboot")
             continue
         if not machines and not _is_ours(facts, network):
-            yield skipped(f"{network.name} is another plugin's network: no boot is noted there")
+            yield skipped(f"{network.name} is another plugin's network: it needs no boot note")
         elif not machines:
             yield warning(
-                f"{network.store.directory} is on a disk, and nobody has noted of which boot its reservations are",
-                "kube-node's next ADD notes it; if the node has not been rebooted since, note it now",
+                f"{network.store.directory} is on a disk, and has no note of the boot of its reservations",
+                "kube-node's next ADD writes it; if the node has not been rebooted since, write it now",
                 note_it,
             )
         elif others := sorted(machines.keys() - {machine}):
             yield warning(
                 f"{network.store.directory} was used by other machines, too ({', '.join(others)}): nothing is released after a reboot",
-                "nodes that share a dataDir share its addresses; where none of them uses it any more, note that it is this node's alone",
+                "nodes that share a dataDir share its addresses; if the other nodes no longer use it, note this node alone",
                 note_it,
             )
         elif dead := network.store.from_earlier_boot():
             yield warning(
-                f"{network.store.directory} has {len(dead)} reservations of before the last reboot",
+                f"{network.store.directory} has {len(dead)} reservations from before the last reboot",
                 "the next ADD releases them; now:",
                 _gc(facts, network),
             )
         else:
-            yield ok(f"reservations of {network.name} are of this boot")
+            yield ok(f"reservations of {network.name} belong to this boot")
 
 
 def torn(facts: Facts) -> Iterator[Finding]:
-    """Every reservation says whose it is."""
+    """Every reservation names its container."""
     for network in _there(facts):
         broken = [
             os.path.join(network.store.directory, str(one.address))
@@ -82,7 +82,7 @@ def torn(facts: Facts) -> Iterator[Finding]:
         ]
         if broken:
             told = _some(broken)
-            advice = "a power failure or another program left them; kube-node's next ADD takes them away; now:"
+            advice = "a power failure or another program left them; kube-node's next ADD removes them; now:"
             yield warning(f"empty or torn reservation files: {told}", advice, f"rm -f {' '.join(map(quote, broken))}")
 
 
@@ -95,7 +95,7 @@ def leaks(facts: Facts) -> Iterator[Finding]:
             if one.attachment and (network.name, one.attachment) not in facts.records.all
         ]
         if unknown:
-            yield skipped(f"network {network.name}: of {len(unknown)} addresses no record says whose they are")
+            yield skipped(f"network {network.name}: {len(unknown)} addresses have no record of their pod")
         gone = {attachment for name, attachment in facts.records.without_namespace if name == network.name}
         held = [one for one in facts.held[network.store.directory] if one.attachment in gone]
         if held:
@@ -110,7 +110,7 @@ def _there(facts: Facts) -> list[Network]:
 
 
 def _is_ours(facts: Facts, network: Network) -> bool:
-    """Say whether a plugin of ours has given addresses there, or is to: of another's network nothing is noted."""
+    """Say whether our plugins serve a network: another plugin's network gets no boot note."""
     return network.plugin != "host-local" or any(name == network.name for name, _ in facts.records.all)
 
 
