@@ -226,3 +226,16 @@ def test_a_right_that_is_missing_is_not_asked_for_again() -> None:
     cluster.status = 403
     told(cluster, Pace(0.01, HOUR), failed, lambda: cluster.asked > 0)
     assert cluster.asked == 1
+
+
+def test_a_message_as_long_as_a_configuration() -> None:
+    """The author of a network chooses what an error names: no more is kept of it than an Event has, and what looks the same is the same."""
+    cluster = Cluster()
+
+    def work(teller: NodeEvents) -> None:
+        for number in range(3):
+            failed(teller, network="x" * 500_000 + str(number))
+
+    told(cluster, Pace(0.01, HOUR), work, lambda: bool(cluster.events))
+    (event,) = cluster.events.values()
+    assert event["count"] == 3

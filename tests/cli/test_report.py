@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import forked
 import pytest
 from administrator import allow
+from patience import PATIENCE
 
 from kubenode.inspection.bugreport.secrets import Scrubber
 
@@ -185,6 +186,33 @@ def test_cut_log(seeded: SeededNode, tmp_path: Path) -> None:
     file = tmp_path / "report.tar.gz"
     assert forked.run(["report", str(file), f"--cni-config={seeded.net}"]).code == 0
     assert unpacked(file.read_bytes())["logs/plugin-0.log"] == "the last line\n"
+
+
+def test_a_pipe_in_place_of_a_log(seeded: SeededNode, tmp_path: Path) -> None:
+    """Nobody can make it wait: a log that is a named pipe is left out, and all else is there."""
+    log = tmp_path / "pipe.log"
+    os.mkfifo(log)
+    seeded.configure(seeded.conf(nodeFile=str(seeded.run / "node.json"), logfile=str(log)))
+    file = tmp_path / "report.tar.gz"
+    program = str(Path(sys.executable).with_name("kube-node"))
+    subprocess.run([program, "report", str(file), f"--cni-config={seeded.net}"], check=True, timeout=PATIENCE)
+    left = {one["what"]: one["why"] for one in json.loads(unpacked(file.read_bytes())["contents.json"])["leftOut"]}
+    assert "not a regular file" in left[str(log)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        """{"password": "it's {}"}""",
+        '{"password": "a\\"b{}"}',
+        '{"msg": "{\\"token\\": \\"it\'s {}\\"}"}',
+        "http://user:p@{}@proxy.example:3128",
+        '--token "a {}" --next',
+    ],
+)
+def test_quotes_in_a_secret(text: str) -> None:
+    """A secret ends at its own quote, and before the last @ of an address, not at the first that it has itself."""
+    assert "Hush" not in Scrubber(()).text(text.replace("{}", "Hush"))
 
 
 @pytest.mark.parametrize(

@@ -96,3 +96,14 @@ def test_the_cause_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what
             begin[what]()
     assert caught.value.errno == errno.ENOSPC
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["lock"]
+
+
+def test_a_temporary_file_of_another(place: Path) -> None:
+    """In a directory such as /tmp others know the name beforehand: what they have put there is neither written nor the new file."""
+    victim = place / "victim"
+    victim.write_bytes(b"theirs")
+    os.link(victim, place / f"file.{os.getpid()}{files.TEMPORARY}")
+    files.replace(str(place / "file"), b"new")
+    assert victim.read_bytes() == b"theirs"
+    assert not (place / "file").samefile(victim)
+    assert sorted(os.listdir(place)) == ["file", "victim"]

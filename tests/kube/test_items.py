@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import locked
 import pytest
 from callplugin import environment
+from counting import calls_of
 from effort import examples
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
@@ -19,7 +20,7 @@ from memorystore import MemoryStore
 from kubenode.cni import netconf
 from kubenode.cni.errors import RANGE_FULL, CNIError
 from kubenode.ipam import allocator, config
-from kubenode.ipam.ranges import RangeError
+from kubenode.ipam.ranges import MOST_SUBNETS, RangeError
 from kubenode.ipam.store import Attachment
 from kubenode.nodes.items import parse
 
@@ -232,3 +233,10 @@ def test_the_reference_gives_the_same(cni_bin: Path, texts: list[Drawn]) -> None
                 address, _, prefix = ip["address"].partition("/")
                 found.append((address, int(prefix), ip["gateway"]))
     assert sorted(found) == allowed(texts)
+
+
+def test_many_networks() -> None:
+    """As many items as there may be, each of a network of its own, cost little more to read than plain ones: each ADD reads them."""
+    plain = ",".join(f"10.{number}.0.0/24" for number in range(MOST_SUBNETS))
+    blocks = ",".join(f"10.{number}.0.8/29 of 10.{number}.0.0/24 via 10.{number}.0.200" for number in range(MOST_SUBNETS))
+    assert calls_of(lambda: parse(blocks)) < 2 * calls_of(lambda: parse(plain))

@@ -80,3 +80,16 @@ def test_a_delegate(embedded: NetworkMaker, view: ViewWriter) -> None:
     """Another plugin gives addresses without it, so that it is refused with one."""
     view("10.0.0.0/24")
     assert "stickyFor is not known to delegate host-local" in embedded(stickyFor="1h", delegate="host-local").error()["msg"]
+
+
+def test_what_rests_keeps_no_other_network_from_the_source(embedded: NetworkMaker, view: ViewWriter) -> None:
+    """A network that is called otherwise from now on gets the source once the pods of the one before are gone: what rests is no pod's."""
+    view("10.0.0.0/24")
+    before, now = embedded(stickyFor="1h"), embedded(stickyFor="1h")
+    now.netconf["name"] = "renamed"
+    before.add("c1", **as_pod("db-0"))
+    before.add("c2", **as_pod("db-1"))
+    before.ok("DEL", "c1", **as_pod("db-0"))
+    assert now.error("ADD", "n1", **as_pod("db-0"))["code"] == 121
+    before.ok("DEL", "c2", **as_pod("db-1"))
+    assert now.add("n1", **as_pod("db-0"))

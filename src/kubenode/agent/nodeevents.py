@@ -29,6 +29,7 @@ REASONS = {
 LOOK = 5.0  # seconds between checks for new Events
 HOUR = 3600.0  # seconds
 MOST = 20  # different Events
+LONGEST = 1024  # characters of a message; the API server takes no more, and a configuration may be long
 
 
 class Thing(NamedTuple):
@@ -80,7 +81,7 @@ class NodeEvents:
         except (JSONTextError, TypeError, KeyError):
             return
         if reason:
-            self._note(Thing(reason, message))
+            self._note(Thing(reason, message[:LONGEST]))
 
     async def run(self) -> None:
         """Create the Events, until cancelled."""

@@ -121,7 +121,9 @@ def replace(path: str, content: bytes, *, durable: bool = False, mode: int = 0o6
     `alone`: the caller's lock keeps other writers out. All then use one temporary name, so the next writer reuses what a killed one left.
     """
     temporary = f"{path}{TEMPORARY}" if alone else f"{path}.{os.getpid()}{TEMPORARY}"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    if not alone:  # in a directory such as /tmp the file there may be another user's, or a link to one
+        discard(temporary)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if alone else os.O_EXCL) | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         try:
             write_all(fd, content)

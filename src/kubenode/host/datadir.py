@@ -72,7 +72,7 @@ class DiskStore:
             storeplace.require(self.directory, self._boot.run_dir)
 
     def if_unused(self, do: Callable[[], None]) -> bool:
-        """Call `do` while nothing is reserved and no call holds the lock; return whether it was called. Does not wait for the lock."""
+        """Call `do` while nobody has an address and no call holds the lock; return whether it was called. Does not wait."""
         try:
             fd = os.open(f"{self.directory}/{LOCK}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
@@ -80,7 +80,7 @@ class DiskStore:
         try:
             if fd >= 0:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if self.is_there() and any(DiskStore.taken(self).values()):
+            if self.is_there() and any(entry.address and not entry.rests for entry in DiskStore.reservations(self)):
                 return False
             do()
         except BlockingIOError:

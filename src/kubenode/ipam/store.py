@@ -31,7 +31,7 @@ if TYPE_CHECKING:
             """Raise CNIError if reservations must not be in this place. Without the lock."""
 
         def if_unused(self, do: Callable[[], None]) -> bool:
-            """Call `do` while nothing is reserved and no call holds the lock; return whether it was called. Does not wait for the lock."""
+            """Call `do` while nobody has an address and no call holds the lock; return whether it was called. Does not wait."""
 
         def index(self) -> Index:
             """Return an index of all reservations."""
@@ -89,6 +89,11 @@ class Reservation(NamedTuple):
     name: str
     address: Address | None
     attachment: Attachment | None
+
+    @property
+    def rests(self) -> bool:
+        """Say whether no container has it: it is kept for a pod."""
+        return self.attachment is not None and self.attachment.container_id.startswith(RESTING)
 
 
 class Index:

@@ -6,6 +6,11 @@ its last IPv4 address, and its gateway.
 
 from __future__ import annotations
 
+try:
+    from _bisect import bisect_left, bisect_right
+except ImportError:
+    from bisect import bisect_left, bisect_right
+
 from kubenode.base.record import NamedTuple, remembered
 from kubenode.ipam.address import Address, parse_address
 from kubenode.ipam.ranges import NO_GATEWAY, RangeError, Subnet, parse_subnet, require_apart
@@ -93,10 +98,12 @@ def parse(text: str) -> tuple[Item, ...]:
 def _require_kept(found: tuple[Item, ...]) -> None:
     """Raise RangeError if an item contains an address that another item keeps."""
     reserved = {address: what for item in found for address, what in item.reserved()}
+    ordered = sorted(reserved)
     for item in found:
-        for address, what in reserved.items():
-            if item.version == address.version and item.start <= address.number <= item.end and address != item.gateway:
-                raise RangeError(f"{address}, {what}, is in {item.block}, which would give it")
+        begin = bisect_left(ordered, Address(item.version, item.start))
+        for address in ordered[begin : bisect_right(ordered, Address(item.version, item.end))]:
+            if address != item.gateway:
+                raise RangeError(f"{address}, {reserved[address]}, is in {item.block}, which would give it")
 
 
 def parse_item(text: str) -> Item:

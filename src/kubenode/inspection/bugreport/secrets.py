@@ -25,8 +25,9 @@ FORMS = (
     (re.compile(r"\A(?:(?!-----BEGIN ).)*-----END [A-Z0-9 ]+-----", re.DOTALL), LEFT_OUT),  # one that began before
     (re.compile(r"\beyJ[\w-]{5,}\.[\w-]+(?:\.[\w-]*)?"), LEFT_OUT),  # a JSON Web Token
     (re.compile(r"(?i)\b(bearer|basic) +[\w.~+/=-]{8,}"), rf"\1 {LEFT_OUT}"),
-    (re.compile(r"://[^/\s@\"']+@"), f"://{LEFT_OUT}@"),
-    (re.compile(rf"(?i)({_NAME}\\*[\"']?\s*[:=]\s*\\*[\"'])((?:(?!\\*[\"']).)*)"), rf"\1{LEFT_OUT}"),
+    (re.compile(r"://[^/\s\"']+@"), f"://{LEFT_OUT}@"),  # to the last @: a password may have one, too
+    # To the quote that is like the first: with as many backslashes before it.
+    (re.compile(rf"(?i)((?:{_NAME}\\*[\"']?\s*[:=]|--{_NAME}\s)\s*)(\\*)([\"'])(?:(?!(?<!\\)\2\3).)*"), rf"\1\2\3{LEFT_OUT}"),
     (re.compile(rf"(?i)({_NAME}\s*[:=]\s*)(?![\"'\\\[])([^\s,;&]+)"), rf"\1{LEFT_OUT}"),
     (re.compile(rf"(?i)(--{_NAME}\s+)([^\s\"']+)"), rf"\1{LEFT_OUT}"),
 )

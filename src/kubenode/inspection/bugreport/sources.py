@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import shutil
+import stat
 import subprocess
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -33,7 +35,12 @@ TAIL = 256 << 10  # bytes of a log
 MOST_RECORDS = 1000
 MOST_LOGS = 8
 PATIENCE = 10.0  # seconds for a command
+<<<<<<< HEAD
 VARIABLES = (  # that name paths or servers, and cannot be secret
+=======
+READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # of a named pipe, too, without waiting
+VARIABLES = (  # that say where to look, and can be no secret
+>>>>>>> h6
     "NODE_NAME", "KUBECONFIG", "KUBE_NODE_RUN_DIR", "KUBE_NODE_CONF", "KUBE_NODE_SOCKET", "KUBE_NODE_HOST_ROOT", "NODE_ANNOTATION_CFG",
     "CNI_PATH", "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT",
 )  # fmt: skip
@@ -112,7 +119,11 @@ def logs(archive: Archive, locations: Locations) -> None:
         archive.leave("the journal", "there is no journalctl here")
     found = sorted(glob.glob(locations.root.path(POD_LOGS)))
     for number, path in enumerate(found[-MOST_LOGS:]):
-        archive.attempt(path, lambda path=path, number=number: archive.add(f"logs/container-{number}.log", path, _tail(path)))  # type: ignore[misc]
+
+        def add_container(path: str = path, number: int = number) -> None:
+            archive.add(f"logs/container-{number}.log", path, _tail(os.open(path, READ)))
+
+        archive.attempt(path, add_container)
     if not found:
         archive.leave("logs of the agent's container", f"there are none at {POD_LOGS}")
     named = {str(one.ipam["logfile"]) for one in Facts(locations).configured if isinstance(one.ipam.get("logfile"), str)}
@@ -120,7 +131,7 @@ def logs(archive: Archive, locations: Locations) -> None:
 
         def add(path: str = path, number: int = number) -> None:
             real = locations.permitted.require("logfile", path)
-            archive.add(f"logs/plugin-{number}.log", path, _tail(locations.root.path(real)))
+            archive.add(f"logs/plugin-{number}.log", path, _tail(files.open_exactly(locations.permitted.here(real), READ)))
 
         archive.attempt(path, add)
 
@@ -181,10 +192,20 @@ def _text_of(path: str) -> Iterator[str]:
         return
 
 
+<<<<<<< HEAD
 def _tail(path: str) -> str:
     """Return the last whole lines of a file: a part of a line may be a secret without its name."""
     with open(path, "rb") as file:
         begin = max(0, os.fstat(file.fileno()).st_size - TAIL)
+=======
+def _tail(fd: int) -> str:
+    """Return the last whole lines of a regular file: a part of one may be a secret without the word before it."""
+    with open(fd, "rb") as file:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        begin = max(0, status.st_size - TAIL)
+>>>>>>> h6
         file.seek(begin)
         text = file.read(TAIL).decode(errors="replace")
     return text.partition("\n")[2] if begin else text
