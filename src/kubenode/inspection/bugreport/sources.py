@@ -35,12 +35,8 @@ TAIL = 256 << 10  # bytes of a log
 MOST_RECORDS = 1000
 MOST_LOGS = 8
 PATIENCE = 10.0  # seconds for a command
-<<<<<<< HEAD
+READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # does not wait for a named pipe
 VARIABLES = (  # that name paths or servers, and cannot be secret
-=======
-READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # of a named pipe, too, without waiting
-VARIABLES = (  # that say where to look, and can be no secret
->>>>>>> h6
     "NODE_NAME", "KUBECONFIG", "KUBE_NODE_RUN_DIR", "KUBE_NODE_CONF", "KUBE_NODE_SOCKET", "KUBE_NODE_HOST_ROOT", "NODE_ANNOTATION_CFG",
     "CNI_PATH", "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT",
 )  # fmt: skip
@@ -192,20 +188,13 @@ def _text_of(path: str) -> Iterator[str]:
         return
 
 
-<<<<<<< HEAD
-def _tail(path: str) -> str:
-    """Return the last whole lines of a file: a part of a line may be a secret without its name."""
-    with open(path, "rb") as file:
-        begin = max(0, os.fstat(file.fileno()).st_size - TAIL)
-=======
 def _tail(fd: int) -> str:
-    """Return the last whole lines of a regular file: a part of one may be a secret without the word before it."""
+    """Return the last whole lines of a regular file: a part of a line may be a secret without its name."""
     with open(fd, "rb") as file:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file")
         begin = max(0, status.st_size - TAIL)
->>>>>>> h6
         file.seek(begin)
         text = file.read(TAIL).decode(errors="replace")
     return text.partition("\n")[2] if begin else text
