@@ -89,7 +89,7 @@ def test_no_kubeconfig(network: NetworkMaker, tmp_path: Path, monkeypatch: pytes
     error = network().error()
     assert (error["code"], error["msg"]) == (101, "no kubeconfig found")
     option = "the agent's --kubeconfig" if way == "relay" else "ipam.kubeconfig"
-    assert error["details"].endswith(f"name one by {option}")
+    assert error["details"].endswith(f"set {option}")
     for place in (option, "$KUBECONFIG", "service account", f"{tmp_path}/.kube/config"):
         assert place in error["details"]
 
