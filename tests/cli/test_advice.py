@@ -41,7 +41,7 @@ def test_no_kubeconfig(command: str, option: str, tmp_path: Path) -> None:
     said = done.stdout + done.stderr
     assert done.returncode == 1
     assert "no kubeconfig found" in said
-    assert f"name one by {option}" in said
+    assert f"set {option}" in said
     assert "ipam.kubeconfig" not in said
 
 

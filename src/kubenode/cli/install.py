@@ -181,7 +181,7 @@ def _parts(wanted: Wanted, given: Mapping[str, Any], root: HostRoot, bin_dir: st
 @_common
 @click.pass_context
 def uninstall(context: click.Context, /, host_root: str, bin_dir: str, *, force: bool, dry_run: bool, output: Output) -> None:
-    r"""Remove the files that install has put here, and restore the previous ones.
+    r"""Remove the files of install, and restore the previous ones.
 
     Reservations, the Node view and files that were changed since stay; the boot notes beside the reservations are removed. Exit code 1:
     something of ours was left.
