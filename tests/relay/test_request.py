@@ -36,7 +36,7 @@ def test_byte_for_byte(place: Place) -> None:
     with FakeAgent(place.socket, OK) as agent:
         assert place.call("ADD", b'{"a": "\0"}\n', env=env) == (0, b"{}\n", b"")
     assert agent.requests == [
-        b'kn1\0kube-node\0CNI_COMMAND=ADD\0CNI_ARGS=A=1;B=2\0CNI_=\0NODE_ANNOTATION_CFG=/c\0TRACEPARENT=00-a\0\0{"a": "\0"}\n'
+        b'kn1\0kube-node\0CNI_COMMAND=ADD\0CNI_ARGS=A=1;B=2\0CNI_=\0NODE_ANNOTATION_CFG=/c\0TRACEPARENT=00-a-b-01\0\0{"a": "\0"}\n'
     ]
 
 
