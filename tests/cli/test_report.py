@@ -17,6 +17,8 @@ import pytest
 from administrator import allow
 from patience import PATIENCE
 
+from kubenode.base.jsontext import loads
+from kubenode.inspection.bugreport.archive import Archive
 from kubenode.inspection.bugreport.secrets import Scrubber
 
 if TYPE_CHECKING:
@@ -198,6 +200,23 @@ def test_a_pipe_in_place_of_a_log(seeded: SeededNode, tmp_path: Path) -> None:
     subprocess.run([program, "report", str(file), f"--cni-config={seeded.net}"], check=True, timeout=PATIENCE)
     left = {one["what"]: one["why"] for one in json.loads(unpacked(file.read_bytes())["contents.json"])["leftOut"]}
     assert "not a regular file" in left[str(log)]
+
+
+def test_a_line_of_nothing_but_names_of_secrets() -> None:
+    """The author of a network chooses what a log line names: no such line makes a report wait."""
+    script = (
+        "from kubenode.inspection.bugreport.secrets import Scrubber; Scrubber(()).text('token' * 4_000); Scrubber(()).text('-' * 20_000)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=PATIENCE)
+
+
+def test_what_is_nested_deeply() -> None:
+    """The author of a network nests what stands in it: it is left out, and the rest is there."""
+    archive = Archive(Scrubber(()))
+    nested = loads("[" * 900 + "]" * 900)
+    archive.attempt("nested", lambda: archive.add("nested.json", "nested", nested))
+    archive.attempt("flat", lambda: archive.add("flat.json", "flat", []))
+    assert ([one.what for one in archive.left_out], [one.file for one in archive.taken]) == (["nested"], ["flat.json"])
 
 
 @pytest.mark.parametrize(

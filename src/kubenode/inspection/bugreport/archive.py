@@ -62,7 +62,7 @@ class Archive:
             add()
         except Problem as error:
             self.leave(what, error.msg)
-        except (OSError, UnicodeError) as error:
+        except (OSError, UnicodeError, RecursionError) as error:  # the author of a network may nest what stands in it
             self.leave(what, str(error))
 
     def contents(self) -> dict[str, Any]:

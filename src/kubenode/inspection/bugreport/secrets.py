@@ -19,7 +19,10 @@ LEFT_OUT = "[left out]"
 SHORTEST = 6  # characters of a known secret: a shorter one may be a usual word
 SECRET = re.compile(r"token|passw|passphrase|secret|credential|auth|key|cert|cookie|bearer|private|signature|session|pwd", re.IGNORECASE)
 NAMES = frozenset(["username", "as", "as-groups", "as-uid", "as-user-extra"])  # of a kubeconfig's user: not secret
-_NAME = r"[\w.-]*(?:token|passw(?:or)?d|passphrase|pwd|secret|credential|api[_-]?key|access[_-]?key|private[_-]?key|key-data|cookie)[\w.-]*"
+# A name's beginning does not matter, and its end has a bound: a line of such words must not take for ever.
+_WORD = r"(?:token|passw(?:or)?d|passphrase|pwd|secret|credential|api[_-]?key|access[_-]?key|private[_-]?key|key-data|cookie)"
+_NAME = rf"{_WORD}[\w.-]{{0,100}}"
+_OPTION = rf"--[\w.-]{{0,40}}{_NAME}"
 FORMS = (
     (re.compile(r"-----BEGIN [A-Z0-9 ]+-----.*?(?:-----END [A-Z0-9 ]+-----|\Z)", re.DOTALL), LEFT_OUT),
     (re.compile(r"\A(?:(?!-----BEGIN ).)*-----END [A-Z0-9 ]+-----", re.DOTALL), LEFT_OUT),  # one that began before
@@ -27,9 +30,9 @@ FORMS = (
     (re.compile(r"(?i)\b(bearer|basic) +[\w.~+/=-]{8,}"), rf"\1 {LEFT_OUT}"),
     (re.compile(r"://[^/\s\"']+@"), f"://{LEFT_OUT}@"),  # to the last @: a password may have one, too
     # To the quote that is like the first: with as many backslashes before it.
-    (re.compile(rf"(?i)((?:{_NAME}\\*[\"']?\s*[:=]|--{_NAME}\s)\s*)(\\*)([\"'])(?:(?!(?<!\\)\2\3).)*"), rf"\1\2\3{LEFT_OUT}"),
+    (re.compile(rf"(?i)((?:{_NAME}\\*[\"']?\s*[:=]|{_OPTION}\s)\s*)(\\*)([\"'])(?:(?!(?<!\\)\2\3).)*"), rf"\1\2\3{LEFT_OUT}"),
     (re.compile(rf"(?i)({_NAME}\s*[:=]\s*)(?![\"'\\\[])([^\s,;&]+)"), rf"\1{LEFT_OUT}"),
-    (re.compile(rf"(?i)(--{_NAME}\s+)([^\s\"']+)"), rf"\1{LEFT_OUT}"),
+    (re.compile(rf"(?i)({_OPTION}\s+)([^\s\"']+)"), rf"\1{LEFT_OUT}"),
 )
 RUN = re.compile(r"[A-Za-z0-9+/_=-]{40,}")  # long enough to be random
 
