@@ -43,7 +43,7 @@ CHECKS = (
     Check("exhaustion", "no pool is over 80 % full", networks.exhaustion, Of.SUBNETS),
     Check("ipv4-limit", "", networks.ipv4_limit, Of.NETWORKS),
     Check("default-gateway", "no secondary network takes the default route", networks.default_gateway, Of.NETWORKS),
-    Check("gateways", "no bridge takes the address of pods and routers", networks.gateways, Of.SUBNETS),
+    Check("gateways", "no bridge takes addresses of pods and routers", networks.gateways, Of.SUBNETS),
     Check("static-ips", "every definition for Multus has the capability ips", networks.static_ips, Of.NETWORKS),
     Check("access", "only their owners can change reservations", store.access, Of.STORES),
     Check("reboot", "", store.reboot, Of.STORES),
