@@ -172,11 +172,11 @@ def test_unknown_subnets(seeded: SeededNode) -> None:
 
 
 def test_torn_file(seeded: SeededNode) -> None:
-    """A reservation file that names nobody is shown as nobody's."""
+    """A reservation file without an owner is shown as that of no pod."""
     seeded.configure(seeded.conf())
     seeded.hold("k8snet", 1)
     (seeded.networks / "k8snet/10.1.0.9").write_text("")
-    assert "nobody" in seeded.run_command("status").stdout
+    assert "no pod: the file is empty or torn" in seeded.run_command("status").stdout
 
 
 def test_agent(seeded: SeededNode, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_durations(text: str, seconds: float) -> None:
 @pytest.mark.parametrize("text", ["", "1", "1d", "-1s", "1 h", "h"])
 def test_no_durations(text: str) -> None:
     """What is no duration is an error that shows some."""
-    with pytest.raises(RecordError, match="no duration such as"):
+    with pytest.raises(RecordError, match="not a duration such as"):
         duration(text)
 
 
