@@ -121,7 +121,7 @@ def _network(one: NetworkReport, report: Report, out: Console, subnet: int, *, w
     network = one.network
     parts: list[RenderableType] = [_title(network, out)]
     if network.problem:
-        parts.append(_indented(Text.from_markup(f"[red]✗[/] {escape(str(network.problem))}")))
+        parts.append(_indented(Text.from_markup(f"[red]✗[/] {escape(printable(str(network.problem)))}")))
     if network.usages:
         parts.append(_indented(_subnets(network, out, subnet)))
     if wide:
