@@ -348,6 +348,15 @@ static bool is_error_object(const unsigned char *text, size_t size)
     return quotes == 14;
 }
 
+static bool is_passed_on(const char *entry)
+{
+    size_t key = strcspn(entry, "=");
+    if (!entry[key])
+        return false;
+    return (key == 19 && !memcmp(entry, "NODE_ANNOTATION_CFG", key)) || (key == 11 && !memcmp(entry, "TRACEPARENT", key)) ||
+           (key >= 4 && !memcmp(entry, "CNI_", 4));
+}
+
 static void check_request(const char *argv0)
 {
     static struct kept wanted;
@@ -358,7 +367,7 @@ static void check_request(const char *argv0)
         name = strrchr(self.bytes, '/') ? strrchr(self.bytes, '/') + 1 : self.bytes;
     keep(&wanted, name, strlen(name) + 1);
     for (char **entry = environment; *entry; entry++)
-        if (!memcmp(*entry, "CNI_", 4) && strchr(*entry, '='))
+        if (is_passed_on(*entry))
             keep(&wanted, *entry, strlen(*entry) + 1);
     keep(&wanted, "", 1);
     keep(&wanted, given.bytes, given.size);
@@ -390,7 +399,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     snprintf(environment[count++] = room[0], sizeof room[0], "CNI_COMMAND=%s", command);
     for (size_t more = flags >> 3 & 7; count <= more; count++) {
         uint8_t what = next(0);
-        const char *prefix = what == 1 ? "KUBE_NODE_SOCKET=" : what == 2 ? "KUBE_NODE_RUN_DIR=" : what & 4 ? "CNI_" : "";
+        static const char *const prefixes[] = {"", "KUBE_NODE_SOCKET=", "KUBE_NODE_RUN_DIR=", "TRACEPARENT=", "NODE_ANNOTATION_CFG=", "CNI_", "CNI_", "CNI_"};
+        const char *prefix = prefixes[what & 7];
         environment[count] = room[count];
         strcpy(room[count], prefix);
         string(room[count] + strlen(prefix), SHOWN + SHOWN / 2);
