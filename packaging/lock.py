@@ -21,7 +21,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ROOT / "requirements"
-PARTS = {"run": "build", "test": "test", "check": "check", "zig": "zig"}  # lock file: group of pyproject.toml
+PARTS = {"run": "build", "test": "test", "check": "check", "zig": "zig", "docs": "docs"}  # lock file: group of pyproject.toml
 OLDEST = "3.11"
 PIN = re.compile(r"^([\w.-]+)==([^\s;]+).*(?:\n    --hash=.*)+\n", re.MULTILINE)
 
