@@ -290,6 +290,7 @@ SCENES = (
     Scene("monitoring.md", "cluster", Walk.pods_deleted),
     Scene("limit-ipv4.md", "cluster", Walk.pods_deleted),
     Scene("upgrade.md", "cluster", Walk.churn),
+    Scene("limit-ipv4.md", "back", Walk.pods_deleted),
     Scene("upgrade.md", "removal", Walk.removed),
     Scene("install.md", "helm", Walk.helm),
 )
