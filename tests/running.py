@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
-# Where the environment forbids to write compiled modules, these go into the virtual environment: else half of a short run is compiling.
+# Where the environment forbids to write compiled modules, these go into the virtual environment, those of processes that tests start,
+# too: else half of a short run is compiling.
 if sys.dont_write_bytecode and sys.prefix != sys.base_prefix:
-    sys.pycache_prefix = f"{sys.prefix}/pycache"
+    sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = f"{sys.prefix}/pycache"
     sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 NO_SKIP = os.environ.get("KUBE_NODE_NO_SKIP") == "1"
 LONG = {"built", "short_relay", "cni_bin", "podnet", "api_server", "crds", "agent", "controller"}  # fixtures
