@@ -87,7 +87,14 @@ class Forked:
 
     def poll(self) -> int | None:
         """Return the exit code; minus the signal that has ended the process; None while it runs."""
-        return self._look(0)
+        return self._look(None if self._has_ended() else 0)
+
+    def _has_ended(self) -> bool:
+        try:
+            state = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        return state in {"Z", "X"}
 
     def wait(self, timeout: float | None = None) -> int:
         code = self._look(timeout)
@@ -163,6 +170,8 @@ def _serve(calls: socket.socket) -> tuple[Call, list[int]] | None:
                 return None
             report, *streams = descriptors
             if (child := os.fork()) == 0:
+                events.close()  # and not at some collection of garbage, when another file has its number
+                calls.close()
                 return Call(*json.loads(call)), streams
             for stream in streams:
                 os.close(stream)
