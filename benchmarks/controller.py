@@ -80,7 +80,7 @@ def create_pools(server: RealApiServer) -> None:
 def measure(server: RealApiServer, directory: Path, nodes: int) -> Row:
     kubeconfig = server.kubeconfig(directory / "admin", server.certificate_user("controller", "system:masters"))
     create_pools(server)
-    process = ControllerProcess(kubeconfig, directory / f"controller-{nodes}.log", "--lease=none")
+    process = ControllerProcess(kubeconfig, directory / f"controller-{nodes}.log", "--lease=none", fresh=True)
 
     def run(served: int) -> tuple[float, dict[str, int], float, float]:
         before = len(server.asked())

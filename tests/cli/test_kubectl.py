@@ -48,6 +48,7 @@ def test_installed() -> None:
     assert NAME in deb.COMMANDS
 
 
+@pytest.mark.slow
 def test_help(path: str) -> None:
     """Help and errors name the command as it was called."""
     assert "Usage: kubectl kube-node [OPTIONS] [COMMAND]" in run(path, "--help").stdout
