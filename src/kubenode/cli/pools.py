@@ -220,7 +220,7 @@ async def _purge(pool: str, kubeconfig: str, context: str, *, yes: bool) -> None
             for write in annotate:
                 metadata = {"uid": write.node.uid, "resourceVersion": write.node.version, "annotations": dict(write.values)}
                 nodes += await _done(cluster.merge(f"{NODES}/{write.node.name}", {"metadata": metadata}, metadata=True))
-            for claim, _ in delete:
+            for claim in (each.claim for each in delete):
                 subnets += await _done(cluster.delete(f"{CLAIMS}/{claim.name}", claim.uid, claim.version))
             # A controller marks lost subnets, and a kubelet writes its state: objects that have changed meanwhile are read again.
             ledger = await read(kubeconfig, context, nodes=True)

@@ -17,7 +17,7 @@ import msgspec
 
 from kubenode.base.exposition import HTTPServer
 from kubenode.cni.errors import CNIError
-from kubenode.controller.handlers import Claims, Nodes, Pools
+from kubenode.controller.handlers import Claims, Nodes, Pools, Reports
 from kubenode.controller.leader import Leader
 from kubenode.controller.metrics import Metrics
 from kubenode.controller.reconcile import CLAIMS, NODES, POOLS, Handlers, Reconciler
@@ -85,7 +85,7 @@ class Controller:
         self._metrics = Metrics()
         self._cluster = Cluster(options.kubeconfig or None, environ, TIMEOUT, self._metrics.requested)
         self._ledger = Ledger()
-        handlers = Handlers(*(kind(self._ledger, self._heard, log) for kind in (Nodes, Claims, Pools)))  # type: ignore[arg-type] # in this order
+        handlers = Handlers(*(kind(self._ledger, self._heard, log) for kind in (Nodes, Claims, Pools, Reports)))  # type: ignore[arg-type] # in this order
         self._reconciler = Reconciler(self._cluster, self._ledger, handlers, log, self._metrics)
         told = [Reserved(subnet, SERVICE_NETWORK) for subnet in options.service_cidrs]
         told += [Reserved(subnet, "the pods' network") for subnet in options.pod_cidrs]
