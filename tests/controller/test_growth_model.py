@@ -15,7 +15,7 @@ from effort import examples
 from hypothesis import seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
-from nodeagent import CALL, QUARANTINE, Agent, Message, address_subnet, addresses
+from modelagent import CALL, QUARANTINE, Agent, Message, address_subnet, addresses
 
 from kubenode.ipam.ranges import Subnet, parse_subnet
 from kubenode.pools.blocks import Block
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-RECLAIM, SHRINK = 60.0, 30.0
+RECLAIM, SHRINK = 60.0, 1.0
 NAMES = ["n0", "n1", "n2"]
 FLAT, ROUTED = "flat", "routed"
 KEYS = [FLAT, ROUTED]
@@ -98,8 +98,9 @@ class View:
 
 
 class Growing(RuleBasedStateMachine):
-    @initialize()
-    def begin(self) -> None:
+    @initialize(people=st.booleans(), restores=st.booleans())
+    def begin(self, *, people: bool, restores: bool) -> None:
+        self.people, self.restores = people, restores
         self.now = 1000.0
         self.api = Api()
         self.agents = {name: Agent(name, KEYS) for name in NAMES}
@@ -108,6 +109,7 @@ class Growing(RuleBasedStateMachine):
         self.views = [View(self.api, self.now - 2 * HOLD), View(self.api, self.now - 2 * HOLD)]
         self.behind: set[object] = set()  # agents and controllers that have not listed anything since the restore
         self.restored = -1000.0
+        self.disturbed = False  # by a person's edit, or a restore
         self.everything()
 
     def tell(self, kind: str, name: str, value: object) -> None:
@@ -135,7 +137,7 @@ class Growing(RuleBasedStateMachine):
 
     # Pods.
 
-    @rule(name=st.sampled_from(NAMES), key=st.sampled_from(KEYS), count=st.integers(1, 3))
+    @rule(name=st.sampled_from(NAMES), key=st.sampled_from(KEYS), count=st.integers(1, 5))
     def start_pods(self, name: str, key: str, count: int) -> None:
         for _ in range(count):
             self.agents[name].begin(key, self.now)
@@ -150,7 +152,7 @@ class Growing(RuleBasedStateMachine):
         if calls := self.agents[name].calls:
             self.agents[name].end(calls[0])
 
-    @rule(name=st.sampled_from(NAMES), keep=st.integers(0, 2), newest=st.booleans())
+    @rule(name=st.sampled_from(NAMES), keep=st.integers(0, 9), newest=st.booleans())
     def stop_pods(self, name: str, keep: int, *, newest: bool) -> None:
         used = self.agents[name].used
         used -= set(sorted(used, reverse=newest)[keep:])
@@ -211,9 +213,11 @@ class Growing(RuleBasedStateMachine):
 
     # People.
 
+    @precondition(lambda self: hasattr(self, "api") and self.people)
     @rule(name=st.sampled_from(NAMES), key=st.sampled_from(KEYS), what=st.sampled_from(["remove all", "remove", "close", "open"]))
     def edit(self, name: str, key: str, what: str) -> None:
         node = self.api.nodes[name]
+        self.disturbed |= what != "close"
         items = list(read(node.annotations.get(key)).items)
         if not items:
             return
@@ -242,13 +246,14 @@ class Growing(RuleBasedStateMachine):
     def back_up(self) -> None:
         self.api.backup = (dict(self.api.nodes), dict(self.api.claims), dict(self.api.reports))
 
-    @precondition(lambda self: hasattr(self, "api") and self.api.backup is not None and self.now > self.restored + QUARANTINE)
+    @precondition(lambda self: hasattr(self, "api") and self.restores and self.api.backup and self.now > self.restored + QUARANTINE)
     @rule()
     def restore(self) -> None:
         """Set all objects back; connections end, and what is on its way is lost."""
         assert self.api.backup is not None
-        self.api.nodes, self.api.claims, self.api.reports = map(dict, self.api.backup)  # type: ignore[assignment]
-        self.restored = self.now
+        nodes, claims, reports = self.api.backup
+        self.api.nodes, self.api.claims, self.api.reports = dict(nodes), dict(claims), dict(reports)
+        self.restored, self.disturbed = self.now, True
         for view in self.views:
             view.untold = {kind: [] for kind in view.untold}
         for agent in self.agents.values():
@@ -321,6 +326,7 @@ class Growing(RuleBasedStateMachine):
             if ledger.holds(write.claim, api.nodes[write.claim.node]) or not self.is_newest(view, write.report):
                 return
             if there and there.version == write.claim.version:
+                self.check_delete(there)
                 del api.claims[there.subnet]
                 self.tell("claim", "drop_claim", there.subnet)
                 ledger.drop_claim(there.subnet)
@@ -334,6 +340,7 @@ class Growing(RuleBasedStateMachine):
     def annotate(self, view: View, write: Annotate) -> None:
         node = self.api.nodes[write.node.name]
         if self.is_newest(view, write.report) and node.version == write.node.version:
+            self.check_annotate(node, write)
             values = {key: value for key, value in write.values.items() if value is not None}
             view.ledger.set_node(self.put_node(node._replace(annotations={**node.annotations, **values})))
         else:
@@ -348,7 +355,40 @@ class Growing(RuleBasedStateMachine):
             for name in NAMES:
                 self.let_an_agent_work(name)
 
+    @rule(which=st.integers(0, 1))
+    def together(self, which: int) -> None:
+        """Let one controller and all agents work, while the other controller hears nothing."""
+        for _ in range(2):
+            self.work_on_all(which)
+            for name in NAMES:
+                self.let_an_agent_work(name)
+
     # What has to hold.
+
+    def check_annotate(self, node: Node, write: Annotate) -> None:
+        """Check that what is taken is not in use by the node, and what is given by no other."""
+        for key, text in write.values.items():
+            before = {item.block for item in read(node.annotations.get(key)).items}
+            after = {item.block for item in read(text).items}
+            for block in before - after:
+                assert self.disturbed or not self.uses(self.agents[node.name], key, block), (
+                    f"{block} is taken from {node.name}, which uses it"
+                )
+            for block in after - before:
+                users = [agent.name for agent in self.agents.values() if agent.name != node.name and self.uses(agent, key, block)]
+                assert not users, f"{block} is given to {node.name}, and {users} use it"
+
+    def check_delete(self, claim: NodeSubnet) -> None:
+        """Check that the node's agent knows that the subnet is gone. A restored report may tell of another time."""
+        agent, key = self.agents[claim.node], claim.annotation
+        knows = all(item.block != claim.subnet for item in agent.items(key)) and not self.uses(agent, key, claim.subnet)
+        assert knows or self.now <= self.restored + HOLD, f"{claim.subnet} is released, and {claim.node} uses it"
+
+    def uses(self, agent: Agent, key: str, block: Subnet) -> bool:
+        """Say whether a node has addresses of a block, or a call in progress may take one."""
+        return any(of == key and block.holds(address) for of, address in agent.used) or any(
+            call.key == key and any(item.block == block for item in call.items) for call in agent.calls
+        )
 
     @invariant()
     def no_address_of_two_nodes(self) -> None:
@@ -412,6 +452,164 @@ def parts(block: Block) -> list[Subnet]:
     size = 1 << (32 if block.cidr.version == 4 else 128) - block.node_prefix
     cut = [Subnet(block.cidr.version, number, block.node_prefix) for number in range(block.cidr.number, block.cidr.last + 1, size)]
     return [one for one in cut if block.offers(one)]
+
+
+def begun() -> Growing:
+    machine = Growing()
+    machine.begin(people=True, restores=True)
+    return machine
+
+
+def close(machine: Growing) -> None:
+    """Have the first controller close the block that n0 does not need; its agent has not seen that."""
+    machine.wait(31.0)
+    for _ in range(2):
+        machine.views[0].ledger.changed.update(NAMES)
+        machine.work_on_all(0)
+        machine.now += SHRINK
+    assert "closing" in machine.api.nodes["n0"].annotations[FLAT]
+
+
+def closed() -> Growing:
+    """Return a machine whose n0 had a second block, and has a closing one now."""
+    machine = begun()
+    machine.start_pods("n0", FLAT, 1)
+    machine.together(0)
+    machine.stop_pods("n0", 0, newest=True)
+    machine.let_an_agent_work("n0")
+    close(machine)
+    return machine
+
+
+def opened_and_closed(machine: Growing) -> None:
+    """Have n0 need its closing block again, use it no more, and lose it again; then let a call begin that has not seen that."""
+    machine.start_pods("n0", FLAT, 2)
+    machine.let_an_agent_work("n0")
+    machine.work_on_all(0)
+    assert "closing" not in machine.api.nodes["n0"].annotations[FLAT]
+    machine.let_an_agent_work("n0")
+    machine.stop_pods("n0", 0, newest=True)
+    machine.let_an_agent_work("n0")
+    close(machine)
+    machine.begin_a_call("n0", FLAT)
+
+
+def needs_a_block(machine: Growing, name: str) -> None:
+    machine.start_pods(name, FLAT, 9)
+    machine.let_an_agent_work(name)
+    machine.work_on_all(0)
+
+
+def test_a_call_in_progress() -> None:
+    """A block is not taken as long as a call may live that began before it was closed."""
+    machine = closed()
+    machine.begin_a_call("n0", FLAT)
+    machine.let_an_agent_work("n0")
+    machine.work_on_all(0)
+    machine.end_a_call("n0")
+    machine.no_address_of_two_nodes()
+    assert "closing" in machine.api.nodes["n0"].annotations[FLAT]
+
+
+def test_a_report_about_an_earlier_text() -> None:
+    """A controller that has an old report, about the same text as now, asks the API server before it writes."""
+    machine = closed()
+    machine.let_an_agent_work("n0")
+    machine.wait(21.0)
+    machine.let_an_agent_work("n0")
+    machine.hear(1, "report", 1000)
+    opened_and_closed(machine)
+    machine.hear(1, "node", 1000)
+    machine.hear(1, "claim", 1000)
+    machine.work(1, "n0", 9)
+
+
+def test_a_report_that_comes_late() -> None:
+    """A report that was written before the block was opened again is refused, however late it comes."""
+    machine = closed()
+    machine.see("n0", 1000)
+    machine.wait(21.0)
+    machine.ask_for_the_version("n0")
+    machine.write_a_report("n0")
+    late = machine.agents["n0"].outbox.pop()
+    opened_and_closed(machine)
+    machine.patch(machine.agents["n0"], late, answered=False)
+    machine.work_on_all(0)
+
+
+def test_an_agent_that_does_not_know_yet() -> None:
+    """A claim stays until the agent has the annotation without it."""
+    machine = closed()
+    machine.let_an_agent_work("n0")
+    machine.wait(21.0)
+    machine.let_an_agent_work("n0")
+    machine.work_on_all(0)
+    assert "closing" not in machine.api.nodes["n0"].annotations[FLAT]
+    count = len(machine.api.claims)
+    for _ in range(3):
+        machine.wait(61.0)
+        machine.views[0].ledger.changed.update(NAMES)
+        machine.work_on_all(0)
+    assert len(machine.api.claims) == count
+    machine.let_an_agent_work("n0")
+    machine.work_on_all(0)
+    assert len(machine.api.claims) == count - 1
+
+
+def test_a_person_takes_a_block_in_use() -> None:
+    """What pods of a node use stays its node's, whatever a person does with the annotation."""
+    machine = begun()
+    machine.start_pods("n0", FLAT, 1)
+    machine.together(0)
+    machine.start_pods("n0", FLAT, 2)
+    machine.edit("n0", FLAT, "remove")
+    machine.let_an_agent_work("n0")
+    for _ in range(3):
+        machine.wait(61.0)
+        machine.views[0].ledger.changed.update(NAMES)
+        machine.work_on_all(0)
+    machine.no_address_of_two_nodes()
+
+
+@pytest.mark.parametrize("seconds", [1.0, 61.0])
+def test_a_block_that_no_backup_has(seconds: float) -> None:
+    """What a node got after the backup is given to no other after the restore: first nothing is, then agents have reported."""
+    machine = begun()
+    machine.back_up()
+    machine.start_pods("n0", FLAT, 1)
+    machine.together(0)
+    machine.start_pods("n0", FLAT, 2)
+    machine.restore()
+    machine.wait(seconds)
+    machine.see("n1", 1)
+    machine.hear(0, "node", 1)
+    needs_a_block(machine, "n1")
+    machine.no_address_of_two_nodes()
+
+
+def test_a_block_that_is_another_nodes_now() -> None:
+    """After a restore a node may have in its annotation what another one has got since; it gives nothing of that, and loses it."""
+    machine = begun()
+    machine.start_pods("n1", FLAT, 2)
+    machine.together(0)
+    had = set(read(machine.api.nodes["n1"].annotations[FLAT]).subnets)
+    machine.back_up()
+    machine.stop_pods("n1", 0, newest=True)
+    machine.let_time_pass(6)
+    lost = had - set(read(machine.api.nodes["n1"].annotations[FLAT]).subnets)
+    assert lost
+    for _ in range(3):
+        needs_a_block(machine, "n0")
+        machine.let_an_agent_work("n0")
+    assert lost & set(read(machine.api.nodes["n0"].annotations[FLAT]).subnets)
+    machine.start_pods("n0", FLAT, 9)
+    machine.restore()
+    machine.see("n0", 1)
+    machine.see("n1", 1)
+    for _ in range(20):
+        machine.wait(31.0)
+        machine.start_pods("n1", FLAT, 9)
+        machine.no_address_of_two_nodes()
 
 
 SEED = int(os.environ.get("KUBE_NODE_SEED") or secrets.randbelow(1 << 32))

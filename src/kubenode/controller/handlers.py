@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from math import inf
 from sys import intern
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +50,13 @@ class Handler:
         self._heard = heard
         self._log = log
 
+    def _listed(self, version: str) -> None:
+        """Handle the end of a list. "" as its version: etcd was restored, and nodes may use subnets that no object names."""
+        if not version and self._ledger.growth.reporting:
+            self._ledger.growth.pause(time.monotonic())
+            self._ledger.changed.update(self._ledger.nodes)
+        self._heard()
+
 
 class Nodes(Handler):
     """Handler of Nodes."""
@@ -88,7 +97,7 @@ class Nodes(Handler):
         """Drop all objects that a list at this version lacks."""
         for node in [node for node in self._ledger.nodes.values() if node.name not in names and not before(version, node.version)]:
             self._ledger.drop_node(node.name)
-        self._heard()
+        self._listed(version)
 
 
 class Claims(Handler):
@@ -136,7 +145,7 @@ class Claims(Handler):
             self._ledger.drop_claim(claim.subnet)
         for name in self._ledger.blocked.keys() - names:
             self._ledger.unbar(name)
-        self._heard()
+        self._listed(version)
 
 
 class Pools(Handler):
@@ -166,7 +175,7 @@ class Pools(Handler):
         """Drop all objects that a list at this version lacks."""
         for pool in [pool for pool in self._ledger.pools.values() if pool.name not in names and not before(version, pool.version)]:
             self._ledger.drop_pool(pool.name)
-        self._heard()
+        self._listed(version)
 
 
 class Reports(Handler):
@@ -196,7 +205,17 @@ class Reports(Handler):
         """Drop all objects that a list at this version lacks."""
         for report in [each for each in self._ledger.reports.values() if each.node not in names and not before(version, each.version)]:
             self._ledger.drop_report(report.node)
-        self._heard()
+        begins = not self._ledger.growth.reporting
+        self._ledger.growth.reporting = True
+        self._listed("" if begins else version)
+
+    def absent(self) -> None:
+        """Go on without reports: the API server does not know NodeAddresses. Pools that should grow do not."""
+        if self._ledger.growth.open_at == inf:
+            self._log.warning("pools do not grow: the API server has no CustomResourceDefinition of NodeAddresses")
+            self._ledger.growth.open_at = 0.0
+            self._ledger.changed.update(self._ledger.nodes)
+            self._heard()
 
 
 def _shortened(text: str) -> str:

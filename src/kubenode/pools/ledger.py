@@ -53,6 +53,11 @@ class Ledger:
         self._of_node: dict[str, set[Subnet]] = {}
         self._unclaimed: dict[str, dict[tuple[Subnet, str], None]] = {}  # node: subnets without a claim, and their annotations
 
+    @property
+    def grows(self) -> bool:
+        """Whether the nodes' reports are needed."""
+        return any(pool.growth.min_free for pool in self.pools.values())
+
     # News from the API server.
 
     def set_pool(self, pool: SubnetPool) -> None:
