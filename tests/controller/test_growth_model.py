@@ -524,6 +524,29 @@ def test_a_report_about_an_earlier_text() -> None:
     machine.work(1, "n0", 9)
 
 
+def test_a_report_about_another_text() -> None:
+    """A report is no agreement while the agent acts on another text: it would count for the next one that reads the same."""
+    machine = closed()
+    machine.let_an_agent_work("n0")
+    machine.wait(21.0)
+    machine.start_pods("n0", FLAT, 2)
+    machine.let_an_agent_work("n0")
+    machine.work_on_all(0)
+    assert "closing" not in machine.api.nodes["n0"].annotations[FLAT]
+    machine.stop_pods("n0", 0, newest=True)
+    machine.ask_for_the_version("n0")
+    machine.write_a_report("n0")  # its Node is still the one before
+    machine.deliver("n0", 0, answered=True, again=False)
+    machine.wait(31.0)
+    for _ in range(2):
+        machine.work_on_all(0)
+        machine.views[0].ledger.changed.update(NAMES)
+        machine.now += SHRINK
+    machine.see("n0", 1)
+    machine.begin_a_call("n0", FLAT)
+    machine.work_on_all(0)
+
+
 def test_a_report_that_comes_late() -> None:
     """A report that was written before the block was opened again is refused, however late it comes."""
     machine = closed()
