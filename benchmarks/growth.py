@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import random
 from collections import Counter
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from kubenode.ipam.ranges import Subnet, parse_subnet
 from kubenode.pools.blocks import Block
@@ -20,6 +20,9 @@ from kubenode.pools.reports import Count, Report, Use
 from kubenode.pools.texts import read
 from kubenode.pools.timing import Now
 from kubenode.pools.writes import Annotate, CreateClaim, DeleteClaim, UpdateClaim
+
+if TYPE_CHECKING:
+    from kubenode.nodes.items import Item
 
 RATE = 50  # pods that start or stop in a second
 COMING = 0.7  # of these, so the pods become more
@@ -69,7 +72,7 @@ class Nodes:
         self.used[name][block] -= 1
         self.look_at(name)
 
-    def items(self, name: str) -> tuple:  # type: ignore[type-arg]
+    def items(self, name: str) -> tuple[Item, ...]:
         return read(self.ledger.nodes[name].annotations.get(KEY)).items
 
     def look_at(self, name: str) -> None:
@@ -78,10 +81,8 @@ class Nodes:
             text, items = self.ledger.nodes[name].annotations.get(KEY, ""), self.items(name)
             counts = []
             for item in items:
-                if item.closing:
-                    since = self._closed.setdefault(item.block, self.now)
-                else:
-                    since = self._closed.pop(item.block, self.now)
+                book = self._closed.setdefault if item.closing else self._closed.pop
+                since = book(item.block, self.now)
                 settling = item.closing and self.now < since + WAIT
                 counts.append(Count(item.block, self.used[name][item.block], capacity(item), item.closing, settling))
             free = sum(count.free for count in counts)

@@ -585,6 +585,7 @@ def test_a_person_takes_a_block_in_use() -> None:
     machine.start_pods("n0", FLAT, 1)
     machine.together(0)
     machine.start_pods("n0", FLAT, 2)
+    machine.stop_pods("n0", 1, newest=True)  # in the last block
     machine.edit("n0", FLAT, "remove")
     machine.let_an_agent_work("n0")
     for _ in range(3):
