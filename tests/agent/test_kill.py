@@ -113,6 +113,7 @@ def test_killed_at_every_step(run_dir: Path, node_file: Path, netconf: NetConfMa
         for name, number in steps:
             prepare()
             answered = traced.call(data, "-e", f"inject={name}:signal=KILL:when={number}").code != -1
+            assert agent.process is not None
             kills += not answered or agent.process.poll() is not None
             agent.kill()  # also where it lives: the signal may be on its way
             agent.start()
