@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING, TypeVar
 
 from kubenode.host.attachments import Attachments
-from kubenode.host.datadir import HERE
+from kubenode.host.datadir import HERE, DiskStore
 from kubenode.host.indexed import IndexedStore, Memory
 from kubenode.host.namespaces import Namespaces
 from kubenode.host.readonly import ReadOnlyStore
@@ -47,7 +47,7 @@ class Stores:
             memory = self._memories.setdefault((data_dir, network), Memory())
         return IndexedStore(here, network, memory, before, self._boot, keep=keep)
 
-    def looked_at(self, data_dir: str, network: str) -> Store:
+    def looked_at(self, data_dir: str, network: str) -> DiskStore:
         """Return a store for reading only; unless our plugins use the network, nothing is changed there. Raises CNIError."""
         data_dir = data_dir or DEFAULT_DATA_DIR
         if (data_dir, network) in self.known():
