@@ -37,7 +37,7 @@ def test_the_component(tmp_path: Path) -> None:
     assert [kind for kind in ("ClusterRole", "Deployment", "PodDisruptionBudget", "ServiceAccount") if kind in kinds] == [
         "ClusterRole", "Deployment", "PodDisruptionBudget", "ServiceAccount",
     ]  # fmt: skip
-    assert kinds.count("CustomResourceDefinition") == 2
+    assert kinds.count("CustomResourceDefinition") == 3
     deployment = next(each for each in objects if each["kind"] == "Deployment")["spec"]
     pod = deployment["template"]["spec"]
     (container,) = pod["containers"]

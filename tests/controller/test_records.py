@@ -9,9 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kubenode.ipam.ranges import Subnet, parse_subnet
-from kubenode.pools.records import NodeSubnet, RecordError, duration, object_name, parse_claim, parse_selector, stamp, unstamp
+from kubenode.pools.records import (
+    Growth,
+    NodeSubnet,
+    RecordError,
+    duration,
+    object_name,
+    parse_claim,
+    parse_pool,
+    parse_selector,
+    stamp,
+    unstamp,
+)
 from kubenode.pools.space import SubnetMap
 
+NET = {"cidr": "172.20.0.0/16", "nodePrefix": 24}
 DNS_1123 = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 
 
@@ -62,6 +74,40 @@ def test_no_durations(text: str) -> None:
     """What is no duration is an error that shows some."""
     with pytest.raises(RecordError, match="not a duration such as"):
         duration(text)
+
+
+@pytest.mark.parametrize(
+    ("spec", "growth"),
+    [
+        ({}, Growth(0, 16, 600)),
+        ({"minFree": 8}, Growth(8, 16, 600)),
+        ({"minFree": 65536, "maxBlocks": 256, "shrinkAfter": "1h30m"}, Growth(65536, 256, 5400)),
+    ],
+)
+def test_growth(spec: dict[str, object], growth: Growth) -> None:
+    """Without minFree a node's part does not grow."""
+    pool = parse_pool({"metadata": {"name": "p"}, "spec": {"cidrs": [NET], **spec}})
+    assert (pool.growth, pool.problems) == (growth, ())
+
+
+@pytest.mark.parametrize(
+    ("spec", "problem"),
+    [
+        ({"minFree": -1}, "minFree -1 is not a number from 0 to 65536"),
+        ({"minFree": "8"}, "minFree '8' is not a number from 0 to 65536"),
+        ({"maxBlocks": 0}, "maxBlocks 0 is not a number from 1 to 256"),
+        ({"shrinkAfter": "10"}, "'10' is not a duration such as 90s, 30m or 1h30m"),
+    ],
+)
+def test_no_growth(spec: dict[str, object], problem: str) -> None:
+    """A pool whose growth means nothing says so, and gives nothing."""
+    assert parse_pool({"metadata": {"name": "p"}, "spec": {"cidrs": [NET], **spec}}).problems == (problem,)
+
+
+def test_another_growth_is_another_spec() -> None:
+    """A change of minFree alone is a change of the pool."""
+    one, other = (parse_pool({"metadata": {"name": "p"}, "spec": {"cidrs": [NET], "minFree": free}}) for free in (0, 1))
+    assert not one.same_spec(other)
 
 
 def test_stamps() -> None:

@@ -68,6 +68,9 @@ def parse_selector(selector: Mapping[str, Any]) -> Selector:
 GROUP = "kube-node.nordix.org"
 API_VERSION = f"{GROUP}/v1alpha1"
 RECLAIM_AFTER = 3600.0  # seconds
+LARGEST_MIN_FREE = 65536
+MAX_BLOCKS, LARGEST_MAX_BLOCKS = 16, 256
+SHRINK_AFTER = 600.0  # seconds
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 LONGEST_LABEL = 63
 
@@ -86,6 +89,20 @@ class Node(NamedTuple):
     annotations: Mapping[str, str]
 
 
+class Growth(NamedTuple):
+    """The growth of a node's part of a pool, for each family: a further subnet where fewer than `min_free` addresses are free.
+
+    A subnet that a node has not needed for `shrink_after` seconds is taken back.
+    """
+
+    min_free: int = 0
+    max_blocks: int = MAX_BLOCKS
+    shrink_after: float = SHRINK_AFTER
+
+
+STATIC = Growth()
+
+
 class SubnetPool(NamedTuple):
     """Subnets for nodes. `problems`: the reasons why it gives none; `version` and `status` are those of the object when it was read."""
 
@@ -95,6 +112,7 @@ class SubnetPool(NamedTuple):
     selector: Selector = Selector()
     reclaim_after: float = RECLAIM_AFTER
     problems: tuple[str, ...] = ()
+    growth: Growth = STATIC
     uid: str = ""
     created: str = ""
     generation: int = 0
@@ -111,7 +129,7 @@ class SubnetPool(NamedTuple):
 
     def same_spec(self, other: SubnetPool) -> bool:
         """Say whether another version of this object has the same spec."""
-        return self[:6] == other[:6] and (self.uid, self.created) == (other.uid, other.created)
+        return self[:7] == other[:7] and (self.uid, self.created) == (other.uid, other.created)
 
 
 class NodeSubnet(NamedTuple):
@@ -198,10 +216,11 @@ def parse_pool(manifest: Mapping[str, Any]) -> SubnetPool:
         problems.append("no cidrs")
     if not spec.get("annotation") and len(metadata["name"]) > LONGEST_LABEL:
         problems.append(f"no annotation has a name of more than {LONGEST_LABEL} characters, as the pool has: set annotation")
-    selector, reclaim_after = Selector(), RECLAIM_AFTER
+    selector, reclaim_after, growth = Selector(), RECLAIM_AFTER, STATIC
     try:
         selector = parse_selector(spec.get("nodeSelector") or {})
         reclaim_after = duration(spec["reclaimAfter"]) if "reclaimAfter" in spec else RECLAIM_AFTER
+        growth = _parse_growth(spec)
     except (SelectorError, RecordError) as error:
         problems.append(str(error))
     return SubnetPool(
@@ -211,12 +230,24 @@ def parse_pool(manifest: Mapping[str, Any]) -> SubnetPool:
         selector,
         reclaim_after,
         tuple(problems),
+        growth,
         str(metadata.get("uid", "")),
         str(metadata.get("creationTimestamp", "")),
         int(metadata.get("generation", 0)),
         str(metadata.get("resourceVersion", "")),
         manifest.get("status") or {},
     )
+
+
+def _parse_growth(spec: Mapping[str, Any]) -> Growth:
+    """Parse `minFree`, `maxBlocks` and `shrinkAfter`. Raises RecordError."""
+    numbers = []
+    for key, least, default, most in (("minFree", 0, 0, LARGEST_MIN_FREE), ("maxBlocks", 1, MAX_BLOCKS, LARGEST_MAX_BLOCKS)):
+        value = spec.get(key, default)
+        if not isinstance(value, int) or not least <= value <= most:
+            raise RecordError(f"{key} {value!r} is not a number from {least} to {most}")
+        numbers.append(value)
+    return Growth(*numbers, duration(spec["shrinkAfter"]) if "shrinkAfter" in spec else SHRINK_AFTER)
 
 
 def noted(text: str | None) -> tuple[Item, ...]:
