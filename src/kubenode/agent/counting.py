@@ -31,6 +31,7 @@ OURS = "kube-node"
 EMBEDDED = ("", "embedded", "host-local")  # delegates whose addresses are in host-local's files
 NO_NETWORK = "-"  # name of an entry for an annotation that no network uses; no network can have it
 ANNOTATION = "annotation "
+MOST = 256  # entries of a report
 
 
 class Place(NamedTuple):
@@ -88,7 +89,11 @@ class Counting:
                 found[directory, annotation] = place._replace(is_ours=True)
         for annotation in {*wanted} - {place.annotation for place in found.values()}:
             found["", annotation] = Place(NO_NETWORK, DEFAULT_DATA_DIR, annotation)
-        return Places(tuple(sorted(found.values(), key=lambda one: one[:3])), frozenset(known))
+        # Those of podCIDRs are only shown: if there are too many, these are left out.
+        ours = sorted(found.values(), key=lambda one: (not one.annotation, *one[:3]))
+        while len(ours) > MOST and not ours[-1].annotation:
+            ours.pop()
+        return Places(tuple(ours), frozenset(known))
 
     def count(self, own: Node, places: Iterable[Place], is_settled: Callable[[str], bool]) -> dict[Place, NetworkUse]:
         """Count; a network that cannot be read now is as before, and its closing items are settling. Without a count before it is left out.

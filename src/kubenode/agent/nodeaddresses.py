@@ -12,8 +12,11 @@ from http import HTTPStatus
 from random import SystemRandom
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kubenode.agent.counting import kept
+from kubenode.agent.counting import Counting, kept
+from kubenode.agent.settling import Settling
+from kubenode.agent.vacancy import Vacancy
 from kubenode.cni.errors import FORBIDDEN, INTERNAL, CNIError
+from kubenode.host.sources import Sources
 from kubenode.kube.offloop import off_loop
 from kubenode.kube.refusal import StatusError
 from kubenode.nodes import addresses
@@ -22,11 +25,12 @@ from kubenode.version import VERSION
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from kubenode.agent.counting import Counting
+    from kubenode.agent.host import Stores
+    from kubenode.agent.networks import Networks
     from kubenode.agent.ownnode import OwnNode
-    from kubenode.agent.settling import Settling
-    from kubenode.agent.vacancy import Vacancy
     from kubenode.base.log import Log
+    from kubenode.base.workers import Round
+    from kubenode.host.root import HostRoot
     from kubenode.ipam.ranges import Subnet
     from kubenode.kube.asyncclient import Cluster
     from kubenode.nodes.addresses import NetworkUse
@@ -60,6 +64,11 @@ class Parts(NamedTuple):
     settling: Settling
     vacancy: Vacancy
     leaks: Callable[[], int]
+
+    @classmethod
+    def of(cls, root: HostRoot, run_dir: str, networks: Networks, stores: Stores, ask: Round, leaks: Callable[[], int]) -> Parts:
+        """Return the parts for the networks and stores of an agent."""
+        return cls(Counting(networks, stores, Sources(run_dir), ask), Settling(), Vacancy(root, run_dir, stores), leaks)
 
 
 class NodeAddresses:
@@ -130,7 +139,7 @@ class NodeAddresses:
             self._again = min(self._again, self._told_at + MINUTE)
 
     def _count(self, own: Node) -> Report:
-        """Count all networks. Closing blocks that seem empty are searched for, once for each text. May wait for locks, for a limited time."""
+        """Count all networks, and search for closing blocks that seem empty, once for each text. May wait for locks, for a limited time."""
         counting, settling, vacancy, leaks = self._parts
         closing = addresses.closing(own)
         texts = {key: source.text for key, source in closing.items()}
@@ -197,7 +206,10 @@ class NodeAddresses:
         self._version = ""
         problem, details = error.msg, error.details
         if error.code == FORBIDDEN:
-            problem, details = "forbidden", "add the component node-addresses (Helm: nodeAddresses), or start the agent without --node-addresses"
+            problem, details = (
+                "forbidden",
+                "add the component node-addresses (Helm: nodeAddresses), or start the agent without --node-addresses",
+            )
         elif isinstance(error, StatusError) and error.status == HTTPStatus.NOT_FOUND:
             problem, details = "missing", "apply the CustomResourceDefinitions of deploy/controller"
         if problem != self._problem:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from kubenode.agent import ownnode, protocol
 from kubenode.agent.apiaccess import ApiAccess
 from kubenode.agent.configuration import Configuration
-from kubenode.agent.counting import Counting
 from kubenode.agent.credentials import keep_credentials
 from kubenode.agent.host import AgentHost, ReadOnlyHost, Stores
 from kubenode.agent.housekeeping import EVERY, Housekeeping
@@ -26,8 +25,6 @@ from kubenode.agent.nodeevents import NodeEvents
 from kubenode.agent.notify import Notifier
 from kubenode.agent.reclaim import GRACE, Mode, Reclaimer
 from kubenode.agent.server import Server
-from kubenode.agent.settling import Settling
-from kubenode.agent.vacancy import Vacancy
 from kubenode.base.exposition import HTTPServer
 from kubenode.base.workers import Round, Workers
 from kubenode.host import identity
@@ -35,7 +32,6 @@ from kubenode.host.boot import Boot
 from kubenode.host.nodeview import NodeView
 from kubenode.host.permitted import Permitted
 from kubenode.host.root import HostRoot
-from kubenode.host.sources import Sources
 from kubenode.kube.loadingrules import SERVICE_ACCOUNT
 from kubenode.nodes import node
 from kubenode.plugins import skel
@@ -187,10 +183,8 @@ class Agent:
         return Reclaimer(*common, options.reclaim, options.grace)
 
     def _make_addresses(self) -> NodeAddresses:
-        counting = Counting(self._networks, self._stores, Sources(self._run_dir), self._round())
-        reclaimer = self._reclaimer
-        leaks = reclaimer.suspected if reclaimer else lambda: 0
-        parts = Parts(counting, Settling(), Vacancy(self._root, self._run_dir, self._stores), leaks)
+        leaks = self._reclaimer.suspected if self._reclaimer else lambda: 0
+        parts = Parts.of(self._root, self._run_dir, self._networks, self._stores, self._round(), leaks)
         return NodeAddresses(self._own, parts, self._api.cluster, self._log)
 
     def _round(self) -> Round:

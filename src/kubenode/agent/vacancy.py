@@ -48,7 +48,7 @@ class Vacancy:
 
     def doubts(self, blocks: Collection[Subnet], annotation: str, places: Places) -> list[Doubt]:
         """Return the blocks of an annotation that may be in use."""
-        found = []
+        found: list[Doubt] = []
         try:
             for place in places.ours:
                 if place.annotation == annotation and place.network != NO_NETWORK:
@@ -68,7 +68,9 @@ class Vacancy:
             is_known = os.path.normpath(os.path.join(record.data_dir, network)) in places.known
             data_dirs[record.data_dir] = data_dirs.get(record.data_dir, False) or not is_known
             if record.given_by not in IN_FILES:
-                yield from (Doubt(block, f"addresses by {record.given_by} in network {network}") for block in blocks if _names(record, block))
+                yield from (
+                    Doubt(block, f"addresses by {record.given_by} in network {network}") for block in blocks if _names(record, block)
+                )
         for data_dir, is_needed in data_dirs.items():
             try:
                 here = self._root.seen(data_dir, "dataDir")

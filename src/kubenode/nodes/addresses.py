@@ -1,4 +1,4 @@
-"""PURE. A node's use of its addresses, as in the status of its NodeAddresses: the items of each network, and what is held outside of them."""
+"""PURE. A node's use of its addresses, as in the status of its NodeAddresses: the items of each network, and addresses outside of them."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 NOTHING: Numbers = {4: (), 6: ()}
 MOST_OUTSIDE = 32  # entries of a network outside of its items
+LONGEST = 32768  # characters of a text; a longer one is no list of items
 LARGEST = (1 << 53) - 1  # a larger number is no integer to each reader of JSON
 
 
@@ -88,7 +89,7 @@ class NetworkUse(NamedTuple):
             found["dataDir"] = self.data_dir
         if self.annotation:
             found["annotation"] = self.annotation
-        return {**found, "observed": self.observed, "items": [use.as_object() for use in self.uses]}
+        return {**found, "observed": self.observed[:LONGEST], "items": [use.as_object() for use in self.uses]}
 
 
 def source_of(node: Node, annotation: str) -> Source:
