@@ -35,10 +35,13 @@ from kubenode.base.log import Log  # noqa: E402
 from kubenode.kube import asyncclient  # noqa: E402
 from kubenode.kube.client import ApiServer  # noqa: E402
 from kubenode.kube.reflector import Reflector  # noqa: E402
+from kubenode.nodes import node  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from multiprocessing.connection import Connection
+
+    from kubenode.nodes.node import Node
 
 NOTE = "kube-node.nordix.org/benchmark"
 USER = "agents"
@@ -104,7 +107,7 @@ class Agents:
             task.cancel()
 
     def _watch(self, name: str) -> Reflector:
-        def find() -> dict[str, Any]:
+        def find() -> Node:
             with self._turn:
                 server = ApiServer(self._kubeconfig, {}, TIMEOUT)
                 try:
@@ -112,7 +115,7 @@ class Agents:
                 finally:
                     server.close()
             assert manifest is not None
-            return manifest
+            return node.parse(manifest, node.ANSWER)
 
         def connect() -> asyncclient.Cluster:
             with self._turn:
@@ -122,8 +125,8 @@ class Agents:
         log.configure(os.devnull, "info")  # the API server's end is wanted here
         return Reflector(OwnNodeSource(find, connect, self._publish, log, lambda *_: None), log, lambda _: None)
 
-    def _publish(self, manifest: dict[str, Any] | None) -> None:
-        if manifest is not None and (note := manifest["metadata"]["annotations"].get(NOTE)):
+    def _publish(self, own: Node | None) -> None:
+        if own is not None and (note := own.annotations.get(NOTE)):
             self._seen[int(note)] = time.monotonic()
 
 

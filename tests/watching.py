@@ -15,17 +15,18 @@ from kubenode.cni.errors import NODE_NOT_FOUND, CNIError
 from kubenode.kube.asyncclient import Cluster
 from kubenode.kube.client import ApiServer, within
 from kubenode.kube.reflector import PACE, Pace, Reflector
+from kubenode.nodes import node
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    Manifest = dict[str, Any]
+    from kubenode.nodes.node import Node
 
 
 class Published(NamedTuple):
     at: float
-    manifest: Manifest | None
+    node: Node | None
 
 
 class Counts:
@@ -42,11 +43,11 @@ class Counts:
         self.restarts.append(reason)
 
 
-def finder(kubeconfig: Path, name: str, timeout: float = 5) -> Callable[[], Manifest]:
+def finder(kubeconfig: Path, name: str, timeout: float = 5) -> Callable[[], Node]:
     """Return a function that GETs a Node by its name, as `plugins.nodes.fetch` does."""
 
-    def find() -> Manifest:
-        def ask() -> Manifest | None:
+    def find() -> Node:
+        def ask() -> dict[str, Any] | None:
             server = ApiServer(str(kubeconfig), {}, timeout * 0.8)
             try:
                 return server.node(name)
@@ -56,7 +57,7 @@ def finder(kubeconfig: Path, name: str, timeout: float = 5) -> Callable[[], Mani
         manifest = within(timeout, ask)
         if manifest is None:
             raise CNIError(NODE_NOT_FOUND, f"there is no Node {name}")
-        return manifest
+        return node.parse(manifest, node.ANSWER)
 
     return find
 
@@ -75,7 +76,7 @@ class RunningWatch:
         self.source = OwnNodeSource(
             find or finder(kubeconfig, name, timeout),
             lambda: Cluster(str(kubeconfig), {}, timeout, lambda verb, _, result: self.counts.requested(verb, result)),
-            lambda manifest: self.published.append(Published(time.monotonic(), manifest)),
+            lambda own: self.published.append(Published(time.monotonic(), own)),
             log,
             self.counts.requested,
         )
@@ -109,11 +110,11 @@ class RunningWatch:
         raise AssertionError("a watch never ends by itself")
 
     @property
-    def last(self) -> Manifest | None:
-        return self.published[-1].manifest if self.published else None
+    def last(self) -> Node | None:
+        return self.published[-1].node if self.published else None
 
     def annotation(self, key: str) -> str | None:
-        return None if self.last is None else self.last["metadata"]["annotations"].get(key)
+        return None if self.last is None else self.last.annotations.get(key)
 
     def until(self, condition: Callable[[], object]) -> float:
         """Wait for something; return how long it took."""

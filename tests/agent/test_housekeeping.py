@@ -27,7 +27,6 @@ from kubenode.host.permitted import Permitted
 from kubenode.host.root import HostRoot
 from kubenode.ipam.address import Address
 from kubenode.ipam.store import DEFAULT_DATA_DIR, Attachment
-from kubenode.nodes import node
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,7 +47,7 @@ class Place:
         log = Log("agent", INFO)
         ask = Round(Workers(), log, 0.5)
         self.ask = ask
-        own = OwnNode(NodeView(str(run_dir), node.decode, "test", log), log)
+        own = OwnNode(NodeView(str(run_dir), "test", log), log)
         self.looking = ReadOnlyHost(HostRoot(), Permitted(HostRoot(), {}), str(run_dir), self.stores, own, NamespaceLabels("", log))
         self.keep = Housekeeping(self.networks, self.stores, ask, None, str(run_dir), str(self.config_dir), log)
 

@@ -27,6 +27,7 @@ from kubenode.host.datadir import DiskStore
 from kubenode.host.nodeview import NodeView
 from kubenode.ipam.allocator import Usage
 from kubenode.ipam.ranges import RangeSet
+from kubenode.nodes import node
 from kubenode.version import VERSION
 
 if TYPE_CHECKING:
@@ -218,7 +219,7 @@ def test_a_scraper_that_goes_away(tmp_path: Path, run_dir: Path) -> None:
 def test_ready_means_that_calls_are_taken(run_dir: Path) -> None:
     """An agent that knows its Node from the view is not ready before relays can connect: reading its libraries takes a while."""
     manifest = {"metadata": {"name": "node-1", "uid": "u", "annotations": {}}, "spec": {"podCIDRs": ["10.0.0.0/24"]}}
-    NodeView(str(run_dir), lambda text, _: json.loads(text), "test", Log("test")).put(manifest)
+    NodeView(str(run_dir), "test", Log("test")).put(node.parse(manifest, ""))
     agent = AgentProcess(run_dir, f"--kubeconfig={run_dir}/none")
     agent.launch()
     end = time.monotonic() + PATIENCE

@@ -12,7 +12,6 @@ from kubenode.agent.credentials import keep_credentials
 from kubenode.agent.ownnode import OwnNode
 from kubenode.base.log import Log
 from kubenode.host.nodeview import NodeView
-from kubenode.nodes import node
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -25,7 +24,7 @@ def test_what_the_agent_keeps_is_kept_afterwards(tmp_path: Path, run_dir: Path, 
     """A moment without threads ends neither the agent nor what it follows: the log says so, and it goes on."""
     log = Log("agent")
     manifest = write_node(tmp_path / "node.json", "10.0.0.0/24")
-    own = OwnNode(NodeView(str(run_dir), node.decode, "test", log), log)
+    own = OwnNode(NodeView(str(run_dir), "test", log), log)
     account, copy = tmp_path / "account", tmp_path / "copy"
     for directory in (account, copy):
         directory.mkdir()

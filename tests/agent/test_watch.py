@@ -6,7 +6,7 @@ import itertools
 import json
 import statistics
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from patience import PATIENCE
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from apiserver import Asked, RealApiServer
+
+    from kubenode.nodes.node import Node
 
 NOTE = "kube-node.nordix.org/net1"
 
@@ -86,9 +88,9 @@ def test_pod_cidr_is_assigned(api_server: RealApiServer, watcher: str, tmp_path:
     with RunningWatch(api_server.kubeconfig(tmp_path / "kube.conf", watcher), "w-cidr") as running:
         running.until_watching()
         assert running.last is not None
-        assert running.last["spec"]["podCIDRs"] == []
+        assert running.last.pod_cidrs == ()
         api_server._merge("/api/v1/nodes/w-cidr", {"spec": {"podCIDR": "10.1.1.0/24", "podCIDRs": ["10.1.1.0/24", "fd00:1::/64"]}})
-        running.until(lambda: (running.last or {})["spec"]["podCIDRs"] == ["10.1.1.0/24", "fd00:1::/64"])
+        running.until(lambda: running.last is not None and running.last.pod_cidrs == ("10.1.1.0/24", "fd00:1::/64"))
 
 
 def test_deleted_and_created_anew(api_server: RealApiServer, watcher: str, tmp_path: Path) -> None:
@@ -98,17 +100,17 @@ def test_deleted_and_created_anew(api_server: RealApiServer, watcher: str, tmp_p
     with RunningWatch(api_server.kubeconfig(tmp_path / "kube.conf", watcher), "w-again", log) as running:
         running.until_watching()
         assert running.last is not None
-        old_uid = running.last["metadata"]["uid"]
+        old_uid = running.last.uid
         api_server.delete_node("w-again")
         running.until(lambda: running.last is None)
         running.until(lambda: running.watch.failure is not None and running.watch.failure.code == NODE_NOT_FOUND)
         api_server.create_node("w-again", ["10.1.5.0/24"])
         running.until(lambda: running.last is not None)
         running.until_watching()
-        new_uid = running.last["metadata"]["uid"]
+        new_uid = running.last.uid
 
     assert new_uid != old_uid
-    assert [published.manifest is None for published in running.published] == [False, True, False]
+    assert [published.node is None for published in running.published] == [False, True, False]
     line = next(said for said in map(json.loads, log.read_text().splitlines()) if "old_uid" in said)
     assert (line["old_uid"], line["new_uid"]) == (old_uid, new_uid)
     assert (line["old_subnets"], line["new_subnets"]) == (["10.1.4.0/24"], ["10.1.5.0/24"])
@@ -160,11 +162,11 @@ def test_rotated_token(api_server: RealApiServer, tmp_path: Path) -> None:
     kubeconfig = api_server.kubeconfig(tmp_path / "kube.conf", {"tokenFile": "token"})
     find = finder(kubeconfig, "w-token")
 
-    def find_then_rotate() -> dict[str, Any]:
+    def find_then_rotate() -> Node:
         # The next client, of the watch, reads what is stale by the time that it asks.
-        manifest = find()
+        own = find()
         token.write_text("stale")
-        return manifest
+        return own
 
     with RunningWatch(kubeconfig, "w-token", find=find_then_rotate) as running:
         running.until(lambda: ("watch", "401") in running.counts.requests)

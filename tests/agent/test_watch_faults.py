@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from standin import Step
 
+    from kubenode.nodes.node import Node
+
 PACE = Pace(silence=0.5, first_silence=0.8, greeting=0.4, settled=0.3)
 GET = answer(node("n1", 5, "u1", a="old"))
 QUIET = stream(stall)
@@ -93,7 +95,7 @@ def test_fault(tmp_path: Path, breaks: Step, wanted: list[str]) -> None:
 
         assert asked(server)[:4] == wanted
         assert running.watch.failure is None
-        assert None not in [published.manifest for published in running.published]
+        assert None not in [published.node for published in running.published]
 
 
 def test_time_goes_back(tmp_path: Path) -> None:
@@ -146,8 +148,8 @@ def test_huge_event(tmp_path: Path) -> None:
     with StandInApiServer(tmp_path, GET, stream(text, event("MODIFIED", 7, b="2"), stall)) as server, watching(server, tmp_path) as running:
         running.until(lambda: running.annotation("b") == "2")
 
-        assert running.published[1].manifest is not None
-        assert running.published[1].manifest["metadata"]["annotations"] == {"a": note}
+        assert running.published[1].node is not None
+        assert running.published[1].node.annotations == {"a": note}
 
 
 def test_event_without_end(tmp_path: Path) -> None:
@@ -324,7 +326,7 @@ def test_deleted_while_nobody_watched(tmp_path: Path) -> None:
         running.until(lambda: running.annotation("a") == "again")
         running.until_watching()
 
-        assert [published.manifest is None for published in running.published] == [False, True, False]
+        assert [published.node is None for published in running.published] == [False, True, False]
         assert ("get", "404") in running.counts.requests
         assert asked(server)[-1] == "watch 20"
 
@@ -345,7 +347,7 @@ def test_server_that_lags_behind(tmp_path: Path) -> None:
     with StandInApiServer(tmp_path, GET, refuse(410), GET, lagging) as server, watching(server, tmp_path) as running:
         running.until(lambda: running.annotation("a") == "new")
 
-        notes = [published.manifest["metadata"]["annotations"]["a"] for published in running.published if published.manifest]
+        notes = [published.node.annotations["a"] for published in running.published if published.node]
         assert notes == ["old", "new"]
 
 
@@ -356,10 +358,10 @@ def test_publish_that_fails(tmp_path: Path) -> None:
         publish = running.source._publish
         failing = [OSError(28, "No space left on device")]
 
-        def full(manifest: dict[str, Any] | None) -> None:
+        def full(own: Node | None) -> None:
             if failing:
                 raise failing.pop()
-            publish(manifest)
+            publish(own)
 
         running.source._publish = full
         with running:

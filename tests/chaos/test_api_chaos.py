@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from standin import Handler
 
+    from kubenode.nodes.node import Node
+
 SECONDS = float(os.environ.get("KUBE_NODE_CHAOS_SECONDS", "8"))
 TIMEOUT = 1.0
 PACE = Pace(lifetime=5, silence=2, first_silence=2, greeting=1, settled=1)
@@ -150,17 +152,21 @@ def test_view_is_right_after_the_trouble(tmp_path: Path) -> None:
                 time.sleep(changes.uniform(0, 0.3))
                 chaos.change()
             chaos.over.set()
-            took = running.until(lambda: said(running.last) == said(chaos.now))
+            took = running.until(lambda: told(running.last) == said(chaos.now))
             print(f"seed {seed}: right after {took:.2f} s; {len(server.requests)} requests, {chaos.tried}")  # noqa: T201 (shown on failure)
             while chaos.now is None:
                 chaos.change()
             running.until_watching()
             time.sleep(PACE.settled + 0.5)  # a watch that has settled tells a change at once
             chaos.change()
-            running.until(lambda: said(running.last) == said(chaos.now))
+            running.until(lambda: told(running.last) == said(chaos.now))
 
     assert running.stop_seconds < PATIENCE
     assert len(chaos.tried) > 3
+
+
+def told(own: Node | None) -> tuple[str, str] | None:
+    return (own.uid, own.annotations["value"]) if own else None
 
 
 def said(manifest: dict[str, Any] | None) -> tuple[str, str] | None:

@@ -35,7 +35,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 def report(*networks: Seen, agent: Agent = UP, wanted: Wanted = Wanted(), fetched: float | None = None) -> Report:  # noqa: B008 -- it is a tuple
     made = [NetworkReport(one.network(), *holders(one.network(), cast("Records", one.records), wanted)) for one in networks]
-    seen = NodeSeen(PATH, View(MANIFEST, fetched, ""), node.parse(MANIFEST, PATH), None)
+    seen = NodeSeen(PATH, View(node.parse(MANIFEST, PATH), fetched, ""), None)
     return Report(seen, agent, made, wanted)
 
 
@@ -106,13 +106,13 @@ def test_leaks_and_problems_come_first(tmp_path: Path) -> None:
 
 def test_what_is_missing(seen: Seen) -> None:
     """No Node view, a broken one, an agent that is down or complains, no pods of a namespace, and no networks are told as such."""
-    nothing = Report(NodeSeen(PATH, None, None, None), Agent("/a", installed=False, problem="none"), [], Wanted())
+    nothing = Report(NodeSeen(PATH, None, None), Agent("/a", installed=False, problem="none"), [], Wanted())
     said = printed(nothing)
     assert f"not seen yet: there is no {PATH}" in said
     assert "none: the plugins run by themselves" in said
     assert "No networks: the CNI configuration does not use" in said
     broken = nothing._replace(
-        node=NodeSeen(PATH, None, None, CNIError(CONFIG_FILE, "not [JSON]")), agent=Agent("/a", installed=True, problem="refused")
+        node=NodeSeen(PATH, None, CNIError(CONFIG_FILE, "not [JSON]")), agent=Agent("/a", installed=True, problem="refused")
     )
     assert "not [JSON]" in printed(broken)
     assert "down: /a: refused" in printed(broken)

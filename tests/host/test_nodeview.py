@@ -13,6 +13,7 @@ from patience import PATIENCE
 from kubenode.base.log import Log
 from kubenode.cni.errors import CNIError
 from kubenode.host.nodeview import MARK, NodeView
+from kubenode.nodes.node import Node
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,12 +29,12 @@ class Server:
         self.error: CNIError | None = None
         self.delay = 0.0
 
-    def fetch(self) -> dict[str, Any]:
+    def fetch(self) -> Node:
         self.asked += 1
         time.sleep(self.delay)
         if self.error:
             raise self.error
-        return {"name": self.asked}
+        return Node(f"node-{self.asked}", "", "", (), {})
 
 
 @pytest.fixture
@@ -43,11 +44,11 @@ def server() -> Server:
 
 @pytest.fixture
 def view(run_dir: Path) -> NodeView:
-    return NodeView(str(run_dir), lambda text, _: json.loads(text), "test", Log("test"))
+    return NodeView(str(run_dir), "test", Log("test"))
 
 
-def name(manifest: dict[str, Any]) -> Any:
-    return manifest["name"]
+def number(own: Node) -> int:
+    return int(own.name.removeprefix("node-"))
 
 
 def outdate(run_dir: Path, seconds: float) -> None:
@@ -58,7 +59,7 @@ def outdate(run_dir: Path, seconds: float) -> None:
 
 def test_asked_once(view: NodeView, server: Server, run_dir: Path) -> None:
     """The first call asks, the next take the view, which is for its owner only."""
-    assert [view.get(name, server.fetch, ALWAYS) for _ in range(3)] == [1, 1, 1]
+    assert [view.get(number, server.fetch, ALWAYS) for _ in range(3)] == [1, 1, 1]
     assert server.asked == 1
     assert (run_dir / "node.json").stat().st_mode & 0o777 == 0o600
     assert not list(run_dir.glob("*.tmp"))
@@ -66,19 +67,19 @@ def test_asked_once(view: NodeView, server: Server, run_dir: Path) -> None:
 
 def test_asked_again_when_old(view: NodeView, server: Server, run_dir: Path) -> None:
     """After refreshAfter seconds it is asked for again; also when the clock was set back."""
-    view.get(name, server.fetch, ALWAYS)
+    view.get(number, server.fetch, ALWAYS)
     outdate(run_dir, ALWAYS + 1)
-    assert view.get(name, server.fetch, ALWAYS) == 2
+    assert view.get(number, server.fetch, ALWAYS) == 2
     outdate(run_dir, -1000)
-    assert view.get(name, server.fetch, ALWAYS) == 3
+    assert view.get(number, server.fetch, ALWAYS) == 3
 
 
 def test_the_old_one_serves(view: NodeView, server: Server, run_dir: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """When asking fails the old view serves, with a warning, and for a while nobody asks again."""
-    view.get(name, server.fetch, ALWAYS)
+    view.get(number, server.fetch, ALWAYS)
     outdate(run_dir, 10_000)
     server.error = CNIError(11, "down")
-    assert [view.get(name, server.fetch, ALWAYS) for _ in range(3)] == [1, 1, 1]
+    assert [view.get(number, server.fetch, ALWAYS) for _ in range(3)] == [1, 1, 1]
     assert server.asked == 2
     assert "using the old one" in capfd.readouterr().err
 
@@ -86,36 +87,37 @@ def test_the_old_one_serves(view: NodeView, server: Server, run_dir: Path, capfd
 @pytest.mark.parametrize("ahead", [3600, 10**9, 10**12, 10**400])
 def test_a_view_from_the_future(view: NodeView, server: Server, run_dir: Path, capfd: pytest.CaptureFixture[str], ahead: int) -> None:
     """A view whose date is to come, as the clock was set back, serves like any old one where the API server is down."""
-    view.get(name, server.fetch, ALWAYS)
+    view.get(number, server.fetch, ALWAYS)
     path = run_dir / "node.json"
     seen = json.loads(path.read_text())
     path.write_text(json.dumps({**seen, MARK: {"fetched": int(time.time()) + ahead}}))
     server.error = CNIError(11, "down")
-    assert view.get(name, server.fetch, ALWAYS) == 1
+    assert view.get(number, server.fetch, ALWAYS) == 1
     assert json.loads(capfd.readouterr().err)["age"] > 3600
 
 
 def test_a_view_written_by_hand(view: NodeView, server: Server, run_dir: Path) -> None:
     """What a person wrote always serves, is never replaced, and nobody is asked, even where it lacks what is wanted."""
-    (run_dir / "node.json").write_text('{"name": "mine"}')
-    assert view.get(name, server.fetch, 0) == "mine"
+    mine = '{"metadata": {"name": "mine"}}'
+    (run_dir / "node.json").write_text(mine)
+    assert view.get(lambda own: own.name, server.fetch, 0) == "mine"
 
-    def missing(_: dict[str, Any]) -> None:
+    def missing(_: Node) -> None:
         raise CNIError(107, "missing")
 
     with pytest.raises(CNIError, match="missing"):
         view.get(missing, server.fetch, 0)
     assert server.asked == 0
-    assert (run_dir / "node.json").read_text() == '{"name": "mine"}'
+    assert (run_dir / "node.json").read_text() == mine
 
 
 def test_what_is_missing_may_be_there_by_now(view: NodeView, server: Server, run_dir: Path) -> None:
     """Where a view lacks what is wanted it is asked for anew, but not twice within a second; both errors are told."""
 
-    def third(manifest: dict[str, Any]) -> Any:
-        if manifest["name"] < 3:
-            raise CNIError(107, f"not in {manifest['name']}", "annotate")
-        return manifest["name"]
+    def third(own: Node) -> int:
+        if number(own) < 3:
+            raise CNIError(107, f"not in {number(own)}", "annotate")
+        return number(own)
 
     with pytest.raises(CNIError, match="not in 1"):
         view.get(third, server.fetch, ALWAYS)
@@ -141,10 +143,10 @@ def test_one_asks_and_the_others_wait(run_dir: Path, server: Server, *, failing:
     barrier = threading.Barrier(8)
 
     def call() -> None:
-        mine = NodeView(str(run_dir), lambda text, _: json.loads(text), "test", Log("test"))
+        mine = NodeView(str(run_dir), "test", Log("test"))
         barrier.wait()
         try:
-            answers.append(mine.get(name, server.fetch, ALWAYS))
+            answers.append(mine.get(number, server.fetch, ALWAYS))
         except CNIError as error:
             answers.append((error.code, error.msg, error.details))
 
@@ -159,20 +161,20 @@ def test_one_asks_and_the_others_wait(run_dir: Path, server: Server, *, failing:
 
 def test_while_one_renews_the_others_go_on(run_dir: Path, server: Server, view: NodeView) -> None:
     """Nobody waits for a new view while the old one can serve."""
-    view.get(name, server.fetch, ALWAYS)
+    view.get(number, server.fetch, ALWAYS)
     outdate(run_dir, 10_000)
     asked, go_on = threading.Event(), threading.Event()
 
-    def fetch() -> dict[str, Any]:
+    def fetch() -> Node:
         asked.set()
         go_on.wait(10 * PATIENCE)
         return server.fetch()
 
-    thread = threading.Thread(target=lambda: view.get(name, fetch, ALWAYS))
+    thread = threading.Thread(target=lambda: view.get(number, fetch, ALWAYS))
     thread.start()
     asked.wait()
     begin = time.monotonic()
-    assert view.get(name, server.fetch, ALWAYS) == 1
+    assert view.get(number, server.fetch, ALWAYS) == 1
     assert time.monotonic() - begin < PATIENCE
     go_on.set()
     thread.join()
@@ -182,15 +184,15 @@ def test_while_one_renews_the_others_go_on(run_dir: Path, server: Server, view: 
 def test_a_failure_before_the_clock_was_set_back(run_dir: Path, server: Server, view: NodeView, *, old: bool) -> None:
     """A failure that a clock ahead of time has noted keeps nobody from asking, with and without an old view."""
     if old:
-        view.get(name, server.fetch, ALWAYS)
+        view.get(number, server.fetch, ALWAYS)
         outdate(run_dir, ALWAYS + 1)
     failure = {"at": time.time() + 3600, "code": 11, "msg": "down", "details": ""}
     (run_dir / "node.lock").write_text(json.dumps(failure) + "\n")
-    assert view.get(name, server.fetch, ALWAYS) == server.asked == 1 + old
+    assert view.get(number, server.fetch, ALWAYS) == server.asked == 1 + old
 
 
 def test_a_torn_failure_note(run_dir: Path, server: Server, view: NodeView) -> None:
     """Whatever the lock file holds, asking works."""
     (run_dir / "node.lock").write_text('{"at": 99')
-    assert view.get(name, server.fetch, ALWAYS) == 1
+    assert view.get(number, server.fetch, ALWAYS) == 1
     assert (run_dir / "node.lock").read_text() == ""

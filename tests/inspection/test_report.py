@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def report_of(*networks: Seen) -> Report:
     made = [NetworkReport(one.network(), *holders(one.network(), cast("Records", one.records), Wanted())) for one in networks]
-    return Report(NodeSeen("/run/kube-node/node.json", None, None, None), Agent("/a", installed=False, problem="none"), made, Wanted())
+    return Report(NodeSeen("/run/kube-node/node.json", None, None), Agent("/a", installed=False, problem="none"), made, Wanted())
 
 
 def test_a_part_of_a_network(tmp_path: Path) -> None:

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from kubenode.host import identity
 from kubenode.kube.loadingrules import AGENTS
+from kubenode.nodes import node
 from kubenode.plugins import standalone
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any
 
     from kubenode.agent.metrics import Metrics
     from kubenode.agent.ownnode import OwnNode
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kubenode.base.log import Log
     from kubenode.host.root import HostRoot
     from kubenode.kube.asyncclient import Cluster
+    from kubenode.nodes.node import Node
 
 API_TIMEOUT = 10.0  # seconds until an answer, or until a watch must be accepted
 
@@ -33,9 +34,9 @@ class ApiAccess:
         self._metrics = metrics
         self._log = log
 
-    def node(self) -> dict[str, Any]:
-        """Return our Node's manifest, by one GET within a limited time."""
-        return standalone.fetch(
+    def node(self) -> Node:
+        """Return our Node, by one GET within a limited time."""
+        found = standalone.fetch(
             self._kubeconfig,
             self._environ,
             guesses=self._own.guesses(),
@@ -43,6 +44,7 @@ class ApiAccess:
             complain=self._log.error,
             option=AGENTS,
         )
+        return node.parse(found, node.ANSWER)
 
     def cluster(self) -> Cluster:
         """Return an asyncio client."""

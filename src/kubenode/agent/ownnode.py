@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from kubenode.base import files
 from kubenode.cni.errors import NODE_INVALID, TRY_AGAIN_LATER, CNIError
@@ -38,7 +38,7 @@ class OwnNode:
         self.why: Callable[[], CNIError | None] = lambda: self.failure
         self._view = view
         self._log = log
-        self._manifest: dict[str, Any] | None = None
+        self._current: Node | None = None  # None after a deletion
         self._changed = asyncio.Event()
 
     def choose(self, choose: Callable[[Node], T]) -> T:
@@ -58,7 +58,7 @@ class OwnNode:
         """Return the annotations in the view, by which plugins without agent go; {} if it cannot be read."""
         try:
             view = self._view.read()
-            return node.parse(view.manifest, self._view.path).annotations if view else {}
+            return view.node.annotations if view else {}
         except (CNIError, OSError):
             return {}
 
@@ -68,19 +68,19 @@ class OwnNode:
             view = self._view.read()
             if view is None:
                 return False
-            self.node = node.parse(view.manifest, self._view.path)
         except CNIError as error:  # the agent writes it by rename, so an invalid one comes from a person, who must correct it
             self._log.error("cannot use the Node view", error=str(error))
             return True
+        self.node = view.node
         self.seen = time.time() - view.age()
         self._log.info("serving from the Node view until the API server answers", node=self.node.name, age=round(view.age()))
         return view.fetched is None
 
-    def publish(self, manifest: dict[str, Any] | None) -> None:
+    def publish(self, own: Node | None) -> None:
         """Take the current Node; None: it was deleted, and its last state still serves."""
-        self._manifest = manifest
-        if manifest is not None:
-            self.node = node.parse(manifest, "the API server's answer")
+        self._current = own
+        if own is not None:
+            self.node = own
             self.seen = time.time()
         self._changed.set()
 
@@ -90,15 +90,14 @@ class OwnNode:
             try:
                 await asyncio.wait_for(self._changed.wait(), REFRESH)
             except TimeoutError:
-                if self._manifest is None or self.why() is not None:
+                if self._current is None or self.why() is not None:
                     continue
                 self.seen = time.time()
             self._changed.clear()
-            if self._manifest is not None:
+            if (own := self._current) is not None:
                 try:
-                    await off_loop(partial(self._view.put, self._manifest))
-                    found = node.parse(self._manifest, self._view.path)
-                    await off_loop(partial(identity.note_name, os.path.dirname(self._view.path), found.name, found.machine_id))
+                    await off_loop(partial(self._view.put, own))
+                    await off_loop(partial(identity.note_name, os.path.dirname(self._view.path), own.name, own.machine_id))
                 except (CNIError, OSError) as error:
                     self._log.error("cannot write the Node view", error=str(error))
 
@@ -109,10 +108,9 @@ class OwnNode:
             try:
                 status = await off_loop(partial(os.stat, path))
                 if (status.st_ino, status.st_mtime_ns) != read:
-                    manifest = await off_loop(partial(_manifest, path, label))
-                    self.node = node.parse(manifest, label)
+                    self.node = await off_loop(partial(_read, path, label))
                     if path != self._view.path:
-                        self.publish(node.reduce(manifest))
+                        self.publish(self.node)
                     read = (status.st_ino, status.st_mtime_ns)
                     self._log.info("Node manifest read", path=label, node=self.node.name)
                 self.failure, self.seen = None, time.time()
@@ -128,5 +126,5 @@ class OwnNode:
         self.failure = error
 
 
-def _manifest(path: str, label: str) -> dict[str, Any]:
-    return node.decode(files.read(path), label)
+def _read(path: str, label: str) -> Node:
+    return node.parse(node.decode(files.read(path), label), label)

@@ -33,7 +33,6 @@ from kubenode.host.nodeview import NodeView
 from kubenode.host.permitted import Permitted
 from kubenode.host.root import HostRoot
 from kubenode.kube.loadingrules import SERVICE_ACCOUNT
-from kubenode.nodes import node
 from kubenode.plugins import skel
 from kubenode.version import VERSION
 
@@ -91,7 +90,7 @@ class Agent:
         os.makedirs(socket_dir, 0o755, exist_ok=True)
         self._listener = Listener(os.path.join(socket_dir, os.path.basename(options.socket)))
         self._metrics = Metrics()
-        self._own = ownnode.OwnNode(NodeView(self._run_dir, node.decode, f"kube-node agent {VERSION}", log), log)
+        self._own = ownnode.OwnNode(NodeView(self._run_dir, f"kube-node agent {VERSION}", log), log)
         seen_environ = {**environ, "KUBE_NODE_RUN_DIR": self._run_dir}
         self._api = ApiAccess(options.kubeconfig, seen_environ, self._own, self._root, self._metrics, log)
         self._stores = Stores(self._root, Boot(self._run_dir, self._machine_id))

@@ -13,19 +13,18 @@ from kubenode.kube.asyncclient import Collection
 from kubenode.kube.offloop import off_loop
 from kubenode.kube.reflector import ANY, before
 from kubenode.kube.refusal import GarbledError, StatusError
-from kubenode.nodes.node import reduce
+from kubenode.nodes import node
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
     from kubenode.base.log import Log
     from kubenode.kube.asyncclient import Cluster, Event
-
-    Manifest = dict[str, Any]
+    from kubenode.nodes.node import Node
 
 
 class OwnNodeSource:
-    """Calls `publish` with our Node's reduced manifest after each change, and with None after its deletion.
+    """Calls `publish` with our Node after each change that matters, and with None after its deletion.
 
     `find` identifies and GETs our Node within a limited time, `connect` makes the client for one watch; both may block and raise CNIError.
     `count` gets verb and result of each GET, an HTTP status or "error". If `publish` raises, the Node counts as not published.
@@ -35,9 +34,9 @@ class OwnNodeSource:
 
     def __init__(
         self,
-        find: Callable[[], Manifest],
+        find: Callable[[], Node],
         connect: Callable[[], Cluster],
-        publish: Callable[[Manifest | None], None],
+        publish: Callable[[Node | None], None],
         log: Log,
         count: Callable[[str, str], None],
     ) -> None:
@@ -48,8 +47,8 @@ class OwnNodeSource:
         self._count = count
         self._called = ""
         self._expired = ""  # the version that was read, and that a watch would answer by 410
-        self._now: Manifest | None = None  # the published one
-        self._last: Manifest | None = None  # the same, but kept after a deletion
+        self._now: Node | None = None  # the published one
+        self._last: Node | None = None  # the same, but kept after a deletion
 
     async def read(self, expired: str) -> str:
         """GET our Node and publish it; return the version to watch from.
@@ -58,18 +57,17 @@ class OwnNodeSource:
         the same version, and the watch 410, again. The watch then starts at any version, with the current Node.
         """
         try:
-            manifest = await off_loop(self._find)
+            own = await off_loop(self._find)
         except CNIError as error:
             self._count("get", _result(error))
             if error.code == NODE_NOT_FOUND:
                 self._gone()
             raise
         self._count("get", str(HTTPStatus.OK.value))
-        self._show(manifest)
-        version = str(manifest["metadata"]["resourceVersion"])
-        self._called = manifest["metadata"]["name"]
-        self._expired = version if version == expired or before(version, expired) else ""
-        return ANY if self._expired else version
+        self._show(own)
+        self._called = own.name
+        self._expired = own.version if own.version == expired or before(own.version, expired) else ""
+        return ANY if self._expired else own.version
 
     @asynccontextmanager
     async def watch(self, version: str, seconds: int) -> AsyncIterator[AsyncGenerator[Event, None]]:
@@ -87,48 +85,44 @@ class OwnNodeSource:
             self._gone()
             return ""  # only `find` can say which Node is ours now
         if event.kind in ("ADDED", "MODIFIED"):
-            manifest = msgspec.json.decode(event.object, type=dict[str, Any])
-            if (name := manifest["metadata"].get("name")) != self._called:
+            own = node.parse(msgspec.json.decode(event.object, type=dict[str, Any]), node.ANSWER)
+            if own.name != self._called:
                 # If a proxy drops the query, we would use another Node's subnets.
-                raise GarbledError(f"the watch of Node {self._called} sent Node {name!r}")
-            self._show(manifest)
+                raise GarbledError(f"the watch of Node {self._called} sent Node {own.name!r}")
+            self._show(own)
         if event.version == self._expired:
             return ANY
         self._expired = ""
         return event.version
 
-    def _show(self, manifest: Manifest) -> None:
+    def _show(self, own: Node) -> None:
         """Publish a Node if a relevant part has changed: the kubelet updates its status all the time."""
-        reduced = reduce(manifest)
-        if reduced == self._now:
+        if own.is_like(self._now):
             return
-        self._publish(reduced)
-        self._now = reduced
-        self._tell(self._last, reduced)
-        self._last = reduced
+        self._publish(own)
+        self._now = own
+        self._tell(self._last, own)
+        self._last = own
 
     def _gone(self) -> None:
         """Publish that our Node was deleted, once."""
         if self._now is not None:
-            metadata = self._now["metadata"]
+            own = self._now
             self._publish(None)
             self._now = None
-            self._log.warning("Node was deleted", node=metadata["name"], uid=metadata["uid"])
+            self._log.warning("Node was deleted", node=own.name, uid=own.uid)
 
-    def _tell(self, old: Manifest | None, new: Manifest) -> None:
-        name, uid, subnets = new["metadata"]["name"], new["metadata"]["uid"], new["spec"]["podCIDRs"]
+    def _tell(self, old: Node | None, new: Node) -> None:
         if old is None:
-            self._log.info("Node received", node=name, uid=uid, subnets=subnets)
+            self._log.info("Node received", node=new.name, uid=new.uid, subnets=list(new.pod_cidrs))
             return
-        old_uid, old_subnets = old["metadata"]["uid"], old["spec"]["podCIDRs"]
-        if uid != old_uid:
-            self._log.warning(
-                "Node was recreated with another UID", node=name, old_uid=old_uid, new_uid=uid, old_subnets=old_subnets, new_subnets=subnets
-            )
+        subnets = {"old_subnets": list(old.pod_cidrs), "new_subnets": list(new.pod_cidrs)}
+        if new.uid != old.uid:
+            self._log.warning("Node was recreated with another UID", node=new.name, old_uid=old.uid, new_uid=new.uid, **subnets)
             return
-        had, has = old["metadata"]["annotations"], new["metadata"]["annotations"]
+        had, has = old.annotations, new.annotations
         changed = sorted(key for key in had.keys() | has.keys() if had.get(key) != has.get(key))
-        self._log.info("Node changed", node=name, annotations=changed, old_subnets=old_subnets, new_subnets=subnets)
+        self._log.info("Node changed", node=new.name, annotations=changed, **subnets)
 
 
 def _result(error: CNIError) -> str:

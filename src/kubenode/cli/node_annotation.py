@@ -51,7 +51,7 @@ def my_node() -> None:
 @click.argument("annotation")
 def get_annotation(name: str, annotation: str) -> None:
     """Print the value of an annotation on the Node object."""
-    click.echo(node.annotation(node.parse(_node(name), "the API server's answer"), annotation))
+    click.echo(node.annotation(node.parse(_node(name), node.ANSWER), annotation))
 
 
 @node_annotation.command(name="error_quit")

@@ -15,16 +15,17 @@ from kubenode.base import files
 from kubenode.base.jsontext import JSONTextError, dumps, loads
 from kubenode.base.record import NamedTuple
 from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
+from kubenode.nodes import node
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, TypeVar
+    from typing import TypeVar
 
     from kubenode.base.log import Log
+    from kubenode.nodes.node import Node
 
     T = TypeVar("T")
-    Manifest = dict[str, Any]
 
 MARK = "kube-node.nordix.org/view"
 DEFAULT_RUN_DIR = "/run/kube-node"
@@ -34,12 +35,12 @@ RETRY_AFTER = 30.0  # seconds for which an old view serves after a failed reques
 
 
 class View(NamedTuple):
-    """Node manifest, and the time of its request in seconds since 1970; None: written by hand.
+    """A Node, and the time of its request in seconds since 1970; None: written by hand.
 
     `kubeconfig`: the one of the request, "" for the environment's; None: valid for all.
     """
 
-    manifest: dict[str, Any]
+    node: Node
     fetched: float | None
     kubeconfig: str | None
 
@@ -56,16 +57,15 @@ class _NotRenewedError(CNIError):
 
 
 class NodeView:
-    """The view's file in the run directory. `decode` parses a manifest; `owner` names the writer.
+    """The view's file in the run directory. `owner` names the writer.
 
     `kubeconfig`: as in `View`; None for a writer of the common view, or for reading.
     """
 
-    def __init__(self, run_dir: str, decode: Callable[[bytes, str], Manifest], owner: str, log: Log, kubeconfig: str | None = None) -> None:
+    def __init__(self, run_dir: str, owner: str, log: Log, kubeconfig: str | None = None) -> None:
         self.path = os.path.join(run_dir, "node.json")
         self._kubeconfig = kubeconfig
         self._run_dir = run_dir
-        self._decode = decode
         self._owner = owner
         self._log = log
 
@@ -84,31 +84,31 @@ class NodeView:
             text = files.read(self.path)
         except FileNotFoundError:
             return None
-        manifest = self._decode(text, self.path)
+        manifest = node.decode(text, self.path)
         mark = manifest.get(MARK)
         fetched, kubeconfig = (mark.get(key) for key in ("fetched", "kubeconfig")) if isinstance(mark, dict) else (None, None)
         return View(
-            manifest,
+            node.parse(manifest, self.path),
             _seconds(fetched) if isinstance(fetched, (int, float)) else None,
             kubeconfig if isinstance(kubeconfig, str) else None,
         )
 
-    def get(self, select: Callable[[Manifest], T], fetch: Callable[[], Manifest], refresh_after: float) -> T:
+    def get(self, select: Callable[[Node], T], fetch: Callable[[], Node], refresh_after: float) -> T:
         """Return the result of `select` on the view, after a new request if needed. Raises the errors of `select` and `fetch`."""
         view = self.read()
         if view is None:
             return select(self._renewed(view, fetch))
         try:
-            selected = select(view.manifest)
+            selected = select(view.node)
         except CNIError as error:
             # The Node may have it by now: an operator annotates the Node and expects the pod to start.
             if view.fetched is None or view.age() < ASK_AGAIN:
                 raise
             try:
-                manifest = self._renewed(view, fetch)
+                renewed = self._renewed(view, fetch)
             except CNIError as second:
                 raise CNIError(error.code, error.msg, f"{error.details}; as in the last known Node: {second.msg}") from None
-            return select(manifest)
+            return select(renewed)
         if view.fetched is None or view.age() < refresh_after:
             return selected
         try:
@@ -117,7 +117,7 @@ class NodeView:
             self._log.warning("cannot refresh the Node view: using the old one", error=str(error), age=round(view.age()))
             return selected
 
-    def put(self, manifest: Manifest) -> bool:
+    def put(self, own: Node) -> bool:
         """Write the view for all kubeconfigs; False if a person wrote the current one. Raises OSError, CNIError if that one is invalid."""
         lock = self._open_lock()
         try:
@@ -126,7 +126,7 @@ class NodeView:
             if view is not None and view.fetched is None:
                 return False
             self._discard_others()
-            self._write(manifest)
+            self._write(own)
             return True
         finally:
             os.close(lock)
@@ -141,13 +141,13 @@ class NodeView:
         os.makedirs(self._run_dir, 0o755, exist_ok=True)
         return os.open(f"{self.path.removesuffix('.json')}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
-    def _write(self, manifest: Manifest) -> None:
+    def _write(self, own: Node) -> None:
         mark = {"fetched": time.time(), "by": f"{self._owner} pid {os.getpid()}"}
         if self._kubeconfig is not None:
             mark["kubeconfig"] = self._kubeconfig
-        files.replace(self.path, dumps({**manifest, MARK: mark}).encode() + b"\n", alone=True)
+        files.replace(self.path, dumps({**own.manifest(), MARK: mark}).encode() + b"\n", alone=True)
 
-    def _renewed(self, seen: View | None, fetch: Callable[[], Manifest], *, may_wait: bool = True) -> Manifest:
+    def _renewed(self, seen: View | None, fetch: Callable[[], Node], *, may_wait: bool = True) -> Node:
         """Ask, or take the answer of the plugin that asks already. Raises CNIError; _NotRenewedError if it may not wait."""
         started = time.time()
         path = self.path
@@ -168,7 +168,7 @@ class NodeView:
             if self.path != path:  # a plugin with another kubeconfig was first: ours is another file, with its own lock
                 return self._renewed(view, fetch, may_wait=may_wait)
             if view is not None and view != seen:
-                return view.manifest
+                return view.node
             if failure := self._failure_since(lock, started - (0 if may_wait else RETRY_AFTER)):
                 raise failure if may_wait else _NotRenewedError(failure.code, failure.msg)
             try:
@@ -178,10 +178,10 @@ class NodeView:
         finally:
             os.close(lock)
 
-    def _fetch(self, lock: int, fetch: Callable[[], Manifest]) -> Manifest:
+    def _fetch(self, lock: int, fetch: Callable[[], Node]) -> Node:
         """Ask, and write the answer for the plugins that wait: a view, or an error in the lock file."""
         try:
-            manifest = fetch()
+            fetched = fetch()
         except CNIError as error:
             told = {"at": time.time(), "kubeconfig": self._kubeconfig, "code": error.code, "msg": error.msg, "details": error.details}
             try:
@@ -191,10 +191,10 @@ class NodeView:
             raise
         try:
             os.ftruncate(lock, 0)
-            self._write(manifest)
+            self._write(fetched)
         except OSError as error:
             self._say_unwritable(error)
-        return manifest
+        return fetched
 
     def _say_unwritable(self, error: OSError) -> None:
         self._log.warning("the Node view cannot be written: each call asks the API server", error=str(error))

@@ -18,7 +18,6 @@ from kubenode.host.permitted import Permitted
 from kubenode.host.readonly import ReadOnlyStore
 from kubenode.host.sources import Sources
 from kubenode.ipam.store import DEFAULT_DATA_DIR
-from kubenode.nodes import node
 from kubenode.plugins import standalone
 from kubenode.plugins.skel import Call
 
@@ -71,13 +70,13 @@ class Locations(NamedTuple):
             return found
         try:
             view = self.view()
-            return node.parse(view.manifest, "the Node view").machine_id if view else ""
         except (Problem, OSError):  # the code that needs the Node reports it
             return ""
+        return view.node.machine_id if view else ""
 
     def view(self) -> View | None:
         """Return the Node view; None if there is none. Raises Problem if it is broken, OSError if it cannot be read."""
-        return NodeView(self.run, node.decode, "", SILENT).read()
+        return NodeView(self.run, "", SILENT).read()
 
 
 class ReadOnlyHost:
@@ -85,9 +84,9 @@ class ReadOnlyHost:
 
     execs = False
 
-    def __init__(self, locations: Locations, manifest: dict[str, Any] | None = None) -> None:
+    def __init__(self, locations: Locations, own: Node | None = None) -> None:
         self._locations = locations
-        self._manifest = manifest
+        self._own = own
 
     @property
     def permitted(self) -> Permitted:
@@ -117,21 +116,21 @@ class ReadOnlyHost:
     def node(self, options: standalone.NodeOptions, choose: Callable[[Node], T], log: Log) -> T:  # noqa: ARG002 -- skel.Host
         if options.node_file:
             return choose(standalone.from_file(options))
-        if self._manifest is not None:
-            return choose(node.parse(self._manifest, "the API server's answer"))
+        if self._own is not None:
+            return choose(self._own)
         view = self._locations.view()
         if view is None:
             path = os.path.join(self._locations.run_dir, "node.json")
             advice = "the first pod's ADD creates it; kube-node doctor asks the API server itself"
             raise CNIError(TRY_AGAIN_LATER, f"there is no Node view {path} yet", advice)
-        return choose(node.parse(view.manifest, os.path.join(self._locations.run_dir, "node.json")))
+        return choose(view.node)
 
 
 SILENT = Log("kube-node", ERROR - 1)
 
 
-def call_for(locations: Locations, raw: dict[str, Any], manifest: dict[str, Any] | None = None) -> Call:
-    """Return a STATUS call of a network's configuration. Raises Problem if that is invalid."""
+def call_for(locations: Locations, raw: dict[str, Any], own: Node | None = None) -> Call:
+    """Return a STATUS call of a network's configuration, on this Node or that of the view. Raises Problem if that is invalid."""
     environ = {**locations.environ, "KUBE_NODE_RUN_DIR": locations.run}
     parsed = netconf.parse(raw)
-    return Call(request.parse({"CNI_COMMAND": "STATUS"}), parsed, environ, Log("kube-node", ERROR - 1), ReadOnlyHost(locations, manifest))
+    return Call(request.parse({"CNI_COMMAND": "STATUS"}), parsed, environ, Log("kube-node", ERROR - 1), ReadOnlyHost(locations, own))

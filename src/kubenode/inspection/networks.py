@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from kubenode.base.problem import Problem
 from kubenode.cni import versions
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from kubenode.inspection.records import Records
     from kubenode.ipam.allocator import Usage
     from kubenode.ipam.ranges import Range, Subnet
+    from kubenode.nodes.node import Node
 
 
 class Network(NamedTuple):
@@ -69,14 +70,14 @@ def told(range_: Range) -> str:
     return f"{text}, closing" if range_.closing else text
 
 
-def find(locations: Locations, records: Records | None, manifest: dict[str, Any] | None = None) -> list[Network]:
-    """Return all networks of configurations and, if given, of records, each once. `manifest`: a Node newer than the view."""
+def find(locations: Locations, records: Records | None, own: Node | None = None) -> list[Network]:
+    """Return all networks of configurations and, if given, of records, each once. `own`: a Node newer than the view."""
     found: dict[tuple[str, str], Network] = {}
     for configured in [*of_runtime(locations), *locations.named.configured]:
-        network = look_at(locations, configured, manifest)
+        network = look_at(locations, configured, own)
         found.setdefault((network.name, network.data_dir), network)
     for configured in records.networks() if records else ():
-        network = look_at(locations, configured, manifest)
+        network = look_at(locations, configured, own)
         found.setdefault((network.name, network.data_dir), network)
     return list(found.values())
 
@@ -94,12 +95,12 @@ def runtime_files(locations: Locations) -> list[cniconfig.File]:
     return [file._replace(path=locations.config_dir + file.path.removeprefix(here)) for file in cniconfig.read(here)]
 
 
-def look_at(locations: Locations, configured: Configured, manifest: dict[str, Any] | None = None) -> Network:
+def look_at(locations: Locations, configured: Configured, own: Node | None = None) -> Network:
     """Find a network's subnets and their use."""
     said = configured.ipam.get("dataDir")
     data_dir = said if isinstance(said, str) and said and is_path(said) else DEFAULT_DATA_DIR
     try:
-        call = PLUGINS[str(configured.ipam.get("type"))].resolve(call_for(locations, configured.raw, manifest))
+        call = PLUGINS[str(configured.ipam.get("type"))].resolve(call_for(locations, configured.raw, own))
         data_dir = embedded.data_dir(call.netconf) or DEFAULT_DATA_DIR
         conf = config.load(call.netconf, {})
         store = locations.store(data_dir, configured.name)
@@ -113,9 +114,9 @@ def look_at(locations: Locations, configured: Configured, manifest: dict[str, An
         return Network(configured, data_dir, locations.store(data_dir, configured.name), (), (), problem)
 
 
-def rehearse(locations: Locations, configured: Configured, manifest: dict[str, Any] | None = None) -> None:
+def rehearse(locations: Locations, configured: Configured, own: Node | None = None) -> None:
     """Do all steps of an ADD but the reservation. Raises Problem if it would fail."""
-    call = call_for(locations, configured.raw, manifest)
+    call = call_for(locations, configured.raw, own)
     versions.require(call.netconf.cni_version, "ADD")
     call = PLUGINS[str(configured.ipam["type"])].resolve(call)
     ipam = options.permit_resolv_conf(call, call.netconf.ipam)

@@ -10,7 +10,6 @@ from kubenode.inspection.holders import Holder, Wanted, holder_of, holders
 from kubenode.inspection.networks import Network, find
 from kubenode.inspection.records import Records
 from kubenode.ipam.address import parse_address
-from kubenode.nodes import node
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -28,8 +27,12 @@ class NodeSeen(NamedTuple):
 
     path: str
     view: View | None
-    node: Node | None
     problem: Problem | None
+
+    @property
+    def node(self) -> Node | None:
+        """The Node, if the view is there and valid."""
+        return self.view.node if self.view else None
 
 
 class NetworkReport(NamedTuple):
@@ -155,12 +158,11 @@ def see_node(locations: Locations) -> NodeSeen:
     """Read the Node view."""
     path = f"{locations.run_dir}/node.json"
     try:
-        view = locations.view()
-        return NodeSeen(path, view, node.parse(view.manifest, path) if view else None, None)
+        return NodeSeen(path, locations.view(), None)
     except Problem as error:
-        return NodeSeen(path, None, None, error)
+        return NodeSeen(path, None, error)
     except OSError as error:
-        return NodeSeen(path, None, None, unreadable(error))
+        return NodeSeen(path, None, unreadable(error))
 
 
 def unreadable(error: OSError) -> Problem:

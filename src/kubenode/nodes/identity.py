@@ -33,9 +33,8 @@ class Identity(NamedTuple):
     name_file: str = "/run/kube-node/nodename"
 
 
-def other_machine(manifest: Manifest, identity: Identity) -> str:
-    """Return a message if the configured Node belongs to another machine; "" if it does not, or if that is unknown."""
-    machine = _machine_id(manifest)
+def other_machine(machine: str, identity: Identity) -> str:
+    """Return a message if the configured Node, of this machine-id, belongs to another machine; "" if it does not, or if that is unknown."""
     if not identity.name or not machine or not identity.machine_id or machine == identity.machine_id:
         return ""
     return (
@@ -65,9 +64,9 @@ def own_node(api: Nodes, identity: Identity) -> Manifest:
         )
     for guess in identity.guesses:
         found = _node_if_allowed(api, guess)
-        if found is not None and _machine_id(found) == identity.machine_id:
+        if found is not None and machine_id_of(found) == identity.machine_id:
             return found
-    return _by_machine_id(api, identity)
+    return _bymachine_id_of(api, identity)
 
 
 def _by_credentials(api: Nodes, identity: Identity) -> Manifest | None:
@@ -80,7 +79,7 @@ def _by_credentials(api: Nodes, identity: Identity) -> Manifest | None:
             f"there is no Node {name}",
             "the credentials belong to it: wait until the kubelet has registered it, or set NODE_NAME",
         )
-    if found is not None and identity.machine_id and _machine_id(found) not in ("", identity.machine_id):
+    if found is not None and identity.machine_id and machine_id_of(found) not in ("", identity.machine_id):
         return None
     return found
 
@@ -95,9 +94,9 @@ def _node_if_allowed(api: Nodes, name: str) -> Manifest | None:
         return None
 
 
-def _by_machine_id(api: Nodes, identity: Identity) -> Manifest:
+def _bymachine_id_of(api: Nodes, identity: Identity) -> Manifest:
     machine_id = identity.machine_id
-    found = [node for node in api.nodes() if _machine_id(node) == machine_id]
+    found = [node for node in api.nodes() if machine_id_of(node) == machine_id]
     if not found:
         raise CNIError(
             NODE_NOT_FOUND,
@@ -115,5 +114,6 @@ def _by_machine_id(api: Nodes, identity: Identity) -> Manifest:
     return found[0]
 
 
-def _machine_id(manifest: Manifest) -> str:
+def machine_id_of(manifest: Manifest) -> str:
+    """Return the machine-id of a Node, "" if it has none."""
     return str(((manifest.get("status") or {}).get("nodeInfo") or {}).get("machineID", ""))

@@ -13,18 +13,34 @@ if TYPE_CHECKING:
 
     from kubenode.nodes.items import Item
 
+ANSWER = "the API server's answer"  # a source of a Node, beside files
 ONE_NODE = "it must be one Node object, as `kubectl get node NAME -o json` prints it"
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"  # a copy of the whole manifest, not needed
 
 
 class Node(NamedTuple):
-    """Name, annotations and subnets of a Node."""
+    """The part of a Node that its plugins need. `version` is its resourceVersion, "" in a manifest that a person wrote."""
 
     name: str
     uid: str
     machine_id: str
     pod_cidrs: tuple[str, ...]
     annotations: dict[str, str]
+    version: str = ""
+
+    def manifest(self) -> dict[str, Any]:
+        """Return the Node as a manifest that `parse` reads."""
+        return {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {"name": self.name, "uid": self.uid, "resourceVersion": self.version, "annotations": self.annotations},
+            "spec": {"podCIDRs": list(self.pod_cidrs)},
+            "status": {"nodeInfo": {"machineID": self.machine_id}},
+        }
+
+    def is_like(self, other: Node | None) -> bool:
+        """Say whether another version of a Node tells the plugins the same."""
+        return other is not None and self[:-1] == other[:-1]
 
 
 def decode(text: bytes, path: str) -> dict[str, Any]:
@@ -65,7 +81,14 @@ def parse(manifest: dict[str, Any], source: str) -> Node:
     annotations = _mapping(metadata, "annotations", source)
     if wrong := [key for key, value in annotations.items() if not isinstance(value, str)]:
         raise CNIError(NODE_INVALID, f"Node {name}: annotation {wrong[0]!r} is not a string", "put the value into quotes")
-    return Node(name, str(metadata.get("uid", "")), str(node_info.get("machineID", "")), tuple(pod_cidrs), annotations)
+    return Node(
+        name,
+        str(metadata.get("uid", "")),
+        str(node_info.get("machineID", "")),
+        tuple(pod_cidrs),
+        {key: value for key, value in annotations.items() if key != LAST_APPLIED},
+        str(metadata.get("resourceVersion", "")),
+    )
 
 
 def _mapping(parent: dict[str, Any], key: str, source: str) -> dict[str, Any]:
@@ -73,19 +96,6 @@ def _mapping(parent: dict[str, Any], key: str, source: str) -> dict[str, Any]:
     if not isinstance(child, dict):
         raise CNIError(NODE_INVALID, f"{source}: {key} is not an object", ONE_NODE)
     return child
-
-
-def reduce(manifest: dict[str, Any]) -> dict[str, Any]:
-    """Return a manifest with only what `parse` reads."""
-    node = parse(manifest, "the API server's answer")
-    annotations = {key: value for key, value in node.annotations.items() if key != LAST_APPLIED}
-    return {
-        "apiVersion": "v1",
-        "kind": "Node",
-        "metadata": {"name": node.name, "uid": node.uid, "annotations": annotations},
-        "spec": {"podCIDRs": list(node.pod_cidrs)},
-        "status": {"nodeInfo": {"machineID": node.machine_id}},
-    }
 
 
 def pod_subnets(node: Node) -> tuple[Subnet, ...]:

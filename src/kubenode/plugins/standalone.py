@@ -99,15 +99,15 @@ def select(options: NodeOptions, choose: Callable[[Node], T], environ: Mapping[s
     """Return the result of `choose` on our Node, from the freshest source that answers. Raises CNIError."""
     if options.node_file:
         return choose(from_file(options))
-    view = NodeView(run_dir(environ), node.decode, f"kube-node {VERSION}", log, options.kubeconfig)
+    view = NodeView(run_dir(environ), f"kube-node {VERSION}", log, options.kubeconfig)
 
-    def renew() -> dict[str, Any]:
+    def renew() -> Node:
         seen = view.read()
-        guesses = (node.parse(seen.manifest, view.path).name,) if seen else ()
+        guesses = (seen.node.name,) if seen else ()
         timeout = RENEWAL_TIMEOUT if seen else API_TIMEOUT
-        return node.reduce(fetch(options.kubeconfig, environ, guesses=guesses, timeout=timeout, complain=log.error))
+        return node.parse(fetch(options.kubeconfig, environ, guesses=guesses, timeout=timeout, complain=log.error), node.ANSWER)
 
-    return view.get(lambda manifest: choose(node.parse(manifest, view.path)), renew, options.refresh_after)
+    return view.get(choose, renew, options.refresh_after)
 
 
 def fetch(
@@ -120,12 +120,12 @@ def fetch(
     complain: Callable[[str], None] = lambda _: None,
     option: str = "ipam.kubeconfig",
 ) -> dict[str, Any]:
-    """Return our own Node, or the one with this name, from the API server. Raises CNIError; ends within `timeout` seconds.
+    """Return the manifest of our own Node, or the one with this name, from the API server. Raises CNIError; ends within `timeout` seconds.
 
     `machine_id` is the host's, if it is not visible here. `complain` is called if the Node has another machine-id. `option` names a
     kubeconfig, for advice in errors.
     """
-    from kubenode.nodes.identity import Identity, other_machine, own_node
+    from kubenode.nodes.identity import Identity, machine_id_of, other_machine, own_node
 
     try:
         from kubenode.kube import client  # loads HTTP and TLS: a hundred times the cost of an ADD
@@ -150,7 +150,7 @@ def fetch(
             server.close()
 
     found = client.within(timeout, ask)
-    if not name and (problem := other_machine(found, myself)):
+    if not name and (problem := other_machine(machine_id_of(found), myself)):
         complain(problem)
     return found
 

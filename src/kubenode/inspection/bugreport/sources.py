@@ -20,7 +20,6 @@ from kubenode.inspection.agentprobe import Credentials
 from kubenode.inspection.bugreport.secrets import SECRET, of_kubeconfig, shape_of_kubeconfig
 from kubenode.inspection.doctor.facts import Facts
 from kubenode.kube.loadingrules import LARGEST, SERVICE_ACCOUNT
-from kubenode.nodes import node
 from kubenode.plugins.node_annotation import CONFIG_PATH
 
 if TYPE_CHECKING:
@@ -87,11 +86,10 @@ def records(archive: Archive, locations: Locations) -> None:
     run = locations.run
     if view := locations.view():
         keys = {one.ipam.get("annotation") for one in Facts(locations).configured}
-        reduced = node.reduce(view.manifest)
-        annotations = reduced["metadata"]["annotations"]
-        reduced["metadata"]["annotations"] = {key: text for key, text in annotations.items() if key in keys}
-        archive.add("records/node.json", f"{run}/node.json, with the annotations that networks read", {**reduced, "fetched": view.fetched})
-        if others := len(annotations) - len(reduced["metadata"]["annotations"]):
+        annotations = {key: text for key, text in view.node.annotations.items() if key in keys}
+        manifest = view.node._replace(annotations=annotations).manifest()
+        archive.add("records/node.json", f"{run}/node.json, with the annotations that networks read", {**manifest, "fetched": view.fetched})
+        if others := len(view.node.annotations) - len(annotations):
             archive.leave(f"{others} annotations of the Node", "no network of this node reads them")
     found = [
         {"network": network, "container": attachment.container_id, "ifname": attachment.ifname, **record.as_object()}

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from kubenode.inspection.doctor.facts import Facts
     from kubenode.kube.client import ApiServer
+    from kubenode.nodes.node import Node
 
 ABOUT_NODE = frozenset([NODE_NOT_FOUND, MACHINE_ID_AMBIGUOUS])  # errors that `own-node` and `machine-id` report
 NO_ANSWER = "the API server has not answered, see api-server"
@@ -102,12 +103,11 @@ def own_node(facts: Facts) -> Iterator[Finding]:
         if isinstance(answer, CNIError):
             yield of_error(answer) if answer.code == NODE_NOT_FOUND else skipped(NO_ANSWER)
             continue
-        if problem := identity.other_machine(answer, myself):
+        if problem := identity.other_machine(answer.machine_id, myself):
             advice = "two nodes with one name give the same pod addresses: correct the name, or unset it where this node was renamed"
             yield failure(problem, advice)
             continue
-        name = answer["metadata"]["name"]
-        yield ok(f"Node {name}, by {_how_found(facts, kubeconfig, name)}")
+        yield ok(f"Node {answer.name}, by {_how_found(facts, kubeconfig, answer.name)}")
     if facts.why_no_api:
         yield ok(f"Node {facts.seen.node.name}, by {facts.seen.path}") if facts.seen.node else skipped(facts.why_no_api)
 
@@ -131,13 +131,13 @@ def machine_id(facts: Facts) -> Iterator[Finding]:
         if isinstance(answer, CNIError):
             yield of_error(answer) if answer.code == MACHINE_ID_AMBIGUOUS else skipped(NO_ANSWER)
             continue
-        own = str(answer["status"]["nodeInfo"]["machineID"])
+        own = answer.machine_id
         if not own:
-            yield skipped(f"Node {_name(answer)} has no machineID")
+            yield skipped(f"Node {answer.name} has no machineID")
             continue
 
         def same(server: ApiServer, machine: str = own) -> list[str] | None:
-            return [_name(one) for one in server.nodes() if _machine_id(one) == machine] if server.may("list", "nodes") else None
+            return [_name(one) for one in server.nodes() if identity.machine_id_of(one) == machine] if server.may("list", "nodes") else None
 
         try:
             found = facts.ask(kubeconfig, same)
@@ -181,7 +181,7 @@ def node_view(facts: Facts) -> Iterator[Finding]:
         yield skipped("there is none yet: the first ADD creates it")
     elif not facts.fresh and not facts.agent.up:
         yield skipped(facts.why_no_api or NO_ANSWER)
-    elif facts.fresh and (differs := _difference(node.reduce(seen.view.manifest), facts.fresh)):
+    elif facts.fresh and (differs := _difference(seen.view.node, facts.fresh)):
         if facts.agent.up or seen.view.age() > REFRESH_AFTER:
             yield warning(f"{seen.path} differs from the API server: {differs}", "remove it: the next ADD creates it again", forget)
         else:
@@ -204,12 +204,11 @@ def node_view(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def _difference(seen: dict[str, Any], fresh: dict[str, Any]) -> str:
-    one, other = node.parse(seen, ""), node.parse(fresh, "")
-    if one.name != other.name:
-        return f"Node {one.name} there, {other.name} here"
-    if one.pod_cidrs != other.pod_cidrs:
-        return f"podCIDRs {', '.join(one.pod_cidrs) or 'none'} there, {', '.join(other.pod_cidrs) or 'none'} now"
+def _difference(seen: Node, fresh: Node) -> str:
+    if seen.name != fresh.name:
+        return f"Node {seen.name} there, {fresh.name} here"
+    if seen.pod_cidrs != fresh.pod_cidrs:
+        return f"podCIDRs {', '.join(seen.pod_cidrs) or 'none'} there, {', '.join(fresh.pod_cidrs) or 'none'} now"
     return ""
 
 
@@ -219,7 +218,3 @@ def _by(kubeconfig: str) -> str:
 
 def _name(manifest: dict[str, Any]) -> str:
     return str((manifest.get("metadata") or {}).get("name"))
-
-
-def _machine_id(manifest: dict[str, Any]) -> str:
-    return str(((manifest.get("status") or {}).get("nodeInfo") or {}).get("machineID"))

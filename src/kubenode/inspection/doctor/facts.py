@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kubenode.cni.errors import CNIError
 from kubenode.host import cniconfig, identity
@@ -184,25 +184,25 @@ class Facts:
         return Identity(given, source, tuple(guesses), machine, identity.name_file(self.locations.run))
 
     @cached_property
-    def asked(self) -> dict[str, dict[str, Any] | CNIError]:
+    def asked(self) -> dict[str, Node | CNIError]:
         """The answer of each kubeconfig's API server about the own Node."""
-        answers: dict[str, dict[str, Any] | CNIError] = {}
+        answers: dict[str, Node | CNIError] = {}
         for kubeconfig in self.kubeconfigs:
             try:
-                answers[kubeconfig] = node.reduce(self.ask(kubeconfig, lambda server: own_node(server, self.identity)))
+                answers[kubeconfig] = node.parse(self.ask(kubeconfig, lambda server: own_node(server, self.identity)), node.ANSWER)
             except CNIError as error:
                 answers[kubeconfig] = error
         return answers
 
     @cached_property
-    def fresh(self) -> dict[str, Any] | None:
+    def fresh(self) -> Node | None:
         """The own Node from the API server; None if it was not asked, or did not know."""
-        return next((answer for answer in self.asked.values() if isinstance(answer, dict)), None)
+        return next((answer for answer in self.asked.values() if not isinstance(answer, CNIError)), None)
 
     @cached_property
     def node(self) -> Node | None:
         """The own Node: the API server's, else that of the Node view."""
-        return node.parse(self.fresh, "the API server's answer") if self.fresh else self.seen.node
+        return self.fresh or self.seen.node
 
     def is_secondary(self, configured: Configured) -> bool:
         """Say whether a network is not the pods' network."""

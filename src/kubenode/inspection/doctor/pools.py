@@ -45,7 +45,7 @@ def pools(facts: Facts) -> Iterator[Finding]:
         if isinstance(answer, CNIError):
             yield skipped("the API server has not answered, see api-server")
             continue
-        name = str(answer["metadata"]["name"])
+        name = answer.name
         try:
             told = facts.ask(kubeconfig, lambda server, name=name: _ask(server, name, keys))  # type: ignore[misc] # a default
         except CNIError as error:
