@@ -108,16 +108,16 @@ class ApiServer(ABC):
         """Set annotations of a Node; None removes one."""
         self._merge(f"/api/v1/nodes/{node}", {"metadata": {"annotations": dict(annotations)}})
 
-    def grant(self, user: str, *verbs: str, resource: str = "nodes") -> None:
-        """Let a user do `verbs` on a resource of the core group, and wait until the server has understood it."""
+    def grant(self, user: str, *verbs: str, resource: str = "nodes", group: str = "") -> None:
+        """Let a user do `verbs` on a resource, by default of the core group, and wait until the server has understood it."""
         name = f"test-{secrets.token_hex(4)}"
         rbac, meta = "/apis/rbac.authorization.k8s.io/v1", {"metadata": {"name": name}}
-        rules = [{"apiGroups": [""], "resources": [resource], "verbs": list(verbs)}]
+        rules = [{"apiGroups": [group], "resources": [resource], "verbs": list(verbs)}]
         self.request("POST", f"{rbac}/clusterroles", {**meta, "rules": rules})
         role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name}
         subject = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}
         self.request("POST", f"{rbac}/clusterrolebindings", {**meta, "roleRef": role, "subjects": [subject]})
-        review = {"spec": {"user": user, "resourceAttributes": {"verb": verbs[0], "resource": resource}}}
+        review = {"spec": {"user": user, "resourceAttributes": {"verb": verbs[0], "group": group, "resource": resource}}}
         path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
         self._wait(lambda: bool(self.request("POST", path, review)["status"]["allowed"]), f"{user} gets no rights")
 

@@ -58,9 +58,9 @@ class OwnNode:
         """Return the annotations in the view, by which plugins without agent go; {} if it cannot be read."""
         try:
             view = self._view.read()
-            return view.node.annotations if view else {}
         except (CNIError, OSError):
             return {}
+        return view.node.annotations if view else {}
 
     def start_from_view(self) -> bool:
         """Start with the last seen Node. Return whether a person wrote it: then the agent follows that file, not the API server."""
