@@ -134,6 +134,18 @@ class ApiServer(ABC):
         token: str = answer["status"]["token"]
         return token
 
+    def token_on(self, service_account: str, node: str, pod: str) -> str:
+        """Return a token like the one of a pod of a service account on a node."""
+        mounts = {"automountServiceAccountToken": False}  # no controller makes a secret
+        spec = {"serviceAccountName": service_account, "nodeName": node, "containers": [{"name": "main", "image": "none"}], **mounts}
+        pods = "/api/v1/namespaces/kube-system/pods"
+        uid = self.request("POST", pods, {"metadata": {"name": pod}, "spec": spec})["metadata"]["uid"]
+        bound = {"kind": "Pod", "apiVersion": "v1", "name": pod, "uid": uid}
+        path = f"/api/v1/namespaces/kube-system/serviceaccounts/{service_account}/token"
+        answer = self.request("POST", path, {"spec": {"expirationSeconds": 600, "boundObjectRef": bound}})
+        token: str = answer["status"]["token"]
+        return token
+
     def kubeconfig(self, path: Path, user: Mapping[str, Any] | str, **cluster: Any) -> Path:
         """Write a kubeconfig for a user: the user's entry itself, or a name that gets a client certificate. `cluster`: _ for -."""
         if isinstance(user, str):

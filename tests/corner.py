@@ -102,6 +102,7 @@ def install_crds(server: ApiServer) -> None:
         try:
             server.request("GET", f"{APIS}/subnetpools")
             server.request("GET", f"{APIS}/nodesubnets")
+            server.request("GET", f"{APIS}/nodeaddresses")
         except RuntimeError:
             return False
         return True
