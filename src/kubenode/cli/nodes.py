@@ -43,7 +43,7 @@ ORDERS = {
 def command(names: tuple[str, ...], sort: str, interval: float, locations: Locations, output: Output, *, watch: bool) -> int:
     r"""Show the networks of every node, and the number of addresses in use, the fullest node first.
 
-    A node's agent counts what is reserved, and suspected leaks, if it reports (component node-addresses). Of other nodes the API server's
+    A node's agent counts what is reserved, and suspected leaks, if it reports (component node-addresses). For other nodes the API server's
     pods are counted, so leaked addresses are not: kube-node status on the node shows them.
 
     \b

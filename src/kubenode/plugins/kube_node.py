@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def cmd_add(call: Call) -> bytes:
-    """Assign an address of each family that the pod's namespace gets. Where all are in use and a pool grows, wait for more."""
+    """Assign an address of each family that the pod's namespace gets. Wait for more if all are in use and a pool grows."""
     conf = KubeNodeConf.read(call).validated(call.host)
     while True:
         subnets = call.host.node(conf.common.node, conf.subnets_of, call.log)

@@ -86,7 +86,7 @@ def _overlap(census: Census) -> Iterator[Finding]:
 
 
 def _exhaustion(census: Census) -> Iterator[Finding]:
-    """Nodes have addresses left, by their agents' reports or the API server's pods. What grows with use may be nearly used up."""
+    """Nodes have addresses left, by their agents' reports or the API server's pods. A pool that grows may be nearly used up."""
     for one in usages(census):
         for network in one.networks:
             full = network.used >= network.total
