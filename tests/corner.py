@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from controllerprocess import until
 
+from kubenode.pools.growth import capacity
+from kubenode.pools.texts import read
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -80,10 +83,28 @@ class Corner:
     def merge(self, path: str, patch: dict[str, Any]) -> None:
         self.server.request("PATCH", path, patch, "application/merge-patch+json")
 
+    def report(self, node: str, used: dict[str, int], *, observed: str | None = None) -> None:
+        """Report as the node's agent, which acts on the present annotation, or on the one `observed`."""
+        text = self.annotation(node) or "" if observed is None else observed
+        items = [
+            {"cidr": str(item.block), "used": used.get(str(item.block), 0), "total": capacity(item), "closing": item.closing}
+            for item in read(text).items
+        ]
+        items += [
+            {"cidr": cidr, "used": count, "total": count, "outside": True}
+            for cidr, count in used.items()
+            if cidr not in [item["cidr"] for item in items]
+        ]
+        network = {"name": "net", "annotation": self.key, "observed": text, "items": items}
+        self.merge(f"{APIS}/nodeaddresses/{node}/status", {"status": {"version": "1.2.3", "networks": [network]}})
+
     def clear(self) -> None:
         for pool in self.pools:
             self.server.request("DELETE", f"{APIS}/subnetpools/{pool}")
         self.server.request("DELETE", f"/api/v1/nodes?labelSelector=test={self.id}")
+        for item in self.server.request("GET", f"{APIS}/nodeaddresses")["items"]:
+            if item["metadata"]["name"].endswith(self.id):
+                self.server.request("DELETE", f"{APIS}/nodeaddresses/{item['metadata']['name']}")
         for item in self.server.request("GET", f"{APIS}/nodesubnets")["items"]:
             if item["spec"]["pool"].endswith(self.id):
                 self.server.request("DELETE", f"{APIS}/nodesubnets/{item['metadata']['name']}")

@@ -10,7 +10,7 @@ from kubenode.ipam.ranges import Subnet, parse_subnet
 from kubenode.pools.ledger import Ledger
 from kubenode.pools.records import Node, NodeSubnet, parse_pool
 from kubenode.pools.timing import Now
-from kubenode.pools.writes import Annotate, CreateClaim, DeleteClaim, UpdateClaim, Write
+from kubenode.pools.writes import Annotate, CreateClaim, DeleteClaim, Demand, UpdateClaim, Write
 
 OLD, OTHER = {"cidr": "10.0.0.0/26", "nodePrefix": 28}, {"cidr": "10.0.1.0/26", "nodePrefix": 28}
 
@@ -64,7 +64,7 @@ class Cluster:
             self.ledger.set_node(write.node._replace(annotations=annotations))
         elif isinstance(write, DeleteClaim):
             self.ledger.drop_claim(write.claim.subnet)
-        else:
+        elif not isinstance(write, Demand):
             uid = write.claim.uid or f"c{self._writes}"
             self.ledger.set_claim(write.claim._replace(uid=uid, version=str(self._writes)))
             self.ledger.recent_writes.add(write.claim.subnet, self.now)

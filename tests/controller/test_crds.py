@@ -38,7 +38,7 @@ NET = {"cidr": "172.20.0.0/16", "nodePrefix": 24}
         ({"cidrs": [NET], "minFree": -1}, "minFree"),
         ({"cidrs": [NET], "minFree": 65537}, "minFree"),
         ({"cidrs": [NET], "maxBlocks": 0}, "maxBlocks"),
-        ({"cidrs": [NET], "maxBlocks": 257}, "maxBlocks"),
+        ({"cidrs": [NET], "maxBlocks": 129}, "maxBlocks"),
         ({"cidrs": [NET], "shrinkAfter": "never"}, "shrinkAfter"),
         ({"cidrs": [NET], "nodeSelector": {"matchExpressions": [{"key": "a", "operator": "Is"}]}}, "operator"),
     ],

@@ -231,7 +231,11 @@ class Controllers(RuleBasedStateMachine):
                 del claims[there.subnet]
                 self.tell("drop_claim", there.subnet)
                 view.ledger.drop_claim(there.subnet)
-        elif (node := nodes.get(write.node.name)) and (node.uid, node.version) == (write.node.uid, write.node.version):
+        elif (
+            isinstance(write, Annotate)
+            and (node := nodes.get(write.node.name))
+            and (node.uid, node.version) == (write.node.uid, write.node.version)
+        ):
             self.check_annotate(node, write)
             self.put_node(node._replace(annotations={**node.annotations, **write.values}, version=self.cluster.next()))  # type: ignore[dict-item]
 

@@ -81,7 +81,7 @@ def test_no_durations(text: str) -> None:
     [
         ({}, Growth(0, 16, 600)),
         ({"minFree": 8}, Growth(8, 16, 600)),
-        ({"minFree": 65536, "maxBlocks": 256, "shrinkAfter": "1h30m"}, Growth(65536, 256, 5400)),
+        ({"minFree": 65536, "maxBlocks": 128, "shrinkAfter": "1h30m"}, Growth(65536, 128, 5400)),
     ],
 )
 def test_growth(spec: dict[str, object], growth: Growth) -> None:
@@ -95,7 +95,7 @@ def test_growth(spec: dict[str, object], growth: Growth) -> None:
     [
         ({"minFree": -1}, "minFree -1 is not a number from 0 to 65536"),
         ({"minFree": "8"}, "minFree '8' is not a number from 0 to 65536"),
-        ({"maxBlocks": 0}, "maxBlocks 0 is not a number from 1 to 256"),
+        ({"maxBlocks": 0}, "maxBlocks 0 is not a number from 1 to 128"),
         ({"shrinkAfter": "10"}, "'10' is not a duration such as 90s, 30m or 1h30m"),
     ],
 )

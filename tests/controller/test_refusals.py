@@ -11,7 +11,7 @@ import pytest
 
 from kubenode.base.log import ERROR, Log
 from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
-from kubenode.controller.handlers import Claims, Nodes, Pools
+from kubenode.controller.handlers import Claims, Nodes, Pools, Reports
 from kubenode.controller.metrics import Metrics
 from kubenode.controller.reconcile import CLAIMS, NODES, POOLS, Handlers, Reconciler
 from kubenode.kube.events import EVENTS
@@ -72,7 +72,7 @@ def served(cluster: Cluster, node: str, annotations: dict[str, str], seconds: fl
         def heard() -> None:
             reconciler.heard()
 
-        handlers = Handlers(*(kind(ledger, heard, log) for kind in (Nodes, Claims, Pools)))  # type: ignore[arg-type]
+        handlers = Handlers(*(kind(ledger, heard, log) for kind in (Nodes, Claims, Pools, Reports)))  # type: ignore[arg-type]
         reconciler = Reconciler(cluster, ledger, handlers, log, Metrics())  # type: ignore[arg-type]
         for number in range(2):
             spec = {"annotation": f"net{number}", "cidrs": [{"cidr": f"10.{number}.0.0/16", "nodePrefix": 24}]}

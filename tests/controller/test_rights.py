@@ -10,6 +10,9 @@ import yaml
 from controllerprocess import ControllerProcess, until
 from corner import APIS, GROUP, ROOT
 
+from kubenode.ipam.ranges import parse_subnet
+from kubenode.pools.records import NodeSubnet
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
@@ -97,7 +100,29 @@ def provoke(corner: Corner, said: Callable[[], bool]) -> None:
     broken = {"apiVersion": f"{GROUP}/v1alpha1", "kind": "NodeSubnet", "metadata": {"name": "172.20.0.0-24"}, "spec": spec}
     corner.server.request("POST", f"{APIS}/nodesubnets", broken)  # of another's name: has to be looked at
     corner.pool("net", [{"cidr": "172.20.0.0/22", "nodePrefix": 24}], reclaimAfter="1s")
+    closing(corner)
     gone = corner.node("b")
     corner.node("c", annotation="10.9.0.0/24")
     until(lambda: corner.annotation(gone) or said())
     corner.server.delete_node(gone)
+
+
+def closing(corner: Corner) -> None:
+    """Have a pool that grows, with a node that has returned a block, and one whose NodeAddresses ask for too little."""
+    key, corner.key = corner.key, f"{corner.key}-grows"
+    pool = corner.pool("grows", [{"cidr": "172.21.0.0/24", "nodePrefix": 28}], minFree=2)
+    for cidr in ("172.21.0.0/28", "172.21.0.16/28"):
+        claim = NodeSubnet(parse_subnet(cidr), pool, corner.key, f"g-{corner.id}", "")
+        corner.server.request("POST", f"{APIS}/nodesubnets", claim.manifest())
+    node, other = corner.node("g", annotation="172.21.0.0/28,172.21.0.16/28 closing"), corner.node("h")
+    for name in (node, other):
+        body = {
+            "apiVersion": f"{GROUP}/v1alpha1",
+            "kind": "NodeAddresses",
+            "metadata": {"name": name},
+            "spec": {"minFree": {corner.key: 1}},
+        }
+        corner.server.request("POST", f"{APIS}/nodeaddresses", body)
+    corner.report(node, {})
+    corner.node("i")
+    corner.key = key

@@ -51,7 +51,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     node_file = write_node(base / "node.yaml", "10.7.0.0/24")
     with AgentProcess(base / "run", f"--node-file={node_file}") as agent:
         controller = ControllerMetrics()
-        controller.show({"p": Figures([], 0, 0)}, lambda: 0, lambda: True)
+        controller.show({"p": Figures([], 0, 0, 0)}, lambda: 0, lambda: True)
         controller.show_log(lambda: 0)
         yield agent.get("/metrics")[1] + generate_latest(controller.registry).decode()
 

@@ -53,7 +53,7 @@ def command(name: str | None, kubeconfig: str, context: str, output: Output, *, 
             raise click.UsageError("--purge needs the NAME of a pool that was deleted")
         asyncio.run(_purge(name, kubeconfig, context, yes=yes))
         return
-    ledger = asyncio.run(read(kubeconfig, context))
+    ledger = asyncio.run(read(kubeconfig, context, nodes=name is not None))
     if name is not None and name not in ledger.pools and not any(claim.pool == name for _, claim in ledger.claims):
         raise Problem(f"there is no SubnetPool {name}", f"there are: {', '.join(sorted(ledger.pools)) or 'none'}")
     if output.is_object:
@@ -101,12 +101,22 @@ def _part(block: Block) -> str:
 
 
 def _nodes(ledger: Ledger, pool: str) -> list[dict[str, Any]]:
-    return [{"node": node, "subnets": [*map(_subnet, claims)]} for node, claims in _by_node(ledger, pool)]
+    return [{"node": node, "subnets": [_subnet(ledger, claim) for claim in claims]} for node, claims in _by_node(ledger, pool)]
 
 
-def _subnet(claim: NodeSubnet) -> dict[str, Any]:
+def _subnet(ledger: Ledger, claim: NodeSubnet) -> dict[str, Any]:
     released = {} if claim.released is None else {"released": screen.stamp(claim.released)}
-    return {"cidr": str(claim.subnet), "adopted": claim.adopted, **released}
+    closing = {"closing": True} if _is_closing(ledger, claim) else {}
+    return {"cidr": str(claim.subnet), "adopted": claim.adopted, **closing, **released}
+
+
+def _is_closing(ledger: Ledger, claim: NodeSubnet) -> bool:
+    """Say whether a node gives nothing more of a subnet."""
+    from kubenode.pools.texts import read as read_text
+
+    node = ledger.nodes.get(claim.node)
+    items = read_text(node.annotations.get(claim.annotation)).items if node else ()
+    return any(item.closing and item.block == claim.subnet for item in items)
 
 
 def _by_node(ledger: Ledger, pool: str) -> list[tuple[str, list[NodeSubnet]]]:
@@ -160,6 +170,8 @@ def _nodes_table(ledger: Ledger, name: str) -> Table:
     table.add_column("")
     for node, claims in _by_node(ledger, name):
         notes = ["taken over"] if any(claim.adopted for claim in claims) else []
+        closing = sum(_is_closing(ledger, claim) for claim in claims)
+        notes += [f"{closing} closing"] if closing else []
         released = [claim.released for claim in claims if claim.released is not None]
         if released:
             left = max(0.0, min(released) + ledger.reclaim_after(name) - time.time())
@@ -220,7 +232,7 @@ async def _purge(pool: str, kubeconfig: str, context: str, *, yes: bool) -> None
             for write in annotate:
                 metadata = {"uid": write.node.uid, "resourceVersion": write.node.version, "annotations": dict(write.values)}
                 nodes += await _done(cluster.merge(f"{NODES}/{write.node.name}", {"metadata": metadata}, metadata=True))
-            for claim, _ in delete:
+            for claim in (each.claim for each in delete):
                 subnets += await _done(cluster.delete(f"{CLAIMS}/{claim.name}", claim.uid, claim.version))
             # A controller marks lost subnets, and a kubelet writes its state: objects that have changed meanwhile are read again.
             ledger = await read(kubeconfig, context, nodes=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from math import inf
 from sys import intern
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +12,7 @@ import msgspec
 from kubenode.kube.reflector import before
 from kubenode.nodes.node import LAST_APPLIED
 from kubenode.pools.records import Node, NodeSubnet, RecordError, parse_claim, parse_pool
+from kubenode.pools.reports import Report, parse_report
 from kubenode.pools.texts import read
 
 if TYPE_CHECKING:
@@ -33,8 +36,9 @@ class _Object(msgspec.Struct):
 
 
 _NODE: msgspec.json.Decoder[_Object] = msgspec.json.Decoder(_Object)
-LONGEST = 1024  # characters of the longest annotation read as a list of subnets
-TOO_LONG = f"(more than {LONGEST} characters)"  # not a list of subnets, so the annotation stays unchanged
+LONGEST = 1024  # characters of an annotation that is kept whatever it is
+LONGEST_LIST = 32768  # characters of the longest annotation read as a list of subnets
+TOO_LONG = f"(more than {LONGEST_LIST} characters)"  # not a list of subnets, so the annotation stays unchanged
 _NOTHING: dict[str, str] = {}
 
 
@@ -45,6 +49,13 @@ class Handler:
         self._ledger = ledger
         self._heard = heard
         self._log = log
+
+    def _listed(self, version: str) -> None:
+        """Handle the end of a list. "" as its version: etcd was restored, and nodes may use subnets that no object names."""
+        if not version and self._ledger.growth.reporting:
+            self._ledger.growth.pause(time.monotonic())
+            self._ledger.changed.update(self._ledger.nodes)
+        self._heard()
 
 
 class Nodes(Handler):
@@ -86,7 +97,7 @@ class Nodes(Handler):
         """Drop all objects that a list at this version lacks."""
         for node in [node for node in self._ledger.nodes.values() if node.name not in names and not before(version, node.version)]:
             self._ledger.drop_node(node.name)
-        self._heard()
+        self._listed(version)
 
 
 class Claims(Handler):
@@ -134,7 +145,7 @@ class Claims(Handler):
             self._ledger.drop_claim(claim.subnet)
         for name in self._ledger.blocked.keys() - names:
             self._ledger.unbar(name)
-        self._heard()
+        self._listed(version)
 
 
 class Pools(Handler):
@@ -164,15 +175,56 @@ class Pools(Handler):
         """Drop all objects that a list at this version lacks."""
         for pool in [pool for pool in self._ledger.pools.values() if pool.name not in names and not before(version, pool.version)]:
             self._ledger.drop_pool(pool.name)
-        self._heard()
+        self._listed(version)
+
+
+class Reports(Handler):
+    """Handler of NodeAddresses."""
+
+    def put(self, manifest: msgspec.Raw, *, replace: bool = False) -> str:
+        """Take an object as listed or watched; return its name. `replace`: also an older version."""
+        return self.take_object(msgspec.json.decode(manifest), replace=replace).node
+
+    def take_object(self, manifest: dict[str, Any], *, replace: bool = False) -> Report:
+        """Take a NodeAddresses object; return the report in it."""
+        report = parse_report(manifest)
+        if replace or is_news(report, self._ledger.reports.get(report.node)):
+            self._ledger.set_report(report)
+            self._heard()
+        return report
+
+    def drop(self, manifest: msgspec.Raw) -> None:
+        """Drop a deleted object."""
+        meta = _NODE.decode(manifest).metadata
+        known = self._ledger.reports.get(meta.name)
+        if known is not None and known.uid == meta.uid:
+            self._ledger.drop_report(meta.name)
+            self._heard()
+
+    def only(self, names: set[str], version: str) -> None:
+        """Drop all objects that a list at this version lacks."""
+        for report in [each for each in self._ledger.reports.values() if each.node not in names and not before(version, each.version)]:
+            self._ledger.drop_report(report.node)
+        begins = not self._ledger.growth.reporting
+        self._ledger.growth.reporting = True
+        self._listed("" if begins else version)
+
+    def absent(self) -> None:
+        """Go on without reports: the API server does not know NodeAddresses. Pools that should grow do not."""
+        if self._ledger.growth.open_at == inf:
+            self._log.warning("pools do not grow: the API server has no CustomResourceDefinition of NodeAddresses")
+            self._ledger.growth.open_at = 0.0
+            self._ledger.changed.update(self._ledger.nodes)
+            self._heard()
 
 
 def _shortened(text: str) -> str:
-    """Return a long annotation's beginning if it is a list of subnets, with TOO_LONG at the end; otherwise only TOO_LONG."""
-    beginning = text[:LONGEST].rpartition(",")[0]
-    return f"{beginning},{TOO_LONG}" if read(beginning.partition(",")[0]).subnets else TOO_LONG
+    """Return a long annotation, or its beginning with TOO_LONG at the end, if it is a list of subnets; otherwise only TOO_LONG."""
+    if not read(text[:LONGEST].partition(",")[0]).subnets:
+        return TOO_LONG
+    return text if len(text) <= LONGEST_LIST else f"{text[:LONGEST_LIST].rpartition(',')[0]},{TOO_LONG}"
 
 
-def is_news(told: Node | NodeSubnet | SubnetPool, known: Node | NodeSubnet | SubnetPool | None) -> bool:
+def is_news(told: Node | NodeSubnet | SubnetPool | Report, known: Node | NodeSubnet | SubnetPool | Report | None) -> bool:
     """Say whether a received object is not older than the known one."""
     return known is None or known.uid != told.uid or not before(told.version, known.version)

@@ -69,6 +69,9 @@ class _Pools:
         allocated = GaugeMetricFamily("kubenode_controller_subnets_allocated", "Subnets allocated to nodes.", labels=labels)
         free = GaugeMetricFamily("kubenode_controller_subnets_free", "Free subnets.", labels=labels)
         waiting = GaugeMetricFamily("kubenode_controller_nodes_waiting", "Nodes for which no subnet is free.", labels=["pool"])
+        at_most = GaugeMetricFamily(
+            "kubenode_controller_nodes_at_max_blocks", "Nodes with maxBlocks subnets that need more.", labels=["pool"]
+        )
         conflicts = GaugeMetricFamily("kubenode_controller_conflicts", "Annotations in conflict.", labels=["pool"])
         for name, figures in sorted(dict(self._figures).items()):
             for family in sorted({usage.block.cidr.version for usage in figures.usages}):
@@ -80,5 +83,6 @@ class _Pools:
                 ):
                     metric.add_metric([name, f"ipv{family}"], value)
             waiting.add_metric([name], figures.waiting)
+            at_most.add_metric([name], figures.at_most)
             conflicts.add_metric([name], figures.conflicts)
-        yield from (total, allocated, free, waiting, conflicts)
+        yield from (total, allocated, free, waiting, at_most, conflicts)

@@ -16,24 +16,27 @@ from kubenode.controller.events import Events
 from kubenode.controller.queue import Key, WorkQueue
 from kubenode.kube.refusal import StatusError
 from kubenode.pools.records import GROUP
+from kubenode.pools.reports import manifest_of
 from kubenode.pools.status import figures, status
 from kubenode.pools.timing import Now
-from kubenode.pools.writes import Annotate, CreateClaim, DeleteClaim, UpdateClaim
+from kubenode.pools.writes import CreateClaim, DeleteClaim, Demand, UpdateClaim
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from kubenode.base.log import Log
-    from kubenode.controller.handlers import Claims, Nodes, Pools
+    from kubenode.controller.handlers import Claims, Nodes, Pools, Reports
     from kubenode.kube.asyncclient import Cluster
     from kubenode.pools.ledger import Ledger
     from kubenode.pools.records import Node, NodeSubnet, SubnetPool
+    from kubenode.pools.reports import Report
     from kubenode.pools.status import Figures, Reserved
-    from kubenode.pools.writes import Write
+    from kubenode.pools.writes import Annotate, Write
 
 NODES = "/api/v1/nodes"
 POOLS = f"/apis/{GROUP}/v1alpha1/subnetpools"
 CLAIMS = f"/apis/{GROUP}/v1alpha1/nodesubnets"
+REPORTS = f"/apis/{GROUP}/v1alpha1/nodeaddresses"
 WORKERS = 8  # nodes at the same time; each has up to four requests in flight
 ROUNDS = 6  # for one node in a row: claims, annotation, and lost races
 STATUS_AFTER = 1.0  # seconds from a change to the pool's status, which includes all changes meanwhile
@@ -51,6 +54,7 @@ class Handlers(NamedTuple):
     nodes: Nodes
     claims: Claims
     pools: Pools
+    reports: Reports
 
 
 class Reconciler:
@@ -151,6 +155,8 @@ class Reconciler:
             await self._update(write.claim)
         elif isinstance(write, DeleteClaim):
             await self._delete(write)
+        elif isinstance(write, Demand):
+            await self._demand(write)
         else:
             await self._annotate(write, key)
 
@@ -187,6 +193,8 @@ class Reconciler:
         node = await self._node_now(claim.node)
         if node is not None and (write.orphan or self._ledger.holds(claim, node)):
             return  # our watch was late
+        if write.report is not None and not await self._is_newest(write.report):
+            return
         try:
             await self._cluster.delete(f"{CLAIMS}/{claim.name}", claim.uid, claim.version)
         except StatusError as refused:
@@ -210,6 +218,8 @@ class Reconciler:
 
     async def _annotate(self, write: Annotate, key: Key) -> None:
         node = write.node
+        if write.report is not None and not await self._is_newest(write.report):
+            return
         patch = {"metadata": {"uid": node.uid, "resourceVersion": node.version, "annotations": dict(write.values)}}
         try:
             self._handlers.nodes.take_object(await self._cluster.merge(f"{NODES}/{node.name}", patch, metadata=True))
@@ -221,6 +231,36 @@ class Reconciler:
         else:
             self._observer.served(time.monotonic() - self.queue.since(key))
             self._log.info("Node annotated", node=node.name, **{name.rpartition("/")[2]: value for name, value in write.values.items()})
+
+    async def _demand(self, write: Demand) -> None:
+        node, report = write.node, write.report
+        try:
+            if report is None:
+                made = await self._cluster.create(REPORTS, manifest_of(node, write.min_free))
+            else:
+                wanted = {**dict.fromkeys(report.min_free), **write.min_free}
+                patch = {"metadata": {"uid": report.uid}, "spec": {"minFree": wanted}}
+                made = await self._cluster.merge(f"{REPORTS}/{node.name}", patch)
+            self._handlers.reports.take_object(made)
+        except StatusError as refused:
+            if refused.status not in (HTTPStatus.CONFLICT, HTTPStatus.NOT_FOUND):
+                raise
+            await self._report_now(node.name)
+
+    async def _is_newest(self, report: Report) -> bool:
+        """Say whether the API server has no newer report of a node. Ours may be old, about an earlier annotation of the same text."""
+        now = await self._report_now(report.node)
+        return now is not None and now.version == report.version
+
+    async def _report_now(self, name: str) -> Report | None:
+        """Get a node's current report; None if there is none."""
+        try:
+            return self._handlers.reports.take_object(await self._cluster.get(f"{REPORTS}/{name}"))
+        except StatusError as refused:
+            if refused.status != HTTPStatus.NOT_FOUND:
+                raise
+            self._ledger.drop_report(name)
+            return None
 
     async def _node_now(self, name: str) -> Node | None:
         """Get a Node's current object; None if there is none."""

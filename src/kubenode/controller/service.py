@@ -11,16 +11,17 @@ import time
 from contextlib import aclosing
 from functools import partial
 from http import HTTPStatus
+from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from kubenode.base.exposition import HTTPServer
 from kubenode.cni.errors import CNIError
-from kubenode.controller.handlers import Claims, Nodes, Pools
+from kubenode.controller.handlers import Claims, Nodes, Pools, Reports
 from kubenode.controller.leader import Leader
 from kubenode.controller.metrics import Metrics
-from kubenode.controller.reconcile import CLAIMS, NODES, POOLS, Handlers, Reconciler
+from kubenode.controller.reconcile import CLAIMS, NODES, POOLS, REPORTS, Handlers, Reconciler
 from kubenode.ipam.ranges import RangeError, Subnet, parse_subnet
 from kubenode.kube.asyncclient import Cluster, Collection
 from kubenode.kube.listwatch import ListWatch
@@ -39,6 +40,7 @@ TIMEOUT = 30.0  # seconds for one request, such as a page of a list
 BEAT = 1.0  # seconds between heartbeats
 ALIVE = 20.0  # seconds that one turn of the event loop may take
 LOOK_EVERY = 3600.0  # seconds between lists of the reserved networks, if no pool changes
+GROWTH_EVERY = 1.0  # seconds between looks for the first pool that grows
 POOLS_EVERY = 5.0  # seconds between checks for changed pools
 
 
@@ -65,6 +67,22 @@ class _Object(msgspec.Struct):
 _CIDRS: msgspec.json.Decoder[_Object] = msgspec.json.Decoder(_Object)
 
 
+class _Reports(ListWatch):
+    """Source of NodeAddresses. An API server with earlier definitions does not know them, which must stop nothing else."""
+
+    def __init__(self, cluster: Cluster, sink: Reports, log: Log) -> None:
+        super().__init__(cluster, Collection(REPORTS), sink, log)
+        self._absent = sink.absent
+
+    async def read(self, expired: str = "") -> str:
+        try:
+            return await super().read(expired)
+        except StatusError as refused:
+            if refused.status == HTTPStatus.NOT_FOUND:
+                self._absent()
+            raise
+
+
 class Options(NamedTuple):
     """Options of the controller. `lease`: "" for none; `listen`: host and port, None for no HTTP."""
 
@@ -85,7 +103,8 @@ class Controller:
         self._metrics = Metrics()
         self._cluster = Cluster(options.kubeconfig or None, environ, TIMEOUT, self._metrics.requested)
         self._ledger = Ledger()
-        handlers = Handlers(*(kind(self._ledger, self._heard, log) for kind in (Nodes, Claims, Pools)))  # type: ignore[arg-type] # in this order
+        self._ledger.growth.open_at = inf  # until the reports are known
+        handlers = Handlers(*(kind(self._ledger, self._heard, log) for kind in (Nodes, Claims, Pools, Reports)))  # type: ignore[arg-type] # in this order
         self._reconciler = Reconciler(self._cluster, self._ledger, handlers, log, self._metrics)
         told = [Reserved(subnet, SERVICE_NETWORK) for subnet in options.service_cidrs]
         told += [Reserved(subnet, "the pods' network") for subnet in options.pod_cidrs]
@@ -99,6 +118,8 @@ class Controller:
                 (Collection(NODES, metadata=True), handlers.nodes),
             )
         ]
+        restarted = partial(self._metrics.restarted, Collection(REPORTS).resource)
+        self._reports = Reflector(_Reports(self._cluster, handlers.reports, log), log, restarted)
         identity = f"{socket.gethostname()}_{secrets.token_hex(4)}"
         self._leader = Leader(self._cluster, options.namespace, options.lease, identity, self._lead, log)
         self._turn = time.monotonic()
@@ -113,7 +134,8 @@ class Controller:
         if self._options.listen:
             checks = {"/healthz": self._ill, "/readyz": self._unready}
             HTTPServer(self._options.listen, self._metrics.registry, checks, self._log).start()
-        tasks = [asyncio.create_task(job) for job in (self._beat(), self._work(), *(reflector.run() for reflector in self._reflectors))]
+        jobs = [self._beat(), self._work(), self._follow_reports(), *(reflector.run() for reflector in self._reflectors)]
+        tasks = [asyncio.create_task(job) for job in jobs]
         stopped = asyncio.create_task(stop.wait())
         self._log.info("controller started", version=VERSION, pid=os.getpid())
         try:
@@ -135,6 +157,12 @@ class Controller:
             await reflector.synced.wait()
         self._log.info("caches synced", nodes=len(self._ledger.nodes), claims=len(self._ledger.claims), pools=len(self._ledger.pools))
         await (self._leader.run() if self._options.lease else self._lead())
+
+    async def _follow_reports(self) -> None:
+        """Follow the nodes' reports once a pool needs them: in a cluster without such pools they cost nothing."""
+        while not self._ledger.grows:  # noqa: ASYNC110 (a pool's change is rare)
+            await asyncio.sleep(GROWTH_EVERY)
+        await self._reports.run()
 
     async def _lead(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -185,6 +213,9 @@ class Controller:
         for reflector in self._reflectors:
             if reflector.failure is not None and not reflector.synced.is_set():
                 return str(reflector.failure)
+        reports = self._reports.failure if self._ledger.grows and not self._reports.synced.is_set() else None
+        if reports is not None and not (isinstance(reports, StatusError) and reports.status == HTTPStatus.NOT_FOUND):
+            return str(reports)
         failure = self._leader.failure or self._reconciler.failure
         return str(failure) if failure else self._ill()
 

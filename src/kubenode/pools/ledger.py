@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kubenode.pools.growth import Progress
 from kubenode.pools.plan import NodePlan, plan_departed
 from kubenode.pools.records import RECLAIM_AFTER, NodeSubnet, object_name
-from kubenode.pools.space import EVERYWHERE, Space, SubnetMap, holder_of
+from kubenode.pools.space import EVERYWHERE, Space, SubnetMap, holder_of, node_of
 from kubenode.pools.texts import adoptable, read
 from kubenode.pools.timing import RecentWrites, Released
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from kubenode.ipam.ranges import Subnet
     from kubenode.pools.records import Node, SubnetPool
+    from kubenode.pools.reports import Report
     from kubenode.pools.timing import Now
     from kubenode.pools.writes import Conflict, Outcome
 
@@ -35,8 +37,11 @@ class Ledger:
         self.pools: dict[str, SubnetPool] = {}
         self.nodes: dict[str, Node] = {}
         self.claims: SubnetMap[NodeSubnet] = SubnetMap()
+        self.reports: dict[str, Report] = {}  # by node
+        self.growth = Progress()
         self.conflicts: dict[str, list[Conflict]] = {}
         self.waiting: dict[str, set[str]] = {}  # node: the pools that have no subnet left for it
+        self.at_most: dict[str, set[str]] = {}  # node: the pools of which it has maxBlocks and needs more
         self.outside_pool: dict[str, set[Subnet]] = {}  # pool: allocated subnets that it no longer offers
         self.by_key: dict[str, list[SubnetPool]] = {}  # annotation: the pools that write to it
         self.changed: set[str] = set()
@@ -47,6 +52,11 @@ class Ledger:
         self.released = Released()
         self._of_node: dict[str, set[Subnet]] = {}
         self._unclaimed: dict[str, dict[tuple[Subnet, str], None]] = {}  # node: subnets without a claim, and their annotations
+
+    @property
+    def grows(self) -> bool:
+        """Whether the nodes' reports are needed."""
+        return any(pool.growth.min_free for pool in self.pools.values())
 
     # News from the API server.
 
@@ -82,6 +92,7 @@ class Ledger:
         if claim is None:
             return
         self.released.forget(subnet)
+        self.growth.returned.pop(subnet, None)
         mine = self._of_node[claim.node]
         mine.discard(subnet)
         if not mine:
@@ -107,8 +118,21 @@ class Ledger:
     def drop_node(self, name: str) -> None:
         """Remove a deleted node."""
         if self.nodes.pop(name, None) is not None:
+            self.growth.forget(name)
             self._note(name)
             self.changed.add(name)
+
+    def set_report(self, report: Report) -> None:
+        """Add or replace the report of a node's agent."""
+        old = self.reports.get(report.node)
+        self.reports[report.node] = report
+        self._reported(report.node, old, report)
+
+    def drop_report(self, name: str) -> None:
+        """Remove a deleted report."""
+        old = self.reports.pop(name, None)
+        if old is not None:
+            self._reported(name, old, None)
 
     # Consequences.
 
@@ -116,13 +140,13 @@ class Ledger:
         """Return the writes that are due for a node, and enter the claims that they create."""
         node, claims = self.nodes.get(name), self._claims_of(name)
         if node is None:
-            self._remember(name, [], set())
+            self._remember(name, [], set(), set())
             return plan_departed(self, claims, now)
         keys = self._keys(claims)
         plan = NodePlan(self, node, keys, now)
         for key in keys:
             plan.plan_annotation(key, self.by_key.get(key, []), [claim for claim in claims if claim.annotation == key])
-        self._remember(name, plan.conflicts, plan.waits_for)
+        self._remember(name, plan.conflicts, plan.waits_for, plan.agreement.at_most)
         return plan.outcome()
 
     def enter(self, claim: NodeSubnet) -> None:
@@ -141,6 +165,11 @@ class Ledger:
         """Say whether the claim's node has the subnet in an annotation, or may have it because an annotation is unreadable."""
         texts = [read(node.annotations.get(key)) for key in self._keys([*self._claims_of(claim.node), claim])]
         return any(text.problem or claim.subnet in text.subnets for text in texts)
+
+    def is_lost(self, subnet: Subnet, key: str, name: str) -> bool:
+        """Say whether another node uses a subnet, by its report: etcd was restored."""
+        others = {node_of(holder) for _, holders in self.space.unclaimed(subnet, key) for holder in holders} - {name}
+        return any(report.is_in_use(subnet, key) for other in others if (report := self.reports.get(other)))
 
     def bar(self, subnet: Subnet) -> None:
         """Block a subnet: another object, with another content, has the name of its NodeSubnet."""
@@ -165,17 +194,24 @@ class Ledger:
         """Return the annotations that pools write to, and those that the claims name: their pool wrote there."""
         return dict.fromkeys([*self.by_key, *(claim.annotation for claim in claims)])
 
-    def _remember(self, name: str, conflicts: list[Conflict], waits_for: set[str]) -> None:
-        old_conflicts, old_pools = self.conflicts.get(name, []), self.waiting.get(name, set())
+    def _remember(self, name: str, conflicts: list[Conflict], waits_for: set[str], at_most: set[str]) -> None:
+        old_conflicts = self.conflicts.get(name, [])
         if conflicts != old_conflicts:
             self.changed_pools.update(pool for conflict in [*conflicts, *old_conflicts] for pool in conflict.pools)
-        self.changed_pools |= waits_for ^ old_pools
         self.conflicts.pop(name, None)
-        self.waiting.pop(name, None)
         if conflicts:
             self.conflicts[name] = conflicts
-        if waits_for:
-            self.waiting[name] = waits_for
+        for book, pools in ((self.waiting, waits_for), (self.at_most, at_most)):
+            self.changed_pools |= pools ^ book.pop(name, set())
+            if pools:
+                book[name] = pools
+
+    def _reported(self, name: str, old: Report | None, new: Report | None) -> None:
+        held = set(new.held() if new else ())
+        if set(old.held() if old else ()) != held:
+            self._note(name)
+            self.changed.update(claim.node for subnet, _ in held for _, claim in self.claims.overlapping(subnet))
+        self.changed.add(name)
 
     def _note(self, name: str) -> None:
         """Note the subnets that a node has in annotations without a claim, so that no other node gets them."""
@@ -193,7 +229,10 @@ class Ledger:
                 self._freed(subnet)
 
     def _without_claim(self, node: Node) -> Iterator[tuple[Subnet, str]]:
-        """Yield the subnets that a node has in annotations without a claim, and the annotation whose pools that concerns."""
+        """Yield the subnets that a node has without a claim, and the annotation whose pools that concerns.
+
+        It has them in an annotation, or its agent reports them.
+        """
         for key, pools in self.by_key.items():
             text = read(node.annotations.get(key))
             coming = adoptable(node, text, pools, self.claims) if text.subnets else {}
@@ -201,6 +240,10 @@ class Ledger:
                 claim = self.claims.get(subnet)
                 if claim is None or claim.node != node.name:
                     yield subnet, EVERYWHERE if subnet in coming else key
+        report = self.reports.get(node.name)
+        for subnet, key in report.held() if report else ():
+            if key in self.by_key and not any(claim.node == node.name for _, claim in self.claims.overlapping(subnet)):
+                yield subnet, key
 
     def _freed(self, subnet: Subnet) -> None:
         self.space.freed(subnet)

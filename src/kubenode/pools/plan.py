@@ -5,8 +5,12 @@ A deleted node has only claims left.
 
 from __future__ import annotations
 
+from functools import partial
+from math import inf
 from typing import TYPE_CHECKING
 
+from kubenode.pools.agreement import Agreement
+from kubenode.pools.growth import fits
 from kubenode.pools.records import NodeSubnet
 from kubenode.pools.texts import adoptable, read
 from kubenode.pools.writes import (
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
     from kubenode.nodes.items import Item
     from kubenode.pools.ledger import Ledger
     from kubenode.pools.records import Node, SubnetPool
+    from kubenode.pools.reports import Report
     from kubenode.pools.timing import Now
     from kubenode.pools.writes import Write
 
@@ -52,6 +57,7 @@ class NodePlan:
         self.again: float | None = None
         self._ledger = ledger
         self._now = now
+        self.agreement = Agreement(ledger, node, now)
         self._texts = {key: read(node.annotations.get(key)) for key in keys}
         self._has = {subnet for text in self._texts.values() for subnet in text.subnets}
         self._doubt = any(text.problem for text in self._texts.values())  # then the node may have all its claims
@@ -74,18 +80,27 @@ class NodePlan:
         # A person may have moved a subnet to another annotation; then that annotation's plan handles it.
         spare = [claim for claim in claims if claim.subnet not in self._has]
         missing = set() if by_hand else {block.cidr.version for pool in serving for block in pool.blocks} - {s.version for s in subnets}
-        added = [taken for version in sorted(missing) if (taken := self._take(version, key, serving, spare))]
+        added = [taken for version in sorted(missing) if (taken := self._take(version, serving, items, key, spare))]
+        kept = items
+        if not by_hand:
+            kept, more = self.agreement.grown(key, serving, items, partial(self._take, key=key, spare=spare))
+            added += more
         for claim in claims if self._doubt else spare:
             if claim.subnet not in subnets and claim not in added:
                 (self._keep if self._doubt else self._release)(claim)
         confirmed = [self._confirm_anew(claim, key) for claim in added]
-        if confirmed and all(confirmed):
-            self.values[key] = ",".join([*([text.strip()] if text and text.strip() else []), *map(self._written, added)])
+        if all(confirmed) and (added or kept != items):
+            there = [text.strip()] if kept == items and text and text.strip() else map(str, kept)
+            self.values[key] = ",".join([*there, *map(self._written, added)])
+            for subnet in set(subnets) - {item.block for item in kept}:
+                self._ledger.growth.returned[subnet] = self.values[key] or ""
 
     def outcome(self) -> Outcome:
         """Return the writes and conflicts, after all annotations."""
-        annotating = [Annotate(self.node, self.values)] if self.values else []
-        return Outcome([*self.writes, *annotating], self.conflicts, self.again)
+        annotating = [Annotate(self.node, self.values, self.agreement.relied_on)] if self.values else []
+        if self.agreement.again is not None:
+            self._look_again(self.agreement.again)
+        return Outcome([*self.writes, *self.agreement.demand(), *annotating], self.conflicts, self.again)
 
     def _written(self, claim: NodeSubnet) -> str:
         """Return the annotation's text for a claim."""
@@ -146,8 +161,12 @@ class NodePlan:
                 return f"its annotation {other}"
         return None
 
-    def _take(self, version: int, key: str, pools: list[SubnetPool], spare: Iterable[NodeSubnet]) -> NodeSubnet | None:
-        """Return a claim of a family for the node: an existing one, or a new one."""
+    def _take(
+        self, version: int, pools: list[SubnetPool], items: tuple[Item, ...], key: str, spare: Iterable[NodeSubnet]
+    ) -> NodeSubnet | None:
+        """Return a claim of a family for the node, beside the `items` of its annotation: an existing one, or a new one."""
+        pools = [pool for pool in pools if self._is_open(pool)]
+        taken = {item.block for item in items}
         # Not a claim of a pool that no longer serves the node or no longer offers the subnet: so a node moves to another subnet.
         serving = {pool.name for pool in pools}
         for claim in spare:
@@ -155,18 +174,29 @@ class NodePlan:
                 claim.subnet.version == version
                 and claim.pool in serving
                 and claim.subnet not in self._has
+                and claim.subnet not in taken
                 and not self._is_outside_pool(claim)
+                and not self._ledger.is_lost(claim.subnet, key, self.node.name)
             ):
                 return claim
         offering = [pool for pool in pools if any(block.cidr.version == version for block in pool.blocks)]
         for pool in offering:
-            subnet = self._ledger.space.lowest_free(pool, version)
+            subnet = self._ledger.space.lowest_free(pool, version, lambda item: not items or fits(items, item))
             if subnet is not None:
                 claim = NodeSubnet(subnet, pool.name, key, self.node.name, self.node.uid)
                 self._ledger.enter(claim)
                 return claim
         self.waits_for.update(pool.name for pool in offering)
         return None
+
+    def _is_open(self, pool: SubnetPool) -> bool:
+        """Say whether a pool gives subnets now: one that grows waits for the nodes' reports."""
+        opens = self._ledger.growth.open_at
+        if not pool.growth.min_free or opens <= self._now.steady:
+            return True
+        if opens < inf:
+            self._look_again(opens)
+        return False
 
     def _is_outside_pool(self, claim: NodeSubnet) -> bool:
         return claim.subnet in self._ledger.outside_pool.get(claim.pool, ())
@@ -207,7 +237,15 @@ class NodePlan:
         if not claim.uid:
             self._ledger.withdraw(claim)
             return
-        write, left = reclaim(self._ledger, claim, self._now, orphan=False)
+        agreed = self.agreement.releases(claim)
+        if agreed is False:
+            self._keep(claim)
+            return
+        report = self.agreement.report if agreed else None
+        if agreed and self.agreement.is_returned(claim):
+            self.writes.append(DeleteClaim(claim, orphan=False, report=report))
+            return
+        write, left = reclaim(self._ledger, claim, self._now, orphan=False, report=report)
         self.writes += write
         if left > 0:
             self._look_again(self._now.steady + left)
@@ -224,13 +262,13 @@ def _names(pools: Iterable[SubnetPool]) -> str:
     return "SubnetPool " + ", ".join(pool.name for pool in pools)
 
 
-def reclaim(ledger: Ledger, claim: NodeSubnet, now: Now, *, orphan: bool) -> tuple[list[Write], float]:
+def reclaim(ledger: Ledger, claim: NodeSubnet, now: Now, *, orphan: bool, report: Report | None = None) -> tuple[list[Write], float]:
     """Mark a claim as released, or delete it `reclaimAfter` later; return the writes and the seconds left."""
     after = ledger.reclaim_after(claim.pool)
     if claim.released is None:
         return [UpdateClaim(claim._replace(released=now.wall))], after
     left = ledger.released.left(claim, after, now)
-    return [DeleteClaim(claim, orphan)] if left <= 0 else [], left
+    return [DeleteClaim(claim, orphan, report)] if left <= 0 else [], left
 
 
 def plan_departed(ledger: Ledger, claims: Iterable[NodeSubnet], now: Now) -> Outcome:

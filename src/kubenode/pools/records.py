@@ -69,7 +69,7 @@ GROUP = "kube-node.nordix.org"
 API_VERSION = f"{GROUP}/v1alpha1"
 RECLAIM_AFTER = 3600.0  # seconds
 LARGEST_MIN_FREE = 65536
-MAX_BLOCKS, LARGEST_MAX_BLOCKS = 16, 256
+MAX_BLOCKS, LARGEST_MAX_BLOCKS = 16, 128  # an annotation has at most 256 items
 SHRINK_AFTER = 600.0  # seconds
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 LONGEST_LABEL = 63
@@ -241,13 +241,12 @@ def parse_pool(manifest: Mapping[str, Any]) -> SubnetPool:
 
 def _parse_growth(spec: Mapping[str, Any]) -> Growth:
     """Parse `minFree`, `maxBlocks` and `shrinkAfter`. Raises RecordError."""
-    numbers = []
-    for key, least, default, most in (("minFree", 0, 0, LARGEST_MIN_FREE), ("maxBlocks", 1, MAX_BLOCKS, LARGEST_MAX_BLOCKS)):
-        value = spec.get(key, default)
+    found = {"minFree": 0, "maxBlocks": MAX_BLOCKS} | {key: spec[key] for key in ("minFree", "maxBlocks") if key in spec}
+    for (key, value), least, most in zip(found.items(), (0, 1), (LARGEST_MIN_FREE, LARGEST_MAX_BLOCKS), strict=True):
         if not isinstance(value, int) or not least <= value <= most:
             raise RecordError(f"{key} {value!r} is not a number from {least} to {most}")
-        numbers.append(value)
-    return Growth(*numbers, duration(spec["shrinkAfter"]) if "shrinkAfter" in spec else SHRINK_AFTER)
+    shrink_after = duration(spec["shrinkAfter"]) if "shrinkAfter" in spec else SHRINK_AFTER
+    return Growth(found["minFree"], found["maxBlocks"], shrink_after)
 
 
 def noted(text: str | None) -> tuple[Item, ...]:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from collections import defaultdict
+from itertools import islice
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from kubenode.ipam.address import BITS
 from kubenode.ipam.ranges import Subnet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
+    from kubenode.nodes.items import Item
     from kubenode.pools.blocks import Block
     from kubenode.pools.records import NodeSubnet, SubnetPool
 
 
 T = TypeVar("T")
+TRIES = 256  # free subnets; few of them have an address that another item of an annotation keeps
 
 
 class _Level(Generic[T]):
@@ -92,6 +95,11 @@ class SubnetMap(Generic[T]):
 def holder_of(node: str) -> str:
     """Return a node's name as a holder, and in messages."""
     return f"Node {node}"
+
+
+def node_of(holder: str) -> str:
+    """Return the node's name of a holder."""
+    return holder.removeprefix(holder_of(""))
 
 
 EVERYWHERE = ""  # instead of an annotation: the subnet is taken in all pools
@@ -178,13 +186,13 @@ class Space:
         mine = holder_of(node)
         return min((holder for _, holders in self.unclaimed(subnet, *keys) for holder in holders if holder < mine), default=None)
 
-    def lowest_free(self, pool: SubnetPool, version: int) -> Subnet | None:
-        """Return the lowest free subnet of the first block of a family that has one."""
+    def lowest_free(self, pool: SubnetPool, version: int, fits: Callable[[Item], bool]) -> Subnet | None:
+        """Return the lowest free subnet of the first block of a family that has one that `fits`."""
         for block in pool.blocks:
             if block.cidr.version == version and (pool.name, block) not in self.blocked:
-                subnet = self._lowest_of(pool.annotation, block)
-                if subnet is not None:
-                    return subnet
+                for subnet in islice(self._free_of(pool.annotation, block), TRIES):
+                    if fits(block.item(subnet)):
+                        return subnet
         return None
 
     def free(self, key: str, block: Block) -> int:
@@ -200,19 +208,22 @@ class Space:
             end = max(end, last)
         return block.total - taken
 
-    def _lowest_of(self, key: str, block: Block) -> Subnet | None:
+    def _free_of(self, key: str, block: Block) -> Iterator[Subnet]:
+        """Yield the free subnets of a block."""
         size = 1 << BITS[block.cidr.version] - block.node_prefix
-        number = self._lowest.get((key, block), block.cidr.number)
+        number, is_lowest = self._lowest.get((key, block), block.cidr.number), True
         while number <= block.cidr.last:
             subnet = Subnet(block.cidr.version, number, block.node_prefix)
             last = max((held.last for held in self._taken(subnet, key, block)), default=None)
             if last is None:
-                self._lowest[key, block] = number
-                return subnet
+                if is_lowest:
+                    self._lowest[key, block], is_lowest = number, False
+                yield subnet
+                last = number
             # A larger one ends at the end of a subnet; a smaller one takes the rest of its subnet with it.
             number = max(number + size, last + 1)
-        self._lowest[key, block] = number
-        return None
+        if is_lowest:
+            self._lowest[key, block] = number
 
     def _taken(self, subnet: Subnet, key: str, block: Block) -> Iterator[Subnet]:
         """Yield all that overlaps `subnet`, a part of a block of a pool with this annotation."""

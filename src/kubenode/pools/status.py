@@ -39,6 +39,7 @@ class Figures(NamedTuple):
 
     usages: list[Usage]
     waiting: int
+    at_most: int  # nodes with maxBlocks that need more
     conflicts: int
 
 
@@ -46,7 +47,8 @@ def figures(ledger: Ledger, pool: SubnetPool) -> Figures:
     """Count a pool's use, waiting nodes and conflicts."""
     found = [conflict for conflicts in ledger.conflicts.values() for conflict in conflicts]
     waiting = sum(pool.name in pools for pools in ledger.waiting.values())
-    return Figures(usages(ledger, pool), waiting, sum(pool.name in conflict.pools for conflict in found))
+    at_most = sum(pool.name in pools for pools in ledger.at_most.values())
+    return Figures(usages(ledger, pool), waiting, at_most, sum(pool.name in conflict.pools for conflict in found))
 
 
 def usages(ledger: Ledger, pool: SubnetPool) -> list[Usage]:
@@ -84,9 +86,16 @@ def _ready(ledger: Ledger, pool: SubnetPool) -> tuple[bool, str, str]:
 
 def _exhausted(ledger: Ledger, pool: SubnetPool) -> tuple[bool, str, str]:
     waiting = sorted(node for node, pools in ledger.waiting.items() if pool.name in pools)
-    if not waiting:
-        return False, "Enough", "every node that asked has its subnets"
-    return True, "NodesWaiting", f"nothing is left for {len(waiting)} node{'s' * (len(waiting) > 1)}: {_some(waiting, ', ')}; add a CIDR"
+    if waiting:
+        return True, "NodesWaiting", f"nothing is left for {_nodes(waiting)}; add a CIDR"
+    at_most = sorted(node for node, pools in ledger.at_most.items() if pool.name in pools)
+    if at_most:
+        return True, "MaxBlocks", f"maxBlocks, {pool.growth.max_blocks}, is too few for {_nodes(at_most)}; raise it"
+    return False, "Enough", "every node that asked has its subnets"
+
+
+def _nodes(names: list[str]) -> str:
+    return f"{len(names)} node{'s' * (len(names) > 1)}: {_some(names, ', ')}"
 
 
 def _conflict(ledger: Ledger, pool: SubnetPool, reserved: Iterable[Reserved]) -> tuple[bool, str, str]:

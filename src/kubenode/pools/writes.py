@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from kubenode.pools.records import Node, NodeSubnet
+    from kubenode.pools.reports import Report
 
 OVERLAP, OUTSIDE, FOREIGN, UNREADABLE = "SubnetOverlap", "SubnetOutsidePools", "SubnetNotAdopted", "AnnotationUnreadable"
 DIFFERENT = "SubnetDifferent"
@@ -26,20 +27,33 @@ class UpdateClaim(NamedTuple):
 
 
 class DeleteClaim(NamedTuple):
-    """Delete the NodeSubnet, if it still has that version and its Node does not hold it. `orphan`: only if the Node does not exist."""
+    """Delete the NodeSubnet, if it still has that version and its Node does not hold it. `orphan`: only if the Node does not exist.
+
+    `report`: only if this is still the newest report.
+    """
 
     claim: NodeSubnet
     orphan: bool
+    report: Report | None = None
 
 
 class Annotate(NamedTuple):
-    """Set annotations of the Node, None to remove one, if it still has the record's version."""
+    """Set annotations of the Node, None to remove one, if it still has the record's version, and `report` is still the newest one."""
 
     node: Node
     values: Mapping[str, str | None]
+    report: Report | None = None
 
 
-Write = CreateClaim | UpdateClaim | DeleteClaim | Annotate
+class Demand(NamedTuple):
+    """Write the free addresses that a Node is to have into its NodeAddresses. `report`: the object's record, None to create it."""
+
+    node: Node
+    min_free: Mapping[str, int]
+    report: Report | None
+
+
+Write = CreateClaim | UpdateClaim | DeleteClaim | Annotate | Demand
 
 
 class Conflict(NamedTuple):

@@ -1,0 +1,120 @@
+"""PURE. What a node's report permits: changes of its annotations, and the return of its claims."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from kubenode.pools.growth import Family, capacity, rules
+from kubenode.pools.writes import Demand
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kubenode.ipam.ranges import Subnet
+    from kubenode.nodes.items import Item
+    from kubenode.pools.growth import Step
+    from kubenode.pools.ledger import Ledger
+    from kubenode.pools.records import Growth, Node, NodeSubnet, SubnetPool
+    from kubenode.pools.reports import Report
+    from kubenode.pools.timing import Now
+
+    TakeOf = Callable[[int, list[SubnetPool], tuple[Item, ...]], NodeSubnet | None]
+    Take = Callable[[list[SubnetPool], tuple[Item, ...]], NodeSubnet | None]
+
+
+class Agreement:
+    """The report of a node, and what follows from it in one plan.
+
+    `relied_on` is the report that must still be the newest when the annotations are written; None if none was needed.
+    """
+
+    def __init__(self, ledger: Ledger, node: Node, now: Now) -> None:
+        self.report = ledger.reports.get(node.name)
+        self.relied_on: Report | None = None
+        self.at_most: set[str] = set()  # pools of which the node has maxBlocks and needs more
+        self.again: float | None = None
+        self._ledger = ledger
+        self._node = node
+        self._now = now
+        self._min_free: dict[str, int] = {}
+
+    def grown(self, key: str, pools: list[SubnetPool], items: tuple[Item, ...], take: TakeOf) -> tuple[tuple[Item, ...], list[NodeSubnet]]:
+        """Return the items of an annotation as they should be, and the claims to add. The pools serve the node; no item is by hand."""
+        growing = [pool for pool in pools if pool.growth.min_free]
+        if not growing:
+            return items, []
+        found = rules(growing)
+        self._min_free[key] = max(rule.min_free for rule in found.values())
+        uses = self.report.agreed(self._node, key) if self.report else ()
+        if not uses or not all(use.item(item.block) for use in uses for item in items):
+            return items, []
+        ours = self._given_by(growing, items)
+        # At other times one broken node could take the blocks of all others.
+        doubtful = self._ledger.growth.is_doubtful(self._now.steady)
+        looked_at = {item.block for item in items if item.block in ours and (item.closing or doubtful)}
+        lost = {block for block in looked_at if self._ledger.is_lost(block, key, self._node.name)}
+        kept = {item.block: item for item in items}
+        added: list[NodeSubnet] = []
+        for version, rule in found.items():
+            mine = tuple(item for item in items if item.version == version)
+            if not mine:
+                continue  # an annotation gets the first subnet of a family without a report
+            step = Family(mine, rule, ours, lost).step(uses)
+            left = {item.block: item for item in self._closed(key, version, step, rule)}
+            kept = {block: left.get(block, item) for block, item in kept.items() if block in left or item not in mine}
+            added += self._further(step.lacks, rule.max_blocks - len(left), growing, tuple(kept.values()), partial(take, version))
+        if added or tuple(kept.values()) != items:
+            self.relied_on = self.report
+        return tuple(kept.values()), added
+
+    def demand(self) -> list[Demand]:
+        """Return the write of the free addresses that the node should have, if the object has others."""
+        report = self.report
+        if not self._ledger.growth.reporting or (report.min_free if report else {}) == self._min_free:
+            return []
+        if report is not None and report.node_uid not in ("", self._node.uid):
+            return []  # the object goes with an earlier Node of that name
+        return [Demand(self._node, self._min_free, report)]
+
+    def releases(self, claim: NodeSubnet) -> bool | None:
+        """Say whether the node has agreed to lose a claim that its annotation no longer has; None if no report tells."""
+        pool = self._ledger.pools.get(claim.pool)
+        if self.report is None or pool is None or not pool.growth.min_free or not self.report.of(claim.annotation):
+            return None
+        return bool(self.report.agreed(self._node, claim.annotation)) and not self.report.holds(claim.subnet)
+
+    def is_returned(self, claim: NodeSubnet) -> bool:
+        """Say whether a released claim left the annotation by agreement, so that no time has to pass."""
+        return self._ledger.growth.returned.get(claim.subnet) == self._node.annotations.get(claim.annotation, "").strip()
+
+    def _closed(self, key: str, version: int, step: Step, rule: Growth) -> tuple[Item, ...]:
+        """Return the items of a step, with the spare one closed if the node has not needed it for long enough."""
+        where, growth = (key, version), self._ledger.growth
+        if step.spare is None:
+            growth.needs(self._node.name, where)
+            return step.items
+        text = self._node.annotations.get(key, "")
+        left = growth.left(self._node.name, where, text, rule.shrink_after, self._now.steady)
+        if left > 0:
+            self.again = min(self.again or float("inf"), self._now.steady + left)
+            return step.items
+        return tuple(item._replace(closing=True) if item == step.spare else item for item in step.items)
+
+    def _given_by(self, pools: list[SubnetPool], items: tuple[Item, ...]) -> set[Subnet]:
+        names = {pool.name for pool in pools}
+        return {item.block for item in items if (claim := self._ledger.claims.get(item.block)) and claim.pool in names}
+
+    def _further(self, lacks: int, room: int, pools: list[SubnetPool], items: tuple[Item, ...], take: Take) -> list[NodeSubnet]:
+        """Return claims with as many addresses as a node lacks, if the pools have them; at most `room`."""
+        added: list[NodeSubnet] = []
+        while lacks > 0 and room > len(added):
+            claim = take(pools, items)
+            item = self._ledger.pools[claim.pool].item(claim.subnet) if claim else None
+            if claim is None or item is None:
+                return added
+            added.append(claim)
+            items, lacks = (*items, item), lacks - capacity(item)
+        if lacks > 0:
+            self.at_most |= {pool.name for pool in pools}
+        return added

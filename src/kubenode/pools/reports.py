@@ -1,0 +1,123 @@
+"""PURE. Reports of nodes' agents, parsed once from NodeAddresses: the addresses in use, and the annotation that each agent acts on."""
+
+from __future__ import annotations
+
+from sys import intern
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from kubenode.ipam.ranges import RangeError, Subnet, parse_subnet
+from kubenode.pools.records import API_VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from kubenode.pools.records import Node
+
+UNREADABLE = "\0"  # instead of a text of an annotation: it equals none
+
+
+class Count(NamedTuple):
+    """The use of an item of an annotation; `outside`: of a network that the annotation does not have.
+
+    `settling`: a call that began earlier may still reserve an address of it.
+    """
+
+    subnet: Subnet
+    used: int
+    total: int
+    closing: bool = False
+    settling: bool = False
+    outside: bool = False
+
+    @property
+    def free(self) -> int:
+        """The number of addresses for further pods."""
+        return 0 if self.closing or self.outside else self.total - self.used
+
+    @property
+    def is_returned(self) -> bool:
+        """Whether the node has agreed to lose it: nothing is in use, and nothing can be."""
+        return self.closing and self.used == 0 and not self.settling
+
+
+class Use(NamedTuple):
+    """The addresses of one network. `observed`: the annotation's text that the agent acts on."""
+
+    annotation: str
+    observed: str
+    counts: tuple[Count, ...] = ()
+
+    def item(self, subnet: Subnet) -> Count | None:
+        """Return the count of an item."""
+        return next((count for count in self.counts if count.subnet == subnet and not count.outside), None)
+
+
+class Report(NamedTuple):
+    """A NodeAddresses object. `node_uid`: the Node that it belongs to, "" if unknown; `min_free`: by annotation, as we wrote it."""
+
+    node: str
+    node_uid: str = ""
+    min_free: Mapping[str, int] = {}
+    uses: tuple[Use, ...] = ()
+    uid: str = ""
+    version: str = ""
+
+    def of(self, key: str) -> tuple[Use, ...]:
+        """Return the networks that have their subnets from an annotation."""
+        return tuple(use for use in self.uses if use.annotation == key)
+
+    def agreed(self, node: Node, key: str) -> tuple[Use, ...]:
+        """Return the networks of an annotation if the agent acts on its present text in all of them; else none."""
+        if self.node_uid not in ("", node.uid):
+            return ()
+        text = node.annotations.get(key, "").strip()
+        uses = self.of(key)
+        return uses if all(use.observed == text for use in uses) else ()
+
+    def holds(self, subnet: Subnet) -> bool:
+        """Say whether the node may have an address of a subnet."""
+        return any(count.subnet.overlaps(subnet) for use in self.uses for count in use.counts)
+
+    def held(self) -> Iterator[tuple[Subnet, str]]:
+        """Yield the reported subnets, each with its annotation."""
+        return ((count.subnet, use.annotation) for use in self.uses for count in use.counts)
+
+    def is_in_use(self, subnet: Subnet, key: str) -> bool:
+        """Say whether pods of the node have an address of a subnet, from an annotation."""
+        return any(count.used and count.subnet.overlaps(subnet) for use in self.of(key) for count in use.counts)
+
+
+def parse_report(manifest: Mapping[str, Any]) -> Report:
+    """Parse a NodeAddresses object. Networks of podCIDRs are left out: no pool gives these."""
+    metadata = manifest["metadata"]
+    owners = [owner.get("uid", "") for owner in metadata.get("ownerReferences") or () if owner.get("kind") == "Node"]
+    wanted = (manifest.get("spec") or {}).get("minFree") or {}
+    networks = (manifest.get("status") or {}).get("networks") or ()
+    return Report(
+        intern(str(metadata["name"])),
+        intern(str(owners[0])) if owners else "",
+        {intern(str(key)): value for key, value in wanted.items() if isinstance(value, int)},
+        tuple(_parse_use(network) for network in networks if network.get("annotation")),
+        str(metadata.get("uid", "")),
+        str(metadata.get("resourceVersion", "")),
+    )
+
+
+def _parse_use(network: Mapping[str, Any]) -> Use:
+    """Parse a network. One with an unreadable item agrees to nothing; what can be read is held."""
+    counts: list[Count] = []
+    observed = str(network.get("observed", "")).strip()
+    for item in network.get("items") or ():
+        try:
+            flags = [bool(item.get(flag)) for flag in ("closing", "settling", "outside")]
+            counts.append(Count(parse_subnet(str(item["cidr"]), 0), int(item["used"]), int(item["total"]), *flags))
+        except (RangeError, KeyError, TypeError, ValueError):
+            observed = UNREADABLE
+    return Use(intern(str(network["annotation"])), observed, tuple(counts))
+
+
+def manifest_of(node: Node, min_free: Mapping[str, int]) -> dict[str, Any]:
+    """Return the object for a Node that has none. It goes with the Node."""
+    owner = {"apiVersion": "v1", "kind": "Node", "name": node.name, "uid": node.uid}
+    metadata = {"name": node.name, "ownerReferences": [owner]}
+    return {"apiVersion": API_VERSION, "kind": "NodeAddresses", "metadata": metadata, "spec": {"minFree": dict(min_free)}}
