@@ -20,7 +20,7 @@ COMPLETE = {
 def test_a_complete_request() -> None:
     """Every variable is read once; CNI_PATH and CNI_ARGS in their parts."""
     asked = request.parse(COMPLETE)
-    assert tuple(asked) == ("ADD", "c", "/n", "eth0", COMPLETE["CNI_ARGS"], ("/a", "/b"))
+    assert tuple(asked) == ("ADD", "c", "/n", "eth0", asked.pod_args, "", ("/a", "/b"))
     assert asked.pod_args == {"IgnoreUnknown": "1", "K8S_POD_NAMESPACE": "ns", "A": "b=c"}
 
 

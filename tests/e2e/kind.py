@@ -49,7 +49,6 @@ def follow(lab: Worker, place: Path, mark: str) -> None:
 
 def empty(lab: Worker) -> None:
     """Let the node be as kind makes one: without network, and without anything of ours."""
-    lab.kubectl("delete", "pods", "--all", "--now", "--wait")
     lab.kubectl("delete", "daemonset", "--all", "--namespace=kube-system", "--wait")
     wait("the agent is gone", 60, lambda: not lab.get("pods", "--namespace=kube-system")["items"])
     for directory in (lab.net_d, lab.cni_bin, lab.run_dir):
@@ -89,7 +88,6 @@ def story(lab: Worker, place: Path) -> None:
     empty(lab)
     multus(lab, place)
     follow(lab, place, "multus")
-    lab.kubectl("delete", "pods", "--all", "--now", "--wait")
 
 
 def main() -> None:

@@ -54,6 +54,7 @@ def kind(base: Path, words: list[str]) -> None:
     elif running.read_text() != given.name:
         sys.exit(f"kind: no nodes found for cluster {given.name!r}")
     elif given.command == "delete":
+        subprocess.run(["kubectl", "delete", "pods", "--all", "--now", "--wait"], check=True, stdout=subprocess.DEVNULL, timeout=300)
         running.unlink()
     else:
         load(base, given.image)

@@ -28,31 +28,35 @@ IFNAME_LENGTH = 15  # the kernel's IFNAMSIZ, less the closing zero
 
 
 class Request(NamedTuple):
-    """One call of a plugin. Variables that are not set are ""."""
+    """One call of a plugin. Variables that are not set are "".
+
+    `args`: the pairs of CNI_ARGS; `no_pair`: the first part of it that is none.
+    """
 
     command: str
     container_id: str
     netns: str
     ifname: str
-    args: str
+    args: dict[str, str]
+    no_pair: str
     path: tuple[str, ...]
 
     @property
     def pod_args(self) -> dict[str, str]:
-        """CNI_ARGS as a mapping. Raises CNIError 4, so only ADD and CHECK may use it."""
-        pairs: dict[str, str] = {}
-        for pair in self.args.split(";"):
-            key, equals, value = pair.partition("=")
-            if equals and key:
-                pairs[key] = value
-            elif pair.strip():
-                raise CNIError(
-                    INVALID_ENVIRONMENT,
-                    f"CNI_ARGS: invalid pair {pair!r}",
-                    "CNI_ARGS is KEY=VALUE pairs with semicolons between",
-                    f"ARGS: invalid pair {dumps(pair)}",
-                )
-        return pairs
+        """The pairs of CNI_ARGS. Raises CNIError 4 if a part is no pair, so only ADD and CHECK may use it."""
+        if self.no_pair:
+            raise CNIError(
+                INVALID_ENVIRONMENT,
+                f"CNI_ARGS: invalid pair {self.no_pair!r}",
+                "CNI_ARGS is KEY=VALUE pairs with semicolons between",
+                f"ARGS: invalid pair {dumps(self.no_pair)}",
+            )
+        return self.args
+
+    @property
+    def pod(self) -> str:
+        """The pod that the call is for, as NAMESPACE/NAME; "" if CNI_ARGS name none."""
+        return _pod(self.args)
 
 
 def labels(environ: Mapping[str, str]) -> dict[str, str | None]:
@@ -62,15 +66,8 @@ def labels(environ: Mapping[str, str]) -> dict[str, str | None]:
         "containerID": environ.get("CNI_CONTAINERID"),
         "ifname": environ.get("CNI_IFNAME"),
         "traceID": trace_id(environ.get("TRACEPARENT", "")),
-        "pod": pod_of(environ) or None,
+        "pod": _pod(_pairs(environ.get("CNI_ARGS", ""))[0]) or None,
     }
-
-
-def pod_of(environ: Mapping[str, str]) -> str:
-    """Return the pod that a call is for, as NAMESPACE/NAME, "" where CNI_ARGS name none. Broken ones are no error here."""
-    pairs = dict(pair.partition("=")[::2] for pair in environ.get("CNI_ARGS", "").split(";"))
-    name = pairs.get("K8S_POD_NAME")
-    return f"{pairs.get('K8S_POD_NAMESPACE') or 'default'}/{name}" if name else ""
 
 
 def trace_id(parent: str) -> str | None:
@@ -125,7 +122,26 @@ def parse(environ: Mapping[str, str]) -> Request:
         advice = f"the container runtime must send these to {command}; interface names have {IFNAME_LENGTH} bytes at most"
         raise CNIError(INVALID_ENVIRONMENT, "; ".join(wrong), advice, reference[0])
     path = tuple(directory for directory in environ.get("CNI_PATH", "").split(":") if directory)
-    return Request(command, container_id, environ.get("CNI_NETNS", ""), ifname, environ.get("CNI_ARGS", ""), path)
+    pairs, no_pair = _pairs(environ.get("CNI_ARGS", ""))
+    return Request(command, container_id, environ.get("CNI_NETNS", ""), ifname, pairs, no_pair, path)
+
+
+def _pairs(text: str) -> tuple[dict[str, str], str]:
+    """Return the pairs of CNI_ARGS, and the first part that is none."""
+    pairs: dict[str, str] = {}
+    no_pair = ""
+    for pair in text.split(";"):
+        key, equals, value = pair.partition("=")
+        if equals and key:
+            pairs[key] = value
+        elif pair.strip():
+            no_pair = no_pair or pair
+    return pairs, no_pair
+
+
+def _pod(pairs: Mapping[str, str]) -> str:
+    name = pairs.get("K8S_POD_NAME")
+    return f"{pairs.get('K8S_POD_NAMESPACE') or 'default'}/{name}" if name else ""
 
 
 def _ifname_problem(ifname: str) -> str:

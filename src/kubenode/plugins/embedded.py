@@ -19,7 +19,6 @@ from kubenode.cni.errors import (
     OutOfReachError,
 )
 from kubenode.cni.netconf import NetConf, invalid, is_path
-from kubenode.cni.request import pod_of
 from kubenode.cni.result import IPConfig, Result, addresses_in
 from kubenode.host.datadir import LAST_RESERVED, LOCK
 from kubenode.ipam import allocator, config
@@ -63,7 +62,7 @@ def allocate(call: Call, ready: Ready) -> Addition:
     """Reserve one address of each range set, with the lock held. Raises CNIError."""
     conf = ready.conf
     try:
-        return allocator.allocate(ready.store, conf.sets, owner(call.request), conf.requested, conf.exclude, pod_of(call.environ))
+        return allocator.allocate(ready.store, conf.sets, owner(call.request), conf.requested, conf.exclude, call.request.pod)
     except CNIError as error:
         if error.code != RANGE_FULL:
             raise
@@ -124,7 +123,7 @@ def _rest(call: Call) -> Attachment | None:
     from kubenode.ipam import resting  # few configurations have it
 
     seconds = resting.seconds(sticky_for)
-    return resting.owner_of(pod_of(call.environ), time.time() + seconds, call.request.ifname) if seconds else None
+    return resting.owner_of(call.request.pod, time.time() + seconds, call.request.ifname) if seconds else None
 
 
 def _inode(call: Call) -> tuple[int, ...]:
