@@ -20,6 +20,7 @@ from kubenode.pools.ledger import Ledger
 from kubenode.pools.records import Node, parse_pool
 from kubenode.pools.reports import parse_report
 from kubenode.pools.status import status
+from kubenode.pools.timing import RETURNED_AFTER
 from kubenode.pools.writes import CreateClaim
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def test_a_block_comes_and_goes(corner: Corner, controller: ControllerProcess, a
     assert "172.20.0.8/29" in corner.claims(), "the agent does not know yet"
     corner.report(node, {"172.20.0.0/29": 1, "172.20.0.9/32": 1})
     corner.report(node, {"172.20.0.0/29": 1})
-    until(lambda: "172.20.0.8/29" not in corner.claims(), 20, controller.log)
+    until(lambda: "172.20.0.8/29" not in corner.claims(), RETURNED_AFTER + 20, controller.log)
 
     corner.pool("net", [FLAT], minFree=0)
     until(lambda: not corner.server.request("GET", asked)["spec"].get("minFree"), 20)

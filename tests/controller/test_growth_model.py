@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 from modelagent import CALL, QUARANTINE, Agent, Message, address_subnet, addresses
 
+from kubenode.controller.reconcile import ROUNDS
 from kubenode.ipam.ranges import Subnet, parse_subnet
 from kubenode.pools.blocks import Block
 from kubenode.pools.growth import HOLD
@@ -24,7 +25,7 @@ from kubenode.pools.ledger import Ledger
 from kubenode.pools.records import Growth, Node, NodeSubnet, Selector, SubnetPool
 from kubenode.pools.reports import Report
 from kubenode.pools.texts import read
-from kubenode.pools.timing import Now
+from kubenode.pools.timing import GOOD_FOR, RETURNED_AFTER, Now
 from kubenode.pools.writes import Annotate, CreateClaim, DeleteClaim, Demand, UpdateClaim
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ class Growing(RuleBasedStateMachine):
             self.api.nodes[name] = Node(name, f"uid-{name}", self.api.next(), {}, {})
         self.views = [View(self.api, self.now - 2 * HOLD), View(self.api, self.now - 2 * HOLD)]
         self.behind: set[object] = set()  # agents and controllers that have not listed anything since the restore
+        self.late: list[tuple[float, View, DeleteClaim]] = []  # requests that have not arrived yet
         self.restored = -1000.0
         self.disturbed = False  # by a person's edit, or a restore
         self.everything()
@@ -126,6 +128,8 @@ class Growing(RuleBasedStateMachine):
         return node
 
     def put_claim(self, claim: NodeSubnet) -> NodeSubnet:
+        if claim == self.api.claims.get(claim.subnet):
+            return claim  # the API server keeps the version of an object that a write does not change
         claim = self.api.claims[claim.subnet] = claim._replace(version=self.api.next())
         self.tell("claim", "set_claim", claim)
         return claim
@@ -259,6 +263,7 @@ class Growing(RuleBasedStateMachine):
         for agent in self.agents.values():
             agent.news.clear()
             agent.outbox.clear()
+        self.late.clear()
         self.behind = {*self.views, *self.agents.values()}
 
     # Controllers.
@@ -286,6 +291,23 @@ class Growing(RuleBasedStateMachine):
         if len(writes) > done:
             self.crash(which)
 
+    @rule(which=st.integers(0, 1), name=st.sampled_from(NAMES))
+    def ask_for_deletions(self, which: int, name: str) -> None:
+        """Let requests begin that arrive later."""
+        view = self.views[which]
+        for write in view.ledger.plan(name, Now(self.now, self.now)).writes:
+            if isinstance(write, DeleteClaim) and self.may_delete(view, write):
+                self.late.append((self.now, view, write))
+            elif isinstance(write, CreateClaim):
+                view.ledger.withdraw(write.claim)
+
+    @precondition(lambda self: hasattr(self, "api") and self.late)
+    @rule()
+    def let_a_deletion_arrive(self) -> None:
+        asked, view, write = self.late.pop(0)
+        if self.now < asked + GOOD_FOR:
+            self.delete(view, write)
+
     @rule(which=st.integers(0, 1))
     def work_on_all(self, which: int) -> None:
         view = self.views[which]
@@ -295,8 +317,11 @@ class Growing(RuleBasedStateMachine):
             names = sorted(view.ledger.changed)
             view.ledger.changed.clear()
             for name in names:
-                for write in view.ledger.plan(name, Now(self.now, self.now)).writes:
-                    self.write(view, write)
+                for _ in range(ROUNDS):
+                    for write in (writes := view.ledger.plan(name, Now(self.now, self.now)).writes):
+                        self.write(view, write)
+                    if not writes:
+                        break
             if not view.ledger.changed and not any(view.untold.values()):
                 return
         raise AssertionError("the controller never comes to rest")
@@ -321,21 +346,28 @@ class Growing(RuleBasedStateMachine):
                 ledger.set_claim(self.put_claim(write.claim))
                 ledger.recent_writes.add(write.claim.subnet, self.now)
         elif isinstance(write, DeleteClaim):
-            there = api.claims.get(write.claim.subnet)
-            ledger.set_node(api.nodes[write.claim.node])
-            if ledger.holds(write.claim, api.nodes[write.claim.node]) or not self.is_newest(view, write.report):
-                return
-            if there and there.version == write.claim.version:
-                self.check_delete(there)
-                del api.claims[there.subnet]
-                self.tell("claim", "drop_claim", there.subnet)
-                ledger.drop_claim(there.subnet)
+            if self.may_delete(view, write):
+                self.delete(view, write)
         elif isinstance(write, Demand):
             if write.node.name not in api.reports:
                 self.put_report(Report(write.node.name, write.node.uid, write.min_free, (), f"r{api.next()}"))
             ledger.set_report(api.reports[write.node.name])
         else:
             self.annotate(view, write)
+
+    def may_delete(self, view: View, write: DeleteClaim) -> bool:
+        """Say whether a controller asks for the deletion. Others may write before that request arrives."""
+        node = self.api.nodes[write.claim.node]
+        view.ledger.set_node(node)
+        return not view.ledger.holds(write.claim, node) and self.is_newest(view, write.report)
+
+    def delete(self, view: View, write: DeleteClaim) -> None:
+        there = self.api.claims.get(write.claim.subnet)
+        if there and there.version == write.claim.version:
+            self.check_delete(there)
+            del self.api.claims[there.subnet]
+            self.tell("claim", "drop_claim", there.subnet)
+            view.ledger.drop_claim(there.subnet)
 
     def annotate(self, view: View, write: Annotate) -> None:
         node = self.api.nodes[write.node.name]
@@ -576,7 +608,48 @@ def test_an_agent_that_does_not_know_yet() -> None:
     assert len(machine.api.claims) == count
     machine.let_an_agent_work("n0")
     machine.work_on_all(0)
+    assert len(machine.api.claims) == count, "another controller may just give it to n0 again"
+    machine.wait(RETURNED_AFTER)
+    machine.views[0].ledger.changed.update(NAMES)
+    machine.work_on_all(0)
     assert len(machine.api.claims) == count - 1
+
+
+def test_a_claim_that_two_controllers_want() -> None:
+    """A block that one controller is about to give back, and another gives to the same node again, stays that node's."""
+    machine = closed()
+    one = machine.views[0]
+    machine.let_an_agent_work("n0")
+    machine.wait(21.0)
+    machine.let_an_agent_work("n0")
+    machine.work_on_all(0)
+    machine.let_an_agent_work("n0")
+    for kind in one.untold:
+        machine.hear(0, kind, 1000)
+    for _ in range(30):
+        writes = one.ledger.plan("n0", Now(machine.now, machine.now)).writes
+        if due := [write for write in writes if isinstance(write, DeleteClaim)]:
+            break
+        for write in writes:
+            machine.write(one, write)
+        machine.now += 1.0
+    (late,) = due
+    assert machine.may_delete(one, late)
+    machine.start_pods("n0", FLAT, 2)
+    machine.let_an_agent_work("n0")
+    machine.work_on_all(1)
+    assert late.claim.subnet in read(machine.api.nodes["n0"].annotations[FLAT]).subnets
+    machine.let_an_agent_work("n0")
+    machine.start_pods("n0", FLAT, 2)
+    machine.delete(one, late)
+    machine.start_pods("n1", FLAT, 9)
+    machine.let_an_agent_work("n1")
+    machine.hear(0, "report", 1000)
+    for _ in range(ROUNDS):
+        machine.work(0, "n1", 9)
+        machine.let_an_agent_work("n1")
+        machine.start_pods("n1", FLAT, 9)
+    machine.no_address_of_two_nodes()
 
 
 def test_a_person_takes_a_block_in_use() -> None:

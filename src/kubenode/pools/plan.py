@@ -13,6 +13,7 @@ from kubenode.pools.agreement import Agreement
 from kubenode.pools.growth import fits
 from kubenode.pools.records import NodeSubnet
 from kubenode.pools.texts import adoptable, read
+from kubenode.pools.timing import RETURNED_AFTER
 from kubenode.pools.writes import (
     DIFFERENT,
     FOREIGN,
@@ -233,7 +234,7 @@ class NodePlan:
             self._ledger.withdraw(claim)
 
     def _release(self, claim: NodeSubnet) -> None:
-        """Handle a claim that the node neither has nor needs: write the time of its release, and delete it after `reclaimAfter`."""
+        """Handle a claim that the node neither has nor needs: write the time of its release, and delete it later."""
         if not claim.uid:
             self._ledger.withdraw(claim)
             return
@@ -242,10 +243,8 @@ class NodePlan:
             self._keep(claim)
             return
         report = self.agreement.report if agreed else None
-        if agreed and self.agreement.is_returned(claim):
-            self.writes.append(DeleteClaim(claim, orphan=False, report=report))
-            return
-        write, left = reclaim(self._ledger, claim, self._now, orphan=False, report=report)
+        after = RETURNED_AFTER if agreed and self.agreement.is_returned(claim) else self._ledger.reclaim_after(claim.pool)
+        write, left = reclaim(self._ledger, claim, self._now, after, orphan=False, report=report)
         self.writes += write
         if left > 0:
             self._look_again(self._now.steady + left)
@@ -262,9 +261,10 @@ def _names(pools: Iterable[SubnetPool]) -> str:
     return "SubnetPool " + ", ".join(pool.name for pool in pools)
 
 
-def reclaim(ledger: Ledger, claim: NodeSubnet, now: Now, *, orphan: bool, report: Report | None = None) -> tuple[list[Write], float]:
-    """Mark a claim as released, or delete it `reclaimAfter` later; return the writes and the seconds left."""
-    after = ledger.reclaim_after(claim.pool)
+def reclaim(
+    ledger: Ledger, claim: NodeSubnet, now: Now, after: float, *, orphan: bool, report: Report | None = None
+) -> tuple[list[Write], float]:
+    """Mark a claim as released, or delete it `after` seconds later; return the writes and the seconds left."""
     if claim.released is None:
         return [UpdateClaim(claim._replace(released=now.wall))], after
     left = ledger.released.left(claim, after, now)
@@ -276,7 +276,7 @@ def plan_departed(ledger: Ledger, claims: Iterable[NodeSubnet], now: Now) -> Out
     writes: list[Write] = []
     waits: list[float] = []
     for claim in claims:
-        write, left = reclaim(ledger, claim, now, orphan=True)
+        write, left = reclaim(ledger, claim, now, ledger.reclaim_after(claim.pool), orphan=True)
         writes += write
         waits += [left] if left > 0 else []
     return Outcome(writes, [], now.steady + min(waits) if waits else None)

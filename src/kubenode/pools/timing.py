@@ -40,6 +40,9 @@ class Released:
 
 
 GOOD_FOR = 10.0  # seconds; less than any `reclaimAfter` that makes sense
+# Seconds from the note of the release until the deletion, of a claim that its node's agent gave back. Another controller may just give it
+# to the node again, and its last look at the claim was before that note: by then the annotation shows it.
+RETURNED_AFTER = 2 * GOOD_FOR
 MOST = 1000  # more than the writes in progress at any time
 
 
