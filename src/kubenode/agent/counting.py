@@ -84,7 +84,7 @@ class Counting:
             data_dir, _, network = directory.rpartition("/")
             annotation = "" if source == source_of("", "") else source.removeprefix(ANNOTATION)
             known.add(directory)
-            if source == source_of(annotation, "") and " of " not in annotation and directory not in others:  # " of ": a file's
+            if source == source_of(annotation, "") and " of " not in annotation:  # " of ": a file's
                 place = found.get((directory, annotation)) or Place(network, data_dir, annotation)
                 found[directory, annotation] = place._replace(is_ours=True)
         for annotation in {*wanted} - {place.annotation for place in found.values()}:
