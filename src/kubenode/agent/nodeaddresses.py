@@ -192,6 +192,7 @@ class NodeAddresses:
                 if is_last or refused.status not in (HTTPStatus.CONFLICT, HTTPStatus.NOT_FOUND):
                     raise
                 await self._meet(cluster, own)
+                report = await off_loop(lambda: self._count(own))  # the one before is of a time before the other write
         self._told, self._told_at = report, time.monotonic()
 
     def _take(self, found: dict[str, Any]) -> None:
