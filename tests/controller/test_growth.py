@@ -15,19 +15,22 @@ from settled import at, pool
 
 from kubenode.base.log import Log
 from kubenode.controller.handlers import Nodes, Reports
+from kubenode.ipam.ranges import parse_subnet
 from kubenode.pools.growth import HOLD
 from kubenode.pools.ledger import Ledger
-from kubenode.pools.records import Node, parse_pool
+from kubenode.pools.records import RECLAIM_AFTER, Node, NodeSubnet, parse_pool
 from kubenode.pools.reports import parse_report
 from kubenode.pools.status import status
 from kubenode.pools.timing import RETURNED_AFTER
-from kubenode.pools.writes import CreateClaim
+from kubenode.pools.writes import Annotate, CreateClaim, UpdateClaim
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from controllerprocess import ControllerProcess
     from corner import Corner
+
+    from kubenode.pools.writes import Outcome
 
 FLAT = {"cidr": "172.20.0.0/24", "nodePrefix": 29, "shared": True}
 FIRST, SECOND = "172.20.0.0/29 of 172.20.0.0/24 via 172.20.0.1", "172.20.0.8/29 of 172.20.0.0/24 via 172.20.0.1"
@@ -143,3 +146,27 @@ def test_a_static_pool_asks_for_nothing() -> None:
     ledger.growth.reporting = True
     assert not ledger.grows
     assert [type(write) for write in ledger.plan("a", at(0.0)).writes] == [CreateClaim]
+
+
+def test_a_block_that_a_person_takes(ledger: Ledger) -> None:
+    """It waits for `reclaimAfter`, even if it was about to be given back before, and got into use again."""
+    a, b = (f"172.20.0.{number}/29 of 172.20.0.0/28 via 172.20.0.1" for number in (0, 8))
+    for text in (a, b):
+        ledger.set_claim(NodeSubnet(parse_subnet(text.split()[0]), "p", "p", "a", "ua", uid="c", version="1"))
+
+    def plan(text: str, *items: dict[str, object], now: float = 0.0) -> Outcome:
+        network = {"name": "net", "annotation": "p", "observed": text, "items": list(items)}
+        ledger.set_node(Node("a", "ua", "1", {}, {"p": text}))
+        ledger.set_report(parse_report({"metadata": {"name": "a", "uid": "r", "resourceVersion": "1"}, "status": {"networks": [network]}}))
+        return ledger.plan("a", at(now))
+
+    first = {"cidr": "172.20.0.0/29", "used": 1, "total": 6}
+    (given_back,) = plan(f"{a},{b} closing", first, {"cidr": "172.20.0.8/29", "used": 0, "total": 7, "closing": True}).writes
+    assert isinstance(given_back, Annotate)  # it is refused: the report is not the newest one
+    assert given_back.values == {"p": a}
+    assert plan(f"{a},{b}", first, {"cidr": "172.20.0.8/29", "used": 1, "total": 7}).writes == []
+    (released,) = plan(a, first).writes
+    assert isinstance(released, UpdateClaim)
+    ledger.set_claim(released.claim._replace(version="2"))
+    assert plan(a, first).writes == []
+    assert plan(a, first, now=RECLAIM_AFTER - 1).writes == []

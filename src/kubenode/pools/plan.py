@@ -77,6 +77,8 @@ class NodePlan:
             return
         coming = adoptable(self.node, self._texts[key], pools, self._ledger.claims)
         subnets = [item.block for item in items]
+        for subnet in subnets:
+            self._ledger.growth.returned.pop(subnet, None)  # the write was refused, or the node has got it again
         by_hand = [item for item in items if not self._is_ours(item, key, pools, coming.get(item.block))]
         # A person may have moved a subnet to another annotation; then that annotation's plan handles it.
         spare = [claim for claim in claims if claim.subnet not in self._has]
