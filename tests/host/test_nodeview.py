@@ -96,6 +96,20 @@ def test_a_view_from_the_future(view: NodeView, server: Server, run_dir: Path, c
     assert json.loads(capfd.readouterr().err)["age"] > 3600
 
 
+def test_a_slow_answer_replaces_no_newer_view(view: NodeView, run_dir: Path) -> None:
+    """A view that the agent writes during a request, for all kubeconfigs, stays; the answer of that request may be older."""
+    one, other = (NodeView(str(run_dir), "test", Log("test"), kubeconfig) for kubeconfig in ("/one", "/other"))
+    one.get(number, lambda: Node("node-1", "", "", (), {}), ALWAYS)
+
+    def fetch() -> Node:
+        view.put(Node("node-3", "", "", (), {}))
+        other.read()  # as the request does, for the name of the Node
+        return Node("node-2", "", "", (), {})
+
+    assert other.get(number, fetch, ALWAYS) == 2
+    assert [each.get(number, fetch, ALWAYS) for each in (view, one, other)] == [3, 3, 3]
+
+
 def test_a_view_written_by_hand(view: NodeView, server: Server, run_dir: Path) -> None:
     """What a person wrote always serves, is never replaced, and nobody is asked, even where it lacks what is wanted."""
     mine = '{"metadata": {"name": "mine"}}'

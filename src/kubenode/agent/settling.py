@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 # Seconds, longer than any ADD lives. Without agent: 12 for the call, 60 for each of at most two locks, 1.5 for the end. With agent: 12.
-SETTLE = 150.0
+# And 60, until this agent has written the view again: an agent that ends may have put an older text into it.
+SETTLE = 210.0
 WRITING = 0.5  # seconds between looks for a text that the view does not have yet
 
 

@@ -180,6 +180,7 @@ class NodeView:
 
     def _fetch(self, lock: int, fetch: Callable[[], Node]) -> Node:
         """Ask, and write the answer for the plugins that wait: a view, or an error in the lock file."""
+        path = self.path
         try:
             fetched = fetch()
         except CNIError as error:
@@ -191,6 +192,7 @@ class NodeView:
             raise
         try:
             os.ftruncate(lock, 0)
+            self.path = path  # `fetch` may have read another view, which has another lock
             self._write(fetched)
         except OSError as error:
             self._say_unwritable(error)
