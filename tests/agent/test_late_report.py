@@ -46,6 +46,7 @@ class Cluster:
 
     def __init__(self, meanwhile: Callable[[], None]) -> None:
         self.statuses: list[dict[str, Any]] = []
+        self.written = asyncio.Event()
         self._meanwhile = meanwhile
 
     async def get(self, path: str) -> dict[str, Any]:
@@ -56,6 +57,7 @@ class Cluster:
         if len(self.statuses) == 1:
             self._meanwhile()
             raise refusal("https://server", "agent", 409, b"")
+        self.written.set()
         return await self.get(path)
 
     async def aclose(self) -> None:
@@ -81,8 +83,7 @@ def test_it_is_counted_again(run_dir: Path, tmp_path: Path) -> None:
     async def report() -> None:
         task = asyncio.create_task(reporting.run())
         async with asyncio.timeout(60):
-            while len(cluster.statuses) < 2:
-                await asyncio.sleep(0.01)
+            await cluster.written.wait()
         task.cancel()
 
     asyncio.run(report())

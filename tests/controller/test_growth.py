@@ -19,7 +19,7 @@ from kubenode.ipam.ranges import parse_subnet
 from kubenode.pools.growth import HOLD
 from kubenode.pools.ledger import Ledger
 from kubenode.pools.records import RECLAIM_AFTER, Node, NodeSubnet, parse_pool
-from kubenode.pools.reports import parse_report
+from kubenode.pools.reports import LARGEST, parse_report
 from kubenode.pools.status import status
 from kubenode.pools.timing import RETURNED_AFTER
 from kubenode.pools.writes import Annotate, CreateClaim, UpdateClaim
@@ -170,3 +170,22 @@ def test_a_block_that_a_person_takes(ledger: Ledger) -> None:
     ledger.set_claim(released.claim._replace(version="2"))
     assert plan(a, first).writes == []
     assert plan(a, first, now=RECLAIM_AFTER - 1).writes == []
+
+
+def test_what_a_node_reports_beside_its_claim(ledger: Ledger) -> None:
+    """Many addresses outside of an annotation are reported as a network, which may contain a block of the node, too."""
+    ledger.set_pool(parse_pool(pool("p", {**FLAT, "cidr": "172.20.0.0/27"}, minFree=1)))
+    ledger.set_claim(NodeSubnet(parse_subnet("172.20.0.0/29"), "p", "p", "a", "ua", uid="c", version="1"))
+    ledger.set_report(parse_report(report("a", "172.20.0.0/28", 20)))
+    (claim,) = [write.claim for write in ledger.plan("b", at(0.0)).writes if isinstance(write, CreateClaim)]
+    assert str(claim.subnet) == "172.20.0.16/29"
+
+
+def test_a_report_that_no_agent_writes() -> None:
+    """A report with more items than an agent counts agrees to nothing, and costs little."""
+    items = [{"cidr": f"10.0.{number >> 8}.{number & 255}/32", "used": 1, "total": 1, "outside": True} for number in range(LARGEST + 9)]
+    found = report("a", "172.20.0.0/28", 20)
+    found["status"]["networks"] = [{"name": f"net{half}", "annotation": "p", "items": items[half::2]} for half in (0, 1)]  # type: ignore[index]
+    parsed = parse_report(found)
+    assert sum(len(use.counts) for use in parsed.uses) == LARGEST
+    assert parsed.agreed(Node("a", "ua", "1", {}, {}), "p") == ()

@@ -207,10 +207,9 @@ class Ledger:
                 book[name] = pools
 
     def _reported(self, name: str, old: Report | None, new: Report | None) -> None:
-        held = set(new.held() if new else ())
-        if set(old.held() if old else ()) != held:
+        if different := set(old.held() if old else ()) ^ set(new.held() if new else ()):
             self._note(name)
-            self.changed.update(claim.node for subnet, _ in held for _, claim in self.claims.overlapping(subnet))
+            self.changed.update(claim.node for subnet, _ in different for _, claim in self.claims.overlapping(subnet))
         self.changed.add(name)
 
     def _note(self, name: str) -> None:
@@ -242,7 +241,8 @@ class Ledger:
                     yield subnet, EVERYWHERE if subnet in coming else key
         report = self.reports.get(node.name)
         for subnet, key in report.held() if report else ():
-            if key in self.by_key and not any(claim.node == node.name for _, claim in self.claims.overlapping(subnet)):
+            mine = (held for held, claim in self.claims.overlapping(subnet) if claim.node == node.name)
+            if key in self.by_key and not any(held.prefix <= subnet.prefix for held in mine):
                 yield subnet, key
 
     def _freed(self, subnet: Subnet) -> None:

@@ -9,10 +9,11 @@ from kubenode.ipam.ranges import RangeError, Subnet, parse_subnet
 from kubenode.pools.records import API_VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from kubenode.pools.records import Node
 
+LARGEST = 4096  # items of a report; an agent writes some hundreds, and each costs time
 UNREADABLE = "\0"  # instead of a text of an annotation: it equals none
 
 
@@ -93,11 +94,14 @@ def parse_report(manifest: Mapping[str, Any]) -> Report:
     owners = [owner.get("uid", "") for owner in metadata.get("ownerReferences") or () if owner.get("kind") == "Node"]
     wanted = (manifest.get("spec") or {}).get("minFree") or {}
     networks = (manifest.get("status") or {}).get("networks") or ()
+    uses = tuple(_parse_use(network) for network in networks if network.get("annotation"))
+    if sum(len(use.counts) for use in uses) > LARGEST:
+        uses = _shortened(uses)
     return Report(
         intern(str(metadata["name"])),
         intern(str(owners[0])) if owners else "",
         {intern(str(key)): value for key, value in wanted.items() if isinstance(value, int)},
-        tuple(_parse_use(network) for network in networks if network.get("annotation")),
+        uses,
         str(metadata.get("uid", "")),
         str(metadata.get("resourceVersion", "")),
     )
@@ -114,6 +118,15 @@ def _parse_use(network: Mapping[str, Any]) -> Use:
         except (RangeError, KeyError, TypeError, ValueError):
             observed = UNREADABLE
     return Use(intern(str(network["annotation"])), observed, tuple(counts))
+
+
+def _shortened(uses: Iterable[Use]) -> tuple[Use, ...]:
+    """Return the first LARGEST items, which agree to nothing."""
+    found, left = [], LARGEST
+    for use in uses:
+        found.append(Use(use.annotation, UNREADABLE, use.counts[:left]))
+        left -= len(found[-1].counts)
+    return tuple(found)
 
 
 def manifest_of(node: Node, min_free: Mapping[str, int]) -> dict[str, Any]:
