@@ -68,8 +68,8 @@ class Ours:
         self.data_dir = data_dir
 
     def call(self, call: Call) -> Said:
-        host, stdin = Standalone(call.environ), call.stdin(self.data_dir)
-        return reduced(*skel.run(host_local.COMMANDS, call.environ, stdin, Log("host-local"), host, host_local.wording))
+        environ, stdin = call.environ, call.stdin(self.data_dir)
+        return reduced(*skel.run(host_local.COMMANDS, environ, stdin, Log("host-local"), Standalone(environ), host_local.wording))
 
 
 class Call(NamedTuple):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from callplugin import environment
+from effort import examples
 
 from kubenode.base.log import Log
 from kubenode.plugins import host_local, skel
@@ -18,7 +19,7 @@ from kubenode.plugins.standalone import Standalone
 if TYPE_CHECKING:
     from pathlib import Path
 
-PROCESSES, CALLS = 16, 10_000
+PROCESSES, CALLS = 16, examples(10_000)
 RANGES = [[{"subnet": "10.0.0.0/24"}], [{"subnet": "fd00::/64"}]]
 
 
