@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The agent as a process of its own, and the calls that a relay would pass to it."""
 
 from __future__ import annotations

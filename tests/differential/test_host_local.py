@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Our host-local beside the reference's: the same calls, the same answers, the same files, but for what the documentation lists."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The Node view: who asks, who waits, and what serves when nobody answers."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sixteen processes on one data directory."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The use of nodes' subnets, by the pods that the API server knows. Reports of nodes themselves can be a second source."""
 
 from __future__ import annotations
