@@ -148,7 +148,8 @@ class NodeAddresses:
         texts = {key: source.text for key, source in closing.items()}
         settling.look(texts, self._own.written() if closing else {}, current=self._own.why() is None)
         places = counting.places(own, {*self._min_free, *closing})
-        counted = [*counting.count(own, places.ours, settling.is_over).values()]
+        left = settling.left_out(own, {place.annotation for place in places.ours if place.annotation})
+        counted = [*counting.count(own, places.ours, settling.is_over, left).values()]
         agreed = {}
         for key, text in texts.items():
             uses = [use for one in counted if one.annotation == key for use in one.uses if use.closing]
@@ -161,6 +162,8 @@ class NodeAddresses:
             doubted = {doubt.block for doubt in doubts}
             counted = kept(counted, key, doubted)
             agreed[key] = text, known | (empty - doubted)
+        for key in agreed.keys() | self._agreed.keys():
+            settling.give_back(key, agreed.get(key, ("", set()))[1])
         self._agreed = agreed
         return Report(tuple(counted), leaks())
 
