@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # The handful of commands that this project needs. Alone it says which.
 set -eu
 cd -- "$(dirname -- "$0")"
@@ -13,6 +14,7 @@ help() {
 ./build.sh deb                      a Debian package of them in _output, for Debian 12 and 13, with the agent's systemd unit
 ./build.sh wheel [DIRECTORY]        the Python package, in _output
 ./build.sh man                      manual pages of all commands, in _output/man
+./build.sh docs                     the documentation as a site, in _output/site
 ./build.sh pictures                 the pictures of commands in docs/images, made anew from what these print
 ./build.sh dashboard [SECONDS]      docs/images/dashboard.svg, made anew from what agents tell Prometheus
 ./build.sh fuzz [SECONDS]           the relay, by libFuzzer
@@ -114,7 +116,7 @@ command=${1:-help}
 case $command in
 help | -h | --help) help && exit ;;
 try) need_python && need_pods ;;
-venv | check | deb | wheel | man | lock) need_python ;;
+venv | check | deb | wheel | man | docs | lock) need_python ;;
 test)
     need_python
     case " $* " in *" --quick "*) ;; *) need_compiler ;; esac # which does without what is compiled
@@ -154,6 +156,13 @@ try)
 man)
     venv run
     .venv/bin/python packaging/manpages.py "$@"
+    ;;
+docs)
+    venv run docs
+    rm -rf _output/site-source && mkdir -p _output/site-source
+    for name in *.md LICENSE docs deploy examples requirements .github; do ln -s "../../$name" _output/site-source/; done
+    NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet --strict
+    say "_output/site/index.html; with the search: python3 -m http.server --directory _output/site"
     ;;
 pictures)
     venv run test $compiler

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the controller costs: nodes, two pools of two families each, from nothing, and a restart with all in place.
 
 A real kube-apiserver and etcd (from KUBEBUILDER_ASSETS) on this machine, and the controller as a process. Requests are counted in the API
@@ -80,7 +81,7 @@ def create_pools(server: RealApiServer) -> None:
 def measure(server: RealApiServer, directory: Path, nodes: int) -> Row:
     kubeconfig = server.kubeconfig(directory / "admin", server.certificate_user("controller", "system:masters"))
     create_pools(server)
-    process = ControllerProcess(kubeconfig, directory / f"controller-{nodes}.log", "--lease=none")
+    process = ControllerProcess(kubeconfig, directory / f"controller-{nodes}.log", "--lease=none", fresh=True)
 
     def run(served: int) -> tuple[float, dict[str, int], float, float]:
         before = len(server.asked())

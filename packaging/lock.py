@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Make the lock files: what is installed in .venv, in the image and in the package, version by version with hashes. `./build.sh lock`.
 
 `requirements/run.lock` is what kube-node needs and what builds it, and each other file what a group of pyproject.toml needs beyond those
@@ -21,7 +22,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ROOT / "requirements"
-PARTS = {"run": "build", "test": "test", "check": "check", "zig": "zig"}  # lock file: group of pyproject.toml
+PARTS = {"run": "build", "test": "test", "check": "check", "zig": "zig", "docs": "docs"}  # lock file: group of pyproject.toml
 OLDEST = "3.11"
 PIN = re.compile(r"^([\w.-]+)==([^\s;]+).*(?:\n    --hash=.*)+\n", re.MULTILINE)
 

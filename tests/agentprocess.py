@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The agent as a process of its own, and the calls that a relay would pass to it."""
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from callplugin import environment
-from ourprocess import KUBE_NODE, OurProcess, free_port
+from ourprocess import OurProcess, free_port
 from patience import PATIENCE, eventually
 from podnet import Answer
 
@@ -28,7 +29,7 @@ def write_node(path: Path, *pod_cidrs: str, name: str = "node-1", **annotations:
 
 
 class AgentProcess(OurProcess):
-    """An agent with a run directory of its own. `wrap`: what to run it under."""
+    """An agent with a run directory of its own."""
 
     def __init__(
         self, run_dir: Path, *options: str, wrap: Sequence[str] = (), env: Mapping[str, str] | None = None, socket_path: Path | None = None
@@ -38,8 +39,8 @@ class AgentProcess(OurProcess):
         port = free_port()
         given = {option.partition("=")[0] for option in options}
         default = {"--run-dir": str(run_dir), "--listen": f"127.0.0.1:{port}", "--cni-config": str(run_dir / "none"), "--every": "0.2"}
-        command = [*wrap, str(KUBE_NODE), "agent", *options, *(f"{key}={value}" for key, value in default.items() if key not in given)]
-        super().__init__(command, run_dir.parent / f"agent-{port}.log", port, env)
+        arguments = ["agent", *options, *(f"{key}={value}" for key, value in default.items() if key not in given)]
+        super().__init__(arguments, run_dir.parent / f"agent-{port}.log", port, env, wrap=wrap)
 
     def start(self) -> None:
         """Start it and wait until it serves."""

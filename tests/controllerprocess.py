@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The real controller as a process of its own."""
 
 from __future__ import annotations
@@ -5,7 +6,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from ourprocess import KUBE_NODE, OurProcess, free_port
+from ourprocess import OurProcess, free_port
 from patience import PATIENCE, eventually
 
 if TYPE_CHECKING:
@@ -16,10 +17,10 @@ if TYPE_CHECKING:
 class ControllerProcess(OurProcess):
     """A controller. `arguments` are those of `kube-node controller`."""
 
-    def __init__(self, kubeconfig: Path, log_path: Path, *arguments: str) -> None:
+    def __init__(self, kubeconfig: Path, log_path: Path, *arguments: str, fresh: bool = False) -> None:
         port = free_port()
-        command = [str(KUBE_NODE), "controller", f"--kubeconfig={kubeconfig}", f"--listen=127.0.0.1:{port}", "--loglevel=debug", *arguments]
-        super().__init__(command, log_path, port)
+        common = ["controller", f"--kubeconfig={kubeconfig}", f"--listen=127.0.0.1:{port}", "--loglevel=debug"]
+        super().__init__([*common, *arguments], log_path, port, fresh=fresh)
 
 
 def until(condition: Callable[[], object], seconds: float = PATIENCE, why: Callable[[], object] = lambda: "") -> float:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """kube-node with short waits of the agent's report: the program that `AgentProcess` runs where a test is about them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A long-running command of ours as a process of its own: started, ended as the kubelet or a crash does, and asked over HTTP."""
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+import forked
 from patience import PATIENCE
 
 if TYPE_CHECKING:
@@ -27,14 +29,28 @@ def free_port() -> int:
 
 
 class OurProcess:
-    """A process that writes its log to a file and has its HTTP pages on a port."""
+    """A process that writes its log to a file and has its HTTP pages on a port.
 
-    def __init__(self, command: Sequence[str], log_path: Path, port: int, env: Mapping[str, str] | None = None) -> None:
-        self.command = list(command)
+    `wrap`: what to run it under. `fresh`: by an interpreter of its own also where none is needed, for who measures it.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        log_path: Path,
+        port: int,
+        env: Mapping[str, str] | None = None,
+        *,
+        wrap: Sequence[str] = (),
+        fresh: bool = False,
+    ) -> None:
+        self.arguments = list(arguments)
+        self.wrap = list(wrap)
+        self.fresh = fresh
         self.log_path = log_path
         self.port = port
         self.environ = {**os.environ, **(env or {})}
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | forked.Forked | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -48,8 +64,12 @@ class OurProcess:
 
     def launch(self) -> None:
         """Start it, whatever becomes of it."""
-        with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(self.command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self.environ)
+        with self.log_path.open("ab") as log, Path(os.devnull).open("rb") as nothing:
+            if self.wrap or self.fresh:
+                command = [*self.wrap, str(KUBE_NODE), *self.arguments]
+                self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=nothing, env=self.environ)
+            else:
+                self.process = forked.start(self.arguments, self.environ, [nothing.fileno(), log.fileno(), log.fileno()])
 
     def stop(self) -> int:
         """End it by SIGTERM; return its exit code."""

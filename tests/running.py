@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a run of the tests is: on how many workers, which tests, in what order, and what the end says of those that were left out."""
 
 from __future__ import annotations
@@ -17,12 +18,35 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
-# Where the environment forbids to write compiled modules, these go into the virtual environment: else half of a short run is compiling.
+# Where the environment forbids to write compiled modules, these go into the virtual environment, those of processes that tests start,
+# too: else half of a short run is compiling.
 if sys.dont_write_bytecode and sys.prefix != sys.base_prefix:
-    sys.pycache_prefix = f"{sys.prefix}/pycache"
+    sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = f"{sys.prefix}/pycache"
     sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 NO_SKIP = os.environ.get("KUBE_NODE_NO_SKIP") == "1"
+# The files that take longest, which begin the run: at its end all workers then have something short to do.
+LONGEST = (
+    "differential/test_host_local.py",
+    "controller/test_pools_model.py",
+    "docs/test_walkthrough.py",
+    "controller/test_two.py",
+    "plugins/test_parallel.py",
+    "store/test_contention.py",
+    "plugins/test_delegation.py",
+    "plugins/test_untrusted_configuration.py",
+    "chaos/test_agent_chaos.py",
+    "chaos/test_four_programs.py",
+    "chaos/test_api_chaos.py",
+    "relay/test_build.py",
+    "controller/test_life.py",
+    "agent/test_ipv4_label.py",
+    "agent/test_node_events.py",
+    "plugins/test_acceptance.py",
+    "plugins/test_versions.py",
+    "plugins/test_node_annotation.py",
+)
 LONG = {"built", "short_relay", "cni_bin", "podnet", "api_server", "crds", "agent", "controller"}  # fixtures
 LONG_DIRECTORIES = ("chaos", "differential", "docs", "fuzz", "netns", "relay")
 
@@ -80,6 +104,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out = [item for item in items if _is_long(item)]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in set(left_out)]
+    items.sort(key=_turn)
     if config.option.shuffle is not None:
         rng = random.Random(config.option.shuffle)
         files = [list(group) for _, group in groupby(items, lambda item: item.path)]
@@ -87,6 +112,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for tests in files:
             rng.shuffle(tests)
         items[:] = [item for tests in files for item in tests]
+
+
+def _turn(item: pytest.Item) -> int:
+    file = "/".join(item.path.parts[-2:])
+    return LONGEST.index(file) if file in LONGEST else len(LONGEST)
 
 
 def _is_long(item: pytest.Item) -> bool:

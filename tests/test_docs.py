@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The documentation keeps up with the code."""
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import click
 import pytest
+import yaml
 
 from kubenode.cli.main import COMMANDS, kube_node
 from kubenode.cni import errors
@@ -46,9 +48,22 @@ def test_every_error_code_is_explained() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
 def test_links_lead_somewhere(page: Path) -> None:
-    """A relative link in a page names a file that is there."""
+    """A relative link in a page names a file that is there; the site has no page of a directory."""
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
-    assert [link for link in links if not (page.parent / link).exists()] == []
+    assert [link for link in links if not (page.parent / link).is_file()] == []
+
+
+def test_each_page_is_on_the_site() -> None:
+    """The site's navigation has each page once, each kind of page below its own heading; no theme or plugin loads from elsewhere."""
+    site = yaml.load((ROOT / "mkdocs.yml").read_text().replace("!!python/object/apply:pymdownx.slugs.slugify", ""), yaml.SafeLoader)
+    kinds = {kind: sorted(re.findall(r"[\w./-]+\.md", str(pages))) for entry in site["nav"] for kind, pages in entry.items()}
+    assert sorted(page for pages in kinds.values() for page in pages) == sorted(str(page.relative_to(ROOT)) for page in PAGES)
+    for kind in ("how-to", "reference", "explanation", "runbooks"):
+        assert kinds[kind.replace("-", " ").capitalize()] == sorted(
+            str(page.relative_to(ROOT)) for page in (ROOT / "docs" / kind).iterdir()
+        )
+    assert (site["theme"]["font"], site["plugins"]) == (False, ["search"])
+    assert "repo_url" not in site  # by it the theme would ask GitHub for its stars
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -1,11 +1,16 @@
-"""The words of docstrings and messages: plain English, for readers who are no native speakers."""
+# SPDX-License-Identifier: Apache-2.0
+"""The words of docstrings, messages and documentation: plain English, for readers who are no native speakers."""
 
 import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-SOURCES = Path(__file__).parents[1] / "src" / "kubenode"
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = ROOT / "src" / "kubenode"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PHRASES = "anew|are of|are told|is of|is told|nobody's|of these|somebody's|stands|such as somebody|who only looks|whoever|whom"
 BANNED = re.compile(rf"\b({PHRASES})\b", re.IGNORECASE)
 DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
@@ -15,6 +20,13 @@ BACKWARDS = re.compile(r"(?:^|[.?!] )((?:How|Of|What|Where|Who)\b.{,30})")  # a 
 def modules() -> list[Path]:
     """Return all modules."""
     return sorted(SOURCES.rglob("*.py"))
+
+
+def prose(page: Path) -> list[str]:
+    """Return paragraphs, items of lists and rows of tables, each on one line, without headings and blocks of code."""
+    text = re.sub(r"^ *```.*?^ *```$|<!--.*?-->|^#.*?$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    parts = re.split(r"\n\s*\n|\n(?=\s*(?:[-|]|\d+\.) ?)", text)
+    return [" ".join(re.sub(r"^(?:-|\d+\.) ", "", part.strip()).split()) for part in parts]
 
 
 def definitions(node: ast.AST, prefix: str = "") -> Iterator[tuple[str, bool]]:
@@ -46,3 +58,10 @@ def test_docstrings() -> None:
     documented = {name.partition(".")[2] for _, name, has in found if has} - {""}
     missing = [f"{path.relative_to(SOURCES)}: {name}" for path, name, has in found if not has and name.partition(".")[2] not in documented]
     assert missing == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
+def test_pages(page: Path) -> None:
+    """A page has the same words as a docstring: no banned phrase, no sentence that begins backwards."""
+    found = [part for text in prose(page) for part in (*BANNED.findall(text), *BACKWARDS.findall(text))]
+    assert found == []

@@ -1,20 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
 """The run of the tests itself: what is left out is counted by what is wanting, and what cannot be built is one error."""
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, NamedTuple, cast
+from pathlib import Path
+from typing import NamedTuple, cast
 
 import once
 import pytest
+import running
 import wanting
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 class Item(NamedTuple):
     fixturenames: tuple[str, ...]
+
+
+class Placed(NamedTuple):
+    path: Path
+    number: int
 
 
 class Factory(NamedTuple):
@@ -82,3 +87,15 @@ def test_what_cannot_be_built_is_one_error(factory: pytest.TempPathFactory, monk
         with pytest.raises(pytest.skip.Exception, match="wants built: it cannot be made; one error says why"):
             once.check(item, factory)
     assert len(tries) == 1
+
+
+def test_the_longest_files_are_there() -> None:
+    """What begins a run is named as it is called."""
+    assert [name for name in running.LONGEST if not (Path(__file__).parent / name).is_file()] == []
+
+
+def test_the_longest_files_begin() -> None:
+    """They come in the order of the list; the others keep theirs, and so does each file's inside."""
+    names = ["a/test_b.py", running.LONGEST[1], "a/test_a.py", running.LONGEST[0], running.LONGEST[1]]
+    items = [Placed(Path("/x/tests") / name, number) for number, name in enumerate(names)]
+    assert [item.number for item in sorted(items, key=running._turn)] == [3, 1, 4, 0, 2]  # type: ignore[arg-type]

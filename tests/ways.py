@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The three ways of running a plugin: relay and agent, the standalone launcher, the console script.
 
 A conftest.py that imports the fixture `binaries` from here lets each test below it run in all three. `@pytest.mark.ways(...)` names those
@@ -17,6 +18,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import forked
 import pytest
 from patience import PATIENCE
 
@@ -40,7 +42,7 @@ class ActivatedAgent:
         self._listener.bind(str(run_dir / "agent.sock"))
         self._listener.listen(1024)
         self._end, self._ended = os.pipe()
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | forked.Forked | None = None
         self._thread = threading.Thread(target=self._wait, daemon=True)
         self._thread.start()
 
@@ -52,11 +54,15 @@ class ActivatedAgent:
         usual = self._run_dir.parent / "kubeconfig"
         if kubeconfig := self.kubeconfig or (str(usual) if usual.exists() else ""):
             arguments.append(f"--kubeconfig={kubeconfig}")
-        # The shell's process becomes the agent, so that LISTEN_PID is right.
-        script = 'exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"'
-        command = ["sh", "-c", script, "sh", *self.host, str(SCRIPTS / "kube-node"), "agent", *arguments]
-        with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(command, stdin=self._listener.fileno(), stdout=log, stderr=log)
+        with self.log_path.open("ab") as log, Path(os.devnull).open("rb") as nothing:
+            if self.host:
+                # The shell's process becomes the agent, so that LISTEN_PID is right.
+                script = 'exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"'
+                command = ["sh", "-c", script, "sh", *self.host, str(SCRIPTS / "kube-node"), "agent", *arguments]
+                self.process = subprocess.Popen(command, stdin=self._listener.fileno(), stdout=log, stderr=log)
+            else:
+                streams = [nothing.fileno(), log.fileno(), log.fileno(), self._listener.fileno()]
+                self.process = forked.start(["agent", *arguments], {**os.environ, "LISTEN_FDS": "1"}, streams)
 
     def close(self) -> None:
         os.close(self._ended)

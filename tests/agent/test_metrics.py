@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What Prometheus and the kubelet are told over HTTP."""
 
 from __future__ import annotations
@@ -267,7 +268,7 @@ def test_a_port_that_is_taken(tmp_path: Path, run_dir: Path, built: Path) -> Non
 def test_where_it_listens(tmp_path: Path, run_dir: Path, listen: str) -> None:
     """--listen takes an IPv6 address, or none for no HTTP at all."""
     agent = AgentProcess(run_dir, f"--node-file={tmp_path}/node.json", "--listen=none")
-    agent.command = [part if part != "--listen=none" else f"--listen={listen.format(port=agent.port)}" for part in agent.command]
+    agent.arguments = [part if part != "--listen=none" else f"--listen={listen.format(port=agent.port)}" for part in agent.arguments]
     with agent:
         for host, is_there in (("127.0.0.1", False), ("::1", listen != "none")):
             with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as sock:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The report of a node's addresses, and the return of closing blocks, with a real agent and a real API server."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`kubectl kube-node COMMAND`: kubectl finds the executable in PATH, and the options are kubectl's."""
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ def test_installed() -> None:
     assert NAME in deb.COMMANDS
 
 
+@pytest.mark.slow
 def test_help(path: str) -> None:
     """Help and errors name the command as it was called."""
     assert "Usage: kubectl kube-node [OPTIONS] [COMMAND]" in run(path, "--help").stdout

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`kube-node map`: each address, or each block of them, in its cell."""
 
 from __future__ import annotations
@@ -152,7 +153,7 @@ def test_page(seeded: SeededNode, tmp_path: Path) -> None:
     assert (tmp_path / "map.html.svg").exists()
 
 
-@pytest.mark.parametrize(("pod_cidr", "held"), [("10.1.0.0/16", 5000), ("10.1.0.0/28", 5)])
+@pytest.mark.parametrize(("pod_cidr", "held"), [pytest.param("10.1.0.0/16", 5000, marks=pytest.mark.slow), ("10.1.0.0/28", 5)])
 def test_numbers_are_those_of_status(seeded: SeededNode, pod_cidr: str, held: int) -> None:
     """Of a large subnet, too, a picture says how many addresses there are and are held, as status does."""
     seeded.view([pod_cidr])

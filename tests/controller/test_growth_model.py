@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Growth as a whole, as a Hypothesis model: two controllers, agents, calls, messages that are late or lost, crashes, an etcd restore.
 
 After a restore two controllers and all agents are back within the times that docs/explanation/growing-blocks.md names; all else may take

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Blocks that grow with use: the real controller, a real agent on each of two nodes, and a real API server."""
 
 from __future__ import annotations

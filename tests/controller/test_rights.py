@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the manifest's ServiceAccount may do is enough, and no rule of it is too much."""
 
 from __future__ import annotations

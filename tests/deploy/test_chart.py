@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The Helm chart: written by hand, and what it renders is what kustomize makes, object for object."""
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ SAME: list[tuple[dict[str, Any], str, list[str]]] = [
     ({"controller": {"enabled": True}}, "1.31.6-gke.1020000", ["../controller", "cel", "surge"]),
     ({"controller": {"enabled": True}}, NEW, ["../controller", "cel", "surge"]),
     ({"controller": {"enabled": True, "policy": True}}, NEW, ["../controller", "cel", "policy", "surge"]),
+    ({"controller": {"enabled": True, "podMonitor": {"enabled": True}}}, OLD, ["../controller", "controller-monitor"]),
     ({"controller": {"policy": True}}, NEW, ["surge"]),  # the policies need the controller's CRDs
+    ({"controller": {"podMonitor": {"enabled": True}, "prometheusRule": {"enabled": True}}}, OLD, []),  # and these what they are about
 ]
 
 
@@ -82,10 +85,16 @@ def test_before_1_30_there_is_no_policy_of_reports(helm: str) -> None:
 
 
 def test_the_operators_rules_are_prometheus(helm: str) -> None:
-    """The PrometheusRule has the rules of deploy/monitoring, word for word, and the labels that a Prometheus selects by."""
-    rule = documents(rendered(helm, {"prometheusRule": {"enabled": True, "labels": {"release": "prom"}}}))["PrometheusRule/kube-node"]
-    assert rule["spec"] == yaml.safe_load((DEPLOY / "monitoring/rules.yaml").read_text())
-    assert rule["metadata"]["labels"]["release"] == "prom"
+    """The PrometheusRules have the rules of deploy/monitoring, word for word; all has the labels that a Prometheus selects by."""
+    chosen = {"enabled": True, "labels": {"release": "prom"}}
+    monitoring = {"serviceMonitor": chosen, "prometheusRule": chosen}
+    controller = {"enabled": True, "podMonitor": chosen, "prometheusRule": chosen}
+    found = documents(rendered(helm, {"scrape": True, **monitoring, "controller": controller}))
+    rules = {"PrometheusRule/kube-node": "rules.yaml", "PrometheusRule/kube-node-controller": "controller-rules.yaml"}
+    for key, name in rules.items():
+        assert found[key]["spec"] == yaml.safe_load((DEPLOY / "monitoring" / name).read_text())
+    for key in (*rules, "ServiceMonitor/kube-node", "PodMonitor/kube-node-controller"):
+        assert found[key]["metadata"]["labels"]["release"] == "prom"
 
 
 def test_a_monitor_needs_metrics_to_be_there(helm: str) -> None:

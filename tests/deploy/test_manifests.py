@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What `kubectl apply` puts into a cluster: rendered from one source, taken by a real API server, with no right too many."""
 
 from __future__ import annotations
@@ -75,6 +76,23 @@ def test_the_policy_knows_the_controller() -> None:
         for verb in rule["verbs"]
     }
     assert asked[0] in granted
+
+
+def test_a_monitor_finds_what_it_is_about(overlay: Path) -> None:
+    """The labels and the port by which Prometheus looks for pods are those of the pods, and the job is called what the rules call it."""
+    found = documents(kustomized(overlay, ["scrape", "monitor", "../controller", "controller-monitor"]))
+    scraped = yaml.safe_load((DEPLOY / "monitoring/scrape.yaml").read_text())["scrape_configs"]
+    jobs = [found[key]["metadata"]["labels"]["app.kubernetes.io/name"] for key in ("Service/kube-node", "Deployment/kube-node-controller")]
+    assert jobs == [job["job_name"] for job in scraped]
+    monitor, service, agents = found["ServiceMonitor/kube-node"]["spec"], found["Service/kube-node"], found["DaemonSet/kube-node"]
+    assert monitor["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    assert service["spec"]["selector"].items() <= agents["spec"]["template"]["metadata"]["labels"].items()
+    assert [endpoint["port"] for endpoint in monitor["endpoints"]] == [port["name"] for port in service["spec"]["ports"]]
+    monitor, pod = found["PodMonitor/kube-node-controller"]["spec"], found["Deployment/kube-node-controller"]["spec"]["template"]
+    assert monitor["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    assert [endpoint["port"] for endpoint in monitor["podMetricsEndpoints"]] == [
+        port["name"] for port in pod["spec"]["containers"][0]["ports"]
+    ]
 
 
 @pytest.mark.parametrize("components", COMPONENTS, ids="+".join)

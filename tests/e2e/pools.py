@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """The controller on a real one-node cluster: docs/how-to/two-networks.md, command for command, and pods on both networks.
 
 The cluster is worker.py's. deploy/controller runs in pods out of our image and reaches the API server as any pod does. What Multus would do
@@ -59,13 +60,17 @@ ATTACHMENTS = {
 }
 
 
-def follow_page(lab: Worker, place: Path) -> None:
-    """Walk through the page in a copy of deploy/, where the PodDisruptionBudget is of the version that the API server of testbin has."""
+def copy_deploy(lab: Worker, place: Path) -> None:
+    """Copy deploy/ for the page; the PodDisruptionBudget has the version that the API server of testbin knows."""
     shutil.copytree(ROOT / "deploy", place / "deploy")
     manifest = place / "deploy/controller/deployment.yaml"
     if "policy/v1\n" not in lab.kubectl("api-versions"):
         manifest.write_text(manifest.read_text().replace("policy/v1\n", "policy/v1beta1\n"))
-    walked = pages.steps(PAGE, "cluster")
+
+
+def follow_page(lab: Worker, place: Path, mark: str) -> None:
+    """Walk through the page's blocks with this mark."""
+    walked = pages.steps(PAGE, mark)
     environment = {
         "PATH": f"{ROOT}/.venv/bin:{os.environ['PATH']}",
         "KUBECONFIG": str(lab.directory / "admin.conf"),
@@ -76,7 +81,7 @@ def follow_page(lab: Worker, place: Path) -> None:
     except pages.PageError as failure:
         told = lab.kubectl(*SYSTEM, "describe", "pods")[-3000:]
         raise CheckFailedError(f"{PAGE.name}: {failure}\n{told}\n{logs()}") from None
-    show(f"{PAGE.name}: blocks as printed", str(len(walked)))
+    show(f"{PAGE.name}: blocks as printed ({mark})", str(len(walked)))
 
 
 class Attachments:
@@ -240,7 +245,8 @@ def story(lab: Worker, base: Path) -> None:
     show("node ready", f"{time.monotonic() - begin:.1f} s")
 
     begin = time.monotonic()
-    follow_page(lab, base / "place")
+    copy_deploy(lab, base / "place")
+    follow_page(lab, base / "place", "cluster")
     show("page walked", f"{time.monotonic() - begin:.1f} s")
     networks = Attachments(lab)
     check_pods(lab, networks)
@@ -250,12 +256,15 @@ def story(lab: Worker, base: Path) -> None:
     for name in ("one", "two", "three", "four"):
         networks.each("DEL", name)
     lab.kubectl("delete", "pod", "one", "two", "three", "four", "--wait")
-    lab.kubectl("delete", "-k", str(base / "place/deploy/pools"), "--wait")
+    follow_page(lab, base / "place", "removal")
     lab.wait_for_nothing(60)
     show("pods and controller deleted", "nothing reserved, no record left")
     if not set(NETWORKS) <= {key.rpartition("/")[2] for key in annotated(lab, NODE)}:
         raise CheckFailedError(f"the node has {annotated(lab, NODE)}")
     show("the node's annotations", "stay")
+    follow_page(lab, base / "place", "annotations")
+    if set(NETWORKS) & {key.rpartition("/")[2] for key in annotated(lab, NODE)}:
+        raise CheckFailedError(f"the node still has {annotated(lab, NODE)}")
 
 
 def main() -> None:

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """The how-tos that need a cluster, command for command, on a real one: a node with the Go plugin's legacy becomes ours, and is left again.
 
 The cluster is worker.py's, the manifests those of deploy/ as they are, the image the one that tests/packages/image.sh built of the
@@ -290,6 +291,7 @@ SCENES = (
     Scene("monitoring.md", "cluster", Walk.pods_deleted),
     Scene("limit-ipv4.md", "cluster", Walk.pods_deleted),
     Scene("upgrade.md", "cluster", Walk.churn),
+    Scene("limit-ipv4.md", "back", Walk.pods_deleted),
     Scene("upgrade.md", "removal", Walk.removed),
     Scene("install.md", "helm", Walk.helm),
 )

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Count of a node's addresses by network, for its report. The indexes of the stores answer, so no directory is read for an ADD."""
 
 from __future__ import annotations

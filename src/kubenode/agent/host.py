@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The agent's view of the host: directories below the host root, stores with an index, the Node in memory."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Report of this node's use of addresses to the API server: the status of the NodeAddresses with the Node's name. No call waits for it.
 
 It is written at the start; at once if free addresses fall below a power of two, with another text of the Node, or if a closing item is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Wait after which no call can still take an address of a closing item.
 
 A call takes the Node's text when it begins. So the wait counts from the moment when calls of the agent and of plugins without agent, which

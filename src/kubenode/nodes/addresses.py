@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PURE. A node's use of its addresses, as in the status of its NodeAddresses: the items of each network, and addresses outside of them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PURE. What a node's report permits: changes of its annotations, and the return of its claims."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PURE. Growth of a node's part of a pool with use, and its return.
 
 A change of an annotation here needs the agreement of the node's agent: its report, as the API server has it now, is about the present
