@@ -109,16 +109,16 @@ class ApiServer(ABC):
         """Set annotations of a Node; None removes one."""
         self._merge(f"/api/v1/nodes/{node}", {"metadata": {"annotations": dict(annotations)}})
 
-    def grant(self, user: str, *verbs: str, resource: str = "nodes") -> None:
-        """Let a user do `verbs` on a resource of the core group, and wait until the server has understood it."""
+    def grant(self, user: str, *verbs: str, resource: str = "nodes", group: str = "") -> None:
+        """Let a user do `verbs` on a resource, by default of the core group, and wait until the server has understood it."""
         name = f"test-{secrets.token_hex(4)}"
         rbac, meta = "/apis/rbac.authorization.k8s.io/v1", {"metadata": {"name": name}}
-        rules = [{"apiGroups": [""], "resources": [resource], "verbs": list(verbs)}]
+        rules = [{"apiGroups": [group], "resources": [resource], "verbs": list(verbs)}]
         self.request("POST", f"{rbac}/clusterroles", {**meta, "rules": rules})
         role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name}
         subject = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}
         self.request("POST", f"{rbac}/clusterrolebindings", {**meta, "roleRef": role, "subjects": [subject]})
-        review = {"spec": {"user": user, "resourceAttributes": {"verb": verbs[0], "resource": resource}}}
+        review = {"spec": {"user": user, "resourceAttributes": {"verb": verbs[0], "group": group, "resource": resource}}}
         path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
         self._wait(lambda: bool(self.request("POST", path, review)["status"]["allowed"]), f"{user} gets no rights")
 
@@ -132,6 +132,18 @@ class ApiServer(ABC):
         """Return a new token of a service account in kube-system, good for ten minutes."""
         path = f"/api/v1/namespaces/kube-system/serviceaccounts/{service_account}/token"
         answer = self.request("POST", path, {"spec": {"expirationSeconds": 600}})
+        token: str = answer["status"]["token"]
+        return token
+
+    def token_on(self, service_account: str, node: str, pod: str) -> str:
+        """Return a token like the one of a pod of a service account on a node."""
+        mounts = {"automountServiceAccountToken": False}  # no controller makes a secret
+        spec = {"serviceAccountName": service_account, "nodeName": node, "containers": [{"name": "main", "image": "none"}], **mounts}
+        pods = "/api/v1/namespaces/kube-system/pods"
+        uid = self.request("POST", pods, {"metadata": {"name": pod}, "spec": spec})["metadata"]["uid"]
+        bound = {"kind": "Pod", "apiVersion": "v1", "name": pod, "uid": uid}
+        path = f"/api/v1/namespaces/kube-system/serviceaccounts/{service_account}/token"
+        answer = self.request("POST", path, {"spec": {"expirationSeconds": 600, "boundObjectRef": bound}})
         token: str = answer["status"]["token"]
         return token
 

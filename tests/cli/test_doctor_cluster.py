@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import forked
 import pytest
-from corner import APIS
+from corner import APIS, GROUP
 from population import Population
 
 if TYPE_CHECKING:
@@ -90,6 +90,23 @@ class Doctor:
         self.flat("172.22.77.16/28")
         self.multi("moved", "a", "10.62.0.9", "172.22.77.20")
 
+    def report(self, node: str, version: str = "1.0", leaks: int = 0, used: int = 0) -> None:
+        """Write the report of a node's agent."""
+        name = self.people.name(node)
+        items = [{"cidr": "172.22.1.0/24", "used": used, "total": 253}]
+        networks = [{"name": "net", "annotation": self.people.key, "observed": "x", "items": items}]
+        manifest = {"apiVersion": f"{GROUP}/v1alpha1", "kind": "NodeAddresses", "metadata": {"name": name}}
+        self.people.create(f"{APIS}/nodeaddresses", manifest)
+        status = {"version": version, "time": "2026-01-02T03:04:05Z", "suspectedLeaks": leaks, "networks": networks}
+        self.people.patch(f"{APIS}/nodeaddresses/{name}/status", {"status": status})
+
+    def another_version(self) -> None:
+        for number in range(3):
+            self.people.node(f"c{number}")
+            self.people.pod(f"agent-c{number}", f"c{number}", "192.0.2.1", host=True, labels=AGENT, image=IMAGE)
+            self.report(f"c{number}")
+        self.report("b", "0.9")
+
     def nearly_given(self) -> None:
         network = {"cidr": "172.22.0.0/16", "total": 256, "free": 3, "allocated": 253}
         self.people.patch(f"{APIS}/subnetpools/{self.people.name('net')}/status", {"status": {"cidrs": [network]}})
@@ -103,6 +120,9 @@ class Fault(NamedTuple):
 
 
 FAULTS = {
+    "leaks": Fault("leaks", "warning", "suspects 3 leaks", lambda d: d.report("a", leaks=3)),
+    "another reported version": Fault("versions", "warning", "has version 0.9, and most have 1.0", lambda d: d.another_version()),
+    "full by its agent": Fault("exhaustion", "failure", "uses 253 of its 253 IPv4 addresses", lambda d: d.report("a", used=253)),
     "two pods": Fault("duplicates", "failure", "two pods have 10.62.0.7: ", lambda d: d.people.pod("thief", "a", "10.62.0.7")),
     "two pods of a secondary network": Fault(
         "duplicates", "failure", "two pods have 172.22.1.7: ", lambda d: d.multi("thief", "a", "10.62.0.8", "172.22.1.7")

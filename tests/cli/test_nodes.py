@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import forked
 import pytest
+from corner import APIS, GROUP
 from population import Population
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from apiserver import ApiServer
 
 pytestmark = pytest.mark.servers("real")
+TIME = "2026-01-02T03:04:05Z"
 AGENT = {"app.kubernetes.io/name": "kube-node", "app.kubernetes.io/component": "agent"}
 
 
@@ -86,3 +88,28 @@ def test_text(people: Population) -> None:
     assert "fd64::/64" not in short
     assert "fd64::/64" in wide
     assert "kube-node:1.0" in short
+
+
+def report(people: Population, node: str, **status: Any) -> None:
+    """Write the report of a node's agent."""
+    name = people.name(node)
+    people.create(f"{APIS}/nodeaddresses", {"apiVersion": f"{GROUP}/v1alpha1", "kind": "NodeAddresses", "metadata": {"name": name}})
+    people.patch(f"{APIS}/nodeaddresses/{name}/status", {"status": {"version": "1.2", "suspectedLeaks": 0, "time": TIME, **status}})
+
+
+def test_reports_come_first(people: Population) -> None:
+    """An agent's report counts what is reserved, leaks included; a node or a family without one is counted by its pods."""
+    items = [{"cidr": "10.64.1.0/29", "used": 5, "total": 5}, {"cidr": "10.64.9.9/32", "used": 1, "total": 1, "outside": True}]
+    closing = [{"cidr": "172.24.2.0/24", "used": 2, "total": 253}, {"cidr": "172.24.3.0/24", "used": 1, "total": 253, "closing": True}]
+    networks = [{"name": "k8snet", "items": items}, {"name": "net", "annotation": people.key, "observed": "x", "items": closing}]
+    report(people, "b", networks=networks, suspectedLeaks=2)
+    b, a = nodes(people)
+    told = {one["network"]: (one["used"], one["total"], one["countedBy"]) for one in b["networks"]}
+    assert told == {"podCIDRs": (5, 5, "agent"), people.name("net"): (3, 253, "agent")}
+    assert b["report"] == {"version": "1.2", "time": TIME, "suspectedLeaks": 2}
+    assert a["report"] is None
+    assert {one["countedBy"] for one in a["networks"]} == {"pods"}
+    text = forked.run(["nodes"], {"KUBECONFIG": str(people.kubeconfig)}).stdout
+    (line,) = [line for line in text.splitlines() if people.name("b") in line]
+    assert line.split()[-6:-3] == ["5", "1.2", "2"]
+    assert line.endswith("ago")

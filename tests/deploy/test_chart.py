@@ -32,6 +32,7 @@ SAME: list[tuple[dict[str, Any], str, list[str]]] = [
     ({"reclaim": True}, OLD, ["reclaim"]),
     ({"events": True}, OLD, ["events"]),
     ({"ipv4Label": "kube-node.nordix.org/ipv4"}, OLD, ["ipv4-label"]),
+    ({"nodeAddresses": True}, NEW, ["node-addresses", "surge"]),
     ({"network": {"enabled": True}, "scrape": True, "reclaim": True}, NEW, ["bridge", "scrape", "reclaim", "surge"]),
     ({"controller": {"enabled": True}}, OLD, ["../controller"]),
     ({"controller": {"enabled": True}}, "1.30.14", ["../controller", "surge"]),
@@ -73,6 +74,14 @@ def test_helm_renders_what_kustomize_does(helm: str, overlay: Path, values: dict
         ours[key]["metadata"]["annotations"] = {"helm.sh/resource-policy": "keep"}
     assert theirs.keys() == ours.keys()
     assert theirs == ours
+
+
+def test_before_1_30_there_is_no_policy_of_reports(helm: str) -> None:
+    """An API server that does not know policies gets none: the agents' rights alone are there."""
+    found = documents(rendered(helm, {"nodeAddresses": True}, "1.29.14"))
+    assert "ClusterRole/kube-node-addresses" in found
+    assert not [key for key in found if key.startswith("ValidatingAdmissionPolicy")]
+    assert "ValidatingAdmissionPolicy/kube-node-addresses" in documents(rendered(helm, {"nodeAddresses": True}, "1.30.0-gke.1"))
 
 
 def test_the_operators_rules_are_prometheus(helm: str) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 from agentprocess import AgentProcess, pod_args, write_node
 from apiserver import api_server
+from corner import APIS, GROUP
 from patience import eventually
 from rendered import DEPLOY, ROOT, documents, kustomized, pod_of, run
 
@@ -103,7 +105,10 @@ def test_the_api_server_takes_it(api_server: RealApiServer, overlay: Path, tmp_p
 
 def test_the_commands_know_their_options(overlay: Path) -> None:
     """What the containers are given the commands take; a file in install's way is a warning, so that the node has its agent."""
-    for text in (kustomized(overlay, ["bridge", "scrape", "ipv4-label"]), run("kubectl", "kustomize", DEPLOY / "uninstall")):
+    for text in (
+        kustomized(overlay, ["bridge", "scrape", "ipv4-label", "node-addresses"]),
+        run("kubectl", "kustomize", DEPLOY / "uninstall"),
+    ):
         pod = pod_of(text)
         for container in (*pod["initContainers"], *pod["containers"]):
             name, *options = container.get("args") or ["agent"]
@@ -172,8 +177,49 @@ def test_the_rights_suffice_and_none_is_too_many(api_server: RealApiServer, over
         eventually(lambda: used(api_server, user) == given, f"used: {used(api_server, user)}, given: {given}")
 
 
+@pytest.mark.custom_resources
+def test_an_agent_writes_its_own_report_alone(real: RealApiServer, overlay: Path, tmp_path: Path, run_dir: Path) -> None:
+    """The component's rights suffice and none is too many; from 1.30 on an agent writes no other node's report, and none what it needs."""
+    admin = real.kubeconfig(tmp_path / "admin", real.certificate_user("admin", "system:masters"))
+    has_policies = real.minor >= 30
+    found = documents(kustomized(overlay, ["node-addresses"]))
+    kinds = ("ServiceAccount", "ClusterRole", *(["ValidatingAdmission"] if has_policies else []))
+    wanted = [document for key, document in found.items() if key.startswith(kinds)]
+    run("kubectl", f"--kubeconfig={admin}", "apply", "--filename=-", stdin=yaml.safe_dump_all(wanted))
+    rules = found["ClusterRole/kube-node-addresses"]["rules"]
+    given = {(verb, resource) for rule in rules for verb in rule["verbs"] for resource in rule["resources"]}
+    user, name, other = "system:serviceaccount:kube-system:kube-node", "reports-1", "reports-2"
+    for node in (name, other):
+        real.create_node(node, ["10.7.0.0/24"])
+    token = real.token_on("kube-node", name, "agent-on-reports-1")
+    agents = real.kubeconfig(tmp_path / "kubeconfig", {"token": token})
+    with AgentProcess(run_dir, f"--kubeconfig={agents}", "--node-addresses", env={"NODE_NAME": name}) as agent:
+        eventually(lambda: reported(real, name), agent.log)
+        real.delete_node(name)
+        real.create_node(name, ["10.7.0.0/24"])
+        eventually(lambda: given <= used(real, user), lambda: given - used(real, user))
+
+    def write(node: str, patch: dict[str, Any], *options: str) -> str:
+        command = ["kubectl", f"--kubeconfig={agents}", "patch", "nodeaddresses", node, "--type=merge", f"--patch={json.dumps(patch)}"]
+        done = subprocess.run([*command, *options], check=False, capture_output=True, text=True, timeout=60)
+        return done.stderr
+
+    manifest = {"apiVersion": f"{GROUP}/v1alpha1", "kind": "NodeAddresses", "metadata": {"name": other}}
+    real.request("POST", f"{APIS}/nodeaddresses", manifest)
+    annotate = {"metadata": {"annotations": {"x": "y"}}}
+    assert write(name, annotate) == ""
+    assert ("may not write the addresses of reports-2" in write(other, annotate)) is has_policies
+    assert ("written by the controller" in write(name, {"spec": {"minFree": {"a": 1}}})) is has_policies
+
+
+def reported(server: RealApiServer, node: str) -> bool:
+    items = server.request("GET", f"{APIS}/nodeaddresses?fieldSelector=metadata.name={node}")["items"]
+    return any(item.get("status") for item in items)
+
+
 def used(server: RealApiServer, user: str) -> set[tuple[str, str]]:
-    return {(asked.verb, asked.resource) for asked in server.asked("") if asked.user == user}
+    mine = [asked for asked in server.asked("") if asked.user == user]
+    return {(asked.verb, asked.resource + ("/status" if asked.uri.endswith("/status") else "")) for asked in mine}
 
 
 def test_the_bridge_components_network_is_complete() -> None:

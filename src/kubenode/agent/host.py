@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING, TypeVar
 
 from kubenode.host.attachments import Attachments
-from kubenode.host.datadir import HERE
+from kubenode.host.datadir import HERE, DiskStore
 from kubenode.host.indexed import IndexedStore, Memory
 from kubenode.host.namespaces import Namespaces
 from kubenode.host.readonly import ReadOnlyStore
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
     from typing import Self
 
     from kubenode.agent.labels import NamespaceLabels
+    from kubenode.agent.nodeaddresses import NodeAddresses as Growth
     from kubenode.agent.ownnode import OwnNode
     from kubenode.base.log import Log
+    from kubenode.cni.errors import CNIError
     from kubenode.host.boot import Boot
     from kubenode.host.permitted import Permitted
     from kubenode.host.root import HostRoot
@@ -29,6 +32,9 @@ if TYPE_CHECKING:
     from kubenode.nodes.node import Node
 
 T = TypeVar("T")
+
+LONGEST_WAIT = 5.0  # seconds from the begin of an ADD that finds its blocks full until it fails, unless more come
+LOOK = 0.05  # seconds between looks for them
 
 
 class Stores:
@@ -48,7 +54,7 @@ class Stores:
             memory = self._memories.setdefault((data_dir, network), Memory())
         return IndexedStore(here, network, memory, before, self._boot, keep=keep)
 
-    def looked_at(self, data_dir: str, network: str) -> Store:
+    def looked_at(self, data_dir: str, network: str) -> DiskStore:
         """Return a store for reading only; unless our plugins use the network, nothing is changed there. Raises CNIError."""
         data_dir = data_dir or DEFAULT_DATA_DIR
         if (data_dir, network) in self.known():
@@ -81,6 +87,7 @@ class AgentHost:
         before: Callable[[], None] = lambda: None,
         *,
         keep: bool = False,
+        growth: Growth | None = None,
     ) -> None:
         self.permitted = permitted
         self._root = root
@@ -90,6 +97,8 @@ class AgentHost:
         self._labels = labels
         self._before = before
         self._keep = keep
+        self._growth = growth
+        self._began = time.monotonic()
         self._namespaces = Namespaces(root)
         self._kept: dict[tuple[str, str], IndexedStore] = {}
 
@@ -97,6 +106,9 @@ class AgentHost:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
         for store in self._kept.values():
             store.leave()
 
@@ -134,6 +146,27 @@ class AgentHost:
         if options.node_file:
             return choose(standalone.from_file(options))
         return self._own.choose(choose)
+
+    def wait_for_more(self, full: CNIError, annotation: str, choose: Callable[[Node], T], had: T) -> None:
+        """Wait for other subnets than these, without any lock. Raises the error if none come."""
+        if self._growth is None or not annotation:
+            raise full
+        self._growth.hurry()
+        self._leave()
+        end = self._began + LONGEST_WAIT
+        while time.monotonic() < end:
+            if self._growth.grows(annotation) is False:
+                raise full
+            if self._own.choose(choose) != had:
+                return
+            self._before()
+            time.sleep(LOOK)
+        name = self._own.choose(lambda node: node.name)
+        waited = (
+            f"waited {LONGEST_WAIT:g} s for another block in annotation {annotation}, and none came: see kubectl get subnetpool, and "
+            f"kubectl get nodeaddresses {name} -o yaml"
+        )
+        raise type(full)(full.code, full.msg, f"{full.details}; {waited}", full.reference)
 
 
 class ReadOnlyHost(AgentHost):

@@ -85,6 +85,11 @@ class Networks:
         with self._mutex:
             return list(self._known)
 
+    def configurations(self) -> list[tuple[Key, str, bytes]]:
+        """Return all networks with plugin and configuration."""
+        with self._mutex:
+            return [(key, *found) for key, found in self._known.items()]
+
     def usages(self, ask: Round, environ: Mapping[str, str], host: Host) -> list[Used]:
         """Return the usage of each network; a network with a long-held lock is left out."""
         found = ask.gather({key: partial(self.usage, key, environ, host) for key in self.known()})

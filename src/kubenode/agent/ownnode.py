@@ -55,6 +55,14 @@ class OwnNode:
         """Return our Node's name when it was last seen; it counts only with our machine-id."""
         return (self.node.name,) if self.node else ()
 
+    def written(self) -> dict[str, str]:
+        """Return the annotations in the view, by which plugins without agent go; {} if it cannot be read."""
+        try:
+            view = self._view.read()
+        except (CNIError, OSError):
+            return {}
+        return view.node.annotations if view else {}
+
     def start_from_view(self) -> bool:
         """Start with the last seen Node. Return whether a person wrote it: then the agent follows that file, not the API server."""
         try:

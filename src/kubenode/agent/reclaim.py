@@ -133,6 +133,10 @@ class Reclaimer:
         self._said = {key: why for key, why in list(self._said.items()) if key in suspects}
         self._suspects = suspects
 
+    def suspected(self) -> int:
+        """Return the number of suspects. Safe from any thread."""
+        return len(self._suspects)
+
     def judge(self) -> list[Attached]:
         """Release suspects that are certainly leaks. Return the others."""
         now = self._clock()

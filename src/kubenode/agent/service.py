@@ -21,6 +21,7 @@ from kubenode.agent.labels import NamespaceLabels
 from kubenode.agent.listener import Listener
 from kubenode.agent.metrics import Metrics
 from kubenode.agent.networks import Networks
+from kubenode.agent.nodeaddresses import NodeAddresses, Parts
 from kubenode.agent.nodeevents import NodeEvents
 from kubenode.agent.notify import Notifier
 from kubenode.agent.reclaim import GRACE, Mode, Reclaimer
@@ -57,6 +58,7 @@ class Options(NamedTuple):
     """Options of an agent. Paths are the host's, except `kubeconfig`. `listen`: host and port, None for no HTTP.
 
     `wait`: first let another agent end that owns the socket. `ipv4_label`: the namespaces' label that gives IPv4, "" for none.
+    `node_addresses`: report the use of addresses.
     """
 
     run_dir: str
@@ -72,6 +74,7 @@ class Options(NamedTuple):
     every: float = EVERY
     wait: bool = False
     ipv4_label: str = ""
+    node_addresses: bool = False
 
 
 class Agent:
@@ -100,6 +103,8 @@ class Agent:
         self._notifier = Notifier(environ)
         self._turn = time.monotonic()
         self._http: HTTPServer | None = None
+        self._reclaimer = self._make_reclaimer()
+        self._addresses = self._make_addresses() if options.node_addresses and not options.node_file else None
         self._phase = "the agent is starting"  # why it does not serve; "" while it serves
 
     async def run(self) -> None:
@@ -122,6 +127,9 @@ class Agent:
             jobs.append(events.run())
             if self._labels.key:
                 jobs.append(self._labels.follow(self._api.cluster, self._metrics.restarted))
+        if self._addresses:
+            observers.append(self._addresses)
+            jobs.append(self._addresses.run())
         server = Server(listening, self._host, self._networks, self._environ, self._log, observers, self._questions())
         server.start()
         self._phase = ""
@@ -166,20 +174,31 @@ class Agent:
         source = OwnNodeSource(self._api.node, self._api.cluster, self._own.publish, self._log, self._metrics.requested)
         return Reflector(source, self._log, self._metrics.restarted)
 
-    def _housekeeping(self) -> Housekeeping:
+    def _make_reclaimer(self) -> Reclaimer | None:
         options = self._options
+        if options.reclaim is Mode.OFF:
+            return None
         connect = None if options.node_file else self._api.pods
-        ask = Round(self._workers, self._log, PATIENCE)
-        common = (self._root, self._run_dir, self._stores, ask, connect, self._log, self._metrics)
-        reclaimer = None if options.reclaim is Mode.OFF else Reclaimer(*common, options.reclaim, options.grace)
-        config_dir = self._root.path(options.config_dir)
-        return Housekeeping(self._networks, self._stores, ask, reclaimer, self._run_dir, config_dir, self._log, options.every)
+        common = (self._root, self._run_dir, self._stores, self._round(), connect, self._log, self._metrics)
+        return Reclaimer(*common, options.reclaim, options.grace)
+
+    def _make_addresses(self) -> NodeAddresses:
+        leaks = self._reclaimer.suspected if self._reclaimer else lambda: 0
+        parts = Parts.of(self._root, self._run_dir, self._networks, self._stores, self._round(), leaks)
+        return NodeAddresses(self._own, parts, self._api.cluster, self._log)
+
+    def _round(self) -> Round:
+        return Round(self._workers, self._log, PATIENCE)
+
+    def _housekeeping(self) -> Housekeeping:
+        config_dir, every = self._root.path(self._options.config_dir), self._options.every
+        return Housekeeping(self._networks, self._stores, self._round(), self._reclaimer, self._run_dir, config_dir, self._log, every)
 
     def _serve_http(self) -> None:
         """Serve metrics and health until the process ends."""
         if self._options.listen is None:
             return
-        ask = Round(self._workers, self._log, PATIENCE)
+        ask = self._round()
         self._metrics.show_node(lambda: self._own.seen)
         looking = ReadOnlyHost(self._root, self._permitted, self._run_dir, self._stores, self._own, self._labels)
         self._metrics.show_usage(lambda: self._networks.usages(ask, self._environ, looking))
@@ -261,7 +280,9 @@ class Agent:
         return identity.host_machine_id(self._root) or (own.machine_id if own else "")
 
     def _host(self, before: Callable[[], None] = lambda: None, *, keep: bool = False) -> AgentHost:
-        return AgentHost(self._root, self._permitted, self._run_dir, self._stores, self._own, self._labels, before, keep=keep)
+        return AgentHost(
+            self._root, self._permitted, self._run_dir, self._stores, self._own, self._labels, before, keep=keep, growth=self._addresses
+        )
 
 
 def _distinct(*texts: str) -> list[str]:

@@ -72,6 +72,10 @@ class Address(click.ParamType):  # type: ignore[type-arg] # generic only to type
     help="A label of namespaces, true or false, by which their pods get IPv4 or not if ipv4-namespaces limits it. "
     "[default: none; with the component ipv4-label kube-node.nordix.org/ipv4]",
 )  # fmt: skip
+@click.option(
+    "--node-addresses", is_flag=True,
+    help="Report the use of addresses as the status of the NodeAddresses with the Node's name, for kube-node nodes and pools that grow.",
+)  # fmt: skip
 @click.option("--loglevel", type=click.Choice(["warning", "info", "debug", "trace"]), default="info", show_default=True)
 def command(
     socket: str | None,
@@ -88,6 +92,7 @@ def command(
     *,
     wait: bool,
     ipv4_label: str,
+    node_addresses: bool,
     loglevel: str,
 ) -> None:
     r"""Serve the plugins of this node.
@@ -118,6 +123,7 @@ def command(
         every=every,
         wait=wait,
         ipv4_label="" if ipv4_label == "none" else ipv4_label,
+        node_addresses=node_addresses,
     )
     level = {name: number for number, name in log.NAMES.items()}[loglevel]
     lines = LogQueue()

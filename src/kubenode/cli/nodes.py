@@ -42,9 +42,10 @@ ORDERS = {
 @options.CONTEXT
 @options.locations
 def command(names: tuple[str, ...], sort: str, interval: float, locations: Locations, output: Output, *, watch: bool) -> int:
-    r"""Show the networks of every node, and the number of addresses that its pods use, the fullest node first.
+    r"""Show the networks of every node, and the number of addresses in use, the fullest node first.
 
-    The pods come from the API server, so leaked addresses are not counted: kube-node status on the node shows them.
+    A node's agent counts what is reserved, and suspected leaks, if it reports (component node-addresses). For other nodes the API server's
+    pods are counted, so leaked addresses are not: kube-node status on the node shows them.
 
     \b
     Examples:
@@ -113,17 +114,22 @@ def _table(found: list[NodeUsage], out: Console, *, wide: bool) -> Table:
     for heading in ("", "USED", "OF"):
         table.add_column(heading, no_wrap=True, justify="right")
     table.add_column("AGENT", overflow="fold")
+    has_reports = any(one.report for one in found)
+    for heading in ("LEAKS", "REPORTED") if has_reports else ():
+        table.add_column(heading, no_wrap=True, justify="right")
     if wide:
         table.add_column("SUBNETS", overflow="fold")
     for one in found:
-        name, agent = f"[bold]{escape(one.node)}[/]", _agent(one, wide=wide)
+        name, agent = f"[bold]{escape(one.node)}[/]", [_agent(one, wide=wide), *(_report(one) if has_reports else ())]
         for network in _shown(one, wide=wide):
             gauge = screen.legible(screen.bar(network.used, network.total, BAR), out)
             numbers = [screen.percent(network.used, network.total), screen.number(network.used), screen.number(network.total)]
-            table.add_row(name, escape(network.names[0]), gauge, *numbers, agent, *([", ".join(map(str, network.subnets))] if wide else []))
-            name = agent = ""
+            table.add_row(
+                name, escape(network.names[0]), gauge, *numbers, *agent, *([", ".join(map(str, network.subnets))] if wide else [])
+            )
+            name, agent = "", [""] * len(agent)
         if not one.networks:
-            table.add_row(name, "[dim]no subnets[/]", "", "", "", "", agent, *([""] if wide else []))
+            table.add_row(name, "[dim]no subnets[/]", "", "", "", "", *agent, *([""] if wide else []))
     return table
 
 
@@ -138,15 +144,26 @@ def _agent(one: NodeUsage, *, wide: bool) -> str:
     from rich.markup import escape
 
     if one.agent is None:
-        return "[dim]-[/]"
+        return escape(one.report.version) if one.report else "[dim]-[/]"
     image = one.agent.image if wide else one.agent.image.rpartition("/")[2]
     return escape(image) + ("" if one.agent.ready else " [yellow]not ready[/]")
+
+
+def _report(one: NodeUsage) -> tuple[str, str]:
+    """Return suspected leaks and the age of the last report, which an agent writes only after a change."""
+    from kubenode.cli import screen
+
+    if one.report is None:
+        return "[dim]-[/]", "[dim]-[/]"
+    leaks = f"[yellow]{one.report.leaks}[/]" if one.report.leaks else "0"
+    return leaks, screen.since(one.report.time)
 
 
 def _object(one: NodeUsage) -> dict[str, Any]:
     return {
         "node": one.node,
         "agent": {"pod": one.agent.pod, "image": one.agent.image, "ready": one.agent.ready} if one.agent else None,
+        "report": {"version": one.report.version, "time": one.report.time, "suspectedLeaks": one.report.leaks} if one.report else None,
         "networks": [
             {
                 "network": network.names[0], "source": network.source, "family": f"IPv{network.version}",

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import calendar
 import os
 import re
 import sys
@@ -96,6 +97,14 @@ def age(seconds: float) -> str:
 def ago(when: float) -> str:
     """Return the age of a time in seconds since 1970."""
     return f"{age(time.time() - when)} ago"
+
+
+def since(text: str) -> str:
+    """Return the age of a time as in JSON; the text itself if it is none."""
+    try:
+        return ago(calendar.timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%SZ")))
+    except ValueError:
+        return text
 
 
 def stamp(when: float) -> str:

@@ -119,17 +119,24 @@ class NodeView:
             return selected
 
     def put(self, own: Node) -> bool:
-        """Write the view; False if a person wrote the current one. Raises OSError, and CNIError if that one is invalid."""
+        """Write the view for all kubeconfigs; False if a person wrote the current one. Raises OSError, CNIError if that one is invalid."""
         lock = self._open_lock()
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             view = self.read()
             if view is not None and view.fetched is None:
                 return False
+            self._discard_others()
             self._write(own)
             return True
         finally:
             os.close(lock)
+
+    def _discard_others(self) -> None:
+        """Remove the views of single kubeconfigs, which this one replaces. Left behind, an old one would serve while the agent is away."""
+        for name in os.listdir(self._run_dir):
+            if name.startswith("node.") and name.endswith(".json") and name != "node.json":
+                files.discard(f"{self._run_dir}/{name}")
 
     def _open_lock(self) -> int:
         os.makedirs(self._run_dir, 0o755, exist_ok=True)

@@ -14,7 +14,7 @@ from kubenode.base import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
 
 class Sources:
@@ -54,6 +54,20 @@ class Sources:
             return held
         finally:
             os.close(lock)
+
+    def all(self, known: Iterable[str] = ()) -> Iterator[tuple[str, str]]:
+        """Iterate over the sources and their owners; `known`: sources that may have too long a name for a file."""
+        from urllib.parse import unquote  # not needed in a call
+
+        long = {files.name_of(source): source for source in known}
+        try:
+            names = os.listdir(self._directory)
+        except FileNotFoundError:
+            return
+        for name in names:
+            source = long.get(name) or unquote(name)
+            if name != files.TEMPORARY and (owner := self.holder(source)):
+                yield source, owner
 
     def _take_over(self, source: str, directory: str, if_unused: Callable[[str, Callable[[], None]], bool]) -> str:
         def replace() -> None:

@@ -108,6 +108,9 @@ class ReadOnlyHost:
     def may_have(self, netns: str) -> bool:
         return Namespaces(self._locations.root).may_be_there(netns)
 
+    def wait_for_more(self, full: CNIError, annotation: str, choose: Callable[[Node], T], had: T) -> None:  # noqa: ARG002 -- skel.Host
+        raise full
+
     def ipv4_label(self, namespace: str, log: Log) -> bool | None:  # noqa: ARG002 -- skel.Host
         return None
 

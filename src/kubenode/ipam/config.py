@@ -55,7 +55,7 @@ def load(netconf: NetConf, args: Mapping[str, str]) -> IPAMConfig:
     try:
         sets = _range_sets(netconf)
         routes = tuple(_route(route) for route in _array(ipam, "routes"))
-        exclude = tuple(_exclusion(text) for text in _array(ipam, "exclude"))
+        exclude = exclusions(ipam)
     except RangeError as error:
         raise invalid([str(error)], error.reference) from None
     if not sets:
@@ -81,6 +81,11 @@ def load(netconf: NetConf, args: Mapping[str, str]) -> IPAMConfig:
         if seconds(sticky_for) is None:
             raise invalid([f"stickyFor is {sticky_for!r}, neither a number of seconds nor a text such as 90s, 1h or 1h30m"])
     return IPAMConfig(sets, _requested(netconf, args), routes, resolv_conf, exclude, when_full == ERROR)
+
+
+def exclusions(ipam: Mapping[str, JSON]) -> tuple[Subnet, ...]:
+    """Parse the networks that are never assigned. Raises RangeError, CNIError."""
+    return tuple(_exclusion(text) for text in _array(ipam, "exclude"))
 
 
 def _range_sets(netconf: NetConf) -> tuple[RangeSet, ...]:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from kubenode.base.record import NamedTuple
-from kubenode.cni.errors import CNIError
+from kubenode.cni.errors import RANGE_FULL, CNIError
 from kubenode.ipam import families
 from kubenode.nodes import node
 from kubenode.plugins import delegation, options
@@ -21,9 +21,19 @@ if TYPE_CHECKING:
 
 
 def cmd_add(call: Call) -> bytes:
-    """Assign an address of each family that the pod's namespace gets."""
+    """Assign an address of each family that the pod's namespace gets. Wait for more if all are in use and a pool grows."""
     conf = KubeNodeConf.read(call).validated(call.host)
-    subnets = call.host.node(conf.common.node, conf.subnets_of, call.log)
+    while True:
+        subnets = call.host.node(conf.common.node, conf.subnets_of, call.log)
+        try:
+            return _add(call, conf, subnets)
+        except CNIError as error:
+            if error.code != RANGE_FULL or conf.common.node.node_file:
+                raise
+            call.host.wait_for_more(error, conf.common.annotation, conf.subnets_of, subnets)
+
+
+def _add(call: Call, conf: KubeNodeConf, subnets: tuple[Item, ...] | tuple[Subnet, ...]) -> bytes:
     have = frozenset(subnet.version for subnet in subnets)
     namespace = call.request.pod_args.get("K8S_POD_NAMESPACE", "")
     # A label counts only if the configuration limits IPv4.

@@ -61,6 +61,9 @@ if TYPE_CHECKING:
         def node(self, options: NodeOptions, choose: Callable[[Node], T], log: Log) -> T:
             """Return the result of `choose` on our Node. Raises CNIError."""
 
+        def wait_for_more(self, full: CNIError, annotation: str, choose: Callable[[Node], T], had: T) -> None:
+            """Wait until `choose` has another result than `had`: a controller may give the node more. Raises `full` if none comes."""
+
 
 LONGEST = 1 << 20  # bytes of a network configuration
 NOT_HERE = 2  # exit code of a call that must run in the runtime's environment; stdout: the error if it cannot

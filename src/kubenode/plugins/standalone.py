@@ -71,6 +71,9 @@ class Standalone:
     def node(self, options: NodeOptions, choose: Callable[[Node], T], log: Log) -> T:
         return select(options, choose, self._environ, log)
 
+    def wait_for_more(self, full: CNIError, annotation: str, choose: Callable[[Node], T], had: T) -> None:  # noqa: ARG002 -- skel.Host
+        raise full  # only an agent knows whether a controller gives more
+
 
 REFRESH_AFTER = 300.0  # seconds
 API_TIMEOUT = 10.0  # seconds for all requests to the API server in one call

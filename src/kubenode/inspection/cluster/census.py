@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from kubenode.inspection.cluster.reading import ClusterNode, ClusterReader, DaemonSet, Definition, Interface, Pod
+    from kubenode.inspection.cluster.reports import NodeReport
     from kubenode.ipam.address import Address
     from kubenode.pools.records import NodeSubnet, SubnetPool
 
@@ -88,6 +89,7 @@ class Census:
         self.foreign: dict[str, Examples] = defaultdict(Examples)  # in no node's subnet
         self.shared, self.across = Examples(), Examples()  # addresses of two pods, in one network or in two
         self.agents: dict[str, Agent] = {}
+        self.reports: dict[str, NodeReport] = {}
         self._having: dict[int, str | tuple[str, str]] = {}  # by address: a pod's name, with that of a secondary network
 
     def add_pool(self, pool: SubnetPool) -> None:
@@ -108,6 +110,10 @@ class Census:
         if one.key:
             self.keys[one.key].add(one.plugin)
             self.names[one.key].add(one.network)
+
+    def add_report(self, report: NodeReport) -> None:
+        """Add the report of a node's agent."""
+        self.reports[report.node] = report
 
     def add_node(self, node: ClusterNode) -> None:
         """Add a Node, after all pools, claims, definitions and DaemonSets."""
@@ -164,6 +170,7 @@ def take(reader: ClusterReader) -> Census:
         ("subnetpools", reader.pools, census.add_pool),
         ("nodesubnets", reader.claims, census.add_claim),
         ("network-attachment-definitions", reader.definitions, census.add_definition),
+        ("nodeaddresses", reader.reports, census.add_report),
         ("daemonsets", reader.daemon_sets, census.daemon_sets.append),
     ]
     for what, read, add in lists:

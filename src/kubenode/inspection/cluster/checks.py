@@ -10,6 +10,7 @@ from kubenode.cni.errors import CNIError
 from kubenode.inspection.cluster.census import take
 from kubenode.inspection.cluster.overlaps import overlaps
 from kubenode.inspection.cluster.reading import collected
+from kubenode.inspection.cluster.usage import usages
 from kubenode.inspection.doctor.finding import Finding, Result, State, failure, of_error, ok, skipped, warning
 from kubenode.inspection.doctor.pools import BAD
 
@@ -86,20 +87,29 @@ def _overlap(census: Census) -> Iterator[Finding]:
 
 
 def _exhaustion(census: Census) -> Iterator[Finding]:
-    """Nodes have addresses left, by the pods that the API server knows."""
-    used: Counter[tuple[str, str, int]] = Counter()
-    total: Counter[tuple[str, str, int]] = Counter()
-    for part in census.index:
-        if part.total:
-            total[part.node, part.source, part.subnet.version] += part.total
-            used[part.node, part.source, part.subnet.version] += census.used[part]
-    for (node, source, version), count in sorted(used.items(), key=lambda one: -one[1] / max(1, total[one[0]])):
-        whole = total[node, source, version]
-        if count * 100 < NEAR * whole:
-            return
-        what = f"node {node} uses {count:,} of its {whole:,} IPv{version} addresses ({source})"
-        advice = f"give the node a further subnet, or a larger one; kube-node status on {node} shows leaks"
-        yield failure(what, advice) if count >= whole else warning(what, advice)
+    """Nodes have addresses left, by their agents' reports or the API server's pods. A pool that grows may be nearly used up."""
+    for one in usages(census):
+        for network in one.networks:
+            full = network.used >= network.total
+            grows = one.report is not None and network.names[-1] in one.report.grows
+            if not network.total or network.used * 100 < NEAR * network.total or (grows and not full):
+                continue
+            what = f"node {one.node} uses {network.used:,} of its {network.total:,} IPv{network.version} addresses ({network.source})"
+            advice = f"give the node a further subnet, or a larger one; kube-node status on {one.node} shows leaks"
+            yield failure(what, advice) if full else warning(what, advice)
+
+
+def _leaks(census: Census) -> Iterator[Finding]:
+    """No agent suspects leaks."""
+    if not census.reports:
+        yield skipped("no agent reports: see the component node-addresses")
+        return
+    for node, report in sorted(census.reports.items()):
+        if report.leaks and node in census.nodes:
+            yield warning(
+                f"the agent of node {node} suspects {report.leaks:,} leaks",
+                f"its log says why they stay reserved; the component reclaim releases them; kube-node status on {node} shows them",
+            )
 
 
 def _pools(census: Census) -> Iterator[Finding]:
@@ -118,11 +128,13 @@ def _pools(census: Census) -> Iterator[Finding]:
 
 def _agents(census: Census) -> Iterator[Finding]:
     """Each node that an agent's DaemonSet selects has an agent that is ready."""
-    if not census.agents and not census.daemon_sets:
+    if not census.agents and not census.daemon_sets and not census.reports:
         yield skipped(NO_AGENTS)
         return
     wanted = [name for name, is_wanted in census.nodes.items() if is_wanted or not census.daemon_sets]
     for name in sorted(wanted):
+        if name not in census.agents and name in census.reports:
+            continue  # systemd may run it
         if name not in census.agents:
             yield warning(
                 f"node {name} has no agent",
@@ -135,9 +147,15 @@ def _agents(census: Census) -> Iterator[Finding]:
 
 
 def _versions(census: Census) -> Iterator[Finding]:
-    """All agents have the image of their DaemonSet, or one image."""
-    if not census.agents:
+    """All agents have the image of their DaemonSet, or one image; and one version."""
+    versions = Counter(report.version for node, report in census.reports.items() if node in census.nodes)
+    for node, report in sorted(census.reports.items()):
+        if node in census.nodes and report.version != (most := versions.most_common(1)[0][0]):
+            yield warning(f"the agent of node {node} has version {report.version}, and most have {most}", f"is a rollout stuck? {RESTART}")
+    if not census.agents and not census.reports:
         yield skipped(NO_AGENTS)
+        return
+    if not census.agents:
         return
     wanted = {one.image for one in census.daemon_sets}
     usual = wanted or {Counter(agent.image for agent in census.agents.values()).most_common(1)[0][0]}
@@ -171,6 +189,7 @@ CHECKS = (
     Check("outside", "pods' addresses are in their nodes' subnets", _outside),
     Check("overlap", "no two nodes or sources have the same subnet", _overlap),
     Check("exhaustion", f"no node uses over {NEAR} % of its addresses", _exhaustion, all_pods=True),
+    Check("leaks", "no agent suspects leaks", _leaks),
     Check("pools", f"no SubnetPool has given over {NEAR} % of its subnets", _pools),
     Check("agents", "each node has an agent that is ready", _agents, all_pods=True),
     Check("versions", "all agents have one image", _versions, all_pods=True),

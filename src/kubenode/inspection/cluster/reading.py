@@ -14,6 +14,7 @@ import msgspec
 from kubenode.base.problem import Problem
 from kubenode.controller.reconcile import CLAIMS, NODES, POOLS
 from kubenode.inspection import named
+from kubenode.inspection.cluster import reports
 from kubenode.ipam.address import parse_address
 from kubenode.kube.client import ApiServer
 from kubenode.kube.loadingrules import COMMANDS
@@ -23,6 +24,7 @@ from kubenode.pools.records import RecordError, parse_claim, parse_pool
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from kubenode.inspection.cluster.reports import NodeReport
     from kubenode.inspection.locations import Locations
     from kubenode.ipam.address import Address
     from kubenode.pools.records import NodeSubnet, SubnetPool
@@ -31,6 +33,7 @@ T = TypeVar("T")
 
 TIMEOUT = 30.0  # seconds for one page
 PODS = "/api/v1/pods"
+ADDRESSES = "/apis/kube-node.nordix.org/v1alpha1/nodeaddresses"
 DAEMONSETS = "/apis/apps/v1/daemonsets"
 DEFINITIONS = "/apis/k8s.cni.cncf.io/v1/network-attachment-definitions"
 NETWORK_STATUS = ("k8s.v1.cni.cncf.io/network-status", "k8s.v1.cni.cncf.io/networks-status")  # Multus' keys; the second before 3.7
@@ -179,6 +182,10 @@ class ClusterReader:
     def pools(self) -> list[SubnetPool]:
         """Return all SubnetPools."""
         return [parse_pool(manifest) for manifest in self._server.every(POOLS)]
+
+    def reports(self) -> Iterator[NodeReport]:
+        """Yield the reports of agents."""
+        return filter(None, map(reports.parse, self._server.each(ADDRESSES, dict[str, Any])))
 
     def daemon_sets(self) -> list[DaemonSet]:
         """Return the agents' DaemonSets."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The use of nodes' subnets, by the pods that the API server knows. Reports of nodes themselves can be a second source."""
+"""The use of nodes' subnets: by the reports of their agents, and of other nodes by the pods that the API server knows."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ if TYPE_CHECKING:
 
     from kubenode.inspection.cluster.census import Agent, Census
     from kubenode.inspection.cluster.parts import Part
+    from kubenode.inspection.cluster.reports import NodeReport
     from kubenode.ipam.ranges import Subnet
 
 BY_PODS = "pods"  # of the API server, so without leaks
+BY_AGENT = "agent"  # of the node: all that is reserved
 
 
 class NetworkUsage(NamedTuple):
@@ -35,11 +37,12 @@ class NetworkUsage(NamedTuple):
 
 
 class NodeUsage(NamedTuple):
-    """A node's networks, fullest first; `agent` is None if no agent's pod is there."""
+    """A node's networks, fullest first; `agent` is None if no agent's pod is there, `report` if no agent reports."""
 
     node: str
     networks: tuple[NetworkUsage, ...]
     agent: Agent | None
+    report: NodeReport | None
 
     @property
     def share(self) -> float:
@@ -59,7 +62,7 @@ def usages(census: Census, wanted: Collection[str] = ()) -> list[NodeUsage]:
         networks = [one for one in networks if not wanted or not set(wanted).isdisjoint((*one.names, one.source))]
         networks.sort(key=lambda one: (-one.share, one.source))
         if networks or not wanted:
-            found.append(NodeUsage(node, tuple(networks), census.agents.get(node)))
+            found.append(NodeUsage(node, tuple(networks), census.agents.get(node), census.reports.get(node)))
     return sorted(found, key=lambda one: (-one.share, one.node))
 
 
@@ -67,4 +70,7 @@ def _network(census: Census, source: str, version: int, parts: list[Part]) -> Ne
     key = parts[0].key
     names = (*sorted(census.names.get(key, ())), key) if key else (POD_CIDRS.rpartition(".")[2],)
     subnets = tuple(sorted(part.subnet for part in parts))
+    report = census.reports.get(parts[0].node)
+    if report and (count := report.counts.get((key, version))):
+        return NetworkUsage(names, source, version, subnets, *count, BY_AGENT)
     return NetworkUsage(names, source, version, subnets, sum(census.used[part] for part in parts), sum(part.total for part in parts))

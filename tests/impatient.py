@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: Apache-2.0
+"""kube-node with short waits of the agent's report: the program that `AgentProcess` runs where a test is about them."""
+
+from __future__ import annotations
+
+import sys
+
+from kubenode.agent import nodeaddresses, settling
+from kubenode.cli.main import main
+
+settling.SETTLE = 1.5
+nodeaddresses.MINUTE = 3.0
+
+if __name__ == "__main__":
+    sys.exit(main())
