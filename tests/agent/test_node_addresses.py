@@ -6,13 +6,12 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
-import sys
 import time
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from agentprocess import AgentProcess, answer, request
+from agentprocess import IMPATIENT, AgentProcess, answer, request
 from callplugin import environment, execute
 from corner import APIS, GROUP
 from ourprocess import KUBE_NODE
@@ -27,6 +26,7 @@ from kubenode.nodes import addresses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from apiserver import RealApiServer
 
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     Start = Callable[..., AgentProcess]
 
 pytestmark = [pytest.mark.slow, pytest.mark.custom_resources]
-IMPATIENT = Path(__file__).resolve().parent.parent / "impatient.py"
 NET = "172.20.0.0/24"
 A, B, C = (f"172.20.0.{number}/29 of {NET} via none" for number in (8, 16, 24))
 ROOM = 8
@@ -111,8 +110,7 @@ def start(corner: Corner, run_dir: Path, tmp_path: Path) -> Iterator[Start]:
         for resource in RIGHTS if may_report else ():
             corner.server.grant(user, "get", "create", "patch", resource=resource, group=GROUP)
         kubeconfig = corner.server.kubeconfig(tmp_path / "kubeconfig", user)
-        agent = AgentProcess(run_dir, f"--kubeconfig={kubeconfig}", "--node-addresses", env={"NODE_NAME": corner.name})
-        agent.command[:1] = [sys.executable, str(IMPATIENT)]
+        agent = AgentProcess(run_dir, f"--kubeconfig={kubeconfig}", "--node-addresses", env={"NODE_NAME": corner.name}, wrap=IMPATIENT)
         agents.append(agent)
         agent.start()
         eventually(lambda: agent.get("/readyz")[0] == 200, "the agent does not get ready")
@@ -324,11 +322,15 @@ def test_an_annotation_that_grows_without_a_network(corner: Corner, start: Start
 def test_an_add_waits_for_another_block(corner: Corner, start: Start, conf: dict[str, Any], netconf: NetConfMaker) -> None:
     """A full ADD of an annotation that grows waits, without the lock, for an address of the next block; else it says what it waited for."""
     agent = start()
+
+    def gets(name: str) -> bool:
+        return agent.call("ADD", conf, name).code == 0
+
     corner.annotate(A)
     eventually(lambda: corner.object, "no object")
     corner.grow(1)
     for number in range(ROOM):
-        eventually(lambda name=f"c{number}": agent.call("ADD", conf, name).code == 0, "no address")
+        eventually(partial(gets, f"c{number}"), "no address")
     eventually(lambda: corner.used() == [ROOM], lambda: corner.object)
     began = time.monotonic()
     said = json.loads(agent.call("ADD", conf, "d0").stdout)

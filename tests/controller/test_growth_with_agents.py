@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from agentprocess import AgentProcess
+from agentprocess import IMPATIENT, AgentProcess
 from controllerprocess import until
 from corner import APIS, GROUP
 
@@ -16,11 +15,11 @@ from kubenode.pools.growth import HOLD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from controllerprocess import ControllerProcess
     from corner import Corner
 
-IMPATIENT = Path(__file__).resolve().parent.parent / "impatient.py"
 # Two blocks for two nodes, and one more, with five, eight and seven addresses for pods.
 FLAT = {"cidr": "172.20.0.0/27", "nodePrefix": 29, "shared": True, "exclude": ["172.20.0.24/29"], "gateway": "172.20.0.1"}
 
@@ -38,8 +37,7 @@ class Host:
         for resource in ("nodeaddresses", "nodeaddresses/status"):
             corner.server.grant(user, "get", "create", "patch", resource=resource, group=GROUP)
         kubeconfig = corner.server.kubeconfig(directory / short / "kubeconfig", user)
-        self.agent = AgentProcess(run_dir, f"--kubeconfig={kubeconfig}", "--node-addresses", env={"NODE_NAME": self.name})
-        self.agent.command[:1] = [sys.executable, str(IMPATIENT)]
+        self.agent = AgentProcess(run_dir, f"--kubeconfig={kubeconfig}", "--node-addresses", env={"NODE_NAME": self.name}, wrap=IMPATIENT)
         ipam = {"type": "kube-node", "annotation": corner.key, "dataDir": str(directory / short / "networks")}
         self.conf: dict[str, Any] = {"cniVersion": "1.0.0", "name": "vlan", "type": "macvlan", "ipam": ipam}
         self.pods: dict[str, str] = {}
@@ -101,7 +99,7 @@ def test_a_block_moves_to_the_node_that_needs_it(corner: Corner, controller: Con
     assert len(set(a.pods.values())) == 1
     until(lambda: len(corner.claims()) == 2, 60, a.story)
     for number in range(10):
-        until(lambda pod=f"b{number}": b.tries(pod), 120, lambda: (b.story(), controller.log()[-2000:]))
+        until(partial(b.tries, f"b{number}"), 120, lambda: (b.story(), controller.log()[-2000:]))
     assert set(b.blocks) == {*second, more}
     assert not set(a.pods.values()) & set(b.pods.values())
     assert a.add("again") not in b.pods.values()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PURE. What a node's report permits: changes of its annotations, and the return of its claims."""
+"""PURE. The consequences of a node's report: permitted changes of its annotations, and the return of its claims."""
 
 from __future__ import annotations
 
