@@ -1,4 +1,4 @@
-"""PURE. What a node's report permits: changes of its annotations, and the return of its claims."""
+"""PURE. Consequences of a node's report: changes of its annotations, and the return of its claims."""
 
 from __future__ import annotations
 
