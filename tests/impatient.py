@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""kube-node with short waits of the agent's report: the program that `AgentProcess` runs where a test is about them."""
+"""kube-node with short waits of the agent's report: the program that wraps `AgentProcess` where a test is about them."""
 
 from __future__ import annotations
 
@@ -12,4 +12,5 @@ settling.SETTLE = 1.5
 nodeaddresses.MINUTE = 3.0
 
 if __name__ == "__main__":
+    del sys.argv[0]  # kube-node's own name follows
     sys.exit(main())

@@ -8,6 +8,7 @@ import secrets
 import shutil
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     Start = Callable[..., AgentProcess]
 
 pytestmark = [pytest.mark.slow, pytest.mark.custom_resources]
-IMPATIENT = Path(__file__).resolve().parent.parent / "impatient.py"
+IMPATIENT = (sys.executable, str(Path(__file__).resolve().parent.parent / "impatient.py"))
 NET = "172.20.0.0/24"
 A, B, C = (f"172.20.0.{number}/29 of {NET} via none" for number in (8, 16, 24))
 ROOM = 8
@@ -111,8 +112,7 @@ def start(corner: Corner, run_dir: Path, tmp_path: Path) -> Iterator[Start]:
         for resource in RIGHTS if may_report else ():
             corner.server.grant(user, "get", "create", "patch", resource=resource, group=GROUP)
         kubeconfig = corner.server.kubeconfig(tmp_path / "kubeconfig", user)
-        agent = AgentProcess(run_dir, f"--kubeconfig={kubeconfig}", "--node-addresses", env={"NODE_NAME": corner.name})
-        agent.command[:1] = [sys.executable, str(IMPATIENT)]
+        agent = AgentProcess(run_dir, f"--kubeconfig={kubeconfig}", "--node-addresses", wrap=IMPATIENT, env={"NODE_NAME": corner.name})
         agents.append(agent)
         agent.start()
         eventually(lambda: agent.get("/readyz")[0] == 200, "the agent does not get ready")
@@ -328,7 +328,7 @@ def test_an_add_waits_for_another_block(corner: Corner, start: Start, conf: dict
     eventually(lambda: corner.object, "no object")
     corner.grow(1)
     for number in range(ROOM):
-        eventually(lambda name=f"c{number}": agent.call("ADD", conf, name).code == 0, "no address")
+        eventually(partial(succeeds, agent, conf, f"c{number}"), "no address")
     eventually(lambda: corner.used() == [ROOM], lambda: corner.object)
     began = time.monotonic()
     said = json.loads(agent.call("ADD", conf, "d0").stdout)
@@ -350,6 +350,10 @@ def test_an_add_waits_for_another_block(corner: Corner, start: Start, conf: dict
     began = time.monotonic()
     assert json.loads(agent.call("ADD", other, "o1").stdout)["code"] == RANGE_FULL
     assert time.monotonic() - began < host.LONGEST_WAIT  # no pool of it grows
+
+
+def succeeds(agent: AgentProcess, conf: dict[str, Any], name: str) -> bool:
+    return agent.call("ADD", conf, name).code == 0
 
 
 def test_a_new_node_of_the_same_name(corner: Corner, start: Start, conf: dict[str, Any]) -> None:

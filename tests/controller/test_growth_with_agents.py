@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from controllerprocess import ControllerProcess
     from corner import Corner
 
-IMPATIENT = Path(__file__).resolve().parent.parent / "impatient.py"
+IMPATIENT = (sys.executable, str(Path(__file__).resolve().parent.parent / "impatient.py"))
 # Two blocks for two nodes, and one more, with five, eight and seven addresses for pods.
 FLAT = {"cidr": "172.20.0.0/27", "nodePrefix": 29, "shared": True, "exclude": ["172.20.0.24/29"], "gateway": "172.20.0.1"}
 
@@ -38,8 +39,7 @@ class Host:
         for resource in ("nodeaddresses", "nodeaddresses/status"):
             corner.server.grant(user, "get", "create", "patch", resource=resource, group=GROUP)
         kubeconfig = corner.server.kubeconfig(directory / short / "kubeconfig", user)
-        self.agent = AgentProcess(run_dir, f"--kubeconfig={kubeconfig}", "--node-addresses", env={"NODE_NAME": self.name})
-        self.agent.command[:1] = [sys.executable, str(IMPATIENT)]
+        self.agent = AgentProcess(run_dir, f"--kubeconfig={kubeconfig}", "--node-addresses", wrap=IMPATIENT, env={"NODE_NAME": self.name})
         ipam = {"type": "kube-node", "annotation": corner.key, "dataDir": str(directory / short / "networks")}
         self.conf: dict[str, Any] = {"cniVersion": "1.0.0", "name": "vlan", "type": "macvlan", "ipam": ipam}
         self.pods: dict[str, str] = {}
@@ -101,7 +101,7 @@ def test_a_block_moves_to_the_node_that_needs_it(corner: Corner, controller: Con
     assert len(set(a.pods.values())) == 1
     until(lambda: len(corner.claims()) == 2, 60, a.story)
     for number in range(10):
-        until(lambda pod=f"b{number}": b.tries(pod), 120, lambda: (b.story(), controller.log()[-2000:]))
+        until(partial(b.tries, f"b{number}"), 120, lambda: (b.story(), controller.log()[-2000:]))
     assert set(b.blocks) == {*second, more}
     assert not set(a.pods.values()) & set(b.pods.values())
     assert a.add("again") not in b.pods.values()
