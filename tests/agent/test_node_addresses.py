@@ -322,15 +322,11 @@ def test_an_annotation_that_grows_without_a_network(corner: Corner, start: Start
 def test_an_add_waits_for_another_block(corner: Corner, start: Start, conf: dict[str, Any], netconf: NetConfMaker) -> None:
     """A full ADD of an annotation that grows waits, without the lock, for an address of the next block; else it says what it waited for."""
     agent = start()
-
-    def gets(name: str) -> bool:
-        return agent.call("ADD", conf, name).code == 0
-
     corner.annotate(A)
     eventually(lambda: corner.object, "no object")
     corner.grow(1)
     for number in range(ROOM):
-        eventually(partial(gets, f"c{number}"), "no address")
+        eventually(partial(succeeds, agent, conf, f"c{number}"), "no address")
     eventually(lambda: corner.used() == [ROOM], lambda: corner.object)
     began = time.monotonic()
     said = json.loads(agent.call("ADD", conf, "d0").stdout)
@@ -352,6 +348,10 @@ def test_an_add_waits_for_another_block(corner: Corner, start: Start, conf: dict
     began = time.monotonic()
     assert json.loads(agent.call("ADD", other, "o1").stdout)["code"] == RANGE_FULL
     assert time.monotonic() - began < host.LONGEST_WAIT  # no pool of it grows
+
+
+def succeeds(agent: AgentProcess, conf: dict[str, Any], name: str) -> bool:
+    return agent.call("ADD", conf, name).code == 0
 
 
 def test_a_new_node_of_the_same_name(corner: Corner, start: Start, conf: dict[str, Any]) -> None:

@@ -149,7 +149,7 @@ class NodeAddresses:
         texts = {key: source.text for key, source in closing.items()}
         settling.look(texts, self._own.written() if closing else {}, current=self._own.why() is None)
         places = counting.places(own, {*self._min_free, *closing})
-        left = settling.left_out(own, {place.annotation for place in places.ours if place.annotation})
+        left = settling.left_out(own)
         counted = [*counting.count(own, places.ours, settling.is_over, left).values()]
         agreed = {}
         for key, text in texts.items():

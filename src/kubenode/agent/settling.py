@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from kubenode.nodes import addresses
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from kubenode.ipam.ranges import Subnet
     from kubenode.nodes.node import Node
@@ -42,10 +42,10 @@ class Settling:
         kept = {key: self._since.get(key, ("", now)) for key in same}
         self._since = {key: kept[key] if kept[key][0] == text else (text, now) for key, text in same.items()}
 
-    def left_out(self, own: Node, annotations: Iterable[str]) -> dict[str, set[Subnet]]:
+    def left_out(self, own: Node) -> dict[str, set[Subnet]]:
         """Return the blocks that have left an annotation so recently that a call may still take an address, unless they were given back."""
         now = self._clock()
-        for key in annotations:
+        for key in {*own.annotations, *self._items}:
             items = addresses.source_of(own, key).items
             here = {item.block for item in items}
             gone = self._items.get(key, set()) - here - self._given_back.get(key, set())
