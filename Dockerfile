@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # docker build --build-arg VERSION=$(git describe --tags --always) -t kube-node .
 # The final image has Debian's Python, kube-node and the relays: no shell, no package manager. packaging/image.sh says what is in it.
 # For another machine: --platform; the build stage then runs by emulation, which takes minutes. Tried: linux/amd64, linux/arm64.

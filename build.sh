@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # The handful of commands that this project needs. Alone it says which.
 set -eu
 cd -- "$(dirname -- "$0")"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a pod's addresses cost through relay and agent, beside an exec of the reference host-local: DESIGN §9's table.
 
 Rounds interleave all programs, so that a noisy machine is noisy for each; a ratio is taken within its round, and shown is the median.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What `agent.py` measures with: programs to run, an agent, networks with any number of reservations, an API server."""
 
 from __future__ import annotations

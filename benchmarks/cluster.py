@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a look at a whole cluster costs: `whois`, `doctor --cluster` and `nodes` on thousands of nodes, in seconds, requests and memory.
 
 The API server is a stand-in in a process of its own: TLS, pages of 500 with `continue`, gzip as the real one has it for long answers, and

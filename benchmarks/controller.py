@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the controller costs: nodes, two pools of two families each, from nothing, and a restart with all in place.
 
 A real kube-apiserver and etcd (from KUBEBUILDER_ASSETS) on this machine, and the controller as a process. Requests are counted in the API

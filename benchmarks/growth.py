@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Use of a flat network whose blocks grow, when the first pod is refused, beside a fixed block for each node.
 
 A simulation with the real planner: pods come and go at 50 a second, unevenly, and become more until one gets no address. Reports and writes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A day of an agent's work in as little time as it takes, and the memory that the agent has meanwhile.
 
 A day is 86,400 pods, one a second, each with ADD, now and then CHECK, and DEL; STATUS every fifth second, a scrape of /metrics every 30th,

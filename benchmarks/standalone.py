@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a pod's addresses cost without agent and relay: the standalone plugin, the exec of host-local and a Python that does nothing.
 
 Rounds interleave all of them, so that a noisy machine is noisy for each; a ratio is taken within its round. Nothing is subtracted.

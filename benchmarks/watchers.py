@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the watches of a cluster's agents cost its API server: requests for their start, none for a change, and how soon it is seen.
 
 A real kube-apiserver and etcd (from KUBEBUILDER_ASSETS) on this machine; N agents' watches as tasks in a few processes, each of its own

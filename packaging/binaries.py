@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Lay out what goes into a node's CNI bin directory: relays, the launchers beside them, and everything that those import.
 
 Run by `./build.sh binaries` with .venv's interpreter. Nothing is downloaded: what is installed in .venv is what is shipped, as pinned in

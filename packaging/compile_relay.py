@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Compile relay/relay.c for one architecture, and look whether what came out is a static program for it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Make docs/images/dashboard.svg: the panels of deploy/monitoring/dashboard.json, in their places, with what real agents tell.
 
 `./build.sh dashboard [SECONDS]`, with etcd and kube-apiserver in $KUBEBUILDER_ASSETS and Debian's prometheus. Grafana is not needed: the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Make a Debian package out of _output/bin and the systemd units: for Debian 12 and 13, whose Pythons differ.
 
 Run by `./build.sh deb` after `./build.sh binaries`. Compiled dependencies for the other release's Python come as wheels, by pip, as

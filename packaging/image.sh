@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # The root directory of the container image: Debian's Python with the libraries that it needs, _output/bin, and nothing else: no shell,
 # no package manager. The Dockerfile's second stage is a copy of what this makes; without a container engine it is the image all the same.
 #

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Make the lock files: what is installed in .venv, in the image and in the package, version by version with hashes. `./build.sh lock`.
 
 `requirements/run.lock` is what kube-node needs and what builds it, and each other file what a group of pyproject.toml needs beyond those

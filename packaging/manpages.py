@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Make the manual pages of all commands, from the text that --help prints. Run by `./build.sh man`.
 
 One page a command, `kube-node-COMMAND.1`, and `kube-node.1` for all of them.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Agents and a controller with work to do, and a Prometheus that scrapes them as deploy/monitoring says: for the dashboard and its test."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A command in a pane of tmux, and what the pane then shows. The server is one of its own, and ends with the pane."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Make the pictures of commands in docs/images, from what these print. `./build.sh pictures`, as root."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The steps of a release that are more than a command, for .github/workflows/release.yml and whoever makes one by hand.
 
     release.py check v1.2.3                   the tag is the version of the code, and the changelog has a section for it: prints the version

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """All commands of `kube-node` on a node to be shown, in panes of tmux, and what the panes show. JSON, for pictures and tests.
 
 Root, because the node is a mount and a network namespace of its own.

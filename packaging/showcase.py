@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A node to be shown: two networks, an agent, pods, and an API server with SubnetPools. Its /etc, /run, /opt and /var/lib are others."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /*
  * A libFuzzer target for the relay. What relay.c asks of the system is answered here, out of the fuzzer's bytes: what the agent says and
  * when, short reads and writes, interruptions, failures, the passing of time. Afterwards what it did is compared with what it may do.

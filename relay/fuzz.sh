@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Fuzz the relay for so many seconds (default 60): relay/fuzz.sh [SECONDS] [LIBFUZZER OPTIONS]. Debian: clang, libclang-rt-dev.
 # Fails where something was found; what was found lies in _output/fuzz/findings, and what was learned in _output/fuzz/corpus.
 set -eu

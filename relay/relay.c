@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /*
  * The relay: stands in the CNI bin directory under a plugin's name and passes a call on to the node's agent.
  *

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The file by which a host's administrator says what a network configuration may name."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """API servers for tests, with certificates of their own. The real one: etcd and kube-apiserver from $KUBEBUILDER_ASSETS, RBAC.
 
 A test file, or conftest.py, imports the fixture `api_server`.

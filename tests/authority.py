@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A certificate authority for tests: certificates for servers and for clients, as PEM text."""
 
 from __future__ import annotations

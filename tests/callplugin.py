@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Plugins run as a container runtime runs them: one process a call, environment and standard input in, standard output out."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What every test may use, and where the machine's own state ends: no test sees or changes it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The controller's CRDs on an API server, and a corner of it for each test: pools serve only that test's nodes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Costs as counts, which are the same on a machine that is busy."""
 
 from __future__ import annotations

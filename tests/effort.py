@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How much a run tries: by Hypothesis' profiles. CI (where $CI is set) tries all, a person's run a part, --quick little."""
 
 from __future__ import annotations

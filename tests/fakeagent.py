@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A stand-in for the agent, for what a real one seldom does: each connection is answered by a script that the test gives."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A network's lock in somebody else's hands, and who waits for it."""
 
 from __future__ import annotations

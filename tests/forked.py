@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Commands of ours without a new interpreter for each: a process that has imported all modules forks one for each call."""
 
 from __future__ import annotations

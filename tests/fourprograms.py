@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A node in small on which four programs serve one dual-stack directory: relay and agent, standalone, our host-local, the reference's.
 
 Each call goes to one of them, by chance. What a pod believes it has is noted, and compared with what others get and what lies on the disk.

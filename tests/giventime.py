@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An event loop whose time is given: it goes on to the next timer as soon as there is nothing else to do, and waits for none."""
 
 from __future__ import annotations

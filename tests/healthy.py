@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A node on which all is well, for `kube-node doctor` to find what a test then breaks."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A healthy node of a cluster, for `kube-node doctor` to find what a test then breaks."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""kube-node with short waits of the agent's report: the program that `AgentProcess` runs where a test is about them."""
+# SPDX-License-Identifier: Apache-2.0
+"""kube-node with short waits of the agent's report, for `AgentProcess(…, wrap=IMPATIENT)`."""
 
 from __future__ import annotations
 
@@ -11,4 +12,5 @@ settling.SETTLE = 1.5
 nodeaddresses.MINUTE = 3.0
 
 if __name__ == "__main__":
+    del sys.argv[0]
     sys.exit(main())

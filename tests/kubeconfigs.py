@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Forms of kubeconfig, and what kubectl 1.28 to 1.33 make of each: as whom they reach the API server, or that they do not.
 
 In a text `$SERVER`, `$HOST`, `$CA` and the other names of `Locations` are replaced.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which links between pods and the host this kernel can make."""
 
 from __future__ import annotations

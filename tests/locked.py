@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The allocator's functions for tests: each with the store's lock, which its callers hold."""
 
 from __future__ import annotations

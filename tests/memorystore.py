@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A store of reservations in memory, for tests of the allocator."""
 
 from __future__ import annotations

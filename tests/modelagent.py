@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A model of a node's agent and plugins, as far as growth concerns them: what they see, give, count and report. No I/O."""
 
 from __future__ import annotations

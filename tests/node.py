@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A node in a directory of its own, with networks and pods that real ADDs have made, to be looked at by the command line."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A stand-in for the API server that keeps objects as the real one does: versions, conflicts, watches, status, schemas, rights.
 
 For machines whose API server cannot serve custom resources. What it does is shown to be what the real one does by tests that pass on

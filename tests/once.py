@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What takes long to make: made once for all workers of a run, by the first who wants it, and before any test's time limit begins."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A long-running command of ours as a process of its own: started, ended as the kubelet or a crash does, and asked over HTTP."""
 
 from __future__ import annotations

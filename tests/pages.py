@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pages whose commands are run: their marked blocks, a checkout to run them in, and whether what comes is what the page says.
 
 A shell block below `<!-- run -->` is run, the blocks of a page by one shell; the block below `<!-- prints -->` is what it printed, where

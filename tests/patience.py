@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How long tests wait. A machine that has other things to do, or stands still for a while, must not fail a test."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pods without a cluster: network namespaces, connected by real CNI plugins as a container runtime runs them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Nodes and pods of one test on an API server, with addresses of its own, and a kubeconfig that may see them all."""
 
 from __future__ import annotations

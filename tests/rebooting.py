@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A reboot without one: what is on the disk becomes a former boot's, and programs run in the next one, by a time namespace of their own."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The state that a version's controller leaves in a cluster: the same pools and nodes, in the hands of any source tree's controller.
 
 `python tests/recordedpools.py SRC OUTPUT` makes tests/upgrade's objects out of a checkout of the version that names them, on an API

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a version of ours leaves on a node: the same calls for the same pods, by the code of any source tree.
 
 `python tests/recording.py SRC OUTPUT` makes tests/upgrade's files out of a checkout of the version that names them. What differs

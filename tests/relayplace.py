@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A relay in a directory of its own, with a standalone that tells what it got."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What kubectl and Helm make of deploy/."""
 
 from __future__ import annotations

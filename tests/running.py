@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a run of the tests is: on how many workers, which tests, in what order, and what the end says of those that were left out."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A container runtime in small: threads that ADD, CHECK and DEL pods through plugins, and note what a pod believes it has.
 
 A failed ADD is followed by DEL, a DEL is tried until it succeeds, each sandbox has a container ID of its own, and no ADD of a network is

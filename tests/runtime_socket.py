@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A container runtime's CRI socket as far as `gc` asks it: ListPodSandbox over gRPC."""
 
 from __future__ import annotations

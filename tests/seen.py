@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A network as it is seen by who looks: its reservations on disk, made at given times, and what ADDs have said of their pods."""
 
 from __future__ import annotations

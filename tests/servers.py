@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Two API servers that know SubnetPool and NodeSubnet: a real one, and a stand-in on which the same tests pass.
 
 Each test with the fixture `crds` runs on both. `@pytest.mark.servers(...)` names those that it is about, where it is not about both.

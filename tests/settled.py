@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A ledger whose plans are carried out at once, as by an API server that takes everything."""
 
 from __future__ import annotations

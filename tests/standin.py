@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A small HTTPS server on loopback, for what a real API server cannot be made to do, and an HTTP proxy that says what went through it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`./build.sh binaries`: what lies in its directory works on a node, where nothing else of this project is."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The documentation keeps up with the code."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """HTTP for whoever reaches the port: bounded in connections and in time."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an ADD and a DEL import: every module costs every pod."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The executables: standard input, the deadline, standard output, what a person gets."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The words of docstrings, messages and documentation: plain English, for readers who are no native speakers."""
 
 import ast

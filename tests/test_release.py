@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The steps of a release, each as .github/workflows/release.yaml runs it."""
 
 from __future__ import annotations

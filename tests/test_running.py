@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The run of the tests itself: what is left out is counted by what is wanting, and what cannot be built is one error."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The workflows, which no machine of ours runs: what of them can be held against the repository."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What befalls an agent, and the processes of plugins, at random: killed, stopped for a while, ended."""
 
 from __future__ import annotations

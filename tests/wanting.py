@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a test may want of a machine beyond Python, and where that comes from. A test without it is left out, and the end says so."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A watch of the own Node that runs in a thread of its own, and what it has published."""
 
 from __future__ import annotations

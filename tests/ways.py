@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The three ways of running a plugin: relay and agent, the standalone launcher, the console script.
 
 A conftest.py that imports the fixture `binaries` from here lets each test below it run in all three. `@pytest.mark.ways(...)` names those

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Launcher of the plugins: standard input, deadline, standard output, exit code. The command line, without CNI_COMMAND or with arguments.
 
 It imports only the modules of an ADD with a warm Node view; functions import the others.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An agent that serves a Node manifest, and what its networks look like."""
 
 from __future__ import annotations

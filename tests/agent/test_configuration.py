@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The agent and the runtime's configuration: a node gets pods once the agent serves them, and a Node without podCIDRs gets none."""
 
 from __future__ import annotations

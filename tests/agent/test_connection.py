@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What no run of the whole agent brings about at will: who closes a connection, a thread that cannot be started, what is remembered."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The agent keeps the host's copy of its service account as fresh as the kubelet keeps its own."""
 
 from __future__ import annotations

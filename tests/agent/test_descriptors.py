@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the agent has open after thousands of calls, good and bad, is what it had open before."""
 
 from __future__ import annotations

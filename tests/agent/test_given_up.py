@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Calls that are given up while somebody holds a network's lock: the agent has nothing left of them."""
 
 from __future__ import annotations

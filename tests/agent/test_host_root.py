@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An agent that sees the host under a directory, as in a container: a mount namespace of its own, with real mounts."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the agent does apart from any call: reboot, networks that it knows, changes behind its back."""
 
 from __future__ import annotations

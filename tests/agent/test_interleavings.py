@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A relay that is gone, a runtime that goes on without it, and an agent that comes back to the call: each in an order that once went wrong.
 
 The agent is stopped within a call by what the call has to wait for: a network's lock, or a log file that is a pipe nobody reads yet.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A namespace's label gives its pods IPv4, or takes it, where the configuration limits it; nobody waits for an API server for that."""
 
 from __future__ import annotations

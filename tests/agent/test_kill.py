@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """SIGKILL of the agent before any system call of an ADD and of a DEL: the runtime's DEL, through a new agent, leaves nothing."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A log that cannot be written keeps nobody waiting, in the agent and without it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What Prometheus and the kubelet are told over HTTP."""
 
 from __future__ import annotations

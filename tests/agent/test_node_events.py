@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Events about the Node: what keeps pods from their addresses is told where an operator looks, and never often."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What systemd is told, and what its unit lets the agent do."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an agent cannot reach or open is no end of a call: the runtime's own plugin does it, and without one the error says why."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The API server asked for pods, over the wire."""
 
 from __future__ import annotations

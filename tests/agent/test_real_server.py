@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The agent as a process, a real kube-apiserver, and what the next ADD gets."""
 
 from __future__ import annotations

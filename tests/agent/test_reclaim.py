@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Leaks: what counts as evidence, and everything that must not."""
 
 from __future__ import annotations

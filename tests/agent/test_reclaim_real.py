@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Leaks with nothing faked: the agent's process, network namespaces of the kernel, pods of a real API server."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One question to several networks."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The agent's socket: calls of many pods at once, each answered once, in time, and by the very code that the plugins run."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The socket's path, or its directory, removed by somebody; and no file descriptor for whoever comes by it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where the system gives no more threads."""
 
 from __future__ import annotations

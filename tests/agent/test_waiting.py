@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A second agent that waits for the first to end, as the new pod of a rollout does: calls are served all the time, by one of them."""
 
 from __future__ import annotations

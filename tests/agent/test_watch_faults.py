@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The watch of the own Node against what a real API server will not produce on demand."""
 
 from __future__ import annotations

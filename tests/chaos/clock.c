@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /* A machine's clock that can be set, for the processes that preload this: $STRESS_CLOCK is a file with the seconds that it is wrong by. */
 #include <fcntl.h>
 #include <stdlib.h>

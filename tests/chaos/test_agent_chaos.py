@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The agent is killed, stopped and started at random while 64 relays call it: no address twice, nothing left, no call without an end."""
 
 from __future__ import annotations

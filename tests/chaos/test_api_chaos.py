@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The watch of the own Node while the API server does all that it should not, at random."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Four programs on one directory, under all that may befall them: nothing is given twice, nothing is lost, no DEL is refused.
 
 KUBE_NODE_CHAOS_SECONDS: how long for each seed. KUBE_NODE_CHAOS_SEEDS: how many. KUBE_NODE_CHAOS_SEED: the first.

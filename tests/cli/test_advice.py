@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Advice names what is there where it is shown."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`kube-node doctor` on a healthy node, and on one with a fault: it names it, and what it advises mends it."""
 
 from __future__ import annotations

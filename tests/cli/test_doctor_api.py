@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`kube-node doctor` and a real API server: what it says of reaching it, of rights, of the own Node."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`kube-node doctor --cluster`: faults that only who sees all nodes and pods can find, seeded and mended on an API server."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`kube-node doctor` and what the controller gives: this node's annotations against SubnetPools and NodeSubnets."""
 
 from __future__ import annotations

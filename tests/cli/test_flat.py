@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A network of all nodes, of which this one has a block, as `status`, `map` and `doctor` show it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`kube-node gc` and `kube-node release`: what nobody has goes, and nothing else."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`kube-node gc` beside real runtimes: containerd as the kubelet's, as Docker's, and containers that neither of them knows."""
 
 from __future__ import annotations

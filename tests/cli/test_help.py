@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a person reads before a command runs: help, examples, completion, manual pages. All of it from one text."""
 
 from __future__ import annotations

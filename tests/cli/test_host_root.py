@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The same commands in a container, where the host's directories are mounted under another."""
 
 from __future__ import annotations

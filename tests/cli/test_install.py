@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`kube-node install` and `uninstall`: what comes onto a node, stays right there, and goes again."""
 
 from __future__ import annotations

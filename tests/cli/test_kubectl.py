@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`kubectl kube-node COMMAND`: kubectl finds the executable in PATH, and the options are kubectl's."""
 
 from __future__ import annotations

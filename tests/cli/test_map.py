@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`kube-node map`: each address, or each block of them, in its cell."""
 
 from __future__ import annotations

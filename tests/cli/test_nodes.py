@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`kube-node nodes`: every node of a cluster, and how full it is by the pods that the API server knows."""
 
 from __future__ import annotations

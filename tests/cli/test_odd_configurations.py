@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whatever a configuration holds, each command ends with an answer or an error that says what to do: none with a traceback."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`-o json|yaml|wide`: the same of every command that shows something."""
 
 from __future__ import annotations

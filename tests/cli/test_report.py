@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`kube-node report`: one archive for a bug report, which has what is needed and no secret."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`kube-node status`: right, quick, and without a trace."""
 
 from __future__ import annotations

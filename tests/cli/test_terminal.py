@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """All commands in a pane of tmux, as a person sees them: at 80 and at 200 columns nothing is broken, and at 40 nothing fails."""
 
 from __future__ import annotations

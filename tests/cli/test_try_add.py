@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`kube-node try-add`: a pod's start and end, without a trace."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What `status` and `map` show of what is given, in lines of text."""
 
 from __future__ import annotations

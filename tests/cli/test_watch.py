@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`kube-node status --watch`: on a terminal of 24 lines stands what matters, and what does not stand there is counted."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`kube-node whois`, and `status` of an address of another node: asked with nothing but a kubeconfig."""
 
 from __future__ import annotations

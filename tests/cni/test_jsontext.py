@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """JSON text without the json module reads and writes what the json module does."""
 
 from __future__ import annotations

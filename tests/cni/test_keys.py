@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Keys as Go's encoding/json matches them."""
 
 from __future__ import annotations

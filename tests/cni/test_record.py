@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Our NamedTuple is, as far as we use it, typing.NamedTuple."""
 
 from __future__ import annotations

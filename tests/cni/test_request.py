@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The environment of a call (SPEC.md, "Parameters")."""
 
 from __future__ import annotations

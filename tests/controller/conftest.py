@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A controller on an API server: on both of `servers.py`."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """SubnetPools that mean nothing: what the controller's condition says, an API server from 1.31 on says before, with the component `cel`."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which claims a node holds: what takes them from it, what does not, and when they are free again."""
 
 from __future__ import annotations

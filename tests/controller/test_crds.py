@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the API server itself refuses of a SubnetPool, and what kubectl shows."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Networks of all nodes: a pool cuts them into blocks, and each node's annotation says of its block which network and gateway pods get."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Blocks that grow with use, on an API server, with a stand-in for the agent."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who leads, by a Lease, a log and a clock that are given."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Decisions that the model does not show in numbers: what is counted, how long it takes, what a purge takes."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The controller on an API server: pools and nodes come, change and go."""
 
 from __future__ import annotations

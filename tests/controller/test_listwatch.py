@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A mirror of a collection while the API server does what it should not."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The manifests of deploy/controller, and `kube-node pools`."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From a pool to a pod: the second interface of a pod, as Multus would have it made, out of what the controller gave to the node."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The controller's decisions against a model of a cluster: two controllers with views that lag and clocks that are wrong, crashes, and
 people who interfere.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The work queue: each key once, by one at a time, later where it failed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What SubnetPools, NodeSubnets and selectors mean."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the controller asks of an API server that takes not everything, or keeps something else than it was told."""
 
 from __future__ import annotations

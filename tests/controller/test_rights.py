@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the manifest's ServiceAccount may do is enough, and no rule of it is too much."""
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ def provoke(corner: Corner, said: Callable[[], bool]) -> None:
     spec = {"cidr": "172.20.9.0/24", "pool": f"none-{corner.id}", "annotation": corner.key, "node": "none", "nodeUID": "none"}
     broken = {"apiVersion": f"{GROUP}/v1alpha1", "kind": "NodeSubnet", "metadata": {"name": "172.20.0.0-24"}, "spec": spec}
     corner.server.request("POST", f"{APIS}/nodesubnets", broken)  # of another's name: has to be looked at
-    corner.pool("net", [{"cidr": "172.20.0.0/22", "nodePrefix": 24}], reclaimAfter="1s")
+    corner.pool("net", [{"cidr": "172.20.0.0/20", "nodePrefix": 24}], reclaimAfter="1s")
     closing(corner)
     gone = corner.node("b")
     corner.node("c", annotation="10.9.0.0/24")
@@ -112,7 +113,7 @@ def closing(corner: Corner) -> None:
     key, corner.key = corner.key, f"{corner.key}-grows"
     pool = corner.pool("grows", [{"cidr": "172.21.0.0/24", "nodePrefix": 28}], minFree=2)
     for cidr in ("172.21.0.0/28", "172.21.0.16/28"):
-        claim = NodeSubnet(parse_subnet(cidr), pool, corner.key, f"g-{corner.id}", "")
+        claim = NodeSubnet(parse_subnet(cidr), pool, corner.key, f"g-{corner.id}", "none")
         corner.server.request("POST", f"{APIS}/nodesubnets", claim.manifest())
     node, other = corner.node("g", annotation="172.21.0.0/28,172.21.0.16/28 closing"), corner.node("h")
     for name in (node, other):

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Two controllers at once: with a Lease one works; without it both do, and no subnet is given twice for that."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where what kubectl and Helm make of deploy/ is made."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The Helm chart: written by hand, and what it renders is what kustomize makes, object for object."""
 
 from __future__ import annotations

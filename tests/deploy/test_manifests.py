@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What `kubectl apply` puts into a cluster: rendered from one source, taken by a real API server, with no right too many."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Alerts and dashboard: they say what they should, and ask only for what the agent tells."""
 
 from __future__ import annotations

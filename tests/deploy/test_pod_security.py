@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pod Security of a current API server, and the agent's pods."""
 
 from __future__ import annotations

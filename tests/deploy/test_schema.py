@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """All that is to be applied, against the API's own schemas of an old and a new Kubernetes: no key too many, none of a wrong type."""
 
 from __future__ import annotations

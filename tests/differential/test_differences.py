@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Each row of docs/reference/host-local.md: the reference does it, ours does better."""
 
 from __future__ import annotations

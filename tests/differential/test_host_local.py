@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Our host-local beside the reference's: the same calls, the same answers, the same files, but for what the documentation lists."""
 
 from __future__ import annotations
@@ -68,8 +69,8 @@ class Ours:
         self.data_dir = data_dir
 
     def call(self, call: Call) -> Said:
-        host, stdin = Standalone(call.environ), call.stdin(self.data_dir)
-        return reduced(*skel.run(host_local.COMMANDS, call.environ, stdin, Log("host-local"), host, host_local.wording))
+        environ, stdin = call.environ, call.stdin(self.data_dir)
+        return reduced(*skel.run(host_local.COMMANDS, environ, stdin, Log("host-local"), Standalone(environ), host_local.wording))
 
 
 class Call(NamedTuple):

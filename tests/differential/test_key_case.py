@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Keys in another case, and several that are one: the reference and ours take them for the same configuration."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Errors that both give: the reference's words, which programs and test suites compare, and ours in `details`."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The pages are walked through, command for command, in a fresh directory; what they print is what comes.
 
 Here are the blocks that need no cluster; tests/e2e/walk.py has the others.

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """docs/how-to/kind.md, command for command, on the one-node cluster: its kubelet, containerd and pods are real; kind, docker and Multus are
 stand-ins (standins.py, walk.py), and the node has the plugins that kind's has.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A one-node cluster that scripts start, change and ask. Everything of it lies in one directory, and all that runs is stopped by `down`.
 
 KUBE_NODE_TESTBIN names the directory with the `cluster` script, CNI_TEST_PATH one with the reference plugins.

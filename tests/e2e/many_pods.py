@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Many pods, created and deleted again and again on a real one-node cluster whose addresses the agent gives through the relay.
 
     many_pods.py [--rounds=10] [--pods=50] [--compare=0] [--bin=_output/bin]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The agent of a lab's node, started by hand, and what it says of itself."""
 
 from __future__ import annotations

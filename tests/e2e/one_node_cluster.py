@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Pods on a real one-node cluster get their addresses from kube-node, in each way that it has.
 
 First handed on to host-local, then given by kube-node itself, then by the agent through the relay. Then the agent is killed while pods

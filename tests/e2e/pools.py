@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """The controller on a real one-node cluster: docs/how-to/two-networks.md, command for command, and pods on both networks.
 
 The cluster is worker.py's. deploy/controller runs in pods out of our image and reaches the API server as any pod does. What Multus would do

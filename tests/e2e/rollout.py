@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Rollouts with deploy/components/surge on a real one-node cluster, while pods come and go: no ADD fails, and no node is without agent.
 
 First to an image that cannot be pulled: the old agent stays, whatever the new pod says. Then to another build, which takes over.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How long containerd and bridge had to wait for a pod's network."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`kind` and `docker`, as far as docs/how-to/kind.md calls them: the words are read as the real ones read them, the cluster is the lab's.
 
 standins.py kind|docker BASE WORD…     BASE: the directory of tests/e2e/kind.py, with lab, image-1 and the Dockerfile's checkout

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """The how-tos that need a cluster, command for command, on a real one: a node with the Go plugin's legacy becomes ours, and is left again.
 
 The cluster is worker.py's, the manifests those of deploy/ as they are, the image the one that tests/packages/image.sh built of the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A lab whose node is a machine of its own, as far as a kernel lets it: network, mounts and processes in namespaces.
 
 The node is worker-1 with an address of its own, and its plugins lie at the usual paths; so manifests and pages are taken as they are. What

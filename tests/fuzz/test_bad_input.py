@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whatever comes in: one result or one error object comes out, and a failed call changes nothing."""
 
 from __future__ import annotations

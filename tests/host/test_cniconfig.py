@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The runtime's network configurations, read as the runtime reads them."""
 
 from __future__ import annotations

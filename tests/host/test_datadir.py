@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reservations on disk are host-local's files, byte for byte."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A file that is written is either the old one or the new one."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The store with an index that outlives a call: right whoever else changes the directory, and quick where nobody does."""
 
 from __future__ import annotations

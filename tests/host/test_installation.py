@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files in a host's directories: whoever dies or lacks space in between, what was there before comes back."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A place in the queue for a lock."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The Node view: who asks, who waits, and what serves when nobody answers."""
 
 from __future__ import annotations
@@ -210,3 +211,14 @@ def test_a_torn_failure_note(run_dir: Path, server: Server, view: NodeView) -> N
     (run_dir / "node.lock").write_text('{"at": 99')
     assert view.get(number, server.fetch, ALWAYS) == 1
     assert (run_dir / "node.lock").read_text() == ""
+
+
+def test_an_agents_view_replaces_those_of_single_kubeconfigs(run_dir: Path, view: NodeView) -> None:
+    """An old view of one kubeconfig may not serve later, while agent and API server are away: its subnets may be another node's by then."""
+    old = NodeView(str(run_dir), "test", Log("test"), "/etc/other")
+    (run_dir / "node.json").write_text(json.dumps({"metadata": {"name": "n"}, MARK: {"fetched": time.time(), "kubeconfig": "/etc/one"}}))
+    assert old.get(number, lambda: Node("node-1", "", "", (), {}), ALWAYS) == 1
+    assert len(list(run_dir.glob("node.*.json"))) == 1
+    assert view.put(Node("node-2", "", "", (), {}))
+    assert list(run_dir.glob("node.*.json")) == []
+    assert old.get(number, lambda: Node("node-3", "", "", (), {}), ALWAYS) == 2

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Attachment records, finding a delegate, the log, who this host is."""
 
 from __future__ import annotations

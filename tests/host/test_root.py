@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Paths of the host under a directory: where they are found, and whether they are the host's."""
 
 from __future__ import annotations

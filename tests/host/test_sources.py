@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which network has a source."""
 
 from __future__ import annotations

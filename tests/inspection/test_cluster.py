@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is read of a cluster, from an API server that answers as a real one cannot be made to: lists that expire, odd objects."""
 
 from __future__ import annotations

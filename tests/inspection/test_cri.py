@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Protocol buffers as far as one answer of a runtime needs them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who holds which address: one attachment with its addresses, suspects first, then the newest."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What of the host's a subnet is in the way of."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """All that `status` tells: which networks, how much of it, and who may have leaked."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Addresses are read and written as Go's net package does it, because host-local names files so."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The allocator: host-local's order, all or nothing, nothing twice, nothing lost."""
 
 from __future__ import annotations

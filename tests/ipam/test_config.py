@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """host-local's configuration schema."""
 
 from __future__ import annotations

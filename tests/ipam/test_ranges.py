@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ranges with host-local's defaults, checks and messages."""
 
 from __future__ import annotations

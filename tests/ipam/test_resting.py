@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Addresses that rest for a pod: its next one gets them, others leave them alone, none is ever lost or given twice."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The API server that these tests talk to, and who may do what there."""
 
 from __future__ import annotations

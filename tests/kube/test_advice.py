@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The advice of an error fits its cause: a clock, a name, a key's length, a proxy."""
 
 from __future__ import annotations

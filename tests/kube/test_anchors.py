@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which certificates vouch for an API server: what Go makes of certificate-authority-data, which is what kubectl makes of it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The inside of a JSON object, with keys that may stand without quotes; data, whatever it says."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Credential plugins: what they are told, what of their answers counts, and what happens when they fail."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The client against what a real API server will not produce on demand: overload, stalls, half answers, expired lists."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Kubeconfigs of many forms: as whom we reach the API server with each, beside kubectl."""
 
 from __future__ import annotations

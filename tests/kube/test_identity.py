@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which Node is ours, and how few requests tell."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The items of a kube-node annotation: which addresses a node gives, with which prefix length and gateway, and what is refused."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is read from where: kubeconfigs, lists of them, the service account, and what is wrong with each."""
 
 from __future__ import annotations

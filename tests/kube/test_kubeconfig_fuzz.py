@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whatever a kubeconfig holds: a connection, or one CNIError that names the file."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Proxies: which one the environment names for a server, and requests that go through one."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The client against a real API server: Nodes, rights, every kind of credentials."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a refusal means to an operator."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """TLS with a real API server: names, authorities, client certificates, and keys that stay off the disk."""
 
 from __future__ import annotations

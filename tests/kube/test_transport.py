@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A plugin's request to the API server, and the second try that it makes, over a wire that is given."""
 
 from __future__ import annotations

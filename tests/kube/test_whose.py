@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whose credentials are: what a kubelet's certificate and tokens say of their Node."""
 
 from __future__ import annotations

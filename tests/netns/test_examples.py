@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What lies in examples/ is run as it is, character by character, by the real bridge plugin; only the Node is a hand-written view."""
 
 from __future__ import annotations

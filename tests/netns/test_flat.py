@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A network of all nodes: two nodes on one VLAN under the reference macvlan, each with a block of it, and a router."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The harness itself: reference plugins alone, so that a failure elsewhere is ours."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Our host-local under the reference's plugins, in place of the reference's own."""
 
 from __future__ import annotations

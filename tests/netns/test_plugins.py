@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The plugins under the reference's bridge, ptp, macvlan and ipvlan, in real network namespaces."""
 
 from __future__ import annotations

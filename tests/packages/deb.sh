@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # The Debian package on new Debian systems: it installs, all that it brings works, and after its removal nothing of it is left.
 #
 #     tests/packages/deb.sh PACKAGE.deb [RELEASE…]     default: bookworm trixie; as root, with debootstrap

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # The README's commands on Debian systems that have nothing but their base, as root and as an ordinary user: what is missing is named and
 # installed, or named and done without. Each release has another Python.
 #

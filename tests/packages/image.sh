@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # The Dockerfile as it is, built by buildah: the image holds what packaging/image.sh makes here of _output/bin, with no right too many, and
 # its commands need no network, no writable root and no certain user.
 #

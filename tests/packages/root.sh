@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # A new Debian system in a directory, unless it is there already: its smallest, and these packages.
 #
 #     tests/packages/root.sh RELEASE DIRECTORY [PACKAGE,PACKAGE…]

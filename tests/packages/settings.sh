@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Give a Debian root directory this machine's settings of apt and pip: what is asked for in there comes from where it comes from here.
 #
 #     tests/packages/settings.sh DIRECTORY

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The original plugin's own list of what has to work, against a real API server, with host-local and without."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What can be wrong with a Node's subnets: each has its own message, with the Node's name, the annotation's, and the bad part."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Without an API server: ADD goes on from what is known, and everything else never asks."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which of two networks is to have a source of addresses that neither has had in this boot."""
 
 from __future__ import annotations

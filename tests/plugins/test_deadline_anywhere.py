@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The deadline's signal wherever it may come in an ADD: what stays reserved has a record by which a DEL finds it."""
 
 from __future__ import annotations

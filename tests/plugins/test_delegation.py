@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Handing on: what a delegate gets, what of its answer comes back, and that its files can be taken over at any moment."""
 
 from __future__ import annotations

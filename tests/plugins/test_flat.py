@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Networks of all nodes: the annotation gives a node a block of one, by hand or by a controller."""
 
 from __future__ import annotations

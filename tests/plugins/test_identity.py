@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which Node is ours: a name where somebody says it, else the machine-id; never a guess."""
 
 from __future__ import annotations

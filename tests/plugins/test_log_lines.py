@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a log line says of the call that it is about: an operator looks for a pod."""
 
 from __future__ import annotations

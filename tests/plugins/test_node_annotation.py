@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """node-annotation: any host-local configuration from an annotation, and nothing of it is ever evaluated."""
 
 from __future__ import annotations

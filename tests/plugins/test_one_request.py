@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a node costs the API server."""
 
 from __future__ import annotations

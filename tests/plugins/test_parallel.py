@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Many pods at once, each plugin a process of its own."""
 
 from __future__ import annotations

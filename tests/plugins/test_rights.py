@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a cluster's operator has to allow: `get` on nodes, and no more."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where /run is full or read-only there is no cache, and pods start all the same."""
 
 from __future__ import annotations

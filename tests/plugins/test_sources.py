@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One source of addresses, the podCIDRs or an annotation, serves one network in one dataDir; and what a delegate does not know."""
 
 from __future__ import annotations

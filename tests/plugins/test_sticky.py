@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`stickyFor`: the next pod of a name gets the addresses of the one before, in every way of running, and beside the reference."""
 
 from __future__ import annotations

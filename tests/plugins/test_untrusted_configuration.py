@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A network configuration that a tenant has written (a NetworkAttachmentDefinition), in all three ways of running a plugin.
 
 It gets no program run as root, no file of the host written or shown, no address of another network, and no other network a false Node.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every version of the specification: which commands it has, and the shape of a result."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an ADD has left says who gave an address and where: neither today's configuration nor a list that is not complete."""
 
 from __future__ import annotations

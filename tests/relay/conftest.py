@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A relay whose seconds are short: what it does after 15 s is seen after 1.5 s."""
 
 from __future__ import annotations

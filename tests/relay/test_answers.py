@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What becomes of the agent's answer, and what is done where there is none."""
 
 from __future__ import annotations

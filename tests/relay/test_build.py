@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The relay as it is built: for each architecture a static program, which runs."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where there is no agent, and where a person runs it: the relay becomes the standalone."""
 
 from __future__ import annotations

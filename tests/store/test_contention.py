@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sixteen processes on one data directory."""
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from callplugin import environment
+from effort import examples
 
 from kubenode.base.log import Log
 from kubenode.plugins import host_local, skel
@@ -18,7 +20,7 @@ from kubenode.plugins.standalone import Standalone
 if TYPE_CHECKING:
     from pathlib import Path
 
-PROCESSES, CALLS = 16, 10_000
+PROCESSES, CALLS = 16, examples(10_000)
 RANGES = [[{"subnet": "10.0.0.0/24"}], [{"subnet": "fd00::/64"}]]
 
 

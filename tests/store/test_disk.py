@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Disks that are full, read-only or not what they should be: the right error, nothing lost, nothing written elsewhere."""
 
 from __future__ import annotations

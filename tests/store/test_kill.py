@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """SIGKILL before any system call of an ADD and of a DEL: nobody else notices, and the DEL that follows leaves nothing."""
 
 from __future__ import annotations

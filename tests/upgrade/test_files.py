@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files of the version before, in the hands of today's: records, Node view, reservations, the note of the boot. And the way back."""
 
 from __future__ import annotations

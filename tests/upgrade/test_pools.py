@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pools, NodeSubnets and annotations of the version before, in the hands of today's controller. And the way back."""
 
 from __future__ import annotations

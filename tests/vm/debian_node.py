@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """The Debian package on a node with live systemd and Debian's own kernel: a virtual machine, in software emulation.
 
 docs/how-to/debian.md is followed, command for command, with a real API server, which runs on the host. In between: the unit is confined as

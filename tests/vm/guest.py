@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Inside the virtual machine: run commands that the host sends by a virtio port, a line of JSON each, and answer in one."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A virtual machine with Debian's own kernel and live systemd: qemu's software emulation, so that no KVM is needed.
 
 Debian's cloud kernel has NVMe and ext4 built in, so it finds its root without an initramfs. The host sends commands to `guest.py` by a

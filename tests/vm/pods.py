@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """In the guest: pods come and go through the installed relay until SIGTERM; a file then says how it went.
 
 pods.py NETWORK.json RESULT.json

@@ -1,3 +1,4 @@
+{{- /* SPDX-License-Identifier: Apache-2.0 */ -}}
 {{/* What the agent's objects are found by. */}}
 {{- define "kube-node.agent.labels" -}}
 app.kubernetes.io/name: kube-node

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Access to the API server for the agent: its kubeconfig, every request counted. HTTP is imported only when needed."""
 
 from __future__ import annotations

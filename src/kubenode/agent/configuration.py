@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The runtime's network configurations for the agent: those that wait for it, and the subnets that they need from the Node."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Connection of a relay: its request, whether it still waits, and its only answer."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Count of a node's addresses by network, for its report. The indexes of the stores answer, so no directory is read for an ADD."""
 
 from __future__ import annotations
@@ -95,21 +96,34 @@ class Counting:
             ours.pop()
         return Places(tuple(ours), frozenset(known))
 
-    def count(self, own: Node, places: Iterable[Place], is_settled: Callable[[str], bool]) -> dict[Place, NetworkUse]:
+    def count(
+        self, own: Node, places: Iterable[Place], is_settled: Callable[[str], bool], left: Mapping[str, Collection[Subnet]]
+    ) -> dict[Place, NetworkUse]:
         """Count; a network that cannot be read now is as before, and its closing items are settling. Without a count before it is left out.
 
-        `is_settled` says of an annotation whether no call can still take an address of its closing items.
+        `is_settled` says of an annotation whether no call can still take an address of its closing items; `left`: blocks that have left an
+        annotation, of which a call may still take one.
         """
         blocks: dict[str, list[Subnet]] = {}
         for place in places:
             blocks.setdefault(place.directory, []).extend(item.block for item in addresses.source_of(own, place.annotation).items)
-        questions = {place: partial(self._count, place, own, blocks[place.directory], is_settled(place.annotation)) for place in places}
+        questions = {
+            place: partial(self._count, place, own, blocks[place.directory], is_settled(place.annotation), left.get(place.annotation, ()))
+            for place in places
+        }
         counted: Mapping[Place, NetworkUse | None] = self._ask.gather(questions, "report")
         found = {place: counted.get(place) or self._unread(place, own) for place in places}
         self._last = {place: one for place, one in found.items() if one}
         return self._last
 
-    def _count(self, place: Place, own: Node, blocks: Collection[Subnet], settled: bool) -> NetworkUse | None:  # noqa: FBT001 -- of a partial
+    def _count(
+        self,
+        place: Place,
+        own: Node,
+        blocks: Collection[Subnet],
+        settled: bool,  # noqa: FBT001 -- of a partial
+        left: Collection[Subnet],
+    ) -> NetworkUse | None:
         """Return a network's use; None if it cannot be read. May wait for the store's lock."""
         source = addresses.source_of(own, place.annotation)
         try:
@@ -117,7 +131,8 @@ class Counting:
             taken = addresses.NOTHING if place.network == NO_NETWORK else living(look(place.data_dir, place.network))
         except (CNIError, OSError):
             return None
-        uses = addresses.uses(source, taken, place.exclude, blocks, settling=not (settled and place.is_in_files))
+        uses = addresses.uses(source, taken, place.exclude, {*blocks, *left}, settling=not (settled and place.is_in_files))
+        uses += tuple(Use(block, addresses.count(taken, block), 0, settling=True, outside=True) for block in sorted(left))
         return NetworkUse(place.network, place.data_dir, place.annotation, source.text, uses)
 
     def _unread(self, place: Place, own: Node) -> NetworkUse | None:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Copy of the pod's service account on the host, for plugins that run without agent, as fresh as the pod's own.
 
 A pod's token ends with the pod, and after an hour. While no agent runs, the Node view serves instead.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The agent's view of the host: directories below the host root, stores with an index, the Node in memory."""
 
 from __future__ import annotations
@@ -148,12 +149,14 @@ class AgentHost:
 
     def wait_for_more(self, full: CNIError, annotation: str, choose: Callable[[Node], T], had: T) -> None:
         """Wait for other subnets than these, without any lock. Raises the error if none come."""
-        if self._growth is None or not self._growth.grows(annotation):
+        if self._growth is None or not annotation:
             raise full
-        self._leave()
         self._growth.hurry()
+        self._leave()
         end = self._began + LONGEST_WAIT
         while time.monotonic() < end:
+            if self._growth.grows(annotation) is False:
+                raise full
             if self._own.choose(choose) != had:
                 return
             self._before()

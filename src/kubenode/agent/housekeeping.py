@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Housekeeping of the agent, at the start and then every minute, independent of calls: reboots, leaks, foreign changes, new networks."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Namespace labels that decide who gets IPv4, from a watch of their metadata. Calls read them from memory."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Socket of the agent: exactly one agent owns it, also after an agent that was killed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Networks that this agent knows from calls and the CNI configuration, and their usage."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Report of this node's use of addresses to the API server: the status of the NodeAddresses with the Node's name. No call waits for it.
 
 It is written at the start; at once if free addresses fall below a power of two, with another text of the Node, or if a closing item is
@@ -85,7 +86,7 @@ class NodeAddresses:
         self._told: Report | None = None
         self._told_at = float("-inf")
         self._seen: Node | None = None
-        self._stirred = False
+        self._stirred = self._is_full = False
         self._again = self._silent_until = float("-inf")
         self._agreed: dict[str, tuple[str, set[Subnet]]] = {}  # by annotation: its text, and the blocks that are given back
         self._problem = ""
@@ -97,12 +98,14 @@ class NodeAddresses:
             self._stirred = True
 
     def hurry(self) -> None:
-        """Report soon: a network is full."""
-        self._stirred = True
+        """Report soon, and learn soon whether the annotation grows: a network is full."""
+        self._stirred = self._is_full = True
 
-    def grows(self, annotation: str) -> bool:
-        """Say whether a controller gives the node further blocks in an annotation."""
-        return self._min_free.get(annotation, 0) > 0
+    def grows(self, annotation: str) -> bool | None:
+        """Say whether a controller gives the node further blocks in an annotation; None if that will be known in a moment."""
+        if self._min_free.get(annotation, 0) > 0:
+            return True
+        return None if self._seen is not self._own.node and time.monotonic() >= self._silent_until else False
 
     async def run(self) -> None:
         """Report, until cancelled."""
@@ -124,9 +127,10 @@ class NodeAddresses:
     async def _look(self, own: Node) -> None:
         """Count, and report if something says so."""
         now = time.monotonic()
-        if not self._version or self._seen is None or own.uid != self._seen.uid or now - self._read > HOUR:
+        # A controller writes `minFree` before the annotation, and often before the first report.
+        if not self._version or own is not self._seen or now - self._read > (MINUTE if self._is_full else HOUR):
             await self._with_cluster(lambda cluster: self._meet(cluster, own))
-        self._stirred, self._seen = False, own
+        self._stirred, self._is_full, self._seen = False, False, own
         report = await off_loop(lambda: self._count(own))
         self._again = now + min(MINUTE, self._parts.settling.left())
         told = self._told
@@ -145,7 +149,8 @@ class NodeAddresses:
         texts = {key: source.text for key, source in closing.items()}
         settling.look(texts, self._own.written() if closing else {}, current=self._own.why() is None)
         places = counting.places(own, {*self._min_free, *closing})
-        counted = [*counting.count(own, places.ours, settling.is_over).values()]
+        left = settling.left_out(own)
+        counted = [*counting.count(own, places.ours, settling.is_over, left).values()]
         agreed = {}
         for key, text in texts.items():
             uses = [use for one in counted if one.annotation == key for use in one.uses if use.closing]
@@ -158,6 +163,8 @@ class NodeAddresses:
             doubted = {doubt.block for doubt in doubts}
             counted = kept(counted, key, doubted)
             agreed[key] = text, known | (empty - doubted)
+        for key in agreed.keys() | self._agreed.keys():
+            settling.give_back(key, agreed.get(key, ("", set()))[1])
         self._agreed = agreed
         return Report(tuple(counted), leaks())
 

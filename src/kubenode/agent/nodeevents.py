@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Events about our Node with the reason why its pods get no addresses. No call waits for them.
 
 The same Event is updated once an hour, with its count; at most `MOST` different ones are created within an hour.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Messages to systemd (sd_notify(3)): ready, status, watchdog, stopping."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Our own Node in the agent's memory for its calls, and in the Node view for plugins that run without agent."""
 
 from __future__ import annotations

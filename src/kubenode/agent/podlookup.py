@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Search for deleted pods at the API server, limited in number and time to spare it."""
 
 from __future__ import annotations

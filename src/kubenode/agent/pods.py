@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Client for pods: every answer comes in time or is an error, and is counted."""
 
 from __future__ import annotations

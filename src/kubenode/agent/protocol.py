@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Protocol between relay and agent (`relay/relay.c` is the other side). No I/O.
 
 A connection carries one call: `kn1`, the plugin's name, `KEY=VALUE` for each variable, an empty text, each followed by a zero byte;

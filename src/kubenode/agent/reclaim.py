@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reclaiming of leaks: addresses of pods that are gone, but got no DEL.
 
 One piece of evidence is never enough. The record must name network namespace and pod; the namespace's path must be gone, in a directory

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Server on the socket: each relay's connection becomes a call of `skel.run` on its own thread, answered once and in time.
 
 One more thread than needed waits in accept(2), so that no call is passed between threads. A call that waits for a network's lock delays

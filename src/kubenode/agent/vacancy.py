@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Proof that a closing block is empty, before this node gives it back: nothing that may be a network of ours has an address of it.
 
 A network may be unknown to this agent: it was called by an earlier agent or without one, and a full disk kept its records from being

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Watch of our own Node: one GET, then a watch of this object alone; relevant changes are published."""
 
 from __future__ import annotations

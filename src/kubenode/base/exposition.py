@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """HTTP server of agent and controller: /metrics, /healthz and /readyz.
 
 It keeps a few connections, each for a few seconds. One more aborts the oldest one that has not sent a request yet: a client that asks at

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reading and writing whole files. A reader of a file that is being written sees the old content or the new, never a part."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """JSON text to values and back, without importing `json`.
 
 `json` imports `re`, which takes as long as starting the interpreter, and a plugin starts for every pod. CPython's C scanner and encoder,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Log of JSON lines on stderr or in a file, never on stdout, which carries the result. `logging` is not used: it imports `re`.
 
 Logging never raises, and never waits for a reader: a line that cannot be written is dropped and counted.

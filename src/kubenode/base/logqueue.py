@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Log for processes that serve many calls: the logging thread, which may hold a lock, queues a line; one thread writes."""
 
 from __future__ import annotations

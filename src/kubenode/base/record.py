@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`typing.NamedTuple` and `functools.lru_cache` without `typing` and `functools`, whose import takes longer than a whole ADD.
 
 A type checker sees the original `NamedTuple`.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Threads for blocking work, one per network: waiting for one network's lock does not delay another's pods."""
 
 from __future__ import annotations

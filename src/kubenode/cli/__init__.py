@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """Commands for a person, each in a module, imported on demand."""

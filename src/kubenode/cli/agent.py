@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`kube-node agent`: the node agent, run by a DaemonSet, by systemd or by hand."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`kube-node completion`: a shell's completion of commands, options and networks."""
 
 from __future__ import annotations

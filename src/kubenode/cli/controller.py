@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`kube-node controller`: the cluster's controller, run by a Deployment or by hand."""
 
 from __future__ import annotations

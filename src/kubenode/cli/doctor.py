@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`kube-node doctor`: faults of this node, and advice."""
 
 from __future__ import annotations

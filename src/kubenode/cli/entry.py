@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The frame of both command lines: messages and exit codes of failures."""
 
 from __future__ import annotations

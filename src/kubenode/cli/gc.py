@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`kube-node gc`: release addresses that no pod has any more."""
 
 from __future__ import annotations

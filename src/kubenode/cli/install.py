@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`kube-node install` and `kube-node uninstall`: put the plugins and their files into a node's directories, and remove them."""
 
 from __future__ import annotations

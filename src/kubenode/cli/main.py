@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`kube-node` for a person. Each command is a module, imported when it is called."""
 
 from __future__ import annotations

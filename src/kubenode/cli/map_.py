@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`kube-node map`: a map of a subnet's addresses in use."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The output of `kube-node map`: cells in the terminal, an SVG picture, an HTML page, JSON."""
 
 from __future__ import annotations

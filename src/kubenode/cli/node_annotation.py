@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`node-annotation` for a person, to see the plugin's view. Errors are CNI error objects on standard output, like the plugin's."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`kube-node nodes`: every node of the cluster, and the use of its addresses."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The options for the places to look at, the same for all commands."""
 
 from __future__ import annotations

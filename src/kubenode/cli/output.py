@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Output of commands: text for a person, or an object for a program. All commands with output have this option."""
 
 from __future__ import annotations

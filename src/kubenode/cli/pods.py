@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pods without a cluster, for `try`: network namespaces, connected by a CNI plugin as by a container runtime."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`kube-node pools`: the use of SubnetPools, and the nodes with subnets of a pool."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`kube-node release`: release one address by hand."""
 
 from __future__ import annotations

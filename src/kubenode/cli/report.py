@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`kube-node report`: this node's data for a bug report, in one file, without secrets."""
 
 from __future__ import annotations

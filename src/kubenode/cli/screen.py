@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Console, bars, numbers and ages of all commands. Colour only on a terminal, and none with NO_COLOR."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`kube-node status`: the networks of this node, their use, and the holders of addresses."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The object that `kube-node status` prints with `-o json` and `-o yaml`."""
 
 from __future__ import annotations

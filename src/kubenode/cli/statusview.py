@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The output of `kube-node status`: each network with bars, and the holders of addresses."""
 
 from __future__ import annotations

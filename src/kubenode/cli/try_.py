@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`kube-node try`: a trial without a cluster. Two pods get addresses from a Node manifest and ping each other."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`kube-node try-add`: the steps of a pod's start and end in a network of this node, with the time of each."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`kube-node version`: versions of this program, the installed executables, Python and the specification."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`kube-node whois`: the owner of an address, in the whole cluster."""
 
 from __future__ import annotations

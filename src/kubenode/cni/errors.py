@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The one error type that crosses a plugin's boundary, and its codes.
 
 Codes below 100 are the specification's (SPEC.md, "Error"); from 100 on they are ours, one per cause. `docs/reference/errors.md` explains

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Keys of a network configuration, matched like Go's encoding/json: exact first, then ignoring case.
 
 The runtime, host-local and most plugins are written in Go: they and we must take the same key for `dataDir`.

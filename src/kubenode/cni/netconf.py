@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Network configuration from stdin (SPEC.md, "Section 1"). Unknown keys stay unchanged."""
 
 from __future__ import annotations

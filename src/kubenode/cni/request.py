@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Request of the runtime, parsed once from the environment (SPEC.md, "Parameters")."""
 
 from __future__ import annotations

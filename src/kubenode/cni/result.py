@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Result of ADD, and its form in each version of the specification (SPEC.md, "Section 5", and older versions of it)."""
 
 from __future__ import annotations

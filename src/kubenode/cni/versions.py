@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Versions of the specification, and the commands of each (SPEC.md, "Version")."""
 
 from __future__ import annotations

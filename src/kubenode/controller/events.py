@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Events of the controller about Nodes and SubnetPools, for `kubectl describe`."""
 
 from __future__ import annotations

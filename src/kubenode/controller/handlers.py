@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Handlers of watched objects: they update the ledger. An older version than the known one is ignored, unless etcd went back in time."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Leader election by a Lease: one of several controllers works. It only saves work; unique subnets do not depend on it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Work queue: a key is in it once, only one worker has it at a time, and it returns later if it failed or is not due yet."""
 
 from __future__ import annotations

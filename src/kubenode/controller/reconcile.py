@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reconciler: several workers write the ledger's decisions; only one works on a node at a time.
 
 A NodeSubnet is created before the annotation with its subnet. Each write is valid only for the object's version at the decision.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Controller process: its tasks, from start to end."""
 
 from __future__ import annotations

@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """EDGE. The host: reservations and Node view on disk, the runtime's configuration, other plugins."""

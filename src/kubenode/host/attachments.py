@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Records of attachments in the run directory: `status` learns the pods from them, and DEL, CHECK and GC the configuration of the ADD.
 
 Each attachment has a file, `attachments/NETWORK:CONTAINERID:IFNAME`; none of the three can contain a colon. If that name is too long, it

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Identity of this boot, and the boot note beside a store.
 
 The note has a line `BOOT-ID MACHINE-ID` for each machine that uses the directory. It proves a reboot only if it is well-formed and names

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Network configurations of this host, read like the runtime does (libcni 1.3 `conf.go`, go-cni `opts.go`, Multus `delegates`).
 
 The suffix decides the format: a `.conflist` is a list of plugins, a `.conf` or `.json` a single plugin. The first file by name is the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reservations on disk, byte for byte like host-local (its `backend/disk`), so that each can continue from the other.
 
 `DATA_DIR/NETWORK/` contains a file per address, with container ID, CR LF and interface name; `last_reserved_ip.N`; and `lock`, held with
@@ -282,8 +283,7 @@ def owner_in(content: bytes) -> Attachment | None:
     Junk may follow the owner, such as zeros after a power failure.
     """
     container_id, separator, rest = content.decode(errors="replace").partition("\r\n")
-    container_id = container_id.strip()
-    container_id = container_id if separator else container_id.rstrip("\0 \t\r\n")
+    container_id = container_id.strip() if separator else container_id.strip().rstrip("\0 \t\r\n")
     if not is_name(container_id):
         return None
     if not separator:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Execution of another IPAM plugin (SPEC.md, "Section 4: Plugin Delegation"). Importing `subprocess` would cost as much as the plugin."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Name of this host's own Node, as far as the host knows it.
 
 The file `nodename` contains the name set by an administrator; or the name and the Node's machine-id, written by an agent for plugins that

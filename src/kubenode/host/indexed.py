@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reservations on disk with an index in the agent's memory.
 
 The index is valid while the directory is the same and has the modification time that this module set, under the lock, after its last

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Waiting for a lock with a limit: flock(2) has none, and repeated tries would always lose against the processes that wait in it.
 
 Each lock has one thread that waits in flock(2), no matter how many calls wait and give up. The next call takes over its place.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Network namespaces in records: whether one is certainly gone."""
 
 from __future__ import annotations

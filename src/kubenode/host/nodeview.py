@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Node view: the Node as last seen, in one file for all plugins of this host. It is the only cache.
 
 The file is a Node manifest with a mark: the time of the request, and the kubeconfig. Without a mark a person wrote it: it always serves and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Paths that a network configuration may use on this host, as the host's administrator allows.
 
 A configuration may come from a tenant (a NetworkAttachmentDefinition). Its paths must be below the directories that the administrator's

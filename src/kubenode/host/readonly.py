@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reservations read without effect: no lock, no change; a file that disappears meanwhile is left out."""
 
 from __future__ import annotations

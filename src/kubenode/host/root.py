@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Directories of the host as an agent in a container sees them: below a directory, and only if mounted there."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Owner of each source of addresses: the network that uses the Node's podCIDRs, or an annotation of the Node.
 
 Two networks with one source would assign the same addresses from two stores. A source is a symbolic link, `sources/SOURCE`, whose text is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Location of a network's reservations: not inside another network's directory, and not in a directory with another purpose."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The question to the agent whether it answers, and for the problems that it reports."""
 
 from __future__ import annotations

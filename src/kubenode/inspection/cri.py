@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The runtime's list of pods: one call of the Container Runtime Interface, ListPodSandbox.
 
 gRPC is HTTP/2 with length-prefixed protocol buffers; this call needs so little of both that `h2` and a few lines are enough.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Holders of addresses, with the time of the reservation."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The kubelet's socket of its container runtime, from the command line and configuration of its process."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The paths to look at, and the host as the plugins' code sees it, read-only."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Maps: a subnet as cells of one or more addresses, and a pool as cells of one or more nodes' subnets. No I/O.
 
 A large subnet is shown only up to its last address in use: a /64 has too many free addresses.

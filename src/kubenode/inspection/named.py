@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Networks of the files after --config: CNI configurations and NetworkAttachmentDefinitions, YAML or JSON, each for itself."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The networks of this node: from the runtime's configuration, from files after --config, and from records of attachments."""
 
 from __future__ import annotations

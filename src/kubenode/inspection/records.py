@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """All records of attachments, read once, and those whose network namespace is gone."""
 
 from __future__ import annotations

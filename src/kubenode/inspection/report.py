@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The content of `status`, as one record."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reservations without a container, and their release. The rule is the agent's: in doubt an address stays reserved."""
 
 from __future__ import annotations

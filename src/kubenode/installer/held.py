@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Network configurations that wait for the agent: in the runtime's directory, under a name that the runtime ignores.
 
 A runtime reports its node ready as soon as it finds a network. While no agent answers, pod sandboxes fail, and the kubelet retries each

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Our files in the host's directories: installation, update and removal. `payload` defines the files.
 
 A record beside the plugins lists our files and their digests. Any other file is foreign: it is never overwritten or removed without

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Record of an installation, beside the plugins: our paths, their digests, and the directories created for them."""
 
 from __future__ import annotations

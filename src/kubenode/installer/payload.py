@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files for a node: plugins, credentials for the API server, the Node's name, network configurations."""
 
 from __future__ import annotations

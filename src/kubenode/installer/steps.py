@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Decisions of an installation: the step for each path, by its content and the record. Changes nothing."""
 
 from __future__ import annotations

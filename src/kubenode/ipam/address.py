@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """IP addresses as family and number, and their text as in Go's `net` package: host-local's files have it as names.
 
 `ipaddress` is not used: its import takes as long as the interpreter's start. An IPv4-mapped IPv6 address is its IPv4 address.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Allocation and release of addresses; `search` finds the next one.
 
 The caller holds the store's lock. An address is reserved only by creating its file. A wrong index costs time, but never assigns an address

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Configuration schema of host-local (its `config.go`): range sets, requested addresses, routes, with its order and messages."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Address families of a namespace."""
 
 from __future__ import annotations

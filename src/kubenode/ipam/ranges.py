@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Subnets, ranges and range sets, with host-local's defaults, checks and messages (its `range.go` and `range_set.go`)."""
 
 from __future__ import annotations

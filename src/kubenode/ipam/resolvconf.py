@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DNS settings from the text of a resolv.conf, like host-local reads it (its `dns.go`)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Addresses that rest: kept after their pod's DEL for the next pod of its namespace and name.
 
 A resting address is a reservation like any other, of a container that no runtime has: the container ID contains the pod and the end of the

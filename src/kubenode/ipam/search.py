@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Search for the next address: host-local's order (its `allocator.go`), but it jumps over reserved addresses instead of trying each."""
 
 from __future__ import annotations

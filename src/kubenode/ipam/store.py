@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Store of reservations as the allocator needs it, and its index. `host.datadir.DiskStore` is the implementation on disk."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Asyncio client of the API server, for controller and agent: lists in pages, watches, and writes."""
 
 from __future__ import annotations

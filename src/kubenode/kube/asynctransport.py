@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Requests to the API server with asyncio, and the lines of a watch's stream.
 
 Retry-After of a busy server is the caller's task, which has other work meanwhile.

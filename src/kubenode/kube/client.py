@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Blocking client of the API server, for plugins, agent and doctor: a Node or pod by name, or all Nodes. Raises CNIError.
 
 A cold path: importing it takes longer than a warm ADD.

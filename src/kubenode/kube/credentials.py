@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Credentials for the API server: an Authorization header and a client certificate from a kubeconfig's user, read again each time.
 
 Also from credential plugins (client.authentication.k8s.io v1 and v1beta1): programs in a user's `exec` that print credentials.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Events of the API server, for `kubectl describe`, about objects without a namespace."""
 
 from __future__ import annotations

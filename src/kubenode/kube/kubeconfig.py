@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Content of a kubeconfig: the API server, and our credentials there. Records, and the rules for a single entry.
 
 Matches client-go's `tools/clientcmd`: the same keys, and refused where kubectl refuses. `loadingrules` finds the files.

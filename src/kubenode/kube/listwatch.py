@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """List and watch of a collection, for a handler: LIST in pages, then the events of a watch."""
 
 from __future__ import annotations

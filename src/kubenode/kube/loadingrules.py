@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Search for the connection to the API server: the places in order, and the merge of several kubeconfigs.
 
 Matches client-go's loading rules, except that a configured kubeconfig always wins over the service account.

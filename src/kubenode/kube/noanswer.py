@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Missing or incomplete answers of the API server: each exception as a CNIError with advice for an operator."""
 
 from __future__ import annotations

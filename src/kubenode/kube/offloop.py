@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Blocking functions called from asyncio: reading credentials, one GET with the blocking client."""
 
 from __future__ import annotations

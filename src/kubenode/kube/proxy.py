@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PURE. The proxy before an API server, from kubeconfig or environment, and advice for its refusals."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reflector of API objects: it lists them, then watches from there, and restarts when the watch ends.
 
 A watch resumes from the last version received. A new list is needed only if that version cannot be trusted any more: it expired (410), or

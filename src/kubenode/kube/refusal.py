@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PURE. Unexpected answers, as errors for an operator: an HTTP status and body, or content that is not an object."""
 
 from __future__ import annotations

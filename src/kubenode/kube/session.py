@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Common part of all connections to the API server, blocking or not: proxy, TLS, credentials of a request, and error messages.
 
 The transports send the requests.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """TLS to the API server: a context from a cluster's CA and a client certificate. Keys are never written to disk here."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Requests of a plugin to the API server, repeated once after a stale token or for a busy server."""
 
 from __future__ import annotations

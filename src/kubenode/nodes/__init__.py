@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """PURE. Node objects: their subnets and annotations, and the search for the own Node. No I/O: an API server is a Protocol."""

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PURE. A node's use of its addresses, as in the status of its NodeAddresses: the items of each network, and addresses outside of them."""
 
 from __future__ import annotations
@@ -154,9 +155,12 @@ def _outside(taken: Numbers, blocks: Collection[Subnet]) -> list[Use]:
     """Return the addresses in no block, merged to networks of the longest prefix length with which they are few enough."""
     found: list[Use] = []
     for version, numbers in taken.items():
-        if sum(count(taken, block) for block in blocks if block.version == version) == len(numbers):
-            continue
-        left = [number for number in numbers if not any(b.version == version and b.number <= number <= b.last for b in blocks)]
+        left: list[int] = []
+        position = 0
+        for block in sorted(block for block in blocks if block.version == version):
+            left += numbers[position : bisect_left(numbers, block.number)]
+            position = max(position, bisect_right(numbers, block.last))
+        left += numbers[position:]
         host = 0
         while len({number >> host for number in left}) > MOST_OUTSIDE // 2:
             host += 1

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PURE. The text of a node-annotation: the inside of a JSON object; its keys may lack quotes.
 
 The text is data, nothing in it is evaluated. Anything that is neither JSON nor a bare key is an error that shows it.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PURE. The search for the own Node. A known name takes one GET; a LIST of all Nodes is the last resort."""
 
 from __future__ import annotations

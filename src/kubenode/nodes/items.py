@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PURE. The items of a kube-node annotation: a node's addresses, their network, and the gateway of its pods.
 
 The form is `ITEM[, ITEM…]`, and `ITEM = CIDR [of NETWORK] [via ADDRESS | via none] [closing]`. Pods never get a network's first address,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PURE. A Node object: its name and subnets. Errors name the Node, the annotation and the wrong part: their reader has many Nodes."""
 
 from __future__ import annotations

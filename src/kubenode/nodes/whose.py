@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PURE. The Node that credentials belong to: a kubelet's credentials, or a token bound to a pod of the Node."""
 
 from __future__ import annotations

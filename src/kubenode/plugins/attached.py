@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Records of attachments for DEL, CHECK and GC: the `ipam` passed on by the ADD, and the pod. Also GC's list of attachments.
 
 With a record these commands need neither the Node nor an annotation.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Assignment of a source of addresses to a network, at the network's first ADD.
 
 The first network that asks gets it, unless the runtime's own configuration, which is the administrator's, gives it to another. So a

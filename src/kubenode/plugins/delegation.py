@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Delegation of a call with known ranges to the embedded allocator, or to another IPAM plugin on the same files.
 
 ADD passes on the ranges that it found. DEL, CHECK and GC pass on those of the ADD: they never need the Node.

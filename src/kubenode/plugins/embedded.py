@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Embedded allocator as commands: addresses by a host-local configuration, in host-local's files."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """host-local under its own name: the embedded allocator with the reference's error codes and messages (its `main.go`).
 
 docs/reference/host-local.md lists all differences, and the differential tests read that list.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """kube-node: addresses from the Node's subnets."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """node-annotation: addresses by a host-local configuration in an annotation of the Node.
 
 Annotation and configuration file are data; nothing in them is ever evaluated.

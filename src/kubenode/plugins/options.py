@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Options of both plugins in `ipam`, read once; issues are collected, so that the operator sees all of them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Skeleton of a command: environment and stdin in, exit code and stdout out, after any error.
 
 The order is libcni's: environment, stdin, network configuration, version, command. Nothing here or below ends the process.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Host of a plugin that the runtime starts, and the sources of its Node: a file, the view, an API server."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Plugins by name: their commands, and how each turns its configuration into host-local's."""
 
 from __future__ import annotations

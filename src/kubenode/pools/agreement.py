@@ -1,4 +1,5 @@
-"""PURE. What a node's report permits: changes of its annotations, and the return of its claims."""
+# SPDX-License-Identifier: Apache-2.0
+"""PURE. The consequences of a node's report: permitted changes of its annotations, and the return of its claims."""
 
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PURE. A network of a pool: its division into nodes' subnets, and the annotation's item for each."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PURE. Growth of a node's part of a pool with use, and its return.
 
 A change of an annotation here needs the agreement of the node's agent: its report, as the API server has it now, is about the present
@@ -115,7 +116,7 @@ class Family(NamedTuple):
         return tuple(item._replace(closing=True) if item.block in lost else item for item in kept)
 
     def _spare(self, items: tuple[Item, ...], uses: Sequence[Use]) -> Item | None:
-        """Return the item to give back: the least used, and of these the newest. None if the node needs them all."""
+        """Return the item to give back: the newest of the least used ones. None if the node needs them all."""
         opened = [item for item in items if not item.closing]
         found = [item for item in reversed(opened) if item.block in self.ours]
         used = {item: max(count.used if (count := use.item(item.block)) else 0 for use in uses) for item in found}

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PURE. The known pools, claims and nodes, and for each node the writes that are due.
 
 A node keeps its subnets: the controller adds to an annotation only if it wrote all of it. A claim is held as long as its node has the

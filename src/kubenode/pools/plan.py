@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PURE. The plan for one node: its annotations, its claims and the pools that serve it, one annotation after the other.
 
 A deleted node has only claims left.

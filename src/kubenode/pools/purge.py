@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PURE. Removal of a deleted pool's subnets, at a person's request: nothing else takes a subnet from a node."""
 
 from __future__ import annotations

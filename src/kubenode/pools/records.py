@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PURE. SubnetPool, NodeSubnet and Node as the controller needs them, parsed once from their manifests."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PURE. Reports of nodes' agents, parsed once from NodeAddresses: the addresses in use, and the annotation that each agent acts on."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PURE. Free space of pools: the lowest free subnet, how many are free, and who holds the rest. Subnets are found by what they overlap."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PURE. The status of a SubnetPool: the use of its networks, and the conditions."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PURE. Annotations of a node as the controller reads them: the subnets, the readable part of a broken one, and subnets to adopt."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PURE. Facts that hold for a time: a claim is released, or the API server has just accepted its write.
 
 A steady clock counts the time: a stamp comes from a clock that may have been wrong.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PURE. The planned writes of the controller, and the conflicts to report."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The archive: its files, and the list of its content and omissions."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PURE. Texts and objects without their secrets.
 
 Known secrets (tokens and keys of kubeconfigs, variables of the environment) are removed everywhere; other texts are removed if their name

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The parts of a bug report; each function adds one to the archive."""
 
 from __future__ import annotations

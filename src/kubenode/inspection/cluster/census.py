@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The sums of the cluster: the subnets of its nodes, and the addresses of its pods in them.
 
 Objects pass by one at a time. Pods' names and addresses are kept, to find duplicates; of other objects only counts and a few examples.

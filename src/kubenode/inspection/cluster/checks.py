@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """All checks of the cluster, in their order; each looks only at the census."""
 
 from __future__ import annotations

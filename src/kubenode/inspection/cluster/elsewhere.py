@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The owner of an address that no network of this node has, by the API server if that may be asked."""
 
 from __future__ import annotations

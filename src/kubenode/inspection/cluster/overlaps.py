@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PURE. Subnets that overlap."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The subnets of nodes, by source: podCIDRs, annotations, NodeSubnets."""
 
 from __future__ import annotations

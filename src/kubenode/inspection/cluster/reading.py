@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Nodes, pods and the sources of nodes' subnets, read from the API server in pages, one object at a time, only the needed fields.
 
 A list that expires during the reading is read once more (`collected`), from its begin.

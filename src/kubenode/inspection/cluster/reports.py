@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reports of nodes' agents, as NodeAddresses has them: every address that is reserved, also one that no pod has any more."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The use of nodes' subnets: by the reports of their agents, and of other nodes by the pods that the API server knows."""
 
 from __future__ import annotations

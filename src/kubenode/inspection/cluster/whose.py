@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Owners of an address, among all nodes and pods of the cluster."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checks of the API server and of the own Node."""
 
 from __future__ import annotations

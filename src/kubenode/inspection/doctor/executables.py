@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Our executables in a CNI bin directory: relays and launchers, with their versions."""
 
 from __future__ import annotations

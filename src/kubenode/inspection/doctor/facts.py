@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Facts for the checks, each looked up at its first use. This changes nothing, and sends the API server a few requests."""
 
 from __future__ import annotations

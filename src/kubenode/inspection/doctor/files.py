@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checks of installed things: executables, the agent, kubeconfigs."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The host's own addresses and routes, from the kernel's /proc/net, and their overlaps with a network's subnet."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checks of networks: their configuration, their subnets, and the use of the subnets."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The check of the controller's work for this node: its annotations against SubnetPools and NodeSubnets."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """All checks, in the order in which a pod's address depends on them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checks of the runtime's configuration: the files that it takes, and the pods' network."""
 
 from __future__ import annotations

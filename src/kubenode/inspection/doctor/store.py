@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checks of the files: reservations, and the run directory."""
 
 from __future__ import annotations
