@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A report that is refused, as somebody else has written the object meanwhile."""
 
 from __future__ import annotations

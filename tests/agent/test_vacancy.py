@@ -1,8 +1,11 @@
+# SPDX-License-Identifier: Apache-2.0
 """The agent's count and proof that a closing block is empty, on a node's files."""
 
 from __future__ import annotations
 
 import json
+import threading
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -56,7 +59,36 @@ def test_a_directory_that_another_configuration_uses_now(plugin: str, ipam: dict
     stores = Stores(HostRoot())
     counting = Counting(networks, stores, Sources(str(run_dir)), Round(Workers(), Log("test"), 10.0))
     places = counting.places(OWN, [KEY])
-    counted = counting.count(OWN, places.ours, lambda _: True)
+    counted = counting.count(OWN, places.ours, lambda _: True, {})
     used = [use.used for one in counted.values() if one.annotation == KEY for use in one.uses if use.subnet == CLOSING]
     assert used == [1]
     assert [doubt.block for doubt in Vacancy(HostRoot(), str(run_dir), stores).doubts([CLOSING], KEY, places)] == [CLOSING]
+
+
+def test_an_answer_that_comes_late(run_dir: Path, tmp_path: Path) -> None:
+    """A question that waits for a lock says how it is when it is answered: the wait for a closing block may have begun again meanwhile."""
+    store = DiskStore(str(tmp_path), "net")
+    Sources(str(run_dir)).take(source_of(KEY, ""), store.directory, lambda *_: True)
+    counting = Counting(Networks(), Stores(HostRoot()), Sources(str(run_dir)), Round(Workers(), Log("test"), 1.0))
+    places = counting.places(OWN, [KEY])
+    is_over = True
+    with ExitStack() as held:
+        held.enter_context(store.lock())
+        counting.count(OWN, places.ours, lambda _: is_over, {})
+        is_over = False
+        threading.Timer(0.2, held.pop_all().close).start()
+        (counted,) = [one for one in counting.count(OWN, places.ours, lambda _: is_over, {}).values() if one.annotation == KEY]
+    assert [use.settling for use in counted.uses] == [True, False]
+
+
+def test_a_network_that_cannot_be_read(run_dir: Path, tmp_path: Path) -> None:
+    """Its addresses stay in the report, about the text of then, if a person takes their block from the annotation meanwhile."""
+    store = DiskStore(str(tmp_path), "net")
+    Sources(str(run_dir)).take(source_of(KEY, ""), store.directory, lambda *_: True)
+    with store.lock():
+        store.reserve(IN_IT, Attachment("c0", "eth0"))
+    counting = Counting(Networks(), Stores(HostRoot()), Sources(str(run_dir)), Round(Workers(), Log("test"), 0.5))
+    places = counting.places(OWN, [KEY]).ours
+    before = [*counting.count(OWN, places, lambda _: False, {}).values()]
+    with store.lock():
+        assert [*counting.count(OWN._replace(annotations={KEY: B}), places, lambda _: False, {}).values()] == before

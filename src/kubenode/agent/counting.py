@@ -108,8 +108,7 @@ class Counting:
         for place in places:
             blocks.setdefault(place.directory, []).extend(item.block for item in addresses.source_of(own, place.annotation).items)
         questions = {
-            place: partial(self._count, place, own, blocks[place.directory], is_settled(place.annotation), left.get(place.annotation, ()))
-            for place in places
+            place: partial(self._count, place, own, blocks[place.directory], is_settled, left.get(place.annotation, ())) for place in places
         }
         counted: Mapping[Place, NetworkUse | None] = self._ask.gather(questions, "report")
         found = {place: counted.get(place) or self._unread(place, own) for place in places}
@@ -121,7 +120,7 @@ class Counting:
         place: Place,
         own: Node,
         blocks: Collection[Subnet],
-        settled: bool,  # noqa: FBT001 -- of a partial
+        is_settled: Callable[[str], bool],
         left: Collection[Subnet],
     ) -> NetworkUse | None:
         """Return a network's use; None if it cannot be read. May wait for the store's lock."""
@@ -131,7 +130,8 @@ class Counting:
             taken = addresses.NOTHING if place.network == NO_NETWORK else living(look(place.data_dir, place.network))
         except (CNIError, OSError):
             return None
-        uses = addresses.uses(source, taken, place.exclude, {*blocks, *left}, settling=not (settled and place.is_in_files))
+        settled = place.is_in_files and is_settled(place.annotation)  # now: the question may have waited
+        uses = addresses.uses(source, taken, place.exclude, {*blocks, *left}, settling=not settled)
         uses += tuple(Use(block, addresses.count(taken, block), 0, settling=True, outside=True) for block in sorted(left))
         return NetworkUse(place.network, place.data_dir, place.annotation, source.text, uses)
 
@@ -140,9 +140,9 @@ class Counting:
         source = addresses.source_of(own, place.annotation)
         last = self._last.get(place)
         if last and last.observed == source.text:
-            return last._replace(uses=tuple(use._replace(settling=use.closing) for use in last.uses))
+            return last._replace(uses=tuple(use._replace(settling=use.closing or use.settling) for use in last.uses))
         if not any(item.closing for item in source.items):
-            return None
+            return last  # about the text of then: it agrees to nothing
         uses = addresses.uses(source, addresses.NOTHING, place.exclude, settling=True)
         full = tuple(use if use.closing else use._replace(used=use.total) for use in uses)
         return NetworkUse(place.network, place.data_dir, place.annotation, source.text, full)
