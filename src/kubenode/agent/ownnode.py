@@ -9,6 +9,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+from kubenode.agent.quarantine import LENGTH, Quarantine
 from kubenode.base import files
 from kubenode.cni.errors import NODE_INVALID, TRY_AGAIN_LATER, CNIError
 from kubenode.host import identity
@@ -39,7 +40,8 @@ class OwnNode:
         self.why: Callable[[], CNIError | None] = lambda: self.failure
         self._view = view
         self._log = log
-        self._current: Node | None = None  # None after a deletion
+        self._current: Node | None = None  # the API server's; None after a deletion
+        self._quarantine = Quarantine()
         self._changed = asyncio.Event()
 
     def choose(self, choose: Callable[[Node], T]) -> T:
@@ -81,7 +83,9 @@ class OwnNode:
         """Take the current Node; None: it was deleted, and its last state still serves."""
         self._current = own
         if own is not None:
-            self.node = own
+            self.node = self._quarantine.take(own, self.node)
+            if self.node is not own:
+                self._log.warning("Node went back in time: no addresses of blocks that are new in it", node=own.name, seconds=LENGTH)
             self.seen = time.time()
         self._changed.set()
 
@@ -95,7 +99,8 @@ class OwnNode:
                     continue
                 self.seen = time.time()
             self._changed.clear()
-            if (own := self._current) is not None:
+            if self._current is not None:
+                self.node = own = self._quarantine.look(self._current)
                 try:
                     await off_loop(partial(self._view.put, own))
                     await off_loop(partial(identity.note_name, os.path.dirname(self._view.path), own.name, own.machine_id))

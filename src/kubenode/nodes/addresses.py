@@ -94,11 +94,12 @@ class NetworkUse(NamedTuple):
 
 
 def source_of(node: Node, annotation: str) -> Source:
-    """Return an annotation of a Node, or with "" its podCIDRs."""
-    text = node.annotations.get(annotation, "") if annotation else ",".join(node.pod_cidrs)
+    """Return an annotation of a Node, or with "" its podCIDRs. The text is the API server's, the items are those of calls."""
+    observed = node.annotations if node.observed is None else node.observed
+    text = observed.get(annotation, "") if annotation else ",".join(node.pod_cidrs)
     try:
         if annotation:
-            return Source(text, items.parse(text))
+            return Source(text, items.parse(node.annotations.get(annotation, "")))
         subnets = [parse_subnet(cidr) for cidr in node.pod_cidrs]
     except RangeError:
         return Source(text, ())

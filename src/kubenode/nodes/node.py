@@ -20,7 +20,10 @@ LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"  # a copy of t
 
 
 class Node(NamedTuple):
-    """The part of a Node that its plugins need. `version` is its resourceVersion, "" in a manifest that a person wrote."""
+    """The part of a Node that its plugins need. `version` is its resourceVersion, "" in a manifest that a person wrote.
+
+    `observed`: its annotations as the API server has them, if an agent has changed `annotations` for its calls; else None.
+    """
 
     name: str
     uid: str
@@ -28,6 +31,7 @@ class Node(NamedTuple):
     pod_cidrs: tuple[str, ...]
     annotations: dict[str, str]
     version: str = ""
+    observed: dict[str, str] | None = None
 
     def manifest(self) -> dict[str, Any]:
         """Return the Node as a manifest that `parse` reads."""
@@ -41,7 +45,7 @@ class Node(NamedTuple):
 
     def is_like(self, other: Node | None) -> bool:
         """Say whether another version of a Node tells the plugins the same."""
-        return other is not None and self[:-1] == other[:-1]
+        return other is not None and self == other._replace(version=self.version)
 
 
 def decode(text: bytes, path: str) -> dict[str, Any]:
