@@ -229,8 +229,8 @@ def test_a_plugin_without_agent_comes_in_between(corner: Corner, start: Start, c
     agent.call("DEL", conf, "c0")
     last_chance = environment("ADD", container_id="s1") | {"KUBE_NODE_RUN_DIR": str(run_dir)}
     assert execute(KUBE_NODE, conf, last_chance).code == 0
-    corner.annotate(f"{A} closing", B)
-    eventually(lambda: corner.networks() and not corner.is_settling(), lambda: corner.object)
+    text = corner.annotate(f"{A} closing", B)
+    eventually(lambda: corner.observes(text) and not corner.is_settling(), lambda: corner.object)
     assert corner.used() == [1, 0]
     assert corner.returned() == []
     assert execute(KUBE_NODE, conf, {**last_chance, "CNI_CONTAINERID": "s2"}).addresses[0].startswith("172.20.0.16")
