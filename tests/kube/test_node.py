@@ -22,7 +22,7 @@ MANIFEST: dict[str, Any] = {
 def test_a_node() -> None:
     """Of a manifest the part that matters here is taken; as a manifest again, it says the same."""
     found = node.parse(MANIFEST, "x")
-    assert tuple(found) == ("n", "u", "m", ("10.0.0.0/24", "fd00::/64"), {"a": "1"}, "7")
+    assert tuple(found) == ("n", "u", "m", ("10.0.0.0/24", "fd00::/64"), {"a": "1"}, "7", None)
     assert node.parse(found.manifest(), "x") == found
 
 
