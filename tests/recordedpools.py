@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,11 +22,10 @@ from typing import TYPE_CHECKING, Any
 from apiserver import RealApiServer
 from controllerprocess import until
 from corner import APIS, Corner, install_crds
-from ourprocess import OurProcess, free_port
 from recording import Version
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from apiserver import ApiServer
 
@@ -40,12 +41,16 @@ class Cluster(Corner):
         super().__init__(server)
         self.id, self.key = "upgrade", "test.example.com/upgrade"
 
-    def controller(self, source: Path, directory: Path) -> OurProcess:
-        """Return the controller of a source tree, which is alone."""
+    @contextmanager
+    def controller(self, source: Path, directory: Path) -> Iterator[None]:
+        """Run the controller of a source tree, which is alone."""
         admin = self.server.kubeconfig(directory / "admin", self.server.certificate_user("upgrade-admin", "system:masters"))
-        port = free_port()
-        command = [*Version(source, directory).command, "controller", f"--kubeconfig={admin}", "--lease=none", f"--listen=127.0.0.1:{port}"]
-        return OurProcess(command, directory / "log", port)
+        command = [*Version(source, directory).command, "controller", f"--kubeconfig={admin}", "--lease=none", "--listen=none"]
+        with (directory / "log").open("ab") as log, subprocess.Popen(command, stderr=log) as process:
+            try:
+                yield
+            finally:
+                process.kill()
 
     def has(self, node: str) -> bool:
         """Say whether a node has subnets of both pools."""

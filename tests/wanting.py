@@ -137,6 +137,7 @@ def apiserver_minor() -> int:
 
 
 WANTED = {
+    "machine-id": Wanted("/etc/machine-id, which systemd-machine-id-setup makes", lambda: Path("/etc/machine-id").exists()),
     "root": Wanted("run the tests as root", is_root),
     "the right to mount": Wanted("root, outside of a chroot and of most containers", may_mount),
     "network namespaces": Wanted("root and Debian's iproute2, outside of a chroot and of most containers", may_make_netns),

@@ -405,7 +405,7 @@ def test_healthy_node_whose_agent_has_a_node_file(doctor: Doctor) -> None:
     doctor.relays()
     manifest = doctor.node.directory / "node.json"
     shutil.move(doctor.node.run / "node.json", manifest)
-    with AgentProcess(doctor.node.run, f"--node-file={manifest}"):
+    with AgentProcess(doctor.node.run, f"--node-file={manifest}", wrap=["env"]):  # its own command line, for doctor to read
         checks = {one["check"]: one for one in doctor.run("-o", "json").json["checks"]}
     why = f"the agent serves the Node manifest {manifest}: the API server is not asked"
     for name in ("kubeconfig", "api-server", "rights", "agent-rights", "machine-id"):

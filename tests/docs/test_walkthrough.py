@@ -24,6 +24,7 @@ HERE = [page for page in pages.PAGES if pages.steps(page)]
 ON_A_CLUSTER = {(scene.page, scene.mark) for scene in walk.SCENES}
 ELSEWHERE = {
     "debian.md": "tests/vm/debian_node.py follows it in a virtual machine",
+    "growing-blocks.md": "tests/controller/test_growth_with_agents.py has such a pool, and two agents",
     "flat-network.md": "tests/e2e/pools.py has such a network, and a pod on it",
     "kind.md": "tests/e2e/kind.py follows it, with stand-ins for kind and docker",
     "two-networks.md": "it takes custom resources; tests/e2e/pools.py follows it where they are served",

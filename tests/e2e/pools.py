@@ -47,7 +47,12 @@ ATTACHMENTS = {
     "spec": {
         "group": "k8s.cni.cncf.io",
         "scope": "Namespaced",
-        "names": {"kind": "NetworkAttachmentDefinition", "plural": "network-attachment-definitions", "shortNames": ["net-attach-def"]},
+        "names": {
+            "kind": "NetworkAttachmentDefinition",
+            "plural": "network-attachment-definitions",
+            "singular": "network-attachment-definition",
+            "shortNames": ["net-attach-def"],
+        },
         "versions": [
             {
                 "name": "v1",

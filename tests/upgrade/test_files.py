@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from recording import PODS, Version, leave, put_back, taken
+from wanting import want
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -18,8 +19,13 @@ if TYPE_CHECKING:
 
 SOURCE = Path(__file__).resolve().parent.parent.parent / "src"
 BEFORE = json.loads(Path(__file__).with_name("72e61b4.json").read_text())
-NOTE, NOTE_BEFORE, NAME = "networks/.net.note", "networks/.net.boot", "run/nodename"
+NOTE, NOTE_BEFORE, NAME, VIEW = "networks/.net.note", "networks/.net.boot", "run/nodename", "run/node.json"
 HAD = {"c1": ["10.1.1.2", "fd01:0:0:1::2"], "c3": ["10.1.1.4", "fd01:0:0:1::4"]}
+
+
+@pytest.fixture(autouse=True)
+def machine_id() -> None:
+    want("machine-id")
 
 
 @pytest.fixture
@@ -109,15 +115,19 @@ def test_what_status_says(version: Version) -> None:
 
 
 def test_the_way_back(tmp_path: Path, run_dir: Path) -> None:
-    """The same calls leave the same files as those of the version before, byte for byte, but for two.
+    """The same calls leave the same files as those of the version before, byte for byte, but for three.
 
     That version takes any note but its own of this boot for a reboot, and then releases all; where it finds none it releases nothing. So
-    ours has another name. The Node's name is noted where its machine-id is known, which a manifest by hand does not have.
+    ours has another name. The Node's name is noted where its machine-id is known, which a manifest by hand does not have. Our Node view
+    also has the Node's version, which that version does not read.
     """
     base = tmp_path / "node"
     base.mkdir()
     leave(Version(SOURCE, base))
     now = taken(base)
     different = {name for name in {*now, *BEFORE} if now.get(name) != BEFORE.get(name)}
-    assert different == {NOTE, NOTE_BEFORE, NAME}
+    assert different == {NOTE, NOTE_BEFORE, NAME, VIEW}
+    view = json.loads(now[VIEW])
+    assert view["metadata"].pop("resourceVersion") == "7"
+    assert view == json.loads(BEFORE[VIEW])
     assert (now[NOTE], now.get(NOTE_BEFORE), now.get(NAME)) == ("@BOOT@ @MACHINE@\n", None, None)
