@@ -110,7 +110,8 @@ def test_rights_of_the_agent(cluster: Cluster, tmp_path: Path, right: str) -> No
     for what, verbs in given.items():
         if rest := [each for each in verbs if (each, what) != (verb, resource)]:
             cluster.server.grant(user, *rest, resource=what)
-    with AgentProcess(cluster.doctor.node.run, f"--kubeconfig={kubeconfig}", env={"NODE_NAME": cluster.name}):
+    # Its own command line, for doctor to read.
+    with AgentProcess(cluster.doctor.node.run, f"--kubeconfig={kubeconfig}", env={"NODE_NAME": cluster.name}, wrap=["env"]):
         (found,) = [one for one in cluster.doctor.findings()[1] if one["check"] == "agent-rights"]
         assert (found["state"], found["what"]) == ("failure", f"the agent has no right to {right}")
         cluster.server.grant(user, verb, resource=resource)
