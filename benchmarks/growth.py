@@ -13,11 +13,12 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from kubenode.ipam.ranges import Subnet, parse_subnet
+from kubenode.nodes.addresses import Use as Count
 from kubenode.pools.blocks import Block
 from kubenode.pools.growth import capacity
 from kubenode.pools.ledger import Ledger
 from kubenode.pools.records import Growth, Node, Selector, SubnetPool
-from kubenode.pools.reports import Count, Report, Use
+from kubenode.pools.reports import Report, Use
 from kubenode.pools.texts import read
 from kubenode.pools.timing import Now
 from kubenode.pools.writes import Annotate, CreateClaim, DeleteClaim, UpdateClaim
@@ -89,7 +90,7 @@ class Nodes:
             free = sum(count.free for count in counts)
             old_text, old_free, when = self._reported.get(name, ("", -1, -MINUTE))
             crossed = free.bit_length() < old_free.bit_length()
-            empty = any(count.is_returned for count in counts)
+            empty = any(count.is_given_back for count in counts)
             if text == old_text and not crossed and not empty and self.now < when + MINUTE:
                 return
             self._reported[name] = (text, free, self.now)

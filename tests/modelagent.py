@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kubenode.ipam.address import BITS, Address
 from kubenode.ipam.ranges import Subnet
-from kubenode.pools.reports import Count, Use
+from kubenode.nodes.addresses import Use as Count
+from kubenode.pools.reports import Use
 from kubenode.pools.texts import read
 
 if TYPE_CHECKING:

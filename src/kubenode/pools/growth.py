@@ -126,7 +126,7 @@ class Family(NamedTuple):
         return None
 
     def _is_returned(self, item: Item, uses: Sequence[Use]) -> bool:
-        return item.closing and item.block in self.ours and all((count := use.item(item.block)) and count.is_returned for use in uses)
+        return item.closing and item.block in self.ours and all((count := use.item(item.block)) and count.is_given_back for use in uses)
 
 
 def rules(pools: Iterable[SubnetPool]) -> dict[int, Growth]:

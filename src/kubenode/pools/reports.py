@@ -7,6 +7,7 @@ from sys import intern
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kubenode.ipam.ranges import RangeError, Subnet, parse_subnet
+from kubenode.nodes.addresses import Use as Count
 from kubenode.pools.records import API_VERSION
 
 if TYPE_CHECKING:
@@ -16,30 +17,6 @@ if TYPE_CHECKING:
 
 LARGEST = 4096  # items of a report; an agent writes some hundreds, and each costs time
 UNREADABLE = "\0"  # instead of a text of an annotation: it equals none
-
-
-class Count(NamedTuple):
-    """The use of an item of an annotation; `outside`: of a network that the annotation does not have.
-
-    `settling`: a call that began earlier may still reserve an address of it.
-    """
-
-    subnet: Subnet
-    used: int
-    total: int
-    closing: bool = False
-    settling: bool = False
-    outside: bool = False
-
-    @property
-    def free(self) -> int:
-        """The number of addresses for further pods."""
-        return 0 if self.closing or self.outside else self.total - self.used
-
-    @property
-    def is_returned(self) -> bool:
-        """Whether the node has agreed to lose it: nothing is in use, and nothing can be."""
-        return self.closing and self.used == 0 and not self.settling
 
 
 class Use(NamedTuple):
