@@ -33,9 +33,9 @@ def reader(api_server: RealApiServer) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def account(api_server: RealApiServer, reader: str) -> str:
-    """Return the name of a service account that may do what `reader` may."""
-    api_server.grant(api_server.service_account("kube-node"), "get")
-    return "kube-node"
+    """Return the name of a service account that may do what `reader` may. kube-node is the manifests' own, on the same server."""
+    api_server.grant(api_server.service_account("reading-account"), "get")
+    return "reading-account"
 
 
 Ask = Callable[..., str]

@@ -103,11 +103,11 @@ def _certificate_files(server: RealApiServer, directory: Path) -> dict[str, Any]
 
 
 def _token(server: RealApiServer, directory: Path) -> dict[str, Any]:
-    return {"token": server.token("kube-node")}
+    return {"token": server.token("reading-account")}
 
 
 def _token_file(server: RealApiServer, directory: Path) -> dict[str, Any]:
-    (directory / "token").write_text(server.token("kube-node") + "\n")
+    (directory / "token").write_text(server.token("reading-account") + "\n")
     return {"tokenFile": "token", "token": "tokenFile wins over token"}
 
 
@@ -118,11 +118,11 @@ def _exec(directory: Path, version: str, status: dict[str, str]) -> dict[str, An
 
 
 def _exec_v1(server: RealApiServer, directory: Path) -> dict[str, Any]:
-    return _exec(directory, "v1", {"token": server.token("kube-node")})
+    return _exec(directory, "v1", {"token": server.token("reading-account")})
 
 
 def _exec_v1beta1(server: RealApiServer, directory: Path) -> dict[str, Any]:
-    return _exec(directory, "v1beta1", {"token": server.token("kube-node")})
+    return _exec(directory, "v1beta1", {"token": server.token("reading-account")})
 
 
 def _exec_certificate(server: RealApiServer, directory: Path) -> dict[str, Any]:
