@@ -3,14 +3,22 @@
 
 A simulation with the real planner: pods come and go at 50 a second, unevenly, and become more until one gets no address. Reports and writes
 take no time in it, so it says how many addresses are lost to blocks and how often the controller writes, not how long a pod waits.
+
+With --cluster the same on a real kube-apiserver and etcd (from KUBEBUILDER_ASSETS) and with a real controller: how long a node waits for
+its next block, and an ADD for an address. This takes about twelve minutes.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import random
+import statistics
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+import growthlab
 
 from kubenode.ipam.ranges import Subnet, parse_subnet
 from kubenode.nodes.addresses import Use as Count
@@ -173,7 +181,12 @@ def size(cidr: str) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="a few nodes, to see that it runs")
+    parser.add_argument("--cluster", action="store_true", help="also on a real API server, from $KUBEBUILDER_ASSETS")
+    parser.add_argument("--min-free", type=int, default=2, help="of the nodes there")
     arguments = parser.parse_args()
+    assets = os.environ.get("KUBEBUILDER_ASSETS")
+    if arguments.cluster and not assets:
+        parser.error("set KUBEBUILDER_ASSETS to a directory with etcd and kube-apiserver")
     count, cidr, prefix = (30, "10.0.0.0/23", 28) if arguments.smoke else (1000, "10.0.0.0/18", 28)
     print(f"{count} nodes on {cidr}; a tenth of them has six tenths of the pods; {RATE} pods a second start or stop")
     print("blocks            in use at the first refusal     pods   writes/s   annotations/s   most blocks")
@@ -182,8 +195,30 @@ def main() -> None:
         *((f"/{size_}, minFree {free}", grow(count, cidr, size_, free, 1)) for size_, free in ((29, 1), (29, 2), (30, 1), (31, 1))),
     ]:
         print(f"{name:17} {result.use:26.1f} % {result.pods:8} {result.writes:10.2f} {result.annotations:15.2f} {result.most_blocks:13}")
+    if arguments.cluster and assets:
+        load = growthlab.Load(count, cidr, 29, arguments.min_free, RATE * (4 if arguments.smoke else 1), COMING, HEAVY, SHARE)
+        show(growthlab.measure(Path(assets), load), load)
     if arguments.smoke:
         print("it runs")
+
+
+def show(run: growthlab.Measured, load: growthlab.Load) -> None:
+    print(f"\non a real API server, /{load.prefix}, minFree {load.min_free}: the first pod without an address after {run.seconds:.0f} s")
+    print(f"  in use: {100 * run.pods / size(load.cidr):.1f} %, {run.pods} pods")
+    print(f"  from fewer than minFree free addresses to the next block: {len(run.blocks)} times, {times(run.blocks)}")
+    print(f"  ADDs that waited for a block and got an address: {len(run.waits)} of {run.adds}, {times(run.waits)}")
+    print(f"  ADDs refused after {growthlab.PATIENCE:g} s while the pool had a block: {run.late}")
+    writes = ", ".join(f"{count / run.seconds:.2f} {name}" for name, count in sorted(run.writes.items()))
+    print(f"  writes a second of the controller: {writes}; reports a second of the agents: {run.reports / run.seconds:.2f}")
+    print(f"  the controller's processor: {100 * run.cpu / run.seconds:.1f} %, peak memory {run.peak_mb:.0f} MB")
+
+
+def times(seconds: list[float]) -> str:
+    """Describe some durations."""
+    if not seconds:
+        return "no duration"
+    ordered = sorted(1000 * one for one in seconds)
+    return f"median {statistics.median(ordered):.0f} ms, 99 % {ordered[int(len(ordered) * 0.99)]:.0f} ms, worst {ordered[-1]:.0f} ms"
 
 
 if __name__ == "__main__":

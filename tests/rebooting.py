@@ -35,7 +35,7 @@ def note(machine: str = "", boot: str = EARLIER) -> str:
 
 def wanted() -> None:
     """Leave a test out where this machine cannot have a next boot."""
-    want("time namespaces", "a machine-id")
+    want("time namespaces", "machine-id")
 
 
 def reboot(*notes: Path, run_dir: Path | None = None, machine: str = "") -> list[str]:

@@ -137,7 +137,7 @@ def apiserver_minor() -> int:
 
 
 WANTED = {
-    "machine-id": Wanted("/etc/machine-id, which systemd-machine-id-setup makes", lambda: Path("/etc/machine-id").exists()),
+    "machine-id": Wanted("/etc/machine-id, which systemd-machine-id-setup makes", lambda: bool(_text("/etc/machine-id").strip())),
     "root": Wanted("run the tests as root", is_root),
     "the right to mount": Wanted("root, outside of a chroot and of most containers", may_mount),
     "network namespaces": Wanted("root and Debian's iproute2, outside of a chroot and of most containers", may_make_netns),
@@ -170,13 +170,13 @@ WANTED = {
     "promtool": Wanted("Debian: prometheus", program("promtool")),
     "prometheus": Wanted("Debian: prometheus", program("prometheus")),
     "systemd-analyze": Wanted("Debian: systemd", program("systemd-analyze")),
+    "containerd": Wanted("Debian: containerd", program("containerd")),
     "setpriv": Wanted("Debian: util-linux", program("setpriv")),
     "strace": Wanted("Debian: strace", lambda: works("strace", "-o", os.devnull, "true")),
     "tmux": Wanted("Debian: tmux", program("tmux")),
     "ping": Wanted("Debian: iputils-ping", lambda: bool(shutil.which("ping") or shutil.which("busybox"))),
     "curl": Wanted("Debian: curl", program("curl")),
     "git": Wanted("Debian: git, and a clone", lambda: works("git", "-C", os.path.dirname(__file__), "rev-parse")),
-    "a machine-id": Wanted("systemd-machine-id-setup", lambda: bool(_text("/etc/machine-id").strip())),
 }
 WANTED |= {
     f"qemu for {name}": Wanted("Debian: qemu-user-static", program(QEMU.format(name)))

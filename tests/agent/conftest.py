@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from agentprocess import AgentProcess
+from agentprocess import HURRIED, AgentProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,6 +29,13 @@ def node_file(tmp_path: Path) -> Path:
 @pytest.fixture
 def agent(run_dir: Path, node_file: Path) -> Iterator[AgentProcess]:
     with AgentProcess(run_dir, f"--node-file={node_file}") as process:
+        yield process
+
+
+@pytest.fixture
+def hurried_agent(run_dir: Path, node_file: Path) -> Iterator[AgentProcess]:
+    """Return an agent that gives a call 4 s."""
+    with AgentProcess(run_dir, f"--node-file={node_file}", wrap=HURRIED) as process:
         yield process
 
 

@@ -87,8 +87,9 @@ def test_calls_of_every_kind(agent: AgentProcess, netconf: NetConfMaker, data_di
 
 
 @pytest.mark.parametrize("gone", [True, False])
-def test_calls_that_are_too_late(agent: AgentProcess, netconf: NetConfMaker, data_dir: Path, gone: bool) -> None:  # noqa: FBT001 -- a parameter
+def test_calls_that_are_too_late(hurried_agent: AgentProcess, netconf: NetConfMaker, data_dir: Path, gone: bool) -> None:  # noqa: FBT001 -- a parameter
     """A call that waits for a lock past its time leaves no descriptor open, whether its relay still waits or not."""
+    agent = hurried_agent
     assert agent.ask("kube-node", "ADD", netconf(), container_id="before").code == 0
     before = settled(agent)
     waiting: list[Any] = []

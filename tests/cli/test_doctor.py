@@ -121,17 +121,17 @@ def earlier_boot(doctor: Doctor) -> None:
 
 
 def not_noted(doctor: Doctor) -> None:
-    want("a machine-id")
+    want("machine-id")
     remove(doctor, "networks/.k8snet.note")
 
 
 def noted_by_an_earlier_version(doctor: Doctor) -> None:
-    want("a machine-id")
+    want("machine-id")
     doctor.write("networks/.k8snet.note", f"{EARLIER}\n")
 
 
 def shared(doctor: Doctor) -> None:
-    want("a machine-id")
+    want("machine-id")
     path = doctor.node.networks / ".k8snet.note"
     path.write_text(note("another-machine") + path.read_text())
 
@@ -393,7 +393,7 @@ def test_healthy_node(doctor: Doctor) -> None:
     assert skipped == {
         "one-version", "fallback", "delegates", "kubeconfig", "api-server", "rights", "agent-rights", "machine-id", "node-view", "pools",
         "ipv4-limit", "static-ips",
-        *(() if has("a machine-id") else ("reboot",)),
+        *(() if has("machine-id") else ("reboot",)),
     } - ({"one-version"} if told["one-version"][0] == "✓" else set())  # fmt: skip
     assert [line for _, line in told.values() if " or " in line] == []
     assert "skipped" in {one["state"] for one in doctor.run("-o", "json").json["checks"]}

@@ -85,7 +85,7 @@ def test_healthy_node(cluster: Cluster) -> None:
 def test_fault(cluster: Cluster, fault: Fault) -> None:
     """A fault is found by the check that is named for it; its advice mends it, and then all is well."""
     if "machine-id" in fault.check:
-        want("a machine-id")
+        want("machine-id")
     fault.seed(cluster)
     code, findings = cluster.doctor.findings()
     found = [one for one in findings if one["check"] == fault.check]

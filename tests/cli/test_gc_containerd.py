@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-import pytest
 from callplugin import environment, execute
 from containerd import containerd
+from wanting import want
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
 
 def test_containers_that_are_no_pods(seeded: SeededNode, root: Path, podnet: PodNet, cni_bin: Path) -> None:
     """A living container of podman, which has its address by the reference host-local, keeps it: no runtime that is asked can know it."""
-    if shutil.which("containerd") is None:
-        pytest.skip("no containerd here (Debian: containerd)")
+    want("containerd")
     conf = {
         "cniVersion": "1.0.0",
         "name": "podman",

@@ -84,7 +84,7 @@ def node(api_server: RealApiServer, monkeypatch: pytest.MonkeyPatch) -> Iterator
 @pytest.fixture
 def machine_id() -> str:
     """Return what this machine's Node has as its machineID."""
-    want("a machine-id")
+    want("machine-id")
     return Path("/etc/machine-id").read_text().strip()
 
 

@@ -156,6 +156,7 @@ def test_another_plugin_as_delegate(binaries: Path, tmp_path: Path, view: ViewWr
     assert net.reserved() == []
 
 
+@pytest.mark.ways("relay")  # the others: test_untrusted_configuration.py
 def test_a_delegate_that_hangs(binaries: Path, tmp_path: Path, recorder: Recorder) -> None:
     """A delegate that hangs is killed, and the answer is in time: try again later."""
     recorder.answers(f"echo $$ >{recorder.directory}/pid; exec sleep 60")

@@ -123,7 +123,7 @@ def test_a_log_changes_no_reservation(etc: Path, embedded: NetworkMaker, name: s
     """Neither a boot marker nor another pod's reservation can be the log."""
     del etc
     if name == ".net.note":
-        want("a machine-id")
+        want("machine-id")
     net = embedded()
     net.add("victim")
     file = net.directory.parent / name
@@ -386,7 +386,7 @@ def test_bounds(etc: Path, embedded: NetworkMaker, more: dict[str, Any], told: s
     net.ok("DEL", **top)
 
 
-@pytest.mark.ways("standalone", "console")  # an agent runs no other plugin
+@pytest.mark.ways("standalone")  # an agent runs no other plugin
 def test_a_delegate_that_hangs(etc: Path, outside: Path, embedded: NetworkMaker) -> None:
     """What a delegate has started ends with the call's time, and so does the delegate."""
     del etc
