@@ -29,12 +29,15 @@ PROJECT = "kube-node-ipam"
 LIBRARY = "kube-node.lib"
 UNUSED = ("markdown-it-py", "pygments")  # rich's, for Markdown and source code: a quarter of all that would be shipped
 
-# -I: no PYTHON* variable and no directory of a user decides what root imports. -S: half of the interpreter's start.
+# -I: no PYTHON* variable and no directory of a user decides what root imports. -S: half of the interpreter's start. gc: a call ends before
+# there is garbage, and a collection while it imports is a fifteenth of an ADD.
 LAUNCHER = f"""\
 #!{{python}} -IS
+import gc
 import sys
 from posixpath import dirname, realpath
 
+gc.disable()
 sys.path.insert(0, dirname(realpath(__file__)) + "/{LIBRARY}")
 from kubenode.launcher import {{function}}
 

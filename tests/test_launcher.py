@@ -134,6 +134,16 @@ def test_version(binaries: Path, name: str) -> None:
     assert run(binaries, name, "--version") == (0, "1.2.3-test\n", "")
 
 
+def test_the_command_line_collects_garbage(binaries: Path) -> None:
+    """Calls do without; but an agent, which is a command, runs for months."""
+    program = (
+        "import gc, runpy, sys\nfrom kubenode.cli import main\nmain.main = lambda: print(gc.isenabled())\n"
+        f"del sys.argv[1:]\nrunpy.run_path({str(binaries / 'kube-node.standalone')!r})"
+    )
+    environ = {key: value for key, value in os.environ.items() if key != "CNI_COMMAND"}
+    assert subprocess.run([sys.executable, "-c", program], env=environ, check=True, capture_output=True, text=True).stdout == "True\n"
+
+
 def test_wrong_usage(binaries: Path) -> None:
     """A command that there is not fails and names it on standard error."""
     answer = run(binaries, "kube-node", "jump")

@@ -42,6 +42,7 @@ def kube_node() -> NoReturn:
     if sys.argv[1:] or not os.environ.get("CNI_COMMAND"):
         from kubenode.cli.main import main
 
+        gc.enable()  # the file that is executed disables it
         sys.exit(main())
     from kubenode.plugins import kube_node as plugin
 
