@@ -151,6 +151,18 @@ def test_the_report(corner: Corner, start: Start, conf: dict[str, Any], data_dir
     assert not agent.lines("cannot report")
 
 
+def test_a_node_without_the_annotation(corner: Corner, start: Start) -> None:
+    """The report has the network without a text, and the API server takes it: Kubernetes 1.20 reads an empty one as null."""
+    corner.annotate()
+    agent = start()
+    eventually(lambda: corner.object, "there is no report")
+    corner.grow(4)
+    agent.kill()
+    agent.start()  # sooner than an hour later it would not see minFree
+    eventually(lambda: [one["items"] for one in corner.networks()] == [[]], lambda: corner.object)
+    assert not agent.lines("cannot report")
+
+
 def test_without_the_right(corner: Corner, start: Start, conf: dict[str, Any]) -> None:
     """An agent that may not report says so once, with what would give the right, and serves as before."""
     agent = start(may_report=False)

@@ -90,7 +90,9 @@ class NetworkUse(NamedTuple):
             found["dataDir"] = self.data_dir
         if self.annotation:
             found["annotation"] = self.annotation
-        return {**found, "observed": self.observed[:LONGEST], "items": [use.as_object() for use in self.uses]}
+        if self.observed:  # Kubernetes 1.20 takes an empty text for null, and refuses the object
+            found["observed"] = self.observed[:LONGEST]
+        return {**found, "items": [use.as_object() for use in self.uses]}
 
 
 def source_of(node: Node, annotation: str) -> Source:
