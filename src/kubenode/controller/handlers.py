@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from kubenode.kube.client import ObjectMeta
 from kubenode.kube.reflector import before
 from kubenode.nodes.node import LAST_APPLIED
 from kubenode.pools.records import Node, NodeSubnet, RecordError, parse_claim, parse_pool
@@ -24,16 +25,8 @@ if TYPE_CHECKING:
     from kubenode.pools.records import SubnetPool
 
 
-class _Meta(msgspec.Struct, rename={"version": "resourceVersion"}):
-    name: str
-    uid: str = ""
-    version: str = ""
-    labels: dict[str, str] | None = None
-    annotations: dict[str, str] | None = None
-
-
 class _Object(msgspec.Struct):
-    metadata: _Meta
+    metadata: ObjectMeta
 
 
 _NODE: msgspec.json.Decoder[_Object] = msgspec.json.Decoder(_Object)

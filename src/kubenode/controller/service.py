@@ -25,6 +25,7 @@ from kubenode.controller.metrics import Metrics
 from kubenode.controller.reconcile import CLAIMS, NODES, POOLS, REPORTS, Handlers, Reconciler
 from kubenode.ipam.ranges import RangeError, Subnet, parse_subnet
 from kubenode.kube.asyncclient import Cluster, Collection
+from kubenode.kube.client import ObjectMeta
 from kubenode.kube.listwatch import ListWatch
 from kubenode.kube.reflector import Reflector
 from kubenode.kube.refusal import StatusError
@@ -54,26 +55,22 @@ class _Spec(msgspec.Struct, rename={"pod_cidrs": "podCIDRs"}):
     cidrs: list[str] = []
 
 
-class _Meta(msgspec.Struct):
-    name: str
-
-
-class _Object(msgspec.Struct):
+class _CIDRObject(msgspec.Struct):
     """Node or ServiceCIDR."""
 
-    metadata: _Meta
+    metadata: ObjectMeta
     spec: _Spec
 
 
-_CIDRS: msgspec.json.Decoder[_Object] = msgspec.json.Decoder(_Object)
+_CIDRS: msgspec.json.Decoder[_CIDRObject] = msgspec.json.Decoder(_CIDRObject)
 
 
 class _Reports(ListWatch):
     """Source of NodeAddresses. An API server with earlier definitions does not know them, which must stop nothing else."""
 
-    def __init__(self, cluster: Cluster, sink: Reports, log: Log) -> None:
-        super().__init__(cluster, Collection(REPORTS), sink, log)
-        self._absent = sink.absent
+    def __init__(self, cluster: Cluster, handler: Reports, log: Log) -> None:
+        super().__init__(cluster, Collection(REPORTS), handler, log)
+        self._absent = handler.absent
 
     async def read(self, expired: str = "") -> str:
         try:
@@ -112,8 +109,8 @@ class Controller:
         self._reserved = {"": told}  # and the results of lists, by path
         self._reconciler.reserved = told
         self._reflectors = [
-            Reflector(ListWatch(self._cluster, collection, sink, log), log, partial(self._metrics.restarted, collection.resource))
-            for collection, sink in (
+            Reflector(ListWatch(self._cluster, collection, handler, log), log, partial(self._metrics.restarted, collection.resource))
+            for collection, handler in (
                 (Collection(POOLS), handlers.pools),
                 (Collection(CLAIMS), handlers.claims),
                 (Collection(NODES, metadata=True), handlers.nodes),
