@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kubenode.ipam.address import BITS, Address
 from kubenode.ipam.ranges import Subnet
-from kubenode.nodes.addresses import Use as Count
-from kubenode.pools.reports import Use
+from kubenode.nodes.addresses import ItemUse
+from kubenode.pools.reports import ReportedNetwork
 from kubenode.pools.texts import read
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Message(NamedTuple):
     """A patch of the status, good for one version of the object."""
 
     version: str
-    uses: tuple[Use, ...]
+    uses: tuple[ReportedNetwork, ...]
 
 
 class Agent:
@@ -90,7 +90,9 @@ class Agent:
                     return
 
     def write_report(self, now: float) -> None:
-        self.outbox.append(Message(self.known, tuple(Use(key, self.view.get(key, ""), tuple(self._counts(key, now))) for key in self.keys)))
+        self.outbox.append(
+            Message(self.known, tuple(ReportedNetwork(key, self.view.get(key, ""), tuple(self._counts(key, now))) for key in self.keys))
+        )
 
     def lacks(self, key: str, version: int, min_free: int) -> bool:
         """Say whether fewer addresses are free than there should be."""
@@ -100,20 +102,20 @@ class Agent:
     def _gives(self, key: str, item: Item, now: float) -> bool:
         return not item.closing and now >= self._distrusted.get((key, item.block), 0.0)
 
-    def _counts(self, key: str, now: float) -> Iterator[Count]:
+    def _counts(self, key: str, now: float) -> Iterator[ItemUse]:
         mine = {address for of, address in self.used if of == key}
         items = self.items(key)
         for item in items:
             inside = {address for address in mine if item.block.holds(address)}
             settling = item.closing and now < self._since.get((key, item.block), 0.0) + WAIT
-            yield Count(item.block, len(inside), len(list(addresses(item))), item.closing, settling)
+            yield ItemUse(item.block, len(inside), len(list(addresses(item))), item.closing, settling)
             mine -= inside
         there = {item.block for item in items}
         for (of, block), since in self._since.items():
             if of == key and block not in there and now < since + WAIT:
-                yield Count(block, 0, 0, settling=True, outside=True)
+                yield ItemUse(block, 0, 0, settling=True, outside=True)
         for address in sorted(mine):
-            yield Count(address_subnet(address), 1, 1, outside=True)
+            yield ItemUse(address_subnet(address), 1, 1, outside=True)
 
 
 def addresses(item: Item) -> Iterator[Address]:
