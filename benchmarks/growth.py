@@ -25,8 +25,8 @@ from kubenode.nodes.addresses import ItemUse
 from kubenode.pools.blocks import Block
 from kubenode.pools.growth import capacity
 from kubenode.pools.ledger import Ledger
-from kubenode.pools.records import Growth, Node, Selector, SubnetPool
-from kubenode.pools.reports import Report, ReportedNetwork
+from kubenode.pools.records import Growth, NodeMetadata, Selector, SubnetPool
+from kubenode.pools.reports import AgentReport, ReportedNetwork
 from kubenode.pools.texts import read
 from kubenode.pools.timing import Now
 from kubenode.pools.writes import Annotate, CreateClaim, DeleteClaim, UpdateClaim
@@ -65,7 +65,7 @@ class Nodes:
         self._reported: dict[str, tuple[str, int, float]] = {}  # text, free addresses and time of the last report
         self._closed: dict[Subnet, float] = {}
         for number in range(count):
-            self.ledger.set_node(Node(f"n{number:05}", f"u{number}", "1", {}, {}))
+            self.ledger.set_node(NodeMetadata(f"n{number:05}", f"u{number}", "1", {}, {}))
             self.used[f"n{number:05}"] = Counter()
         self.settle()
 
@@ -102,7 +102,7 @@ class Nodes:
             if text == old_text and not crossed and not empty and self.now < when + MINUTE:
                 return
             self._reported[name] = (text, free, self.now)
-            self.ledger.set_report(Report(name, "", {KEY: 1}, (ReportedNetwork(KEY, text, tuple(counts)),), "r", str(self.now)))
+            self.ledger.set_report(AgentReport(name, "", {KEY: 1}, (ReportedNetwork(KEY, text, tuple(counts)),), "r", str(self.now)))
             self.settle()
             if self.ledger.nodes[name].annotations.get(KEY, "") == text:
                 return

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kubenode.nodes.items import Item
-    from kubenode.pools.records import Node
+    from kubenode.pools.records import NodeMetadata
 
 CALL = 15.0  # seconds that a call lives at most
 WAIT = 20.0  # seconds until the agent counts a block of which nothing new is given
@@ -45,7 +45,7 @@ class Agent:
         self.keys = keys
         self.view: dict[str, str] = {}
         self.used: set[tuple[str, Address]] = set()
-        self.news: list[Node] = []
+        self.news: list[NodeMetadata] = []
         self.outbox: list[Message] = []
         self.known = ""  # version of the NodeAddresses object
         self.calls: list[Call] = []
@@ -55,7 +55,7 @@ class Agent:
     def items(self, key: str) -> tuple[Item, ...]:
         return read(self.view.get(key)).items
 
-    def see(self, node: Node, now: float, *, past: bool = False) -> None:
+    def see(self, node: NodeMetadata, now: float, *, past: bool = False) -> None:
         """Take a Node; `past`: etcd was restored, and this is a Node of the past."""
         for key in self.keys:
             before = {item.block: item for item in self.items(key)}

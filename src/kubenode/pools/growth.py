@@ -65,7 +65,7 @@ class Progress:
         self._idle.pop(name, None)
 
 
-class Step(NamedTuple):
+class GrowthStep(NamedTuple):
     """The next items of a family. `lacks`: the addresses that further blocks should have; `spare`: a block to close when it is due."""
 
     items: tuple[Item, ...]
@@ -89,15 +89,15 @@ class Family(NamedTuple):
         blocks = [item.block for item in items if not item.closing and item.block not in self.lost]
         return min(sum(count.free for block in blocks if (count := use.item(block))) for use in uses)
 
-    def step(self, uses: Sequence[ReportedNetwork]) -> Step:
+    def step(self, uses: Sequence[ReportedNetwork]) -> GrowthStep:
         """Return what is due: open closing blocks or ask for more, else remove what is returned, and name a block to give back."""
         lacks = self.growth.min_free - self.free(uses, self.items)
         if lacks > 0:
             items, lacks = self._reopened(lacks)
-            return Step(self._without_lost(items, uses), max(0, lacks))
+            return GrowthStep(self._without_lost(items, uses), max(0, lacks))
         kept = tuple(item for item in self.items if not self._is_returned(item, uses))
         items = self._without_lost(kept or self.items[:1], uses)
-        return Step(items, spare=self._spare(items, uses))
+        return GrowthStep(items, spare=self._spare(items, uses))
 
     def _reopened(self, lacks: int) -> tuple[tuple[Item, ...], int]:
         """Return the items with as many of the closing ones opened as the node needs, newest first, and what it still lacks."""

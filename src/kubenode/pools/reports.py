@@ -13,7 +13,7 @@ from kubenode.pools.records import API_VERSION
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from kubenode.pools.records import Node
+    from kubenode.pools.records import NodeMetadata
 
 LARGEST = 4096  # items of a report; an agent writes some hundreds, and each costs time
 UNREADABLE = "\0"  # instead of a text of an annotation: it equals none
@@ -31,7 +31,7 @@ class ReportedNetwork(NamedTuple):
         return next((count for count in self.counts if count.subnet == subnet and not count.outside), None)
 
 
-class Report(NamedTuple):
+class AgentReport(NamedTuple):
     """A NodeAddresses object. `node_uid`: the Node that it belongs to, "" if unknown; `min_free`: by annotation, as we wrote it."""
 
     node: str
@@ -45,7 +45,7 @@ class Report(NamedTuple):
         """Return the networks that have their subnets from an annotation."""
         return tuple(use for use in self.uses if use.annotation == key)
 
-    def agreed(self, node: Node, key: str) -> tuple[ReportedNetwork, ...]:
+    def agreed(self, node: NodeMetadata, key: str) -> tuple[ReportedNetwork, ...]:
         """Return the networks of an annotation if the agent acts on its present text in all of them; else none."""
         if self.node_uid not in ("", node.uid):
             return ()
@@ -66,7 +66,7 @@ class Report(NamedTuple):
         return any(count.used and count.subnet.overlaps(subnet) for use in self.of(key) for count in use.counts)
 
 
-def parse_report(manifest: Mapping[str, Any]) -> Report:
+def parse_report(manifest: Mapping[str, Any]) -> AgentReport:
     """Parse a NodeAddresses object. Networks of podCIDRs are left out: no pool gives these."""
     metadata = manifest["metadata"]
     owners = [owner.get("uid", "") for owner in metadata.get("ownerReferences") or () if owner.get("kind") == "Node"]
@@ -75,7 +75,7 @@ def parse_report(manifest: Mapping[str, Any]) -> Report:
     uses = tuple(_parse_use(network) for network in networks if network.get("annotation"))
     if sum(len(use.counts) for use in uses) > LARGEST:
         uses = _shortened(uses)
-    return Report(
+    return AgentReport(
         intern(str(metadata["name"])),
         intern(str(owners[0])) if owners else "",
         {intern(str(key)): value for key, value in wanted.items() if isinstance(value, int)},
@@ -107,7 +107,7 @@ def _shortened(uses: Iterable[ReportedNetwork]) -> tuple[ReportedNetwork, ...]:
     return tuple(found)
 
 
-def manifest_of(node: Node, min_free: Mapping[str, int]) -> dict[str, Any]:
+def manifest_of(node: NodeMetadata, min_free: Mapping[str, int]) -> dict[str, Any]:
     """Return the object for a Node that has none. It goes with the Node."""
     owner = {"apiVersion": "v1", "kind": "Node", "name": node.name, "uid": node.uid}
     metadata = {"name": node.name, "ownerReferences": [owner]}
