@@ -78,9 +78,9 @@ def command(
       kube-node controller --service-cidr=10.96.0.0/16 --pod-cidr=10.0.0.0/9
     """  # noqa: D301 -- click keeps the lines of a paragraph after a backspace
     from kubenode.base.logqueue import LAST_WORDS, LogQueue
-    from kubenode.controller.service import Controller, Options
+    from kubenode.controller.service import Controller, ControllerOptions
 
-    options = Options(kubeconfig, namespace, "" if lease == "none" else lease, service_cidrs, pod_cidrs, listen)
+    options = ControllerOptions(kubeconfig, namespace, "" if lease == "none" else lease, service_cidrs, pod_cidrs, listen)
     level = {name: number for number, name in log.NAMES.items()}[loglevel]
     lines = LogQueue()
     try:

@@ -21,7 +21,7 @@ from kubenode.base.exposition import HTTPServer
 from kubenode.cni.errors import CNIError
 from kubenode.controller.handlers import Claims, Nodes, Pools, Reports
 from kubenode.controller.leader import Leader
-from kubenode.controller.metrics import Metrics
+from kubenode.controller.metrics import ControllerMetrics
 from kubenode.controller.reconcile import CLAIMS, NODES, POOLS, REPORTS, Handlers, Reconciler
 from kubenode.ipam.ranges import RangeError, Subnet, parse_subnet
 from kubenode.kube.asyncclient import Cluster, Collection
@@ -81,7 +81,7 @@ class _Reports(ListWatch):
             raise
 
 
-class Options(NamedTuple):
+class ControllerOptions(NamedTuple):
     """Options of the controller. `lease`: "" for none; `listen`: host and port, None for no HTTP."""
 
     kubeconfig: str = ""
@@ -95,10 +95,10 @@ class Options(NamedTuple):
 class Controller:
     """One controller. Raises CNIError if it cannot start."""
 
-    def __init__(self, options: Options, environ: Mapping[str, str], log: Log) -> None:
+    def __init__(self, options: ControllerOptions, environ: Mapping[str, str], log: Log) -> None:
         self._options = options
         self._log = log
-        self._metrics = Metrics()
+        self._metrics = ControllerMetrics()
         self._cluster = Cluster(options.kubeconfig or None, environ, TIMEOUT, self._metrics.requested)
         self._ledger = Ledger()
         self._ledger.growth.open_at = inf  # until the reports are known
