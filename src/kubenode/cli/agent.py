@@ -106,10 +106,10 @@ def command(
       kube-node agent --node-file=node.yaml --listen=none
     """
     from kubenode.agent.reclaim import Mode
-    from kubenode.agent.service import Agent, Options
+    from kubenode.agent.service import Agent, AgentOptions
     from kubenode.base.logqueue import LAST_WORDS, LogQueue
 
-    options = Options(
+    options = AgentOptions(
         run_dir=run_dir,
         socket=socket or os.environ.get("KUBE_NODE_SOCKET") or os.path.join(run_dir, "agent.sock"),
         config_dir=config_dir,
