@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kubenode.base import log
-from kubenode.cli.agent import Address
+from kubenode.cli.agent import HostPort
 
 if TYPE_CHECKING:
     from kubenode.ipam.ranges import Subnet
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LISTEN = "127.0.0.1:19091"
 
 
-class Network(click.ParamType):  # type: ignore[type-arg] # generic only to type checkers
+class CIDR(click.ParamType):  # type: ignore[type-arg] # generic only to type checkers
     """A network in CIDR notation."""
 
     name = "CIDR"
@@ -50,12 +50,12 @@ class Network(click.ParamType):  # type: ignore[type-arg] # generic only to type
 @click.option(
     "--service-cidr",
     "service_cidrs",
-    type=Network(),
+    type=CIDR(),
     multiple=True,
     help="The services' network: a pool that overlaps it gets a condition.",
 )
-@click.option("--pod-cidr", "pod_cidrs", type=Network(), multiple=True, help="The pods' network: a pool that overlaps it gets a condition.")
-@click.option("--listen", type=Address(), default=LISTEN, show_default=True, help="Address of /metrics, /healthz and /readyz, or none.")
+@click.option("--pod-cidr", "pod_cidrs", type=CIDR(), multiple=True, help="The pods' network: a pool that overlaps it gets a condition.")
+@click.option("--listen", type=HostPort(), default=LISTEN, show_default=True, help="Address of /metrics, /healthz and /readyz, or none.")
 @click.option("--loglevel", type=click.Choice(["warning", "info", "debug", "trace"]), default="info", show_default=True)
 def command(
     kubeconfig: str,
