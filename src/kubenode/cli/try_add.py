@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kubenode.cli.output import Output
     from kubenode.cli.pods import PluginProgram
     from kubenode.inspection.locations import Locations
-    from kubenode.inspection.networks import Network
+    from kubenode.inspection.networks import StoredNetwork
 
 MILLISECONDS = 1000.0
 
@@ -91,7 +91,7 @@ def command(network: str, namespace: str, locations: Locations, output: Output) 
     return int(trial.failed)
 
 
-def _run(trial: Trial, locations: Locations, network: Network, namespace: str) -> None:
+def _run(trial: Trial, locations: Locations, network: StoredNetwork, namespace: str) -> None:
     from kubenode.base.problem import Problem
     from kubenode.cni.result import addresses_in
     from kubenode.cni.versions import SINCE, at_least
@@ -128,7 +128,7 @@ def _run(trial: Trial, locations: Locations, network: Network, namespace: str) -
     trial.step("look for what is left", left, anyway=True)
 
 
-def _plugin(locations: Locations, network: Network, namespace: str) -> PluginProgram:
+def _plugin(locations: Locations, network: StoredNetwork, namespace: str) -> PluginProgram:
     """Return the network's IPAM plugin. Raises Problem if it is not installed."""
     from kubenode.cli.pods import PluginProgram
     from kubenode.host import delegate
@@ -144,7 +144,7 @@ def _plugin(locations: Locations, network: Network, namespace: str) -> PluginPro
     return PluginProgram(delegate.require(network.plugin, directories), network.configured.raw, environ)
 
 
-def _subnets(network: Network) -> str:
+def _subnets(network: StoredNetwork) -> str:
     if network.problem:
         raise network.problem
     return ", ".join(str(r.subnet) for usage in network.usages for r in usage.range_set.ranges) + f" {network.by_source}"
