@@ -38,7 +38,7 @@ def settle(call: Call, source: str, mine: str) -> None:
     holder = call.host.sources().take(source, mine, if_unused)
     if holder != mine:
         _, _, network = holder.rpartition("/")
-        takes_over = f"; once {network} has no reservation left (kube-node status, kube-node gc), this one takes over"
+        takes_over = f"; once {network} has no reservation left (kube-node status, kube-node gc) and nothing holds its lock, this one takes over"
         raise _taken(call, source, holder, "serves", " already", takes_over)
 
 
