@@ -40,13 +40,14 @@ def definitions(node: ast.AST, prefix: str = "") -> Iterator[tuple[str, bool]]:
 
 def test_class_names() -> None:
     """A class name is the name of one class, and an import gives a class no other name."""
-    nodes = [(path.relative_to(SOURCES), node) for path in modules() for node in ast.walk(ast.parse(path.read_text()))]
     places: dict[str, list[str]] = {}
-    for path, node in nodes:
-        if isinstance(node, ast.ClassDef):
-            places.setdefault(node.name, []).append(str(path))
-    imports = [(path, node) for path, node in nodes if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("kubenode.")]
-    aliases = [f"{path}: {one.name} as {one.asname}" for path, node in imports for one in node.names if (one.asname or "")[:1].isupper()]
+    aliases = []
+    for path in modules():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(str(path.relative_to(SOURCES)))
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("kubenode."):
+                aliases += [f"{path.name}: {one.name} as {one.asname}" for one in node.names if (one.asname or "")[:1].isupper()]
     assert ({name: found for name, found in places.items() if len(found) > 1}, aliases) == ({}, [])
 
 
