@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import growthlab
 
 from kubenode.ipam.ranges import Subnet, parse_subnet
-from kubenode.nodes.addresses import Use as Count
+from kubenode.nodes.addresses import ItemUse
 from kubenode.pools.blocks import Block
 from kubenode.pools.growth import capacity
 from kubenode.pools.ledger import Ledger
-from kubenode.pools.records import Growth, Node, Selector, SubnetPool
-from kubenode.pools.reports import Report, Use
+from kubenode.pools.records import Growth, NodeMetadata, Selector, SubnetPool
+from kubenode.pools.reports import AgentReport, ReportedNetwork
 from kubenode.pools.texts import read
 from kubenode.pools.timing import Now
 from kubenode.pools.writes import Annotate, CreateClaim, DeleteClaim, UpdateClaim
@@ -65,7 +65,7 @@ class Nodes:
         self._reported: dict[str, tuple[str, int, float]] = {}  # text, free addresses and time of the last report
         self._closed: dict[Subnet, float] = {}
         for number in range(count):
-            self.ledger.set_node(Node(f"n{number:05}", f"u{number}", "1", {}, {}))
+            self.ledger.set_node(NodeMetadata(f"n{number:05}", f"u{number}", "1", {}, {}))
             self.used[f"n{number:05}"] = Counter()
         self.settle()
 
@@ -94,7 +94,7 @@ class Nodes:
                 book = self._closed.setdefault if item.closing else self._closed.pop
                 since = book(item.block, self.now)
                 settling = item.closing and self.now < since + WAIT
-                counts.append(Count(item.block, self.used[name][item.block], capacity(item), item.closing, settling))
+                counts.append(ItemUse(item.block, self.used[name][item.block], capacity(item), item.closing, settling))
             free = sum(count.free for count in counts)
             old_text, old_free, when = self._reported.get(name, ("", -1, -MINUTE))
             crossed = free.bit_length() < old_free.bit_length()
@@ -102,7 +102,7 @@ class Nodes:
             if text == old_text and not crossed and not empty and self.now < when + MINUTE:
                 return
             self._reported[name] = (text, free, self.now)
-            self.ledger.set_report(Report(name, "", {KEY: 1}, (Use(KEY, text, tuple(counts)),), "r", str(self.now)))
+            self.ledger.set_report(AgentReport(name, "", {KEY: 1}, (ReportedNetwork(KEY, text, tuple(counts)),), "r", str(self.now)))
             self.settle()
             if self.ledger.nodes[name].annotations.get(KEY, "") == text:
                 return

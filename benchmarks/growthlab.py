@@ -35,7 +35,7 @@ from kubenode.ipam.store import DEFAULT_DATA_DIR  # noqa: E402
 from kubenode.kube.asyncclient import Cluster, Collection  # noqa: E402
 from kubenode.kube.refusal import StatusError  # noqa: E402
 from kubenode.nodes import addresses  # noqa: E402
-from kubenode.nodes.addresses import NetworkUse, Use  # noqa: E402
+from kubenode.nodes.addresses import ItemUse, NetworkUse  # noqa: E402
 from kubenode.pools.growth import capacity  # noqa: E402
 from kubenode.pools.texts import read  # noqa: E402
 
@@ -116,7 +116,7 @@ class Agent:
         uses = []
         for item in self.items:
             settling = item.closing and now - self.closing[item.block] <= SETTLE
-            uses.append(Use(item.block, self.used[item.block], capacity(item), item.closing, settling))
+            uses.append(ItemUse(item.block, self.used[item.block], capacity(item), item.closing, settling))
         return NetworkUse(POOL, DEFAULT_DATA_DIR, KEY, self.text, tuple(uses))
 
     def free(self) -> int:

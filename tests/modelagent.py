@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kubenode.ipam.address import BITS, Address
 from kubenode.ipam.ranges import Subnet
-from kubenode.nodes.addresses import Use as Count
-from kubenode.pools.reports import Use
+from kubenode.nodes.addresses import ItemUse
+from kubenode.pools.reports import ReportedNetwork
 from kubenode.pools.texts import read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kubenode.nodes.items import Item
-    from kubenode.pools.records import Node
+    from kubenode.pools.records import NodeMetadata
 
 CALL = 15.0  # seconds that a call lives at most
 WAIT = 20.0  # seconds until the agent counts a block of which nothing new is given
@@ -34,7 +34,7 @@ class Message(NamedTuple):
     """A patch of the status, good for one version of the object."""
 
     version: str
-    uses: tuple[Use, ...]
+    uses: tuple[ReportedNetwork, ...]
 
 
 class Agent:
@@ -45,7 +45,7 @@ class Agent:
         self.keys = keys
         self.view: dict[str, str] = {}
         self.used: set[tuple[str, Address]] = set()
-        self.news: list[Node] = []
+        self.news: list[NodeMetadata] = []
         self.outbox: list[Message] = []
         self.known = ""  # version of the NodeAddresses object
         self.calls: list[Call] = []
@@ -55,7 +55,7 @@ class Agent:
     def items(self, key: str) -> tuple[Item, ...]:
         return read(self.view.get(key)).items
 
-    def see(self, node: Node, now: float, *, past: bool = False) -> None:
+    def see(self, node: NodeMetadata, now: float, *, past: bool = False) -> None:
         """Take a Node; `past`: etcd was restored, and this is a Node of the past."""
         for key in self.keys:
             before = {item.block: item for item in self.items(key)}
@@ -90,7 +90,9 @@ class Agent:
                     return
 
     def write_report(self, now: float) -> None:
-        self.outbox.append(Message(self.known, tuple(Use(key, self.view.get(key, ""), tuple(self._counts(key, now))) for key in self.keys)))
+        self.outbox.append(
+            Message(self.known, tuple(ReportedNetwork(key, self.view.get(key, ""), tuple(self._counts(key, now))) for key in self.keys))
+        )
 
     def lacks(self, key: str, version: int, min_free: int) -> bool:
         """Say whether fewer addresses are free than there should be."""
@@ -100,20 +102,20 @@ class Agent:
     def _gives(self, key: str, item: Item, now: float) -> bool:
         return not item.closing and now >= self._distrusted.get((key, item.block), 0.0)
 
-    def _counts(self, key: str, now: float) -> Iterator[Count]:
+    def _counts(self, key: str, now: float) -> Iterator[ItemUse]:
         mine = {address for of, address in self.used if of == key}
         items = self.items(key)
         for item in items:
             inside = {address for address in mine if item.block.holds(address)}
             settling = item.closing and now < self._since.get((key, item.block), 0.0) + WAIT
-            yield Count(item.block, len(inside), len(list(addresses(item))), item.closing, settling)
+            yield ItemUse(item.block, len(inside), len(list(addresses(item))), item.closing, settling)
             mine -= inside
         there = {item.block for item in items}
         for (of, block), since in self._since.items():
             if of == key and block not in there and now < since + WAIT:
-                yield Count(block, 0, 0, settling=True, outside=True)
+                yield ItemUse(block, 0, 0, settling=True, outside=True)
         for address in sorted(mine):
-            yield Count(address_subnet(address), 1, 1, outside=True)
+            yield ItemUse(address_subnet(address), 1, 1, outside=True)
 
 
 def addresses(item: Item) -> Iterator[Address]:

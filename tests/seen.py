@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kubenode.host.attachments import Record
 from kubenode.host.readonly import ReadOnlyStore
 from kubenode.inspection.named import Configured
-from kubenode.inspection.networks import Network
+from kubenode.inspection.networks import StoredNetwork
 from kubenode.ipam import allocator
 from kubenode.ipam.address import Address, parse_address
 from kubenode.ipam.ranges import make_range, make_set, parse_subnet
@@ -61,14 +61,14 @@ class Seen:
         if gone:
             self.records.without_namespace.add((self.name, attachment))
 
-    def network(self) -> Network:
+    def network(self) -> StoredNetwork:
         store = ReadOnlyStore(str(self._data_dir), self.name)
         sets = [make_set(number, [make_range(parse_subnet(text))]) for number, text in enumerate(self._subnets)]
         usages = tuple(allocator.usage(store, sets, self._exclude))
         raw = {"name": self.name, "type": "bridge", "ipam": self.ipam}
         path = "attachment records" if self.is_recorded else "/etc/cni/net.d/10-net.conf"
         configured = Configured(path, raw, is_recorded=self.is_recorded)
-        return Network(configured, str(self._data_dir), store, usages, self._exclude, self.problem)
+        return StoredNetwork(configured, str(self._data_dir), store, usages, self._exclude, self.problem)
 
 
 def address(text: str) -> Address:

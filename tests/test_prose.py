@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The words of docstrings, messages and documentation: plain English, for readers who are no native speakers."""
+"""The words of names, docstrings, messages and documentation: plain English, for readers who are no native speakers."""
 
 import ast
 import re
@@ -36,6 +36,19 @@ def definitions(node: ast.AST, prefix: str = "") -> Iterator[tuple[str, bool]]:
             yield prefix + child.name, ast.get_docstring(child) is not None
             if isinstance(child, ast.ClassDef):
                 yield from definitions(child, f"{child.name}.")
+
+
+def test_class_names() -> None:
+    """A class name is the name of one class, and an import gives a class no other name."""
+    places: dict[str, list[str]] = {}
+    aliases = []
+    for path in modules():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(str(path.relative_to(SOURCES)))
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("kubenode."):
+                aliases += [f"{path.name}: {one.name} as {one.asname}" for one in node.names if (one.asname or "")[:1].isupper()]
+    assert ({name: found for name, found in places.items() if len(found) > 1}, aliases) == ({}, [])
 
 
 def test_words() -> None:

@@ -13,7 +13,7 @@ import pytest
 from agentprocess import answer
 
 from kubenode.agent import networks
-from kubenode.agent.connection import Connection
+from kubenode.agent.connection import RelayConnection
 from kubenode.agent.networks import Key, Networks
 from kubenode.agent.server import Server
 from kubenode.base.log import Log
@@ -36,7 +36,7 @@ def pair() -> Any:
 def test_closing_waits_for_an_answer_under_way(pair: tuple[socket.socket, socket.socket]) -> None:
     """A thread that is done closes the socket only once the clock, which was quicker, has sent its answer whole."""
     ours, theirs = pair
-    connection = Connection(ours)
+    connection = RelayConnection(ours)
     clock = threading.Thread(target=connection.answer, args=(1, LONG))
     clock.start()
     first = theirs.recv(1)  # so the answer is under way
@@ -54,7 +54,7 @@ def test_closing_waits_for_an_answer_under_way(pair: tuple[socket.socket, socket
 def test_one_answer(pair: tuple[socket.socket, socket.socket]) -> None:
     """Of two answers the first counts, and who comes second is told; after the end there is none."""
     ours, theirs = pair
-    connection = Connection(ours)
+    connection = RelayConnection(ours)
     assert connection.is_wanted()
     assert connection.answer(0, b"first")
     assert not connection.answer(1, b"second")
@@ -67,7 +67,7 @@ def test_one_answer(pair: tuple[socket.socket, socket.socket]) -> None:
 def test_a_relay_that_is_gone(pair: tuple[socket.socket, socket.socket]) -> None:
     """An answer that nobody takes has not gone out."""
     ours, theirs = pair
-    connection = Connection(ours)
+    connection = RelayConnection(ours)
     theirs.close()
     assert not connection.is_wanted()
     assert not connection.answer(0, LONG)

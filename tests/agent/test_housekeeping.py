@@ -14,7 +14,7 @@ from callplugin import environment, execute
 from patience import PATIENCE, eventually
 from rebooting import EARLIER, NextBoot, note, reboot
 
-from kubenode.agent.host import ReadOnlyHost, Stores
+from kubenode.agent.host import ReadOnlyAgentHost, Stores
 from kubenode.agent.housekeeping import Housekeeping
 from kubenode.agent.labels import NamespaceLabels
 from kubenode.agent.networks import Key, Networks, key_of
@@ -49,7 +49,7 @@ class Place:
         ask = Round(Workers(), log, 0.5)
         self.ask = ask
         own = OwnNode(NodeView(str(run_dir), "test", log), log)
-        self.looking = ReadOnlyHost(HostRoot(), Permitted(HostRoot(), {}), str(run_dir), self.stores, own, NamespaceLabels("", log))
+        self.looking = ReadOnlyAgentHost(HostRoot(), Permitted(HostRoot(), {}), str(run_dir), self.stores, own, NamespaceLabels("", log))
         self.keep = Housekeeping(self.networks, self.stores, ask, None, str(run_dir), str(self.config_dir), log)
 
     def of_another_boot(self, network: str) -> Path:

@@ -21,7 +21,7 @@ from patience import PATIENCE, at_best, eventually
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from kubenode.agent.metrics import Metrics
+from kubenode.agent.metrics import AgentMetrics
 from kubenode.agent.networks import Key
 from kubenode.base.log import Log
 from kubenode.host.datadir import DiskStore
@@ -61,7 +61,7 @@ def samples(text: str) -> dict[str, float]:
 def exported() -> str:
     """Return what is exported when each metric has something to show."""
     usages = [Usage(RangeSet(0, ()), 0, 0)][:0]
-    metrics = Metrics()
+    metrics = AgentMetrics()
     metrics.show_node(lambda: time.time() - 5)
     metrics.show_log(lambda: 3)
     metrics.show_usage(lambda: [(Key("net", "/d"), usages)])
@@ -116,7 +116,7 @@ def test_naming_conventions(exported: str) -> None:
 
 def test_the_number_of_series_is_bounded() -> None:
     """However many containers come, with whatever in their calls, no series is added."""
-    metrics = Metrics()
+    metrics = AgentMetrics()
 
     def count() -> int:
         return len(samples(generate_latest(metrics.registry).decode()))

@@ -308,7 +308,7 @@ def test_addresses_outside(corner: Corner, start: Start, conf: dict[str, Any]) -
 
 def test_many_addresses_outside_are_merged() -> None:
     """At most 16 entries of a family are outside, whatever blocks overlap; each address counts once."""
-    source = addresses.Source("", ())
+    source = addresses.SubnetSource("", ())
     numbers = {4: [*range(0xAC140000, 0xAC140100, 4), 0xAC150000], 6: []}
     inside = [Subnet(4, 0xAC150000, 16), Subnet(4, 0xAC150000, 24)]
     found = addresses.uses(source, numbers, (), inside)

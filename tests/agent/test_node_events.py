@@ -12,7 +12,7 @@ import pytest
 from agentprocess import AgentProcess
 from patience import PATIENCE, eventually
 
-from kubenode.agent.nodeevents import HOUR, MOST, NodeEvents, Pace
+from kubenode.agent.nodeevents import HOUR, MOST, EventPace, NodeEvents
 from kubenode.base.log import ERROR, Log
 from kubenode.cni.errors import RANGE_FULL, SOURCE_TAKEN, CNIError
 from kubenode.kube.events import EVENTS
@@ -157,7 +157,7 @@ class Cluster:
         pass
 
 
-def told(cluster: Cluster, pace: Pace, work: Callable[[NodeEvents], Any], until: Callable[[], bool]) -> None:
+def told(cluster: Cluster, pace: EventPace, work: Callable[[NodeEvents], Any], until: Callable[[], bool]) -> None:
     """Let a Node's Events be made until something is so."""
     own = Node("n", "u", "", (), {})
     teller = NodeEvents(lambda: own, lambda: "", lambda: cluster, Log("agent", ERROR - 1), pace)  # type: ignore[arg-type,return-value]
@@ -182,10 +182,10 @@ def failed(teller: NodeEvents, code: int = RANGE_FULL, network: str = "net", com
 def test_what_happens_again_is_counted() -> None:
     """The same thing is one Event, whose count is how often it has happened, also where another agent of the node had made it."""
     cluster = Cluster()
-    told(cluster, Pace(0.01, 0.0), lambda teller: failed(teller, times=3), lambda: bool(cluster.events))
+    told(cluster, EventPace(0.01, 0.0), lambda teller: failed(teller, times=3), lambda: bool(cluster.events))
     (event,) = cluster.events.values()
     assert (event["count"], event["message"]) == (3, "full: net: what to do")
-    told(cluster, Pace(0.01, 0.0), lambda teller: failed(teller, times=5), lambda: event["count"] == 5)
+    told(cluster, EventPace(0.01, 0.0), lambda teller: failed(teller, times=5), lambda: event["count"] == 5)
     assert len(cluster.events) == 1
 
 
@@ -199,7 +199,7 @@ def test_only_so_many_in_an_hour() -> None:
 
     told(
         cluster,
-        Pace(0.01, HOUR),
+        EventPace(0.01, HOUR),
         many,
         lambda: len(cluster.events) == MOST,
     )
@@ -217,7 +217,7 @@ def test_only_an_add_that_fails_so() -> None:
         teller.called("kube-node", "ADD", 1, b'{"code": 110}', 0.1)
         teller.called("kube-node", "ADD", 0, b"{}", 0.1)
 
-    told(cluster, Pace(0.01, HOUR), work, lambda: True)
+    told(cluster, EventPace(0.01, HOUR), work, lambda: True)
     assert cluster.asked == 0
 
 
@@ -225,7 +225,7 @@ def test_a_right_that_is_missing_is_not_asked_for_again() -> None:
     """After a 403 the API server is left alone for an hour."""
     cluster = Cluster()
     cluster.status = 403
-    told(cluster, Pace(0.01, HOUR), failed, lambda: cluster.asked > 0)
+    told(cluster, EventPace(0.01, HOUR), failed, lambda: cluster.asked > 0)
     assert cluster.asked == 1
 
 
@@ -237,6 +237,6 @@ def test_a_message_as_long_as_a_configuration() -> None:
         for number in range(3):
             failed(teller, network="x" * 500_000 + str(number))
 
-    told(cluster, Pace(0.01, HOUR), work, lambda: bool(cluster.events))
+    told(cluster, EventPace(0.01, HOUR), work, lambda: bool(cluster.events))
     (event,) = cluster.events.values()
     assert event["count"] == 3

@@ -14,7 +14,7 @@ from kubenode.inspection.mapping import Kind, draw_pool
 from kubenode.ipam.address import parse_address
 from kubenode.ipam.ranges import parse_subnet
 from kubenode.pools.ledger import Ledger
-from kubenode.pools.records import Node, NodeSubnet, parse_pool
+from kubenode.pools.records import NodeMetadata, NodeSubnet, parse_pool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +34,7 @@ def ledger_of(cidr: str, node_prefix: int, claims: dict[str, float | None], excl
     for number, (text, released) in enumerate(claims.items()):
         ledger.set_claim(NodeSubnet(parse_subnet(text), "p", "k", f"n{number}", "u", released=released, uid="c", version="1"))
     if by_hand:
-        ledger.set_node(Node("hand", "u", "1", {}, {"k": by_hand}))
+        ledger.set_node(NodeMetadata("hand", "u", "1", {}, {"k": by_hand}))
     return ledger
 
 

@@ -16,8 +16,8 @@ from kubenode.cli import mapview, statusview
 from kubenode.cli.map_ import Drawn
 from kubenode.cni.errors import CONFIG_FILE, CNIError
 from kubenode.host.nodeview import View
-from kubenode.inspection.agentprobe import Agent
-from kubenode.inspection.holders import Wanted, holder_of, holders
+from kubenode.inspection.agentprobe import AgentStatus
+from kubenode.inspection.holders import HolderFilter, holder_of, holders
 from kubenode.inspection.mapping import Kind, draw
 from kubenode.inspection.report import NetworkReport, NodeSeen, Other, Report, Whose
 from kubenode.ipam.store import Attachment
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
 PATH = "/run/kube-node/node.json"
 MANIFEST = {"kind": "Node", "metadata": {"name": "worker-1"}, "spec": {"podCIDRs": ["10.0.0.0/24"]}}
-UP = Agent("/run/kube-node/agent.sock", installed=True, problem="", pid=7, milliseconds=0.4)
+UP = AgentStatus("/run/kube-node/agent.sock", installed=True, problem="", pid=7, milliseconds=0.4)
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def report(*networks: Seen, agent: Agent = UP, wanted: Wanted = Wanted(), fetched: float | None = None) -> Report:  # noqa: B008 -- it is a tuple
+def report(*networks: Seen, agent: AgentStatus = UP, wanted: HolderFilter = HolderFilter(), fetched: float | None = None) -> Report:  # noqa: B008 -- it is a tuple
     made = [NetworkReport(one.network(), *holders(one.network(), cast("Records", one.records), wanted)) for one in networks]
     seen = NodeSeen(PATH, View(node.parse(MANIFEST, PATH), fetched, ""), None)
     return Report(seen, agent, made, wanted)
@@ -107,17 +107,17 @@ def test_leaks_and_problems_come_first(tmp_path: Path) -> None:
 
 def test_what_is_missing(seen: Seen) -> None:
     """No Node view, a broken one, an agent that is down or complains, no pods of a namespace, and no networks are told as such."""
-    nothing = Report(NodeSeen(PATH, None, None), Agent("/a", installed=False, problem="none"), [], Wanted())
+    nothing = Report(NodeSeen(PATH, None, None), AgentStatus("/a", installed=False, problem="none"), [], HolderFilter())
     said = printed(nothing)
     assert f"not seen yet: there is no {PATH}" in said
     assert "none: the plugins run by themselves" in said
     assert "No networks: the CNI configuration does not use" in said
     broken = nothing._replace(
-        node=NodeSeen(PATH, None, CNIError(CONFIG_FILE, "not [JSON]")), agent=Agent("/a", installed=True, problem="refused")
+        node=NodeSeen(PATH, None, CNIError(CONFIG_FILE, "not [JSON]")), agent=AgentStatus("/a", installed=True, problem="refused")
     )
     assert "not [JSON]" in printed(broken)
     assert "down: /a: refused" in printed(broken)
-    said = printed(report(seen, agent=UP._replace(problems=("no podCIDRs",)), wanted=Wanted("web", 10)))
+    said = printed(report(seen, agent=UP._replace(problems=("no podCIDRs",)), wanted=HolderFilter("web", 10)))
     assert "written by hand" in said
     assert "! no podCIDRs" in said
     assert "no pods of namespace web" in said

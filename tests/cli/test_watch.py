@@ -23,7 +23,7 @@ from rich.console import Console
 from kubenode.cli import statusview
 from kubenode.host.root import HostRoot
 from kubenode.inspection import named
-from kubenode.inspection.holders import Wanted
+from kubenode.inspection.holders import HolderFilter
 from kubenode.inspection.locations import Locations
 from kubenode.inspection.report import look
 
@@ -40,7 +40,7 @@ def fitting(node: SeededNode, lines: int = LINES, most: int = NEWEST, *, wide: b
     """Return what stands on a terminal of so many lines, which has to hold it."""
     out = Console(file=io.StringIO(), width=COLUMNS, height=lines, force_terminal=True, color_system=None, highlight=False, emoji=False)
     place = Locations(HostRoot(""), str(node.run), str(node.net), f"{node.run}/agent.sock", (), (), "", os.environ, named.read(()))
-    found = look(place, (), Wanted("", most))
+    found = look(place, (), HolderFilter("", most))
     assert isinstance(out.file, io.StringIO)
     out.print(statusview.fitting(found, out, wide=wide))
     shown = out.file.getvalue()

@@ -9,7 +9,7 @@ import pytest
 
 from kubenode.ipam.ranges import Subnet, parse_subnet
 from kubenode.pools.ledger import Ledger
-from kubenode.pools.records import Node, NodeSubnet, parse_pool
+from kubenode.pools.records import NodeMetadata, NodeSubnet, parse_pool
 from kubenode.pools.timing import Now
 from kubenode.pools.writes import Annotate, CreateClaim, DeleteClaim, Demand, UpdateClaim, Write
 
@@ -32,7 +32,7 @@ class Cluster:
         self.ledger.set_pool(parse_pool(manifest))
 
     def node(self, name: str, **annotations: str) -> None:
-        self.ledger.set_node(Node(name, f"u-{name}", "1", {}, annotations))
+        self.ledger.set_node(NodeMetadata(name, f"u-{name}", "1", {}, annotations))
 
     def claim(self, text: str, node: str, annotation: str, *, released: float | None = None) -> None:
         subnet = parse_subnet(text)
@@ -248,7 +248,7 @@ def test_adoption(cluster: Cluster, text: str, says: str, adopted: list[str]) ->
 def test_what_a_pool_does_not_serve_is_not_taken_over(cluster: Cluster) -> None:
     """Of a node that the pool does not select nothing is taken over, and in that pool nobody else is given it."""
     cluster.pool("p", OLD, annotation="k1", nodeSelector={"matchExpressions": [{"key": "stranger", "operator": "DoesNotExist"}]})
-    cluster.ledger.set_node(Node("a", "u", "1", {"stranger": ""}, {"k1": "10.0.0.0/28"}))
+    cluster.ledger.set_node(NodeMetadata("a", "u", "1", {"stranger": ""}, {"k1": "10.0.0.0/28"}))
     cluster.node("b")
     cluster.settle()
     (conflict,) = cluster.ledger.conflicts["a"]

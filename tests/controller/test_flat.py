@@ -18,7 +18,7 @@ from settled import pool, settle
 from kubenode.nodes.items import parse
 from kubenode.pools.ledger import Ledger
 from kubenode.pools.purge import purge
-from kubenode.pools.records import Node, NodeSubnet, parse_claim, parse_pool
+from kubenode.pools.records import NodeMetadata, NodeSubnet, parse_claim, parse_pool
 from kubenode.pools.status import status
 
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ def ledger_of(*cidrs: dict[str, Any], texts: tuple[str, ...] = (), nodes: int = 
     ledger = Ledger()
     ledger.set_pool(parse_pool(pool("p", *cidrs)))
     for number, text in enumerate(texts):
-        ledger.set_node(Node(f"h{number}", f"u{number}", "1", {}, {"p": text}))
+        ledger.set_node(NodeMetadata(f"h{number}", f"u{number}", "1", {}, {"p": text}))
     for number in range(nodes):
-        ledger.set_node(Node(f"n{number:03}", f"v{number}", "1", {}, {}))
+        ledger.set_node(NodeMetadata(f"n{number:03}", f"v{number}", "1", {}, {}))
     settle(ledger)
     return ledger
 
@@ -114,7 +114,7 @@ def test_another_gateway() -> None:
     settle(ledger)
     assert written(ledger) == ["172.20.0.0/28 of 172.20.0.0/16 via 172.20.0.1"]
     assert "is '172.20.0.0/28 of 172.20.0.0/16 via 172.20.255.254' by SubnetPool p" in conflict(ledger)
-    ledger.set_node(Node("n000", "v0", "2", {}, {}))
+    ledger.set_node(NodeMetadata("n000", "v0", "2", {}, {}))
     for claim in [claim for _, claim in ledger.claims]:
         ledger.recent_writes.add(claim.subnet, 0.0)
     settle(ledger)

@@ -19,7 +19,7 @@ from kubenode.controller.handlers import Nodes, Reports
 from kubenode.ipam.ranges import parse_subnet
 from kubenode.pools.growth import HOLD
 from kubenode.pools.ledger import Ledger
-from kubenode.pools.records import RECLAIM_AFTER, Node, NodeSubnet, parse_pool
+from kubenode.pools.records import RECLAIM_AFTER, NodeMetadata, NodeSubnet, parse_pool
 from kubenode.pools.reports import LARGEST, parse_report
 from kubenode.pools.status import status
 from kubenode.pools.timing import RETURNED_AFTER
@@ -83,7 +83,7 @@ def ledger() -> Ledger:
     found = Ledger()
     found.set_pool(parse_pool(pool("p", {**FLAT, "cidr": "172.20.0.0/28"}, minFree=1)))
     for name in "ab":
-        found.set_node(Node(name, f"u{name}", "1", {}, {}))
+        found.set_node(NodeMetadata(name, f"u{name}", "1", {}, {}))
     return found
 
 
@@ -100,7 +100,7 @@ def test_exhausted_names_who_needs_more(ledger: Ledger) -> None:
         assert isinstance(created, CreateClaim)
         assert str(created.claim.subnet) == text.split(maxsplit=1)[0]
         ledger.set_claim(created.claim._replace(uid="c", version="1"))
-        ledger.set_node(Node(name, f"u{name}", "2", {}, {"p": text}))
+        ledger.set_node(NodeMetadata(name, f"u{name}", "2", {}, {"p": text}))
     ledger.set_report(parse_report(report("a", texts["a"], 6)))
     assert ledger.plan("a", at(0.0)).writes == []
     said = {each["type"]: each for each in status(ledger, ledger.pools["p"], 0.0)["conditions"]}
@@ -143,7 +143,7 @@ def test_a_static_pool_asks_for_nothing() -> None:
     """Without minFree reports change nothing, and no NodeAddresses are written."""
     ledger = Ledger()
     ledger.set_pool(parse_pool(pool("p", FLAT)))
-    ledger.set_node(Node("a", "u", "1", {}, {}))
+    ledger.set_node(NodeMetadata("a", "u", "1", {}, {}))
     ledger.growth.reporting = True
     assert not ledger.grows
     assert [type(write) for write in ledger.plan("a", at(0.0)).writes] == [CreateClaim]
@@ -157,7 +157,7 @@ def test_a_block_that_a_person_takes(ledger: Ledger) -> None:
 
     def plan(text: str, *items: dict[str, object], now: float = 0.0) -> Outcome:
         network = {"name": "net", "annotation": "p", "observed": text, "items": list(items)}
-        ledger.set_node(Node("a", "ua", "1", {}, {"p": text}))
+        ledger.set_node(NodeMetadata("a", "ua", "1", {}, {"p": text}))
         ledger.set_report(parse_report({"metadata": {"name": "a", "uid": "r", "resourceVersion": "1"}, "status": {"networks": [network]}}))
         return ledger.plan("a", at(now))
 
@@ -189,4 +189,4 @@ def test_a_report_that_no_agent_writes() -> None:
     found["status"]["networks"] = [{"name": f"net{half}", "annotation": "p", "items": items[half::2]} for half in (0, 1)]  # type: ignore[index]
     parsed = parse_report(found)
     assert sum(len(use.counts) for use in parsed.uses) == LARGEST
-    assert parsed.agreed(Node("a", "ua", "1", {}, {}), "p") == ()
+    assert parsed.agreed(NodeMetadata("a", "ua", "1", {}, {}), "p") == ()

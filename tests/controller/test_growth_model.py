@@ -23,8 +23,8 @@ from kubenode.ipam.ranges import Subnet, parse_subnet
 from kubenode.pools.blocks import Block
 from kubenode.pools.growth import HOLD
 from kubenode.pools.ledger import Ledger
-from kubenode.pools.records import Growth, Node, NodeSubnet, Selector, SubnetPool
-from kubenode.pools.reports import Report
+from kubenode.pools.records import Growth, NodeMetadata, NodeSubnet, Selector, SubnetPool
+from kubenode.pools.reports import AgentReport
 from kubenode.pools.texts import read
 from kubenode.pools.timing import GOOD_FOR, RETURNED_AFTER, Now
 from kubenode.pools.writes import Annotate, CreateClaim, DeleteClaim, Demand, UpdateClaim
@@ -55,10 +55,10 @@ class Api:
     """The objects of the API server, and what a backup has of them."""
 
     def __init__(self) -> None:
-        self.nodes: dict[str, Node] = {}
+        self.nodes: dict[str, NodeMetadata] = {}
         self.claims: dict[Subnet, NodeSubnet] = {}
-        self.reports: dict[str, Report] = {}
-        self.backup: tuple[dict[str, Node], dict[Subnet, NodeSubnet], dict[str, Report]] | None = None
+        self.reports: dict[str, AgentReport] = {}
+        self.backup: tuple[dict[str, NodeMetadata], dict[Subnet, NodeSubnet], dict[str, AgentReport]] | None = None
         self._version = 0
 
     def next(self) -> str:
@@ -108,7 +108,7 @@ class Growing(RuleBasedStateMachine):
         self.api = Api()
         self.agents = {name: Agent(name, KEYS) for name in NAMES}
         for name in NAMES:
-            self.api.nodes[name] = Node(name, f"uid-{name}", self.api.next(), {}, {})
+            self.api.nodes[name] = NodeMetadata(name, f"uid-{name}", self.api.next(), {}, {})
         self.views = [View(self.api, self.now - 2 * HOLD), View(self.api, self.now - 2 * HOLD)]
         self.behind: set[object] = set()  # agents and controllers that have not listed anything since the restore
         self.late: list[tuple[float, View, DeleteClaim]] = []  # requests that have not arrived yet
@@ -121,7 +121,7 @@ class Growing(RuleBasedStateMachine):
             if view not in self.behind:
                 view.untold[kind].append((name, value))
 
-    def put_node(self, node: Node) -> Node:
+    def put_node(self, node: NodeMetadata) -> NodeMetadata:
         node = node._replace(version=self.api.next())
         self.api.nodes[node.name] = node
         self.tell("node", "set_node", node)
@@ -136,7 +136,7 @@ class Growing(RuleBasedStateMachine):
         self.tell("claim", "set_claim", claim)
         return claim
 
-    def put_report(self, report: Report) -> Report:
+    def put_report(self, report: AgentReport) -> AgentReport:
         report = self.api.reports[report.node] = report._replace(version=self.api.next())
         self.tell("report", "set_report", report)
         return report
@@ -334,7 +334,7 @@ class Growing(RuleBasedStateMachine):
                 return
         raise AssertionError("the controller never comes to rest")
 
-    def is_newest(self, view: View, report: Report | None) -> bool:
+    def is_newest(self, view: View, report: AgentReport | None) -> bool:
         if report is None:
             return True
         newest = self.api.reports.get(report.node)
@@ -358,7 +358,7 @@ class Growing(RuleBasedStateMachine):
                 self.delete(view, write)
         elif isinstance(write, Demand):
             if write.node.name not in api.reports:
-                self.put_report(Report(write.node.name, write.node.uid, write.min_free, (), f"r{api.next()}"))
+                self.put_report(AgentReport(write.node.name, write.node.uid, write.min_free, (), f"r{api.next()}"))
             ledger.set_report(api.reports[write.node.name])
         else:
             self.annotate(view, write)
@@ -405,7 +405,7 @@ class Growing(RuleBasedStateMachine):
 
     # What has to hold.
 
-    def check_annotate(self, node: Node, write: Annotate) -> None:
+    def check_annotate(self, node: NodeMetadata, write: Annotate) -> None:
         """Check that what is taken is not in use by the node, and what is given by no other."""
         for key, text in write.values.items():
             before = {item.block for item in read(node.annotations.get(key)).items}

@@ -12,7 +12,7 @@ from settled import at, pool, settle
 from kubenode.ipam.ranges import Subnet, parse_subnet
 from kubenode.pools.ledger import Ledger
 from kubenode.pools.purge import purge
-from kubenode.pools.records import Node, NodeSubnet, parse_pool
+from kubenode.pools.records import NodeMetadata, NodeSubnet, parse_pool
 from kubenode.pools.status import Reserved, status
 from kubenode.pools.timing import GOOD_FOR
 from kubenode.pools.writes import Annotate, CreateClaim, Outcome, UpdateClaim
@@ -33,12 +33,12 @@ def test_free_is_what_can_be_given(exclude: list[str], held: list[str]) -> None:
     ledger = Ledger()
     ledger.set_pool(parse_pool(pool("p", {"cidr": "10.0.0.0/24", "nodePrefix": 28, "exclude": exclude})))
     for number, text in enumerate(held):
-        ledger.set_node(Node(f"h{number}", f"u{number}", "1", {}, {"p": text}))
+        ledger.set_node(NodeMetadata(f"h{number}", f"u{number}", "1", {}, {"p": text}))
     settle(ledger)
     had = {name: node.annotations["p"] for name, node in ledger.nodes.items()}
     free = status(ledger, ledger.pools["p"], 0.0)["cidrs"][0]["free"]
     for number in range(20):
-        ledger.set_node(Node(f"n{number:02}", f"v{number}", "1", {}, {}))
+        ledger.set_node(NodeMetadata(f"n{number:02}", f"v{number}", "1", {}, {}))
     settle(ledger)
     given_ = [parse_subnet(node.annotations["p"]) for name, node in ledger.nodes.items() if name not in had and node.annotations]
     assert len(given_) == free
@@ -54,7 +54,7 @@ def first_pass(count: int) -> tuple[Ledger, int]:
         cidrs = ({"cidr": f"10.{number}.0.0/10", "nodePrefix": 26}, {"cidr": f"fd00:{number}::/48", "nodePrefix": 64})
         ledger.set_pool(parse_pool(pool(name, *cidrs)))
     for number in range(count):
-        ledger.set_node(Node(f"n{number:05}", f"u{number}", "1", {}, {}))
+        ledger.set_node(NodeMetadata(f"n{number:05}", f"u{number}", "1", {}, {}))
 
     def give() -> None:
         for name in sorted(ledger.changed):
@@ -84,7 +84,7 @@ def test_many_nodes() -> None:
     ledger.changed.clear()
 
     def change() -> None:
-        ledger.set_node(Node("new", "u", "1", {}, {}))
+        ledger.set_node(NodeMetadata("new", "u", "1", {}, {}))
         assert ledger.changed == {"new"}
         writes.extend(ledger.plan("new", at(0.0)).writes)
 
@@ -97,10 +97,10 @@ def test_an_overlap_with_what_is_not_yet_claimed(quicker: str, reasons: list[str
     """An annotation that overlaps with what is about to be claimed for another node is no conflict before that has been claimed."""
     ledger = Ledger()
     ledger.set_pool(parse_pool(pool("p", {"cidr": "10.0.0.0/24", "nodePrefix": 28})))
-    ledger.set_node(Node("a", "ua", "1", {}, {}))
+    ledger.set_node(NodeMetadata("a", "ua", "1", {}, {}))
     (create,) = ledger.plan("a", at(0.0)).writes
     assert isinstance(create, CreateClaim)
-    ledger.set_node(Node("b", "ub", "1", {}, {"p": str(create.claim.subnet)}))
+    ledger.set_node(NodeMetadata("b", "ub", "1", {}, {"p": str(create.claim.subnet)}))
     assert ledger.plan("b", at(0.0)) == Outcome([], [], 1.0)
     if quicker == "b":  # by another controller
         ledger.withdraw(create.claim)
@@ -141,8 +141,8 @@ def test_purge() -> None:
     claims = [NodeSubnet(own, "p", "k", "a", "u"), NodeSubnet(adopted, "p", "k", "b", "u", adopted=True)]
     claims.append(NodeSubnet(parse_subnet("10.0.2.0/24"), "q", "k", "a", "u"))
     nodes = {
-        "a": Node("a", "u", "1", {}, {"k": "10.0.0.0/24,10.0.2.0/24"}),
-        "b": Node("b", "u", "1", {}, {"k": "10.0.1.0/24"}),
+        "a": NodeMetadata("a", "u", "1", {}, {"k": "10.0.0.0/24,10.0.2.0/24"}),
+        "b": NodeMetadata("b", "u", "1", {}, {"k": "10.0.1.0/24"}),
     }
     annotate, delete = purge("p", claims, nodes)
     assert [(write.node.name, write.values) for write in annotate] == [("a", {"k": "10.0.2.0/24"})]
@@ -154,7 +154,7 @@ def test_a_pool_moves_from_an_annotation_whose_other_pool_is_deleted() -> None:
     ledger = Ledger()
     ledger.set_pool(parse_pool(pool("four", {"cidr": "10.0.0.0/26", "nodePrefix": 28}, annotation="old")))
     ledger.set_pool(parse_pool(pool("six", {"cidr": "fd00::/61", "nodePrefix": 64}, annotation="old")))
-    ledger.set_node(Node("n", "u", "1", {}, {}))
+    ledger.set_node(NodeMetadata("n", "u", "1", {}, {}))
     settle(ledger)
     ledger.set_pool(parse_pool(pool("six", {"cidr": "10.0.1.0/26", "nodePrefix": 28}, annotation="new")))
     ledger.drop_pool("four")
@@ -171,7 +171,7 @@ def test_what_is_known_of_a_claim_is_checked_before_it_is_annotated() -> None:
     """A claim found without annotation is written as it is, which is refused where it is not so any more; then its node gets it."""
     ledger = Ledger()
     ledger.set_pool(parse_pool(pool("p", {"cidr": "10.0.0.0/24", "nodePrefix": 28})))
-    ledger.set_node(Node("n", "u", "1", {}, {}))
+    ledger.set_node(NodeMetadata("n", "u", "1", {}, {}))
     claim = NodeSubnet(parse_subnet("10.0.0.32/28"), "p", "p", "n", "u", uid="c", version="1")
     ledger.set_claim(claim)
     assert ledger.plan("n", at(100.0)).writes == [UpdateClaim(claim)]
@@ -189,4 +189,4 @@ def test_what_a_node_holds() -> None:
     claim = NodeSubnet(parse_subnet("10.0.0.32/28"), "deleted", "old", "n", "u", uid="c", version="1")
     ledger.set_claim(claim)
     for texts, held in (({}, False), ({"p": "10.0.0.0/28"}, False), ({"old": "10.0.0.32/28"}, True), ({"p": "?"}, True)):
-        assert ledger.holds(claim, Node("n", "u", "1", {}, texts)) is held
+        assert ledger.holds(claim, NodeMetadata("n", "u", "1", {}, texts)) is held

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import msgspec
     from standin import Step
 
-    from kubenode.kube.listwatch import Sink
+    from kubenode.kube.listwatch import ObjectHandler
 
 PACE = Pace(lifetime=5, settled=0.1, shortest=0.01, longest=0.1)
 
@@ -69,7 +69,7 @@ def mirrored(
 
 
 def mirrored_into(
-    sink: Sink, tmp_path: Path, script: list[Step], done: Callable[[Reflector], bool], then: Step | None = None, pace: Pace = PACE
+    sink: ObjectHandler, tmp_path: Path, script: list[Step], done: Callable[[Reflector], bool], then: Step | None = None, pace: Pace = PACE
 ) -> tuple[StandInApiServer, list[str]]:
     reasons: list[str] = []
     with StandInApiServer(tmp_path, *script, then=then or stream(30.0)) as server:

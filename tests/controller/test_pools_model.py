@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from kubenode.ipam.ranges import Subnet, parse_subnet
 from kubenode.pools.blocks import Block, network
 from kubenode.pools.ledger import Ledger
-from kubenode.pools.records import IN, Node, NodeSubnet, Requirement, Selector, SubnetPool, noted
+from kubenode.pools.records import IN, NodeMetadata, NodeSubnet, Requirement, Selector, SubnetPool, noted
 from kubenode.pools.texts import read
 from kubenode.pools.timing import GOOD_FOR, Now
 from kubenode.pools.writes import Annotate, CreateClaim, DeleteClaim, UpdateClaim
@@ -82,7 +82,7 @@ class Cluster:
     def __init__(self) -> None:
         self.pools: dict[str, SubnetPool] = {}
         self.claims: dict[Subnet, NodeSubnet] = {}
-        self.nodes: dict[str, Node] = {}
+        self.nodes: dict[str, NodeMetadata] = {}
         self.version = 0
 
     def next(self) -> str:
@@ -104,7 +104,7 @@ class Controllers(RuleBasedStateMachine):
         for view in self.views:
             view.untold.append((kind, value))
 
-    def put_node(self, node: Node) -> None:
+    def put_node(self, node: NodeMetadata) -> None:
         self.cluster.nodes[node.name] = node
         self.tell("set_node", node)
 
@@ -121,7 +121,7 @@ class Controllers(RuleBasedStateMachine):
     def add_node(self, name: str, key: str, text: str | None, rack: str) -> None:
         if name not in self.cluster.nodes:
             version = self.cluster.next()
-            self.put_node(Node(name, f"uid{version}", version, {"rack": rack}, {} if text is None else {key: text}))
+            self.put_node(NodeMetadata(name, f"uid{version}", version, {"rack": rack}, {} if text is None else {key: text}))
             for each in KEYS:
                 self.by_hand.pop((name, each), None)
             if text is not None:
@@ -245,10 +245,10 @@ class Controllers(RuleBasedStateMachine):
     def check_delete(self, view: View, claim: NodeSubnet) -> None:
         self.note_what_nodes_have()
         assert claim.released is not None
-        late = any(kind == "set_node" and isinstance(node, Node) and node.name == claim.node for kind, node in view.untold)
+        late = any(kind == "set_node" and isinstance(node, NodeMetadata) and node.name == claim.node for kind, node in view.untold)
         assert late or self.now >= self.had.get((claim.node, claim.subnet), 0.0) + RECLAIM, "reclaimed before its time"
 
-    def check_annotate(self, node: Node, write: Annotate) -> None:
+    def check_annotate(self, node: NodeMetadata, write: Annotate) -> None:
         for key, value in write.values.items():
             old = node.annotations.get(key, "").strip()
             assert value is not None
@@ -265,7 +265,7 @@ class Controllers(RuleBasedStateMachine):
                     if other.name != node.name:
                         assert not any(subnet.overlaps(theirs) for theirs in self.given(other)), f"{subnet} is {other.name}'s"
 
-    def given(self, node: Node) -> Iterable[Subnet]:
+    def given(self, node: NodeMetadata) -> Iterable[Subnet]:
         """Return what the controllers have given to a node, and it has."""
         for key in KEYS:
             for subnet in readable(node.annotations.get(key)):

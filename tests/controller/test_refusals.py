@@ -13,7 +13,7 @@ import pytest
 from kubenode.base.log import ERROR, Log
 from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
 from kubenode.controller.handlers import Claims, Nodes, Pools, Reports
-from kubenode.controller.metrics import Metrics
+from kubenode.controller.metrics import ControllerMetrics
 from kubenode.controller.reconcile import CLAIMS, NODES, POOLS, Handlers, Reconciler
 from kubenode.kube.events import EVENTS
 from kubenode.kube.refusal import refusal
@@ -72,7 +72,7 @@ async def serve(cluster: Cluster, node: str, annotations: dict[str, str], second
         reconciler.heard()
 
     handlers = Handlers(*(kind(ledger, heard, log) for kind in (Nodes, Claims, Pools, Reports)))  # type: ignore[arg-type]
-    reconciler = Reconciler(cluster, ledger, handlers, log, Metrics())  # type: ignore[arg-type]
+    reconciler = Reconciler(cluster, ledger, handlers, log, ControllerMetrics())  # type: ignore[arg-type]
     for number in range(2):
         spec = {"annotation": f"net{number}", "cidrs": [{"cidr": f"10.{number}.0.0/16", "nodePrefix": 24}]}
         handlers.pools.put(msgspec.Raw(msgspec.json.encode({"metadata": {"name": f"p{number}", "uid": f"p{number}"}, "spec": spec})))

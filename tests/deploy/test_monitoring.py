@@ -19,7 +19,7 @@ from patience import PATIENCE, eventually
 from prometheus_client import generate_latest
 from wanting import want
 
-from kubenode.controller.metrics import Metrics as ControllerMetrics
+from kubenode.controller.metrics import ControllerMetrics
 from kubenode.pools.status import Figures
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from rebooting import NextBoot, note
 from kubenode.cni.errors import CNIError
 from kubenode.host.boot import Boot
 from kubenode.host.datadir import DiskStore
-from kubenode.host.indexed import IndexedStore, Memory, State
+from kubenode.host.indexed import DirectoryState, IndexedStore, Memory
 from kubenode.ipam.address import Address
 from kubenode.ipam.ranges import make_range, make_set, parse_subnet
 from kubenode.ipam.store import Attachment
@@ -105,7 +105,7 @@ def test_a_file_system_without_nanoseconds(tmp_path: Path) -> None:
     """Where the directory's time cannot be kept to the nanosecond the index is not trusted, and all is right nonetheless."""
 
     class Coarse(Counting):
-        def _state(self) -> State:
+        def _state(self) -> DirectoryState:
             state = super()._state()
             return state._replace(modified=state.modified // 1_000_000_000 * 1_000_000_000)
 

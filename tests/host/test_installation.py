@@ -15,7 +15,7 @@ import pytest
 from kubenode.base.problem import Problem
 from kubenode.host.root import HostRoot
 from kubenode.installer.installation import Installation
-from kubenode.installer.steps import Part
+from kubenode.installer.steps import PayloadPart
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,10 +37,10 @@ class Host:
         library.mkdir(exist_ok=True)
         (library / "module.py").write_bytes(b"1" * 5000)
         self.parts = [
-            Part(f"{BIN}/kube-node.lib.1", tree=str(library)),
-            Part(f"{BIN}/kube-node", b"ours", 0o755),
-            Part(f"{BIN}/host-local", b"ours, too", 0o755),
-            Part("/etc/cni/net.d/10-net.conflist", b"{}"),
+            PayloadPart(f"{BIN}/kube-node.lib.1", tree=str(library)),
+            PayloadPart(f"{BIN}/kube-node", b"ours", 0o755),
+            PayloadPart(f"{BIN}/host-local", b"ours, too", 0o755),
+            PayloadPart("/etc/cni/net.d/10-net.conflist", b"{}"),
         ]
 
     @property

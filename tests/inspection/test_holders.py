@@ -9,7 +9,7 @@ import pytest
 from seen import Seen, address
 
 from kubenode.host.attachments import Record
-from kubenode.inspection.holders import NEIGHBOURS, Holder, Wanted, holder_of, holders
+from kubenode.inspection.holders import NEIGHBOURS, Holder, HolderFilter, holder_of, holders
 from kubenode.ipam.store import Attachment
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def found(seen: Seen, namespace: str = "", most: int = 0) -> tuple[list[str], int]:
     """Return the containers of the holders that are shown, and how many addresses are not."""
-    shown, left = holders(seen.network(), cast("Records", seen.records), Wanted(namespace, most))
+    shown, left = holders(seen.network(), cast("Records", seen.records), HolderFilter(namespace, most))
     return [one.attachment.container_id if one.attachment else "" for one in shown], left
 
 
@@ -34,7 +34,7 @@ def test_addresses_of_one_attachment(seen: Seen) -> None:
     seen.hold("c1", "fd00::2", since=60, pod_name="shop", pod_namespace="web")
     seen.hold("c1", "10.0.0.2", since=50, pod_name="shop", pod_namespace="web")
     seen.hold("c1", "10.0.0.3", ifname="net1")
-    (second, first), left = holders(seen.network(), cast("Records", seen.records), Wanted())
+    (second, first), left = holders(seen.network(), cast("Records", seen.records), HolderFilter())
     assert left == 0
     assert [str(one) for one in first.addresses] == ["10.0.0.2", "fd00::2"]
     assert (first.since, first.record.pod, first.suspected) == (50.0, "web/shop", False)

@@ -9,8 +9,8 @@ import pytest
 from seen import Seen, address
 
 from kubenode.base.problem import Problem
-from kubenode.inspection.agentprobe import Agent
-from kubenode.inspection.holders import Wanted, holder_of, holders
+from kubenode.inspection.agentprobe import AgentStatus
+from kubenode.inspection.holders import HolderFilter, holder_of, holders
 from kubenode.inspection.report import NetworkReport, NodeSeen, Other, Report, Whose, require_known
 from kubenode.ipam.store import Attachment
 
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 
 def report_of(*networks: Seen) -> Report:
-    made = [NetworkReport(one.network(), *holders(one.network(), cast("Records", one.records), Wanted())) for one in networks]
-    return Report(NodeSeen("/run/kube-node/node.json", None, None), Agent("/a", installed=False, problem="none"), made, Wanted())
+    made = [NetworkReport(one.network(), *holders(one.network(), cast("Records", one.records), HolderFilter())) for one in networks]
+    return Report(
+        NodeSeen("/run/kube-node/node.json", None, None), AgentStatus("/a", installed=False, problem="none"), made, HolderFilter()
+    )
 
 
 def test_a_part_of_a_network(tmp_path: Path) -> None:

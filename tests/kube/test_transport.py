@@ -10,7 +10,7 @@ import pytest
 
 from kubenode.cni.errors import TRY_AGAIN_LATER, CNIError
 from kubenode.kube import transport
-from kubenode.kube.kubeconfig import Cluster, Connection, User
+from kubenode.kube.kubeconfig import Connection, KubeconfigCluster, User
 from kubenode.kube.refusal import StatusError
 
 if TYPE_CHECKING:
@@ -42,7 +42,9 @@ class Asking:
         self.file = directory / "token"
         self.file.write_text("first")
         self.wire = Wire(*answers)
-        connection = Connection("the kubeconfig", Cluster("https://10.96.0.1", insecure=True), user or User(token_file=str(self.file)))
+        connection = Connection(
+            "the kubeconfig", KubeconfigCluster("https://10.96.0.1", insecure=True), user or User(token_file=str(self.file))
+        )
         self._transport = transport.Transport(connection, {}, TIMEOUT)
         self._transport._wire = cast("httpx2.HTTPTransport", self.wire)
 

@@ -13,7 +13,7 @@ from kubenode.plugins import standalone
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from kubenode.agent.metrics import Metrics
+    from kubenode.agent.metrics import AgentMetrics
     from kubenode.agent.ownnode import OwnNode
     from kubenode.agent.pods import ApiPods
     from kubenode.base.log import Log
@@ -27,7 +27,7 @@ API_TIMEOUT = 10.0  # seconds until an answer, or until a watch must be accepted
 class ApiAccess:
     """Creates clients of the API server, which blocks, and finds our Node there. Raises CNIError."""
 
-    def __init__(self, kubeconfig: str, environ: Mapping[str, str], own: OwnNode, root: HostRoot, metrics: Metrics, log: Log) -> None:
+    def __init__(self, kubeconfig: str, environ: Mapping[str, str], own: OwnNode, root: HostRoot, metrics: AgentMetrics, log: Log) -> None:
         self._kubeconfig = kubeconfig
         self._environ = environ
         self._own = own

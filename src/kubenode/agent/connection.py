@@ -24,7 +24,7 @@ TIMEVAL = struct.Struct("ll")  # seconds, microseconds (socket(7), SO_RCVTIMEO)
 UCRED = struct.Struct("3i")  # pid, uid, gid (unix(7), SO_PEERCRED)
 
 
-class Connection:
+class RelayConnection:
     """Connection of a relay. Its thread or the deadline answers, whichever is first. Only the thread closes it."""
 
     def __init__(self, sock: socket.socket) -> None:

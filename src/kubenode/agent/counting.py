@@ -14,7 +14,7 @@ from kubenode.ipam.address import Address
 from kubenode.ipam.ranges import RangeError, Subnet
 from kubenode.ipam.store import DEFAULT_DATA_DIR
 from kubenode.nodes import addresses
-from kubenode.nodes.addresses import NetworkUse, Use
+from kubenode.nodes.addresses import ItemUse, NetworkUse
 from kubenode.plugins.options import source_of
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class Counting:
             return None
         settled = place.is_in_files and is_settled(place.annotation)  # now: the question may have waited
         uses = addresses.uses(source, taken, place.exclude, {*blocks, *left}, settling=not settled)
-        uses += tuple(Use(block, addresses.count(taken, block), 0, settling=True, outside=True) for block in sorted(left))
+        uses += tuple(ItemUse(block, addresses.count(taken, block), 0, settling=True, outside=True) for block in sorted(left))
         return NetworkUse(place.network, place.data_dir, place.annotation, source.text, uses)
 
     def _unread(self, place: Place, own: Node) -> NetworkUse | None:
@@ -151,7 +151,7 @@ class Counting:
 def kept(counted: Iterable[NetworkUse], annotation: str, blocks: Collection[Subnet]) -> list[NetworkUse]:
     """Return the same with some closing items of an annotation marked as settling."""
 
-    def keep(use: Use) -> Use:
+    def keep(use: ItemUse) -> ItemUse:
         return use._replace(settling=True) if use.closing and use.subnet in blocks else use
 
     return [one._replace(uses=tuple(map(keep, one.uses))) if one.annotation == annotation else one for one in counted]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from kubenode.agent.labels import NamespaceLabels
-    from kubenode.agent.nodeaddresses import NodeAddresses as Growth
+    from kubenode.agent.nodeaddresses import NodeAddresses
     from kubenode.agent.ownnode import OwnNode
     from kubenode.base.log import Log
     from kubenode.cni.errors import CNIError
@@ -87,7 +87,7 @@ class AgentHost:
         before: Callable[[], None] = lambda: None,
         *,
         keep: bool = False,
-        growth: Growth | None = None,
+        growth: NodeAddresses | None = None,
     ) -> None:
         self.permitted = permitted
         self._root = root
@@ -169,7 +169,7 @@ class AgentHost:
         raise type(full)(full.code, full.msg, f"{full.details}; {waited}", full.reference)
 
 
-class ReadOnlyHost(AgentHost):
+class ReadOnlyAgentHost(AgentHost):
     """Host for reading only, also of networks that other plugins serve."""
 
     def store(self, data_dir: str, network: str) -> Store:

@@ -25,7 +25,7 @@ BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 COMMANDS = frozenset(["ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION"])
 
 
-class Metrics:
+class AgentMetrics:
     """Metrics of the agent; also the observer of server, watch and reclaimer."""
 
     def __init__(self) -> None:

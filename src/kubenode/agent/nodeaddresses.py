@@ -46,7 +46,7 @@ HOUR = 3600.0  # seconds after which the object is read again: somebody may have
 CALLS = frozenset(["ADD", "DEL", "GC"])  # commands after which a number may differ
 
 
-class Report(NamedTuple):
+class NodeAddressesStatus(NamedTuple):
     """Content of a report."""
 
     networks: tuple[NetworkUse, ...]
@@ -83,7 +83,7 @@ class NodeAddresses:
         self._min_free: dict[str, int] = {}
         self._version = ""  # of the object; "" if it must be read first
         self._read = float("-inf")
-        self._told: Report | None = None
+        self._told: NodeAddressesStatus | None = None
         self._told_at = float("-inf")
         self._seen: Node | None = None
         self._stirred = self._is_full = False
@@ -142,7 +142,7 @@ class NodeAddresses:
         else:
             self._again = min(self._again, self._told_at + MINUTE)
 
-    def _count(self, own: Node) -> Report:
+    def _count(self, own: Node) -> NodeAddressesStatus:
         """Count all networks, and search for closing blocks that seem empty, once for each text. May wait for locks, for a limited time."""
         counting, settling, vacancy, leaks = self._parts
         closing = addresses.closing(own)
@@ -166,7 +166,7 @@ class NodeAddresses:
         for key in agreed.keys() | self._agreed.keys():
             settling.give_back(key, agreed.get(key, ("", set()))[1])
         self._agreed = agreed
-        return Report(tuple(counted), leaks())
+        return NodeAddressesStatus(tuple(counted), leaks())
 
     async def _with_cluster(self, work: Callable[[Cluster], Awaitable[None]]) -> None:
         cluster = await off_loop(self._connect)
@@ -188,7 +188,7 @@ class NodeAddresses:
         if self._told and (found.get("status") or {}).get("networks") != self._told.as_status()["networks"]:
             self._told = None  # somebody has changed it
 
-    async def _tell(self, cluster: Cluster, own: Node, report: Report) -> None:
+    async def _tell(self, cluster: Cluster, own: Node, report: NodeAddressesStatus) -> None:
         """Write the status. A version of the object makes sure that a late request changes nothing. Raises CNIError."""
         for is_last in (False, True):
             patch = {"metadata": {"resourceVersion": self._version}, "status": report.as_status()}

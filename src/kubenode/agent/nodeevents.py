@@ -40,14 +40,14 @@ class Thing(NamedTuple):
     message: str
 
 
-class Pace(NamedTuple):
+class EventPace(NamedTuple):
     """Timing of Events, in seconds."""
 
     look: float = LOOK
     again: float = HOUR
 
 
-PACE = Pace()
+PACE = EventPace()
 
 
 class NodeEvents:
@@ -57,7 +57,7 @@ class NodeEvents:
     """
 
     def __init__(
-        self, own: Callable[[], Node | None], lacking: Callable[[], str], connect: Callable[[], Cluster], log: Log, pace: Pace = PACE
+        self, own: Callable[[], Node | None], lacking: Callable[[], str], connect: Callable[[], Cluster], log: Log, pace: EventPace = PACE
     ) -> None:
         self._own = own
         self._lacking = lacking

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Protocol
 
-    class Observer(Protocol):
+    class RequestObserver(Protocol):
         def requested(self, verb: str, result: str) -> None:
             """Count a request to the API server."""
 
@@ -31,7 +31,7 @@ class ApiPods:
     `node` returns our Node's name, "" while unknown.
     """
 
-    def __init__(self, kubeconfig: str, environ: Mapping[str, str], node: Callable[[], str], observer: Observer) -> None:
+    def __init__(self, kubeconfig: str, environ: Mapping[str, str], node: Callable[[], str], observer: RequestObserver) -> None:
         self._node = node
         self._observer = observer
         self._server = self._counted("get", lambda: ApiServer(kubeconfig or None, environ, TIMEOUT * SINGLE_WAIT, option=AGENTS))

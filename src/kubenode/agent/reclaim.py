@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from kubenode.host.root import HostRoot
     from kubenode.ipam.store import Attachment
 
-    class Observer(Protocol):
+    class ReclaimObserver(Protocol):
         def reclaimed(self, network: str, count: int) -> None:
             """Count released leaks."""
 
@@ -102,7 +102,7 @@ class Reclaimer:
         ask: Round,
         connect: Callable[[], Pods] | None,
         log: Log,
-        observer: Observer,
+        observer: ReclaimObserver,
         mode: Mode = Mode.ON,
         grace: float = GRACE,
         clock: Callable[[], float] = time.monotonic,

@@ -19,7 +19,7 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from kubenode.agent import protocol
-from kubenode.agent.connection import DEADLINE, Connection
+from kubenode.agent.connection import DEADLINE, RelayConnection
 from kubenode.cni import request
 from kubenode.cni.errors import INVALID_ENVIRONMENT, TRY_AGAIN_LATER, CNIError
 from kubenode.plugins import skel
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     class HostMaker(Protocol):
         def __call__(self, before: Callable[[], None], *, keep: bool) -> AgentHost: ...
 
-    class Observer(Protocol):
+    class CallObserver(Protocol):
         def called(self, plugin: str, command: str, status: int, stdout: bytes, seconds: float) -> None:
             """Observe an answered call."""
 
@@ -55,7 +55,7 @@ class Server:
         networks: Networks,
         environ: Mapping[str, str],
         log: Log,
-        observers: Sequence[Observer],
+        observers: Sequence[CallObserver],
         questions: Mapping[str, Callable[[], tuple[int, bytes]]],
     ) -> None:
         self._listener = listener
@@ -65,7 +65,7 @@ class Server:
         self._log = log
         self._observers = observers
         self._questions = questions
-        self._open: set[Connection] = set()
+        self._open: set[RelayConnection] = set()
         self._users = {0, os.geteuid()}
         self._mutex = threading.Lock()
         self._reserve_mutex = threading.Lock()
@@ -132,7 +132,7 @@ class Server:
 
     def _work(self, accepted: socket.socket | None) -> None:
         while True:
-            connection = Connection(accepted or self._accept())
+            connection = RelayConnection(accepted or self._accept())
             accepted = None
             with self._mutex:
                 self._waiting -= 1
@@ -188,7 +188,7 @@ class Server:
                 self._log.error("cannot refuse a connection", error=str(error))
                 time.sleep(PAUSE)
 
-    def _serve(self, connection: Connection) -> None:
+    def _serve(self, connection: RelayConnection) -> None:
         try:
             self._check_peer(connection)
             asked = protocol.parse(connection.receive())
@@ -205,12 +205,12 @@ class Server:
             else:
                 connection.answer(skel.NOT_HERE, b"")
 
-    def _check_peer(self, connection: Connection) -> None:
+    def _check_peer(self, connection: RelayConnection) -> None:
         pid, uid = connection.peer()
         if uid not in self._users:
             raise CNIError(INVALID_ENVIRONMENT, f"user {uid} may not use the agent", f"run the plugin as root; this was process {pid}")
 
-    def _carry_out(self, connection: Connection, asked: protocol.Asked) -> None:
+    def _carry_out(self, connection: RelayConnection, asked: protocol.Asked) -> None:
         def before() -> None:
             if not connection.is_wanted():
                 raise _too_late()

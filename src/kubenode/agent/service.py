@@ -15,11 +15,11 @@ from kubenode.agent import ownnode, protocol
 from kubenode.agent.apiaccess import ApiAccess
 from kubenode.agent.configuration import Configuration
 from kubenode.agent.credentials import keep_credentials
-from kubenode.agent.host import AgentHost, ReadOnlyHost, Stores
+from kubenode.agent.host import AgentHost, ReadOnlyAgentHost, Stores
 from kubenode.agent.housekeeping import EVERY, Housekeeping
 from kubenode.agent.labels import NamespaceLabels
 from kubenode.agent.listener import Listener
-from kubenode.agent.metrics import Metrics
+from kubenode.agent.metrics import AgentMetrics
 from kubenode.agent.networks import Networks
 from kubenode.agent.nodeaddresses import NodeAddresses, Parts
 from kubenode.agent.nodeevents import NodeEvents
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
     from typing import Any
 
-    from kubenode.agent.server import Observer
+    from kubenode.agent.server import CallObserver
     from kubenode.base.log import Log
     from kubenode.kube.reflector import Reflector
     from kubenode.nodes.node import Node
@@ -54,7 +54,7 @@ ALIVE = 10.0  # seconds that one turn of the event loop may take
 PATIENCE = 2.0  # seconds that a scrape or a housekeeping pass waits for networks with a held lock
 
 
-class Options(NamedTuple):
+class AgentOptions(NamedTuple):
     """Options of an agent. Paths are the host's, except `kubeconfig`. `listen`: host and port, None for no HTTP.
 
     `wait`: first let another agent end that owns the socket. `ipv4_label`: the namespaces' label that gives IPv4, "" for none.
@@ -80,7 +80,7 @@ class Options(NamedTuple):
 class Agent:
     """One agent. Raises CNIError if it cannot start."""
 
-    def __init__(self, options: Options, environ: Mapping[str, str], log: Log) -> None:
+    def __init__(self, options: AgentOptions, environ: Mapping[str, str], log: Log) -> None:
         self._options = options
         self._environ = environ
         self._log = log
@@ -90,7 +90,7 @@ class Agent:
         socket_dir = self._root.seen(os.path.dirname(os.path.abspath(options.socket)), "directory of the socket")
         os.makedirs(socket_dir, 0o755, exist_ok=True)
         self._listener = Listener(os.path.join(socket_dir, os.path.basename(options.socket)))
-        self._metrics = Metrics()
+        self._metrics = AgentMetrics()
         self._own = ownnode.OwnNode(NodeView(self._run_dir, f"kube-node agent {VERSION}", log), log)
         seen_environ = {**environ, "KUBE_NODE_RUN_DIR": self._run_dir}
         self._api = ApiAccess(options.kubeconfig, seen_environ, self._own, self._root, self._metrics, log)
@@ -120,7 +120,7 @@ class Agent:
         jobs = self._node_jobs()
         if directory := self._options.credentials:
             jobs.append(keep_credentials(self._root.seen(directory, "credentials"), SERVICE_ACCOUNT, self._log))
-        observers: list[Observer] = [self._metrics]
+        observers: list[CallObserver] = [self._metrics]
         if not self._options.node_file:
             events = NodeEvents(lambda: self._own.node, self._lacking, self._api.cluster, self._log)
             observers.append(events)
@@ -200,7 +200,7 @@ class Agent:
             return
         ask = self._round()
         self._metrics.show_node(lambda: self._own.seen)
-        looking = ReadOnlyHost(self._root, self._permitted, self._run_dir, self._stores, self._own, self._labels)
+        looking = ReadOnlyAgentHost(self._root, self._permitted, self._run_dir, self._stores, self._own, self._labels)
         self._metrics.show_usage(lambda: self._networks.usages(ask, self._environ, looking))
         self._metrics.show_ready(self._unready)
         self._metrics.show_log(lambda: self._log.dropped)

@@ -11,7 +11,7 @@ import asyncio
 import socket
 import threading
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -21,10 +21,7 @@ if TYPE_CHECKING:
 
     from prometheus_client import CollectorRegistry
 
-    class Log(Protocol):
-        def error(self, message: str, **fields: Any) -> None: ...
-        def info(self, message: str, **fields: Any) -> None: ...
-
+    from kubenode.base.log import Log
 
 MOST = 16  # connections at the same time
 LONGEST = 5.0  # seconds for a whole connection

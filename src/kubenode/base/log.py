@@ -41,7 +41,7 @@ class Log:
     """Log of one call. Without a file it writes only warnings and errors, to stderr, which the runtime shows."""
 
     def __init__(self, plugin: str, level: int = WARNING, sink: Sink | None = None) -> None:
-        self._sink: Sink = sink or Output()
+        self._sink: Sink = sink or DirectSink()
         self._common: dict[str, JSON] = {"plugin": plugin}
         self._path = ""
         self._level = level
@@ -110,7 +110,7 @@ class Log:
         self._sink.write(self._path, text.encode() + b"\n")
 
 
-class Output:
+class DirectSink:
     """Sink that writes at once. `patience`: seconds to wait for the reader of stderr, in total; None: no limit."""
 
     def __init__(self, patience: float | None = PATIENCE) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 
-from kubenode.base.log import Output
+from kubenode.base.log import DirectSink
 
 LIMIT = 1 << 20  # bytes in the queue; with more, new lines are dropped
 PAUSE = 0.1  # seconds between polls: waking the thread for each line would take the interpreter from the logging call
@@ -17,7 +17,7 @@ class LogQueue:
     """`log.Sink` that never waits. A stuck reader of stderr stops only its thread."""
 
     def __init__(self) -> None:
-        self._output = Output(patience=None)
+        self._direct = DirectSink(patience=None)
         self._lines: deque[tuple[str, bytes]] = deque()
         self._mutex = threading.Lock()
         self._size = self._refused = 0
@@ -27,7 +27,7 @@ class LogQueue:
 
     @property
     def dropped(self) -> int:
-        return self._refused + self._output.dropped
+        return self._refused + self._direct.dropped
 
     def write(self, path: str, text: bytes) -> None:
         with self._mutex:
@@ -50,6 +50,6 @@ class LogQueue:
     def _write(self) -> None:
         while self._lines:
             path, text = self._lines.popleft()
-            self._output.write(path, text)
+            self._direct.write(path, text)
             with self._mutex:
                 self._size -= len(text)

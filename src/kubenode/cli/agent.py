@@ -16,7 +16,7 @@ from kubenode.host.nodeview import DEFAULT_RUN_DIR
 LISTEN = "127.0.0.1:19090"
 
 
-class Address(click.ParamType):  # type: ignore[type-arg] # generic only to type checkers
+class HostPort(click.ParamType):  # type: ignore[type-arg] # generic only to type checkers
     """HOST:PORT, or "none"."""
 
     name = "HOST:PORT"
@@ -65,7 +65,7 @@ class Address(click.ParamType):  # type: ignore[type-arg] # generic only to type
     "--every", type=click.FloatRange(min=0.1), default=60.0, show_default=True, metavar="SECONDS",
     help="Interval of the search for leaks, reboots and new networks.",
 )  # fmt: skip
-@click.option("--listen", type=Address(), default=LISTEN, show_default=True, help="Address of /metrics, /healthz and /readyz, or none.")
+@click.option("--listen", type=HostPort(), default=LISTEN, show_default=True, help="Address of /metrics, /healthz and /readyz, or none.")
 @click.option("--wait", is_flag=True, help="If another agent has the socket, wait until it ends. [default: an error]")
 @click.option(
     "--ipv4-label", metavar="KEY", default="",
@@ -106,10 +106,10 @@ def command(
       kube-node agent --node-file=node.yaml --listen=none
     """
     from kubenode.agent.reclaim import Mode
-    from kubenode.agent.service import Agent, Options
+    from kubenode.agent.service import Agent, AgentOptions
     from kubenode.base.logqueue import LAST_WORDS, LogQueue
 
-    options = Options(
+    options = AgentOptions(
         run_dir=run_dir,
         socket=socket or os.environ.get("KUBE_NODE_SOCKET") or os.path.join(run_dir, "agent.sock"),
         config_dir=config_dir,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kubenode.base import log
-from kubenode.cli.agent import Address
+from kubenode.cli.agent import HostPort
 
 if TYPE_CHECKING:
     from kubenode.ipam.ranges import Subnet
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LISTEN = "127.0.0.1:19091"
 
 
-class Network(click.ParamType):  # type: ignore[type-arg] # generic only to type checkers
+class CIDR(click.ParamType):  # type: ignore[type-arg] # generic only to type checkers
     """A network in CIDR notation."""
 
     name = "CIDR"
@@ -50,12 +50,12 @@ class Network(click.ParamType):  # type: ignore[type-arg] # generic only to type
 @click.option(
     "--service-cidr",
     "service_cidrs",
-    type=Network(),
+    type=CIDR(),
     multiple=True,
     help="The services' network: a pool that overlaps it gets a condition.",
 )
-@click.option("--pod-cidr", "pod_cidrs", type=Network(), multiple=True, help="The pods' network: a pool that overlaps it gets a condition.")
-@click.option("--listen", type=Address(), default=LISTEN, show_default=True, help="Address of /metrics, /healthz and /readyz, or none.")
+@click.option("--pod-cidr", "pod_cidrs", type=CIDR(), multiple=True, help="The pods' network: a pool that overlaps it gets a condition.")
+@click.option("--listen", type=HostPort(), default=LISTEN, show_default=True, help="Address of /metrics, /healthz and /readyz, or none.")
 @click.option("--loglevel", type=click.Choice(["warning", "info", "debug", "trace"]), default="info", show_default=True)
 def command(
     kubeconfig: str,
@@ -78,9 +78,9 @@ def command(
       kube-node controller --service-cidr=10.96.0.0/16 --pod-cidr=10.0.0.0/9
     """  # noqa: D301 -- click keeps the lines of a paragraph after a backspace
     from kubenode.base.logqueue import LAST_WORDS, LogQueue
-    from kubenode.controller.service import Controller, Options
+    from kubenode.controller.service import Controller, ControllerOptions
 
-    options = Options(kubeconfig, namespace, "" if lease == "none" else lease, service_cidrs, pod_cidrs, listen)
+    options = ControllerOptions(kubeconfig, namespace, "" if lease == "none" else lease, service_cidrs, pod_cidrs, listen)
     level = {name: number for number, name in log.NAMES.items()}[loglevel]
     lines = LogQueue()
     try:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kubenode.cli.output import Output
-    from kubenode.inspection.doctor.finding import Result, State
+    from kubenode.inspection.doctor.finding import CheckResult, State
     from kubenode.inspection.locations import Locations
 
 COLOURS = ("dim", "green", "yellow", "red")
@@ -84,7 +84,7 @@ def command(locations: Locations, namespace: str, output: Output, *, quiet: bool
     return int(_worst(results))
 
 
-def of_node(locations: Locations) -> list[Result]:
+def of_node(locations: Locations) -> list[CheckResult]:
     """Make all checks of this node."""
     from kubenode.inspection.doctor.facts import Facts
     from kubenode.inspection.doctor.registry import examine
@@ -92,34 +92,34 @@ def of_node(locations: Locations) -> list[Result]:
     return list(examine(Facts(locations)))
 
 
-def _of_cluster(locations: Locations, namespace: str) -> list[Result]:
+def _of_cluster(locations: Locations, namespace: str) -> list[CheckResult]:
     from kubenode.base.problem import Problem
     from kubenode.inspection.cluster.checks import examine
     from kubenode.inspection.cluster.reading import ClusterReader
-    from kubenode.inspection.doctor.finding import Result, of_error
+    from kubenode.inspection.doctor.finding import CheckResult, of_error
 
     try:
         reader = ClusterReader(locations, namespace)
     except Problem as error:  # an unusable kubeconfig
-        return [Result("api-server", of_error(error))]
+        return [CheckResult("api-server", of_error(error))]
     try:
         return list(examine(reader, namespace))
     finally:
         reader.close()
 
 
-def describe(results: list[Result]) -> dict[str, Any]:
+def describe(results: list[CheckResult]) -> dict[str, Any]:
     """Return findings as an object."""
     return {"worst": _worst(results).name.lower(), "checks": [_object(one) for one in results]}
 
 
-def _worst(results: list[Result]) -> State:
+def _worst(results: list[CheckResult]) -> State:
     from kubenode.inspection.doctor.finding import State
 
     return max([State.OK, *(one.finding.state for one in results)])
 
 
-def _show(results: list[Result]) -> None:
+def _show(results: list[CheckResult]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
@@ -141,7 +141,7 @@ def _show(results: list[Result]) -> None:
     out.print(table)
 
 
-def _object(one: Result) -> dict[str, str]:
+def _object(one: CheckResult) -> dict[str, str]:
     finding = one.finding
     told = {"check": one.check, "state": finding.state.name.lower(), "what": finding.what}
     return {**told, **({"advice": finding.advice} if finding.advice else {}), **({"run": finding.run} if finding.run else {})}

@@ -19,7 +19,7 @@ from kubenode.host.root import HostRoot
 from kubenode.installer import installed, payload
 from kubenode.installer.installation import Installation
 from kubenode.installer.installed import CONFLIST, CREDENTIALS, NODE_NAME
-from kubenode.installer.steps import FORCE, Part, Step
+from kubenode.installer.steps import FORCE, PayloadPart, Step
 from kubenode.kube.loadingrules import SERVICE_ACCOUNT
 from kubenode.plugins.standalone import run_dir
 from kubenode.version import VERSION
@@ -57,7 +57,7 @@ def _common(function: Callable[..., None]) -> Callable[..., None]:
     return function
 
 
-class Wanted(NamedTuple):
+class InstallOptions(NamedTuple):
     """The options of an installation: as given, or from the last time."""
 
     source: str
@@ -141,7 +141,7 @@ def command(
     given = {name: value for name, value in options.items() if context.get_parameter_source(name) in GIVEN}
     bin_dir = os.path.abspath(bin_dir)
     known = _known(installed.before(root.path(bin_dir)), bin_dir)
-    parts, brought = _parts(Wanted(**{**options, **known, **given}), given, root, bin_dir)
+    parts, brought = _parts(InstallOptions(**{**options, **known, **given}), given, root, bin_dir)
     remembered = {name: value for name, value in given.items() if name in REMEMBERED}
     installation = Installation(root, bin_dir)
     steps = installation.install(_distinct(parts), brought, remembered, force=force, leave=leave, hold=hold, dry_run=dry_run)
@@ -158,7 +158,7 @@ def _known(before: Installed, bin_dir: str) -> dict[str, str]:
     return {"plugins": plugins, **{name: value for name, value in before.options.items() if name in REMEMBERED}}
 
 
-def _parts(wanted: Wanted, given: Mapping[str, Any], root: HostRoot, bin_dir: str) -> tuple[list[Part], set[str]]:
+def _parts(wanted: InstallOptions, given: Mapping[str, Any], root: HostRoot, bin_dir: str) -> tuple[list[PayloadPart], set[str]]:
     """Return the parts to install, and the options that decide them."""
     standalone = {"auto": None, "yes": True, "no": False}[wanted.standalone]
     parts = payload.plugins(_source(wanted.source), _names(wanted.plugins), bin_dir, root, standalone=standalone)
@@ -200,14 +200,14 @@ def uninstall(context: click.Context, /, host_root: str, bin_dir: str, *, force:
         context.exit(1)
 
 
-def _source(directory: str) -> payload.Source:
+def _source(directory: str) -> payload.PluginDirectory:
     found = directory or payload.own_source()
     if not found:
         raise Problem(
             f"{sys.argv[0]} does not run from a directory that can be installed",
             "--from=DIR names a directory with kube-node's plugins",
         )
-    return payload.Source(os.path.abspath(found))
+    return payload.PluginDirectory(os.path.abspath(found))
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -230,7 +230,7 @@ def _is_there(service_account: str, *, asked: bool) -> bool:
     return asked or service_account != SERVICE_ACCOUNT or os.path.isdir(service_account)
 
 
-def _distinct(parts: Sequence[Part]) -> list[Part]:
+def _distinct(parts: Sequence[PayloadPart]) -> list[PayloadPart]:
     return list({part.path: part for part in parts}.values())
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from kubenode.cli.output import Output
     from kubenode.inspection.locations import Locations
     from kubenode.inspection.mapping import Picture
-    from kubenode.inspection.networks import Network
+    from kubenode.inspection.networks import StoredNetwork
     from kubenode.inspection.records import Records
     from kubenode.ipam.address import Address
     from kubenode.ipam.ranges import Range, Subnet
@@ -134,15 +134,15 @@ def _draw_pool(name: str, locations: Locations, most: int) -> list[Drawn]:
     return [Drawn(f"{POOL}{name}", "", *draw_pool(ledger, pool, block, most)) for block in pool.blocks]
 
 
-def _draw(network: Network, node: str, records: Records, most: int) -> list[Drawn]:
+def _draw(network: StoredNetwork, node: str, records: Records, most: int) -> list[Drawn]:
     from kubenode.cli.screen import stamp
-    from kubenode.inspection.holders import Wanted, holders
+    from kubenode.inspection.holders import HolderFilter, holders
     from kubenode.inspection.mapping import Kind, draw, window
 
     held = {address: Kind.HELD for address, _ in network.store.since()}
     names: dict[Address, str] = {}
     if len(held) <= NAMED:
-        for one in holders(network, records, Wanted())[0]:
+        for one in holders(network, records, HolderFilter())[0]:
             who = one.record.pod or (one.attachment.container_id if one.attachment else "nobody")
             until = f", rests until {stamp(one.rests_until)}" if one.rests_until else ""
             names |= dict.fromkeys(one.addresses, f"{who}, since {stamp(one.since)}{until}")

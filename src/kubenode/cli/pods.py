@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 PATIENCE = 10.0  # seconds until an address must answer; a new IPv6 address is checked for duplicates first
 
 
-class Plugin(NamedTuple):
+class PluginProgram(NamedTuple):
     """A plugin to run, and the environment of its calls."""
 
     executable: str

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from kubenode.cli.output import Output
-    from kubenode.kube.listwatch import Sink
+    from kubenode.kube.listwatch import ObjectHandler
     from kubenode.pools.blocks import Block
     from kubenode.pools.ledger import Ledger
     from kubenode.pools.records import NodeSubnet, SubnetPool
@@ -202,7 +202,7 @@ async def read(kubeconfig: str, context: str, *, nodes: bool = False) -> Ledger:
     ledger, log = Ledger(), Log("pools")
     cluster = Cluster(kubeconfig or None, os.environ, TIMEOUT, _uncounted, context=context)
     try:
-        wanted: list[tuple[Collection, Sink]] = [
+        wanted: list[tuple[Collection, ObjectHandler]] = [
             (Collection(POOLS), Pools(ledger, lambda: None, log)),
             (Collection(CLAIMS), Claims(ledger, lambda: None, log)),
         ]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from kubenode.cli.output import Output
     from kubenode.inspection.holders import Holder
     from kubenode.inspection.locations import Locations
-    from kubenode.inspection.networks import Network
+    from kubenode.inspection.networks import StoredNetwork
     from kubenode.ipam.address import Address
 
 
@@ -69,7 +69,7 @@ def command(address: str, network: str, locations: Locations, output: Output, *,
     return 0 if done else 1
 
 
-def _release(locations: Locations, network: Network, address: Address, holder: Holder) -> bool:
+def _release(locations: Locations, network: StoredNetwork, address: Address, holder: Holder) -> bool:
     """Release an address if it still has this holder; say whether it had. Raises Problem."""
     from kubenode.inspection import stale
     from kubenode.inspection.report import unreadable

@@ -77,10 +77,10 @@ def _doctor(archive: Archive, locations: Locations) -> None:
 
 def _status(archive: Archive, locations: Locations) -> None:
     from kubenode.cli import statusjson
-    from kubenode.inspection.holders import Wanted
+    from kubenode.inspection.holders import HolderFilter
     from kubenode.inspection.report import look
 
-    archive.add("status.json", "kube-node status", statusjson.status(look(locations, (), Wanted())))
+    archive.add("status.json", "kube-node status", statusjson.status(look(locations, (), HolderFilter())))
 
 
 def _tell(archive: Archive, file: str, output: Output) -> None:

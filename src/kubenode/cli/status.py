@@ -56,7 +56,7 @@ def command(
       kube-node status --watch
     """
     from kubenode.cli import statusjson, statusview
-    from kubenode.inspection.holders import Wanted
+    from kubenode.inspection.holders import HolderFilter
     from kubenode.inspection.report import Report, look, look_for, read_address
 
     if address:
@@ -69,7 +69,7 @@ def command(
         else:
             statusview.show_whose(found, known)
         return 0 if found.holders else 1
-    wanted = Wanted(namespace, 0 if show_all or output.is_object else NEWEST)
+    wanted = HolderFilter(namespace, 0 if show_all or output.is_object else NEWEST)
 
     def once() -> Report:
         return look(locations, names, wanted)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from kubenode.inspection.cluster.whose import Whois
     from kubenode.inspection.holders import Holder
-    from kubenode.inspection.networks import Network
+    from kubenode.inspection.networks import StoredNetwork
     from kubenode.inspection.report import NetworkReport, Other, Report, Whose
 
 
@@ -136,7 +136,7 @@ def _network(one: NetworkReport, report: Report, out: Console, subnet: int, *, w
     return parts
 
 
-def _title(network: Network, out: Console) -> Text:
+def _title(network: StoredNetwork, out: Console) -> Text:
     """Return a network's name, plugin, source of subnets and configuration, in as few lines as they need."""
     kind = network.configured.raw.get("type")
     plugin = [] if network.configured.is_recorded else [f"{network.plugin} in {kind}" if kind else network.plugin]
@@ -157,7 +157,7 @@ def _indented(what: RenderableType) -> Padding:
     return Padding(what, (0, 0, 0, INDENT), expand=False)
 
 
-def _subnets(network: Network, out: Console, subnet: int) -> Table:
+def _subnets(network: StoredNetwork, out: Console, subnet: int) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True, min_width=subnet)
     table.add_column(no_wrap=True)
@@ -262,7 +262,7 @@ def _others(others: list[Other]) -> Table:
     return table
 
 
-def _kind(network: Network, found: Whose) -> str:
+def _kind(network: StoredNetwork, found: Whose) -> str:
     gateways = {r.gateway for usage in network.usages for r in usage.range_set.ranges}
     if found.address in gateways:
         return "whose gateway it is"

@@ -28,7 +28,7 @@ NETWORK = "try"
 NAMES = ("pod-1", "pod-2")
 
 
-class Pod(NamedTuple):
+class TrialPod(NamedTuple):
     """A pod for the output: its addresses with prefix length, and the times of its ADD and of each address's answer, in ms."""
 
     name: str
@@ -38,7 +38,7 @@ class Pod(NamedTuple):
     pings: dict[str, float]
 
 
-class Trial:
+class TrialNetwork:
     """A separate network, in a separate directory; everything is removed at the end."""
 
     def __init__(self, node_file: str, scratch: str) -> None:
@@ -66,13 +66,13 @@ class Trial:
             "ipam": {"type": "kube-node", "nodeFile": node_file, "dataDir": str(self.data_dir), "delegate": "embedded"},
         }
 
-    def with_bridge(self) -> list[Pod]:
+    def with_bridge(self) -> list[TrialPod]:
         """Connect two network namespaces with the bridge plugin and let each ping the other."""
         bridge = pods.find_bridge(os.environ.get("CNI_PATH", ""))
         assert bridge  # noqa: S101 -- why_not() has looked
         with ExitStack() as stack:
             stack.callback(subprocess.run, ["ip", "link", "del", self.bridge], capture_output=True, check=False)
-            caller = pods.Plugin(bridge, self.netconf, self.environ)
+            caller = pods.PluginProgram(bridge, self.netconf, self.environ)
             found = []
             for name in NAMES:
                 netns = f"{self.bridge}-{name}"
@@ -85,10 +85,10 @@ class Trial:
                     one.pings[bare] = pods.ping(f"{self.bridge}-{one.name}", bare)
         return found
 
-    def alone(self) -> list[Pod]:
+    def alone(self) -> list[TrialPod]:
         """Ask for two pods' addresses, without creating pods."""
         with ExitStack() as stack:
-            caller = pods.Plugin(self.plugin, self.netconf, self.environ)
+            caller = pods.PluginProgram(self.plugin, self.netconf, self.environ)
             return [self._add(caller, stack, name, f"/var/run/netns/{name}") for name in NAMES]
 
     def left(self) -> list[str]:
@@ -96,11 +96,11 @@ class Trial:
         own = ("lock", "last_reserved_ip.")
         return sorted(file.name for file in (self.data_dir / NETWORK).iterdir() if not file.name.startswith(own))
 
-    def _add(self, caller: pods.Plugin, stack: ExitStack, name: str, netns: str) -> Pod:
+    def _add(self, caller: pods.PluginProgram, stack: ExitStack, name: str, netns: str) -> TrialPod:
         stack.callback(caller.call, "DEL", name, netns)
         begin = time.perf_counter()
         ips: list[dict[str, Any]] = caller.call("ADD", name, netns)["ips"]
-        return Pod(name, [ip["address"] for ip in ips], [ip["gateway"] for ip in ips], (time.perf_counter() - begin) * 1000, {})
+        return TrialPod(name, [ip["address"] for ip in ips], [ip["gateway"] for ip in ips], (time.perf_counter() - begin) * 1000, {})
 
 
 @click.command("try", short_help="Two pods with addresses, without a cluster.")
@@ -124,7 +124,7 @@ def command(node_file: str | None, output: Output) -> int:
     reason = pods.why_not()
     console.print(f"Node manifest  {manifest}", f"Subnets        {_subnets(manifest)}", sep="\n", soft_wrap=True)
     with tempfile.TemporaryDirectory(prefix="kube-node-try.") as scratch:
-        trial = Trial(manifest, scratch)
+        trial = TrialNetwork(manifest, scratch)
         with console.status("making pods and letting them ping each other"):
             found = trial.alone() if reason else trial.with_bridge()
         left = trial.left()
@@ -146,7 +146,7 @@ def _subnets(manifest: str) -> str:
     return ", ".join(str(subnet) for subnet in node.pod_subnets(node.parse(node.decode(text, manifest), manifest)))
 
 
-def _table(found: list[Pod], reason: str) -> Table:
+def _table(found: list[TrialPod], reason: str) -> Table:
     table = Table(caption="ping: how long the other pod waited for the address's answer")
     for heading in ("pod", "address", "gateway", "ADD", "ping"):
         table.add_column(heading, no_wrap=True)

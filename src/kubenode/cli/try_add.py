@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kubenode.cli.output import Output
-    from kubenode.cli.pods import Plugin
+    from kubenode.cli.pods import PluginProgram
     from kubenode.inspection.locations import Locations
-    from kubenode.inspection.networks import Network
+    from kubenode.inspection.networks import StoredNetwork
 
 MILLISECONDS = 1000.0
 
 
-class Step(NamedTuple):
+class TrialStep(NamedTuple):
     """A completed step, its time, and its outcome; `failed`: that is an error."""
 
     name: str
@@ -36,7 +36,7 @@ class Trial:
     """The steps so far. A failure skips the following steps."""
 
     def __init__(self) -> None:
-        self.steps: list[Step] = []
+        self.steps: list[TrialStep] = []
 
     @property
     def failed(self) -> bool:
@@ -54,7 +54,7 @@ class Trial:
             told, failed = do(), False
         except Problem as error:
             told, failed = str(error), True
-        self.steps.append(Step(name, (time.perf_counter() - begin) * MILLISECONDS, told, failed))
+        self.steps.append(TrialStep(name, (time.perf_counter() - begin) * MILLISECONDS, told, failed))
 
 
 @click.command("try-add", short_help="Ask for an address and give it back, with timings.")
@@ -91,7 +91,7 @@ def command(network: str, namespace: str, locations: Locations, output: Output) 
     return int(trial.failed)
 
 
-def _run(trial: Trial, locations: Locations, network: Network, namespace: str) -> None:
+def _run(trial: Trial, locations: Locations, network: StoredNetwork, namespace: str) -> None:
     from kubenode.base.problem import Problem
     from kubenode.cni.result import addresses_in
     from kubenode.cni.versions import SINCE, at_least
@@ -128,9 +128,9 @@ def _run(trial: Trial, locations: Locations, network: Network, namespace: str) -
     trial.step("look for what is left", left, anyway=True)
 
 
-def _plugin(locations: Locations, network: Network, namespace: str) -> Plugin:
+def _plugin(locations: Locations, network: StoredNetwork, namespace: str) -> PluginProgram:
     """Return the network's IPAM plugin. Raises Problem if it is not installed."""
-    from kubenode.cli.pods import Plugin
+    from kubenode.cli.pods import PluginProgram
     from kubenode.host import delegate
 
     directories = [locations.root.path(directory) for directory in locations.bin_dirs]
@@ -141,10 +141,10 @@ def _plugin(locations: Locations, network: Network, namespace: str) -> Plugin:
         "CNI_PATH": ":".join(directories),
         "CNI_ARGS": f"IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME=kube-node-try-add",
     }
-    return Plugin(delegate.require(network.plugin, directories), network.configured.raw, environ)
+    return PluginProgram(delegate.require(network.plugin, directories), network.configured.raw, environ)
 
 
-def _subnets(network: Network) -> str:
+def _subnets(network: StoredNetwork) -> str:
     if network.problem:
         raise network.problem
     return ", ".join(str(r.subnet) for usage in network.usages for r in usage.range_set.ranges) + f" {network.by_source}"

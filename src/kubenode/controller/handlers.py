@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from kubenode.kube.client import ObjectMeta
 from kubenode.kube.reflector import before
 from kubenode.nodes.node import LAST_APPLIED
-from kubenode.pools.records import Node, NodeSubnet, RecordError, parse_claim, parse_pool
-from kubenode.pools.reports import Report, parse_report
+from kubenode.pools.records import NodeMetadata, NodeSubnet, RecordError, parse_claim, parse_pool
+from kubenode.pools.reports import AgentReport, parse_report
 from kubenode.pools.texts import read
 
 if TYPE_CHECKING:
@@ -24,16 +25,8 @@ if TYPE_CHECKING:
     from kubenode.pools.records import SubnetPool
 
 
-class _Meta(msgspec.Struct, rename={"version": "resourceVersion"}):
-    name: str
-    uid: str = ""
-    version: str = ""
-    labels: dict[str, str] | None = None
-    annotations: dict[str, str] | None = None
-
-
 class _Object(msgspec.Struct):
-    metadata: _Meta
+    metadata: ObjectMeta
 
 
 _NODE: msgspec.json.Decoder[_Object] = msgspec.json.Decoder(_Object)
@@ -66,7 +59,7 @@ class Nodes(Handler):
         """Take a Node's current metadata; return its name. `replace`: also an older version."""
         return self.take(_NODE.decode(manifest), replace=replace).name
 
-    def take(self, told: _Object, *, replace: bool = False) -> Node:
+    def take(self, told: _Object, *, replace: bool = False) -> NodeMetadata:
         """Take a Node, and return it."""
         meta = told.metadata
         # Thousands of nodes share most labels, and most annotations are of no use here.
@@ -76,13 +69,13 @@ class Nodes(Handler):
             for key, value in (meta.annotations or _NOTHING).items()
             if key != LAST_APPLIED
         }
-        node = Node(intern(meta.name), intern(meta.uid), meta.version, labels, annotations)
+        node = NodeMetadata(intern(meta.name), intern(meta.uid), meta.version, labels, annotations)
         if replace or is_news(node, self._ledger.nodes.get(node.name)):
             self._ledger.set_node(node)
             self._heard()
         return node
 
-    def take_object(self, manifest: dict[str, Any]) -> Node:
+    def take_object(self, manifest: dict[str, Any]) -> NodeMetadata:
         """Take a Node's manifest from an answer."""
         return self.take(msgspec.convert(manifest, _Object))
 
@@ -186,7 +179,7 @@ class Reports(Handler):
         """Take an object as listed or watched; return its name. `replace`: also an older version."""
         return self.take_object(msgspec.json.decode(manifest), replace=replace).node
 
-    def take_object(self, manifest: dict[str, Any], *, replace: bool = False) -> Report:
+    def take_object(self, manifest: dict[str, Any], *, replace: bool = False) -> AgentReport:
         """Take a NodeAddresses object; return the report in it."""
         report = parse_report(manifest)
         if replace or is_news(report, self._ledger.reports.get(report.node)):
@@ -226,6 +219,8 @@ def _shortened(text: str) -> str:
     return text if len(text) <= LONGEST_LIST else f"{text[:LONGEST_LIST].rpartition(',')[0]},{TOO_LONG}"
 
 
-def is_news(told: Node | NodeSubnet | SubnetPool | Report, known: Node | NodeSubnet | SubnetPool | Report | None) -> bool:
+def is_news(
+    told: NodeMetadata | NodeSubnet | SubnetPool | AgentReport, known: NodeMetadata | NodeSubnet | SubnetPool | AgentReport | None
+) -> bool:
     """Say whether a received object is not older than the known one."""
     return known is None or known.uid != told.uid or not before(told.version, known.version)

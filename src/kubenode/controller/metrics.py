@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)  # seconds
 
 
-class Metrics:
+class ControllerMetrics:
     """Metrics of the controller; also the observer of client, reflectors and reconciler."""
 
     def __init__(self) -> None:

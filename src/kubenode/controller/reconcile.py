@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from kubenode.controller.handlers import Claims, Nodes, Pools, Reports
     from kubenode.kube.asyncclient import Cluster
     from kubenode.pools.ledger import Ledger
-    from kubenode.pools.records import Node, NodeSubnet, SubnetPool
-    from kubenode.pools.reports import Report
+    from kubenode.pools.records import NodeMetadata, NodeSubnet, SubnetPool
+    from kubenode.pools.reports import AgentReport
     from kubenode.pools.status import Figures, Reserved
     from kubenode.pools.writes import Annotate, Write
 
@@ -43,7 +43,7 @@ ROUNDS = 6  # for one node in a row: claims, annotation, and lost races
 STATUS_AFTER = 1.0  # seconds from a change to the pool's status, which includes all changes meanwhile
 
 
-class Observer(Protocol):
+class AllocationObserver(Protocol):
     """Observer of allocations, for metrics."""
 
     def served(self, seconds: float) -> None: ...
@@ -61,7 +61,7 @@ class Handlers(NamedTuple):
 class Reconciler:
     """Writes claims, annotations and pool statuses. `failure` is the last error, None once everything is written."""
 
-    def __init__(self, cluster: Cluster, ledger: Ledger, handlers: Handlers, log: Log, observer: Observer) -> None:
+    def __init__(self, cluster: Cluster, ledger: Ledger, handlers: Handlers, log: Log, observer: AllocationObserver) -> None:
         self.queue = WorkQueue()
         self.reserved: list[Reserved] = []
         self.failure: CNIError | None = None  # the last error, until all is done
@@ -248,12 +248,12 @@ class Reconciler:
                 raise
             await self._report_now(node.name)
 
-    async def _is_newest(self, report: Report) -> bool:
+    async def _is_newest(self, report: AgentReport) -> bool:
         """Say whether the API server has no newer report of a node. Ours may be old, about an earlier annotation of the same text."""
         now = await self._report_now(report.node)
         return now is not None and now.version == report.version
 
-    async def _report_now(self, name: str) -> Report | None:
+    async def _report_now(self, name: str) -> AgentReport | None:
         """Get a node's current report; None if there is none."""
         try:
             return self._handlers.reports.take_object(await self._cluster.get(f"{REPORTS}/{name}"))
@@ -263,7 +263,7 @@ class Reconciler:
             self._ledger.drop_report(name)
             return None
 
-    async def _node_now(self, name: str) -> Node | None:
+    async def _node_now(self, name: str) -> NodeMetadata | None:
         """Get a Node's current object; None if there is none."""
         try:
             return self._handlers.nodes.take_object(await self._cluster.get(f"{NODES}/{name}", metadata=True))

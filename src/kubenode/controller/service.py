@@ -21,10 +21,11 @@ from kubenode.base.exposition import HTTPServer
 from kubenode.cni.errors import CNIError
 from kubenode.controller.handlers import Claims, Nodes, Pools, Reports
 from kubenode.controller.leader import Leader
-from kubenode.controller.metrics import Metrics
+from kubenode.controller.metrics import ControllerMetrics
 from kubenode.controller.reconcile import CLAIMS, NODES, POOLS, REPORTS, Handlers, Reconciler
 from kubenode.ipam.ranges import RangeError, Subnet, parse_subnet
 from kubenode.kube.asyncclient import Cluster, Collection
+from kubenode.kube.client import ObjectMeta
 from kubenode.kube.listwatch import ListWatch
 from kubenode.kube.reflector import Reflector
 from kubenode.kube.refusal import StatusError
@@ -54,26 +55,22 @@ class _Spec(msgspec.Struct, rename={"pod_cidrs": "podCIDRs"}):
     cidrs: list[str] = []
 
 
-class _Meta(msgspec.Struct):
-    name: str
-
-
-class _Object(msgspec.Struct):
+class _CIDRObject(msgspec.Struct):
     """Node or ServiceCIDR."""
 
-    metadata: _Meta
+    metadata: ObjectMeta
     spec: _Spec
 
 
-_CIDRS: msgspec.json.Decoder[_Object] = msgspec.json.Decoder(_Object)
+_CIDRS: msgspec.json.Decoder[_CIDRObject] = msgspec.json.Decoder(_CIDRObject)
 
 
 class _Reports(ListWatch):
     """Source of NodeAddresses. An API server with earlier definitions does not know them, which must stop nothing else."""
 
-    def __init__(self, cluster: Cluster, sink: Reports, log: Log) -> None:
-        super().__init__(cluster, Collection(REPORTS), sink, log)
-        self._absent = sink.absent
+    def __init__(self, cluster: Cluster, handler: Reports, log: Log) -> None:
+        super().__init__(cluster, Collection(REPORTS), handler, log)
+        self._absent = handler.absent
 
     async def read(self, expired: str = "") -> str:
         try:
@@ -84,7 +81,7 @@ class _Reports(ListWatch):
             raise
 
 
-class Options(NamedTuple):
+class ControllerOptions(NamedTuple):
     """Options of the controller. `lease`: "" for none; `listen`: host and port, None for no HTTP."""
 
     kubeconfig: str = ""
@@ -98,10 +95,10 @@ class Options(NamedTuple):
 class Controller:
     """One controller. Raises CNIError if it cannot start."""
 
-    def __init__(self, options: Options, environ: Mapping[str, str], log: Log) -> None:
+    def __init__(self, options: ControllerOptions, environ: Mapping[str, str], log: Log) -> None:
         self._options = options
         self._log = log
-        self._metrics = Metrics()
+        self._metrics = ControllerMetrics()
         self._cluster = Cluster(options.kubeconfig or None, environ, TIMEOUT, self._metrics.requested)
         self._ledger = Ledger()
         self._ledger.growth.open_at = inf  # until the reports are known
@@ -112,8 +109,8 @@ class Controller:
         self._reserved = {"": told}  # and the results of lists, by path
         self._reconciler.reserved = told
         self._reflectors = [
-            Reflector(ListWatch(self._cluster, collection, sink, log), log, partial(self._metrics.restarted, collection.resource))
-            for collection, sink in (
+            Reflector(ListWatch(self._cluster, collection, handler, log), log, partial(self._metrics.restarted, collection.resource))
+            for collection, handler in (
                 (Collection(POOLS), handlers.pools),
                 (Collection(CLAIMS), handlers.claims),
                 (Collection(NODES, metadata=True), handlers.nodes),

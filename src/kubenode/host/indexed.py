@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from kubenode.ipam.store import Attachment, Index, Reservation
 
 
-class State(NamedTuple):
+class DirectoryState(NamedTuple):
     """State of a directory, which changes with every foreign change; times in nanoseconds."""
 
     device: int
@@ -43,7 +43,7 @@ class Memory:
     def __init__(self) -> None:
         self.mutex = threading.Lock()
         self.queued = Queued()
-        self.state: State | None = None  # the directory's state when the index was valid
+        self.state: DirectoryState | None = None  # the directory's state when the index was valid
         self.index: Index | None = None
         self.turns: dict[int, Address | None] = {}
         self.boot_is_known = False
@@ -200,9 +200,9 @@ class IndexedStore(DiskStore):
         if not is_known:
             self._memory.forget()
 
-    def _state(self) -> State:
+    def _state(self) -> DirectoryState:
         status = os.stat(self.directory)
-        return State(status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
+        return DirectoryState(status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
 
 
 class _Turn:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 LOOK = 0.5  # seconds between checks whether the call is still wanted
 
 
-class Place:
-    """Thread that waits with its own descriptor, and its result."""
+class QueuePlace:
+    """Place in the queue: a thread that waits with its own descriptor, and its result."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -32,7 +32,7 @@ class Queued:
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
-        self._place: Place | None = None
+        self._place: QueuePlace | None = None
 
     def wait(self, fd: int, path: str, go_on: Callable[[], None]) -> bool:
         """Make `fd` a descriptor of the locked file; False if the file has lost its name, as others then lock another file.
@@ -59,12 +59,12 @@ class Queued:
                 self._leave(place)
         return True
 
-    def _take_place(self, fd: int) -> Place:
+    def _take_place(self, fd: int) -> QueuePlace:
         """Return the place of an earlier call that gave up, if it waits for the same file; otherwise a new one."""
         if self._place and os.path.sameopenfile(self._place.fd, fd):
             self._place.is_wanted = True
             return self._place
-        place = Place(os.dup(fd))
+        place = QueuePlace(os.dup(fd))
         try:
             threading.Thread(target=self._work, args=(place,), daemon=True, name="lock").start()
         except RuntimeError:
@@ -73,7 +73,7 @@ class Queued:
         self._place = place
         return place
 
-    def _work(self, place: Place) -> None:
+    def _work(self, place: QueuePlace) -> None:
         error = None
         try:
             fcntl.flock(place.fd, fcntl.LOCK_EX)
@@ -86,13 +86,13 @@ class Queued:
             else:
                 self._leave(place)
 
-    def _give_up(self, place: Place) -> None:
+    def _give_up(self, place: QueuePlace) -> None:
         with self._mutex:
             place.is_wanted = False
             if place.done.is_set():
                 self._leave(place)
 
-    def _leave(self, place: Place) -> None:
+    def _leave(self, place: QueuePlace) -> None:
         os.close(place.fd)
         if self._place is place:
             self._place = None

@@ -23,7 +23,7 @@ UNKNOWN = b"\2"
 QUESTION = protocol.Asked(protocol.PROBLEMS, {}, b"")
 
 
-class Agent(NamedTuple):
+class AgentStatus(NamedTuple):
     """The outcome of the question; `problem` is "" if the agent is up. `installed`: something is at the socket's path.
 
     `problems` are those that a running agent reports.
@@ -47,7 +47,7 @@ class Agent(NamedTuple):
         return f"process {self.pid}" if self.pid else "a process of another container"
 
 
-class Credentials(NamedTuple):
+class AgentCredentials(NamedTuple):
     """The agent's credentials for the API server, by paths that are valid here."""
 
     kubeconfig: str
@@ -55,7 +55,7 @@ class Credentials(NamedTuple):
     service_account: str
 
 
-def credentials(agent: Agent) -> Credentials | str:
+def credentials(agent: AgentStatus) -> AgentCredentials | str:
     """Read a running agent's command line, environment and root directory.
 
     A text instead is the reason why it does not ask the API server, or is not visible.
@@ -74,7 +74,7 @@ def credentials(agent: Agent) -> Credentials | str:
     if "KUBECONFIG" in environ:
         environ["KUBECONFIG"] = ":".join(map(root.path, environ["KUBECONFIG"].split(":")))
     kubeconfig = options.get("--kubeconfig", "")
-    return Credentials(root.path(kubeconfig) if kubeconfig else "", environ, root.path(SERVICE_ACCOUNT))
+    return AgentCredentials(root.path(kubeconfig) if kubeconfig else "", environ, root.path(SERVICE_ACCOUNT))
 
 
 def _read(path: str) -> bytes:
@@ -82,11 +82,11 @@ def _read(path: str) -> bytes:
         return file.read()
 
 
-def ask(locations: Locations) -> Agent:
+def ask(locations: Locations) -> AgentStatus:
     """Ask the agent at the socket's path. Raises PermissionError if the user has no right to."""
     path = locations.root.path(locations.socket)
     if not os.path.lexists(path):
-        return Agent(locations.socket, installed=False, problem="not running")
+        return AgentStatus(locations.socket, installed=False, problem="not running")
     begin = time.perf_counter()
     try:
         with socket.socket(socket.AF_UNIX) as sock:
@@ -102,17 +102,17 @@ def ask(locations: Locations) -> Agent:
         error.filename = locations.socket
         raise
     except TimeoutError:
-        return Agent(locations.socket, installed=True, problem=f"it does not answer within {PATIENCE:g} s")
+        return AgentStatus(locations.socket, installed=True, problem=f"it does not answer within {PATIENCE:g} s")
     except OSError as error:
         problem = error.strerror or str(error)
         if os.path.isdir(path):  # connect(2) says "refused" for it, too
             problem = f"it is a directory (rmdir {locations.socket})"
-        return Agent(locations.socket, installed=True, problem=problem)
+        return AgentStatus(locations.socket, installed=True, problem=problem)
     took = (time.perf_counter() - begin) * MILLISECONDS
     if answer == UNKNOWN:  # an earlier version, which does not know this question
-        return Agent(locations.socket, True, "", pid, took)  # noqa: FBT003 -- the record's order
+        return AgentStatus(locations.socket, True, "", pid, took)  # noqa: FBT003 -- the record's order
     try:
         problems = tuple(map(str, loads(answer[1:])["problems"]))
     except (JSONTextError, LookupError, TypeError):
-        return Agent(locations.socket, installed=True, problem="its answer is not a result", pid=pid)
-    return Agent(locations.socket, True, "", pid, took, problems)  # noqa: FBT003 -- the record's order
+        return AgentStatus(locations.socket, installed=True, problem="its answer is not a result", pid=pid)
+    return AgentStatus(locations.socket, True, "", pid, took, problems)  # noqa: FBT003 -- the record's order

@@ -134,7 +134,7 @@ def _call(path: str, method: str) -> tuple[str, bytes]:
         ) from None
 
 
-def _answer(sock: socket.socket, connection: Connection, end: float) -> tuple[str, bytes]:
+def _answer(sock: socket.socket, connection: H2Connection, end: float) -> tuple[str, bytes]:
     from h2 import events
 
     status, data = "", b""
@@ -157,4 +157,4 @@ def _answer(sock: socket.socket, connection: Connection, end: float) -> tuple[st
 
 
 if TYPE_CHECKING:
-    from h2.connection import H2Connection as Connection
+    from h2.connection import H2Connection

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from kubenode.host.readonly import Held
-    from kubenode.inspection.networks import Network
+    from kubenode.inspection.networks import StoredNetwork
     from kubenode.inspection.records import Records
     from kubenode.ipam.address import Address
     from kubenode.ipam.store import Attachment
@@ -35,14 +35,14 @@ class Holder(NamedTuple):
     rests_until: float = 0.0
 
 
-class Wanted(NamedTuple):
+class HolderFilter(NamedTuple):
     """The holders to show: those of a namespace, "" for all; at most `most`, the newest first, 0 for all."""
 
     namespace: str = ""
     most: int = 0
 
 
-def holders(network: Network, records: Records, wanted: Wanted) -> tuple[list[Holder], int]:
+def holders(network: StoredNetwork, records: Records, wanted: HolderFilter) -> tuple[list[Holder], int]:
     """Return the holders of a network's addresses, and the number of addresses left out.
 
     Suspected leaks come first and are never left out, then the newest. Only the necessary files are read.
@@ -64,7 +64,7 @@ def holders(network: Network, records: Records, wanted: Wanted) -> tuple[list[Ho
     return shown, known - sum(len(one.addresses) for one in shown)
 
 
-def holder_of(network: Network, records: Records, address: Address) -> Holder | None:
+def holder_of(network: StoredNetwork, records: Records, address: Address) -> Holder | None:
     """Return the holder of an address; None if it has none."""
     held = network.store.holder(address)
     if held is None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from kubenode.nodes.node import Node
 
 
-class Network(NamedTuple):
+class StoredNetwork(NamedTuple):
     """A network in a data directory, and its use; `problem`: the reason why its subnets are unknown."""
 
     configured: Configured
@@ -71,9 +71,9 @@ def told(range_: Range) -> str:
     return f"{text}, closing" if range_.closing else text
 
 
-def find(locations: Locations, records: Records | None, own: Node | None = None) -> list[Network]:
+def find(locations: Locations, records: Records | None, own: Node | None = None) -> list[StoredNetwork]:
     """Return all networks of configurations and, if given, of records, each once. `own`: a Node newer than the view."""
-    found: dict[tuple[str, str], Network] = {}
+    found: dict[tuple[str, str], StoredNetwork] = {}
     for configured in [*of_runtime(locations), *locations.named.configured]:
         network = look_at(locations, configured, own)
         found.setdefault((network.name, network.data_dir), network)
@@ -96,7 +96,7 @@ def runtime_files(locations: Locations) -> list[cniconfig.File]:
     return [file._replace(path=locations.config_dir + file.path.removeprefix(here)) for file in cniconfig.read(here)]
 
 
-def look_at(locations: Locations, configured: Configured, own: Node | None = None) -> Network:
+def look_at(locations: Locations, configured: Configured, own: Node | None = None) -> StoredNetwork:
     """Find a network's subnets and their use."""
     said = configured.ipam.get("dataDir")
     data_dir = said if isinstance(said, str) and said and is_path(said) else DEFAULT_DATA_DIR
@@ -107,12 +107,12 @@ def look_at(locations: Locations, configured: Configured, own: Node | None = Non
         store = locations.store(data_dir, configured.name)
         with store.lock():
             usages = tuple(allocator.usage(store, conf.sets, conf.exclude))
-        return Network(configured, data_dir, store, usages, conf.exclude, None)
+        return StoredNetwork(configured, data_dir, store, usages, conf.exclude, None)
     except Problem as error:
-        return Network(configured, data_dir, locations.store(data_dir, configured.name), (), (), error)
+        return StoredNetwork(configured, data_dir, locations.store(data_dir, configured.name), (), (), error)
     except OSError as error:
         problem = Problem(f"{error.filename}: {error.strerror}", "run it as root")
-        return Network(configured, data_dir, locations.store(data_dir, configured.name), (), (), problem)
+        return StoredNetwork(configured, data_dir, locations.store(data_dir, configured.name), (), (), problem)
 
 
 def rehearse(locations: Locations, configured: Configured, own: Node | None = None) -> None:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kubenode.base.problem import Problem
 from kubenode.inspection import agentprobe
-from kubenode.inspection.holders import Holder, Wanted, holder_of, holders
-from kubenode.inspection.networks import Network, find
+from kubenode.inspection.holders import Holder, HolderFilter, holder_of, holders
+from kubenode.inspection.networks import StoredNetwork, find
 from kubenode.inspection.records import Records
 from kubenode.ipam.address import parse_address
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from kubenode.host.nodeview import View
-    from kubenode.inspection.agentprobe import Agent
+    from kubenode.inspection.agentprobe import AgentStatus
     from kubenode.inspection.locations import Locations
     from kubenode.ipam.address import Address
     from kubenode.ipam.store import Attachment
@@ -39,7 +39,7 @@ class NodeSeen(NamedTuple):
 class NetworkReport(NamedTuple):
     """A network with its holders."""
 
-    network: Network
+    network: StoredNetwork
     holders: list[Holder]
     left_out: int  # addresses of further holders
 
@@ -57,9 +57,9 @@ class Report(NamedTuple):
     """The state of this node."""
 
     node: NodeSeen
-    agent: Agent
+    agent: AgentStatus
     networks: list[NetworkReport]
-    wanted: Wanted
+    wanted: HolderFilter
 
     @property
     def suspects(self) -> set[str]:
@@ -80,8 +80,8 @@ class Whose(NamedTuple):
     """An address: its holders, and the networks whose subnets contain it. `others`: further addresses of the holders' containers."""
 
     address: Address
-    holders: list[tuple[Network, Holder]]
-    networks: list[Network]
+    holders: list[tuple[StoredNetwork, Holder]]
+    networks: list[StoredNetwork]
     others: list[Other]
 
     def others_of(self, holder: Holder) -> list[Other]:
@@ -89,7 +89,7 @@ class Whose(NamedTuple):
         return [one for one in self.others if holder.attachment and one.attachment.container_id == holder.attachment.container_id]
 
 
-def look(locations: Locations, names: Collection[str], wanted: Wanted) -> Report:
+def look(locations: Locations, names: Collection[str], wanted: HolderFilter) -> Report:
     """Look at all networks, or at those with the given names. Raises Problem."""
     records = Records(locations)
     try:
@@ -102,7 +102,7 @@ def look(locations: Locations, names: Collection[str], wanted: Wanted) -> Report
     return Report(see_node(locations), agent, reports, wanted)
 
 
-def require_known(networks: list[Network], names: Collection[str]) -> list[Network]:
+def require_known(networks: list[StoredNetwork], names: Collection[str]) -> list[StoredNetwork]:
     """Return the networks with the given names, all without names. Raises Problem for an unknown name."""
     if unknown := [name for name in names if name not in {network.name for network in networks}]:
         known = ", ".join(sorted({network.name for network in networks})) or "none"
@@ -138,11 +138,11 @@ def look_for(locations: Locations, address: Address) -> Whose:
     return Whose(address, found, of, others)
 
 
-def _held_in(networks: list[Network], records: Records, address: Address) -> list[tuple[Network, Holder]]:
+def _held_in(networks: list[StoredNetwork], records: Records, address: Address) -> list[tuple[StoredNetwork, Holder]]:
     return [(network, holder) for network in networks if (holder := holder_of(network, records, address))]
 
 
-def _beside(networks: list[Network], containers: Collection[str], address: Address) -> list[Other]:
+def _beside(networks: list[StoredNetwork], containers: Collection[str], address: Address) -> list[Other]:
     """Return all other addresses of containers. It reads every reservation: nothing else names their containers."""
     if not containers:
         return []

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kubenode.host.attachments import Record
     from kubenode.host.readonly import Held
     from kubenode.inspection.locations import Locations
-    from kubenode.inspection.networks import Network
+    from kubenode.inspection.networks import StoredNetwork
     from kubenode.inspection.records import Records
     from kubenode.ipam.store import Reservation
 
@@ -34,7 +34,7 @@ class Stale(NamedTuple):
     `earlier_boot`: reserved before the last reboot.
     """
 
-    network: Network
+    network: StoredNetwork
     held: Held
     pod: str
     why: str
@@ -42,7 +42,7 @@ class Stale(NamedTuple):
     earlier_boot: bool = False
 
 
-def find(locations: Locations, network: Network, records: Records, sandboxes: frozenset[str] | None) -> Iterator[Stale]:
+def find(locations: Locations, network: StoredNetwork, records: Records, sandboxes: frozenset[str] | None) -> Iterator[Stale]:
     """Yield the stale reservations: made before a reboot, torn, or of a deleted pod. `sandboxes`: the runtimes' list; None: not asked.
 
     A runtime knows its pods and no other containers (podman, Docker, nerdctl): without a record of a pod, one is doubtful. Raises OSError.
@@ -125,6 +125,6 @@ def _release(store: DiskStore, stale: list[Stale], failures: list[OSError]) -> l
     return released
 
 
-def writable(locations: Locations, network: Network) -> DiskStore:
+def writable(locations: Locations, network: StoredNetwork) -> DiskStore:
     """Return a network's store for changes. Raises Problem if its directory is not the host's."""
     return DiskStore(locations.root.seen(network.data_dir, "dataDir"), network.name, locations.boot)

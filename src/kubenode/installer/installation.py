@@ -19,14 +19,14 @@ from kubenode.base.problem import Problem
 from kubenode.host import boot
 from kubenode.host.cniconfig import DEFAULT_CONFIG_DIR
 from kubenode.installer import held
-from kubenode.installer.installed import CONFLIST, NEEDS, Entry, Installed
+from kubenode.installer.installed import CONFLIST, NEEDS, Installed, InstalledPath
 from kubenode.installer.steps import FORCE, SET_ASIDE, Step, Steps
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from kubenode.host.root import HostRoot
-    from kubenode.installer.steps import Part
+    from kubenode.installer.steps import PayloadPart
 
 
 class Installation:
@@ -41,7 +41,7 @@ class Installation:
 
     def install(
         self,
-        parts: Sequence[Part],
+        parts: Sequence[PayloadPart],
         given: Collection[str] = (),
         options: Mapping[str, str] | None = None,
         *,
@@ -88,7 +88,7 @@ class Installation:
                     files.remove(path)
             return steps + [Step("remove", path.removeprefix(self._root.directory), "boot note of the reservations") for path in notes]
 
-    def _carry_out(self, work: Sequence[tuple[Part, Step]], obsolete: Sequence[str]) -> None:
+    def _carry_out(self, work: Sequence[tuple[PayloadPart, Step]], obsolete: Sequence[str]) -> None:
         try:
             self._announce(work)
             for part, step in work:
@@ -109,12 +109,12 @@ class Installation:
             problem = error.args[0][0][2] if isinstance(error, shutil.Error) else error.strerror
             raise Problem(f"{error.filename or self._installed.path}: {problem}", advice) from None
 
-    def _announce(self, work: Sequence[tuple[Part, Step]]) -> None:
+    def _announce(self, work: Sequence[tuple[PayloadPart, Step]]) -> None:
         """Write the record before the files: whenever we are killed, it lists all of ours."""
         for part, step in work:
-            before = self._installed.entries.pop(part.path, Entry(()))  # moves to the end: the record has the order of the parts
+            before = self._installed.entries.pop(part.path, InstalledPath(()))  # moves to the end: the record has the order of the parts
             digests = tuple(dict.fromkeys([*before.digests, part.digest()]))
-            self._installed.entries[part.path] = Entry(digests, part.living, before.set_aside or step.set_aside, part.option)
+            self._installed.entries[part.path] = InstalledPath(digests, part.living, before.set_aside or step.set_aside, part.option)
             directory = os.path.dirname(part.path)
             self._make_directory(directory, 0o700 if part.mode == 0o600 else 0o755)  # noqa: PLR2004 -- a file for root only
             if part.option == CONFLIST:
@@ -123,7 +123,7 @@ class Installation:
         self._installed.entries = dict(by_need)
         self._installed.write()
 
-    def _place(self, part: Part, *, set_aside: bool) -> None:
+    def _place(self, part: PayloadPart, *, set_aside: bool) -> None:
         path = self._steps.path(part.path)
         if part.tree:
             # No fsync: it takes seconds on a busy disk. After a power failure the next installation sees another digest.

@@ -18,7 +18,7 @@ CREDENTIALS, NODE_NAME, CONFLIST = "credentials", "node-name", "conflist"
 NEEDS = ("", CREDENTIALS, NODE_NAME, CONFLIST)  # options that add files, in order of need; "": the plugins
 
 
-class Entry(NamedTuple):
+class InstalledPath(NamedTuple):
     """Entry of the record for one path. It has two digests during an installation. `option`: the option that added the path."""
 
     digests: tuple[str, ...]
@@ -41,7 +41,7 @@ class Installed:
 
     def __init__(self, bin_dir: str) -> None:
         self.path = os.path.join(bin_dir, NAME)
-        self.entries: dict[str, Entry] = {}
+        self.entries: dict[str, InstalledPath] = {}
         self.directories: list[str] = []
         self.options: dict[str, str] = {}
 
@@ -65,10 +65,10 @@ class Installed:
         files.replace(self.path, json.dumps(record, indent=1).encode() + b"\n", durable=True, mode=0o644)
 
 
-def _entry(told: dict[str, Any]) -> Entry:
+def _entry(told: dict[str, Any]) -> InstalledPath:
     first, *more = told["digests"]
     option = told.get("option", "")
-    return Entry((first, *more), bool(told.get("living")), bool(told.get("set_aside")), option if option in NEEDS else "")
+    return InstalledPath((first, *more), bool(told.get("living")), bool(told.get("set_aside")), option if option in NEEDS else "")
 
 
 def before(bin_dir: str) -> Installed:

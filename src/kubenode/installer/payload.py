@@ -15,7 +15,7 @@ from kubenode.host import cniconfig
 from kubenode.host.attachments import Attachments, everywhere
 from kubenode.host.delegate import OUR_LIBRARY
 from kubenode.installer.installed import CONFLIST, CREDENTIALS, NODE_NAME, TREE, tree_digest
-from kubenode.installer.steps import Part
+from kubenode.installer.steps import PayloadPart
 from kubenode.ipam.store import DEFAULT_DATA_DIR
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ KUBECONFIG = "kubeconfig"  # beside them
 _LIBRARY_IN_LAUNCHER = re.compile(rb"/(" + re.escape(OUR_LIBRARY) + rb"(?:\.[0-9a-f]+)?)\"")
 
 
-class Source(NamedTuple):
+class PluginDirectory(NamedTuple):
     """Directory from `./build.sh binaries`, or one that we are installed in."""
 
     directory: str
@@ -57,7 +57,7 @@ def own_source() -> str:
     return os.path.dirname(library) if os.path.basename(library).startswith(LIBRARY) else ""
 
 
-def plugins(source: Source, names: tuple[str, ...], bin_dir: str, root: HostRoot, *, standalone: bool | None) -> list[Part]:
+def plugins(source: PluginDirectory, names: tuple[str, ...], bin_dir: str, root: HostRoot, *, standalone: bool | None) -> list[PayloadPart]:
     """Return the parts for the CNI bin directory. `standalone`: with the standalone plugins; None: if the host's Python can run them."""
     launchers = {name: launcher for name in names if (launcher := source.launcher(name)) is not None}
     if standalone and len(launchers) < len(names):
@@ -69,11 +69,11 @@ def plugins(source: Source, names: tuple[str, ...], bin_dir: str, root: HostRoot
         library = os.path.join(source.directory, library_of(next(iter(launchers.values()))))
         # Named by its digest: launcher and library change at the same moment, and running calls keep their library.
         named = f"{LIBRARY}.{tree_digest(library).removeprefix(TREE)[:12]}"
-        parts.append(Part(os.path.join(bin_dir, named), tree=library))
+        parts.append(PayloadPart(os.path.join(bin_dir, named), tree=library))
         for name, launcher in launchers.items():
             content = _LIBRARY_IN_LAUNCHER.sub(f'/{named}"'.encode(), launcher)
-            parts.append(Part(os.path.join(bin_dir, f"{name}.standalone"), content, 0o755))
-    return [*parts, *(Part(os.path.join(bin_dir, name), source.relay(name), 0o755) for name in names)]
+            parts.append(PayloadPart(os.path.join(bin_dir, f"{name}.standalone"), content, 0o755))
+    return [*parts, *(PayloadPart(os.path.join(bin_dir, name), source.relay(name), 0o755) for name in names)]
 
 
 def library_of(launcher: bytes) -> str:
@@ -82,7 +82,7 @@ def library_of(launcher: bytes) -> str:
     return found[1].decode() if found else LIBRARY
 
 
-def credentials(directory: str, service_account: str, server: str) -> list[Part]:
+def credentials(directory: str, service_account: str, server: str) -> list[PayloadPart]:
     """Return a kubeconfig and its files, all in one directory: names are relative, so they are valid on the host and in a container."""
     cluster = {"server": server, "certificate-authority": "ca.crt"}
     kubeconfig = {
@@ -94,9 +94,9 @@ def credentials(directory: str, service_account: str, server: str) -> list[Part]
         "contexts": [{"name": "kube-node", "context": {"cluster": "kube-node", "user": "kube-node"}}],
     }
     copies = service_account_files(service_account).items()
-    parts = [Part(os.path.join(directory, name), content, 0o600, living=True, option=CREDENTIALS) for name, content in copies]
+    parts = [PayloadPart(os.path.join(directory, name), content, 0o600, living=True, option=CREDENTIALS) for name, content in copies]
     text = json.dumps(kubeconfig, indent=1).encode() + b"\n"
-    return [*parts, Part(os.path.join(directory, KUBECONFIG), text, 0o600, option=CREDENTIALS)]
+    return [*parts, PayloadPart(os.path.join(directory, KUBECONFIG), text, 0o600, option=CREDENTIALS)]
 
 
 def service_account_files(service_account: str) -> dict[str, bytes]:
@@ -125,9 +125,9 @@ def refresh(directory: str, service_account: str) -> bool:
     return new
 
 
-def node_name(run_dir: str, name: str) -> Part:
+def node_name(run_dir: str, name: str) -> PayloadPart:
     """Return the file `nodename`, with the Node's name."""
-    return Part(os.path.join(run_dir, "nodename"), f"{name}\n".encode(), living=True, option=NODE_NAME)
+    return PayloadPart(os.path.join(run_dir, "nodename"), f"{name}\n".encode(), living=True, option=NODE_NAME)
 
 
 def data_dirs(root: HostRoot, run_dir: str, config_dir: str) -> list[str]:
@@ -141,7 +141,7 @@ def data_dirs(root: HostRoot, run_dir: str, config_dir: str) -> list[str]:
     return list(dict.fromkeys([DEFAULT_DATA_DIR, *(str(found) for found in [*conf_dirs, *noted] if found)]))
 
 
-def network(root: HostRoot, config_dir: str, file: str) -> Part:
+def network(root: HostRoot, config_dir: str, file: str) -> PayloadPart:
     """Return a network configuration for the runtime's directory. Raises Problem if the runtime would refuse it."""
     path = os.path.join(config_dir, os.path.basename(file))
     try:
@@ -151,7 +151,7 @@ def network(root: HostRoot, config_dir: str, file: str) -> Part:
         raise Problem(f"{file}: {error.strerror}", "--conflist=FILE names a network configuration") from None
     except cniconfig.RefusedError as error:
         raise Problem(f"the runtime would refuse {file}: {error}", error.advice) from None
-    return Part(path, content, option=CONFLIST)
+    return PayloadPart(path, content, option=CONFLIST)
 
 
 def _runs_on(root: HostRoot, launcher: bytes) -> bool:

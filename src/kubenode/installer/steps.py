@@ -20,7 +20,7 @@ SET_ASIDE = ".before-kube-node"  # suffix of a foreign file that ours replaced
 FORCE = f"--force renames the existing files (*{SET_ASIDE}), and uninstall restores them"
 
 
-class Part(NamedTuple):
+class PayloadPart(NamedTuple):
     """Wanted file at a path of the host; or a directory, copied from `tree`.
 
     `living`: the agent rewrites it, too, so any content is ours. `option`: the option that adds it, "" for plugins.
@@ -59,7 +59,7 @@ class Steps:
         """Return where to find a path of the host here. The last component is not followed: a link there is itself the foreign file."""
         return os.path.join(self._root.path(os.path.dirname(path)), os.path.basename(path))
 
-    def forward(self, part: Part, *, force: bool, hold: bool) -> Step:
+    def forward(self, part: PayloadPart, *, force: bool, hold: bool) -> Step:
         """Return the installation's step for a part. `force` renames a foreign file; `hold` makes a new network configuration wait."""
         path = self.path(part.path)
         there, wanted, entry = installed.digest_of(path), part.digest(), self._installed.entries.get(part.path)

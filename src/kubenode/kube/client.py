@@ -42,6 +42,17 @@ class ListMeta(msgspec.Struct, rename={"version": "resourceVersion", "more": "co
     more: str = ""
 
 
+class ObjectMeta(msgspec.Struct, rename={"version": "resourceVersion"}):
+    """Metadata of an object, as much of it as kube-node reads."""
+
+    name: str
+    namespace: str = ""
+    uid: str = ""
+    version: str = ""
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+
+
 class _Page(msgspec.Struct):
     metadata: ListMeta
     items: list[msgspec.Raw] | None

@@ -21,7 +21,7 @@ from kubenode.kube import tls
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from kubenode.kube.kubeconfig import Cluster, Connection, ExecPlugin, User
+    from kubenode.kube.kubeconfig import Connection, ExecPlugin, KubeconfigCluster, User
 
 REREAD_AFTER = 60.0  # seconds for which a token file's content counts as current, as in client-go
 STDERR_TAIL = 1000  # last characters of a failed plugin's stderr in the error
@@ -122,7 +122,7 @@ def _output(plugin: ExecPlugin, environment: Mapping[str, str], timeout: float, 
     return stdout
 
 
-def _info(plugin: ExecPlugin, cluster: Cluster, where: str) -> str:
+def _info(plugin: ExecPlugin, cluster: KubeconfigCluster, where: str) -> str:
     """Return the value for KUBERNETES_EXEC_INFO."""
     spec: dict[str, Any] = {"interactive": False}
     if plugin.provide_cluster_info:

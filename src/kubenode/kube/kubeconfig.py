@@ -26,7 +26,7 @@ class Pem(NamedTuple):
     data: bytes | None = None
 
 
-class Cluster(NamedTuple):
+class KubeconfigCluster(NamedTuple):
     """API server of a kubeconfig: its URL, TLS settings and proxy."""
 
     server: str
@@ -64,7 +64,7 @@ class Connection(NamedTuple):
     """API server, user, and the source of both for messages."""
 
     origin: str
-    cluster: Cluster
+    cluster: KubeconfigCluster
     user: User
 
 
@@ -150,12 +150,12 @@ class Entry(NamedTuple):
         return Pem(f"{key}-data", self.file, decoded)
 
 
-def cluster(entry: Entry) -> Cluster:
+def cluster(entry: Entry) -> KubeconfigCluster:
     """Read a cluster."""
     certificate_authority, insecure = entry.pem("certificate-authority"), entry.flag("insecure-skip-tls-verify")
     if insecure and certificate_authority is not None:
         raise entry.error(f"insecure-skip-tls-verify and {certificate_authority.label} exclude each other")
-    return Cluster(
+    return KubeconfigCluster(
         server=_url(entry, with_tls=insecure or certificate_authority is not None),
         certificate_authority=certificate_authority,
         insecure=insecure,

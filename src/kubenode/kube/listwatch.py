@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kubenode.kube.asyncclient import Cluster, Collection, Event
 
 
-class Sink(Protocol):
+class ObjectHandler(Protocol):
     """Handler of listed and watched objects."""
 
     def put(self, manifest: msgspec.Raw, *, replace: bool = False) -> str: ...  # the object's name; `replace`: also an older version
@@ -29,11 +29,11 @@ class Sink(Protocol):
 class ListWatch:
     """Source of a reflector."""
 
-    def __init__(self, cluster: Cluster, collection: Collection, sink: Sink, log: Log) -> None:
+    def __init__(self, cluster: Cluster, collection: Collection, handler: ObjectHandler, log: Log) -> None:
         self.name = collection.resource
         self._cluster = cluster
         self._collection = collection
-        self._sink = sink
+        self._handler = handler
         self._log = log
         self._newest = ""  # version ever received
 
@@ -44,9 +44,9 @@ class ListWatch:
             async for items, version in pages:
                 # A list is current. If it is older than a known version, etcd was restored, and what we know never happened.
                 back = before(version, self._newest)
-                names.update(self._sink.put(item, replace=back) for item in items)
+                names.update(self._handler.put(item, replace=back) for item in items)
                 await asyncio.sleep(0)  # a page takes a moment, and the Lease must be renewed
-        self._sink.only(names, "" if back else version)
+        self._handler.only(names, "" if back else version)
         if back:
             self._log.warning("resource versions went back: was etcd restored?", resource=self.name, known=self._newest, now=version)
         self._newest = version
@@ -59,8 +59,8 @@ class ListWatch:
 
     def take(self, event: Event) -> str:
         if event.kind == "DELETED":
-            self._sink.drop(event.object)
+            self._handler.drop(event.object)
         elif event.kind in ("ADDED", "MODIFIED"):
-            self._sink.put(event.object)
+            self._handler.put(event.object)
         self._newest = event.version
         return event.version

@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kubenode.cni.errors import KUBECONFIG, CNIError
-from kubenode.kube.kubeconfig import Cluster, Connection, Entry, Pem, User, broken, cluster, user
+from kubenode.kube.kubeconfig import Connection, Entry, KubeconfigCluster, Pem, User, broken, cluster, user
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -137,7 +137,7 @@ def _in_cluster(environ: Mapping[str, str], service_account: str) -> Connection 
         return None
     entry = Entry(token_file, "service account", {"server": f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"})
     authority = Pem("certificate-authority", os.path.join(service_account, "ca.crt"))
-    server: Cluster = cluster(entry)._replace(certificate_authority=authority)
+    server: KubeconfigCluster = cluster(entry)._replace(certificate_authority=authority)
     return Connection(f"service account {service_account}", server, User(token_file=token_file))
 
 

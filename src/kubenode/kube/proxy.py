@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from kubenode.kube.kubeconfig import Cluster
+    from kubenode.kube.kubeconfig import KubeconfigCluster
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -42,7 +42,7 @@ class Proxy(NamedTuple):
         return f"allow {netloc} at the proxy, or {self.without(server)}"
 
 
-def proxy(cluster: Cluster, environ: Mapping[str, str]) -> Proxy | None:
+def proxy(cluster: KubeconfigCluster, environ: Mapping[str, str]) -> Proxy | None:
     """Return the proxy of a cluster, None for a direct connection."""
     if cluster.proxy_url:
         return Proxy(cluster.proxy_url, "proxy-url")

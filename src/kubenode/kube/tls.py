@@ -15,7 +15,7 @@ from kubenode.cni.errors import KUBECONFIG, CNIError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from kubenode.kube.kubeconfig import Cluster, Pem
+    from kubenode.kube.kubeconfig import KubeconfigCluster, Pem
 
 CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----([^-]*)-----END CERTIFICATE-----")
 
@@ -31,7 +31,7 @@ def read(pem: Pem) -> bytes:
         raise CNIError(KUBECONFIG, f"{pem.label} {pem.path} cannot be read: {error}", "the kubeconfig names this file") from None
 
 
-def anchors(cluster: Cluster) -> list[bytes]:
+def anchors(cluster: KubeconfigCluster) -> list[bytes]:
     """Return the trusted CA certificates as DER; [] if the system's are trusted. Blocks that are not base64 are left out."""
     if cluster.insecure or cluster.certificate_authority is None:
         return []
@@ -44,7 +44,9 @@ def anchors(cluster: Cluster) -> list[bytes]:
     return found
 
 
-def context(cluster: Cluster, certificate: bytes | None, key: bytes | None, origin: str, anchor: bytes | None = None) -> ssl.SSLContext:
+def context(
+    cluster: KubeconfigCluster, certificate: bytes | None, key: bytes | None, origin: str, anchor: bytes | None = None
+) -> ssl.SSLContext:
     """Return a TLS context; with `anchor` only that certificate is trusted. Raises CNIError with `origin` for an invalid certificate."""
     # Not ssl.create_default_context: since Python 3.13 it sets VERIFY_X509_STRICT, which kubeadm's older CAs do not pass.
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

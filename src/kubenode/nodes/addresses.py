@@ -28,14 +28,14 @@ LONGEST = 32768  # characters of a text; a longer one is no list of items
 LARGEST = (1 << 53) - 1  # a larger number is no integer to each reader of JSON
 
 
-class Source(NamedTuple):
+class SubnetSource(NamedTuple):
     """Text of an annotation, or podCIDRs; a text that no plugin can read has no items."""
 
     text: str
     items: tuple[Item, ...]
 
 
-class Use(NamedTuple):
+class ItemUse(NamedTuple):
     """Use of an item, or of addresses outside of all items. `settling`: a call that began before the item was closing may still add one."""
 
     subnet: Subnet
@@ -68,7 +68,7 @@ class NetworkUse(NamedTuple):
     data_dir: str
     annotation: str
     observed: str
-    uses: tuple[Use, ...]
+    uses: tuple[ItemUse, ...]
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -95,31 +95,32 @@ class NetworkUse(NamedTuple):
         return {**found, "items": [use.as_object() for use in self.uses]}
 
 
-def source_of(node: Node, annotation: str) -> Source:
+def source_of(node: Node, annotation: str) -> SubnetSource:
     """Return an annotation of a Node, or with "" its podCIDRs. The text is the API server's, the items are those of calls."""
     observed = node.annotations if node.observed is None else node.observed
     text = observed.get(annotation, "") if annotation else ",".join(node.pod_cidrs)
     try:
         if annotation:
-            return Source(text, items.parse(node.annotations.get(annotation, "")))
+            return SubnetSource(text, items.parse(node.annotations.get(annotation, "")))
         subnets = [parse_subnet(cidr) for cidr in node.pod_cidrs]
     except RangeError:
-        return Source(text, ())
-    return Source(text, tuple(Item(subnet, subnet, first_address(subnet)) for subnet in subnets))
+        return SubnetSource(text, ())
+    return SubnetSource(text, tuple(Item(subnet, subnet, first_address(subnet)) for subnet in subnets))
 
 
-def closing(node: Node) -> dict[str, Source]:
+def closing(node: Node) -> dict[str, SubnetSource]:
     """Return the annotations with a closing item, by key."""
     found = {key: source_of(node, key) for key, text in node.annotations.items() if "closing" in text}
     return {key: source for key, source in found.items() if any(item.closing for item in source.items)}
 
 
 def uses(
-    source: Source, taken: Numbers, exclude: Exclusions = (), blocks: Collection[Subnet] = (), *, settling: bool = False
-) -> tuple[Use, ...]:
+    source: SubnetSource, taken: Numbers, exclude: Exclusions = (), blocks: Collection[Subnet] = (), *, settling: bool = False
+) -> tuple[ItemUse, ...]:
     """Count the addresses of each item, and those outside of all items and `blocks`; `settling` is for the closing items."""
     counted = [
-        Use(item.block, count(taken, item.block), _total(item, exclude), item.closing, item.closing and settling) for item in source.items
+        ItemUse(item.block, count(taken, item.block), _total(item, exclude), item.closing, item.closing and settling)
+        for item in source.items
     ]
     return (*counted, *_outside(taken, {*blocks, *(item.block for item in source.items)}))
 
@@ -154,9 +155,9 @@ def _total(item: Item, exclude: Exclusions) -> int:
     return sum(end - start + 1 for start, end in segments_of(whole, exclude))
 
 
-def _outside(taken: Numbers, blocks: Collection[Subnet]) -> list[Use]:
+def _outside(taken: Numbers, blocks: Collection[Subnet]) -> list[ItemUse]:
     """Return the addresses in no block, merged to networks of the longest prefix length with which they are few enough."""
-    found: list[Use] = []
+    found: list[ItemUse] = []
     for version, numbers in taken.items():
         left: list[int] = []
         position = 0
@@ -171,6 +172,6 @@ def _outside(taken: Numbers, blocks: Collection[Subnet]) -> list[Use]:
         for number in left:
             groups[number >> host] = groups.get(number >> host, 0) + 1
         found += [
-            Use(Subnet(version, group << host, BITS[version] - host), used, 1 << host, outside=True) for group, used in groups.items()
+            ItemUse(Subnet(version, group << host, BITS[version] - host), used, 1 << host, outside=True) for group, used in groups.items()
         ]
     return found

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     Manifest = dict[str, Any]
 
-    class Nodes(Protocol):
+    class NodeLister(Protocol):
         """Requests to an API server."""
 
         def own_name(self) -> str: ...
@@ -44,7 +44,7 @@ def other_machine(machine: str, identity: Identity) -> str:
     )
 
 
-def own_node(api: Nodes, identity: Identity) -> Manifest:
+def own_node(api: NodeLister, identity: Identity) -> Manifest:
     """Find the own Node: by its name, by the credentials, by a guessed name, by the machine-id alone. Raises CNIError."""
     if identity.name:
         found = api.node(identity.name)
@@ -70,7 +70,7 @@ def own_node(api: Nodes, identity: Identity) -> Manifest:
     return _bymachine_id_of(api, identity)
 
 
-def _by_credentials(api: Nodes, identity: Identity) -> Manifest | None:
+def _by_credentials(api: NodeLister, identity: Identity) -> Manifest | None:
     """Return the Node that the credentials belong to; None if they belong to none, or were copied from another machine."""
     name = api.own_name()
     found = api.node(name) if name else None
@@ -85,7 +85,7 @@ def _by_credentials(api: Nodes, identity: Identity) -> Manifest | None:
     return found
 
 
-def _node_if_allowed(api: Nodes, name: str) -> Manifest | None:
+def _node_if_allowed(api: NodeLister, name: str) -> Manifest | None:
     """GET a Node by a guessed name; None if the credentials may read only the own Node, and the guess is wrong."""
     try:
         return api.node(name)
@@ -95,7 +95,7 @@ def _node_if_allowed(api: Nodes, name: str) -> Manifest | None:
         return None
 
 
-def _bymachine_id_of(api: Nodes, identity: Identity) -> Manifest:
+def _bymachine_id_of(api: NodeLister, identity: Identity) -> Manifest:
     machine_id = identity.machine_id
     found = [node for node in api.nodes() if machine_id_of(node) == machine_id]
     if not found:

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
     from kubenode.ipam.ranges import Subnet
     from kubenode.nodes.items import Item
-    from kubenode.pools.growth import Step
+    from kubenode.pools.growth import GrowthStep
     from kubenode.pools.ledger import Ledger
-    from kubenode.pools.records import Growth, Node, NodeSubnet, SubnetPool
-    from kubenode.pools.reports import Report
+    from kubenode.pools.records import Growth, NodeMetadata, NodeSubnet, SubnetPool
+    from kubenode.pools.reports import AgentReport
     from kubenode.pools.timing import Now
 
     TakeOf = Callable[[int, list[SubnetPool], tuple[Item, ...]], NodeSubnet | None]
@@ -30,9 +30,9 @@ class Agreement:
     `relied_on` is the report that must still be the newest when the annotations are written; None if none was needed.
     """
 
-    def __init__(self, ledger: Ledger, node: Node, now: Now) -> None:
+    def __init__(self, ledger: Ledger, node: NodeMetadata, now: Now) -> None:
         self.report = ledger.reports.get(node.name)
-        self.relied_on: Report | None = None
+        self.relied_on: AgentReport | None = None
         self.at_most: set[str] = set()  # pools of which the node has maxBlocks and needs more
         self.again: float | None = None
         self._ledger = ledger
@@ -89,7 +89,7 @@ class Agreement:
         """Say whether a released claim left the annotation by agreement, so that no time has to pass."""
         return self._ledger.growth.returned.get(claim.subnet) == self._node.annotations.get(claim.annotation, "").strip()
 
-    def _closed(self, key: str, version: int, step: Step, rule: Growth) -> tuple[Item, ...]:
+    def _closed(self, key: str, version: int, step: GrowthStep, rule: Growth) -> tuple[Item, ...]:
         """Return the items of a step, with the spare one closed if the node has not needed it for long enough."""
         where, growth = (key, version), self._ledger.growth
         if step.spare is None:

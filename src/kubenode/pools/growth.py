@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from kubenode.ipam.ranges import Subnet
     from kubenode.nodes.items import Item
     from kubenode.pools.records import SubnetPool
-    from kubenode.pools.reports import Use
+    from kubenode.pools.reports import ReportedNetwork
 
 # Seconds after a start, or after etcd went back in time, before a growing pool gives anything: meanwhile agents report what they use.
 HOLD = 60.0
@@ -65,7 +65,7 @@ class Progress:
         self._idle.pop(name, None)
 
 
-class Step(NamedTuple):
+class GrowthStep(NamedTuple):
     """The next items of a family. `lacks`: the addresses that further blocks should have; `spare`: a block to close when it is due."""
 
     items: tuple[Item, ...]
@@ -84,20 +84,20 @@ class Family(NamedTuple):
     ours: AbstractSet[Subnet]
     lost: AbstractSet[Subnet]
 
-    def free(self, uses: Iterable[Use], items: Iterable[Item]) -> int:
+    def free(self, uses: Iterable[ReportedNetwork], items: Iterable[Item]) -> int:
         """Return the free addresses of some items, in the network that has fewest."""
         blocks = [item.block for item in items if not item.closing and item.block not in self.lost]
         return min(sum(count.free for block in blocks if (count := use.item(block))) for use in uses)
 
-    def step(self, uses: Sequence[Use]) -> Step:
+    def step(self, uses: Sequence[ReportedNetwork]) -> GrowthStep:
         """Return what is due: open closing blocks or ask for more, else remove what is returned, and name a block to give back."""
         lacks = self.growth.min_free - self.free(uses, self.items)
         if lacks > 0:
             items, lacks = self._reopened(lacks)
-            return Step(self._without_lost(items, uses), max(0, lacks))
+            return GrowthStep(self._without_lost(items, uses), max(0, lacks))
         kept = tuple(item for item in self.items if not self._is_returned(item, uses))
         items = self._without_lost(kept or self.items[:1], uses)
-        return Step(items, spare=self._spare(items, uses))
+        return GrowthStep(items, spare=self._spare(items, uses))
 
     def _reopened(self, lacks: int) -> tuple[tuple[Item, ...], int]:
         """Return the items with as many of the closing ones opened as the node needs, newest first, and what it still lacks."""
@@ -109,13 +109,13 @@ class Family(NamedTuple):
                 lacks -= capacity(item)
         return tuple(found), lacks
 
-    def _without_lost(self, items: tuple[Item, ...], uses: Sequence[Use]) -> tuple[Item, ...]:
+    def _without_lost(self, items: tuple[Item, ...], uses: Sequence[ReportedNetwork]) -> tuple[Item, ...]:
         """Return the items, with those closed that another node uses, and removed once they are returned."""
         lost = self.lost & self.ours
         kept = tuple(item for item in items if item.block not in lost or not self._is_returned(item, uses)) or items[:1]
         return tuple(item._replace(closing=True) if item.block in lost else item for item in kept)
 
-    def _spare(self, items: tuple[Item, ...], uses: Sequence[Use]) -> Item | None:
+    def _spare(self, items: tuple[Item, ...], uses: Sequence[ReportedNetwork]) -> Item | None:
         """Return the item to give back: the newest of the least used ones. None if the node needs them all."""
         opened = [item for item in items if not item.closing]
         found = [item for item in reversed(opened) if item.block in self.ours]
@@ -125,7 +125,7 @@ class Family(NamedTuple):
                 return item  # so it is not the last one
         return None
 
-    def _is_returned(self, item: Item, uses: Sequence[Use]) -> bool:
+    def _is_returned(self, item: Item, uses: Sequence[ReportedNetwork]) -> bool:
         return item.closing and item.block in self.ours and all((count := use.item(item.block)) and count.is_given_back for use in uses)
 
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from kubenode.ipam.ranges import Subnet
-    from kubenode.pools.records import Node, SubnetPool
-    from kubenode.pools.reports import Report
+    from kubenode.pools.records import NodeMetadata, SubnetPool
+    from kubenode.pools.reports import AgentReport
     from kubenode.pools.timing import Now
     from kubenode.pools.writes import Conflict, Outcome
 
@@ -36,9 +36,9 @@ class Ledger:
 
     def __init__(self) -> None:
         self.pools: dict[str, SubnetPool] = {}
-        self.nodes: dict[str, Node] = {}
+        self.nodes: dict[str, NodeMetadata] = {}
         self.claims: SubnetMap[NodeSubnet] = SubnetMap()
-        self.reports: dict[str, Report] = {}  # by node
+        self.reports: dict[str, AgentReport] = {}  # by node
         self.growth = Progress()
         self.conflicts: dict[str, list[Conflict]] = {}
         self.waiting: dict[str, set[str]] = {}  # node: the pools that have no subnet left for it
@@ -104,7 +104,7 @@ class Ledger:
         self._note(claim.node)
         self._freed(subnet)
 
-    def set_node(self, node: Node) -> None:
+    def set_node(self, node: NodeMetadata) -> None:
         """Add or replace a node."""
         old = self.nodes.get(node.name)
         self.nodes[node.name] = node
@@ -123,7 +123,7 @@ class Ledger:
             self._note(name)
             self.changed.add(name)
 
-    def set_report(self, report: Report) -> None:
+    def set_report(self, report: AgentReport) -> None:
         """Add or replace the report of a node's agent."""
         old = self.reports.get(report.node)
         self.reports[report.node] = report
@@ -162,7 +162,7 @@ class Ledger:
         if (entered := self.claims.get(claim.subnet)) is not None and not entered.uid:
             self.drop_claim(claim.subnet)
 
-    def holds(self, claim: NodeSubnet, node: Node) -> bool:
+    def holds(self, claim: NodeSubnet, node: NodeMetadata) -> bool:
         """Say whether the claim's node has the subnet in an annotation, or may have it because an annotation is unreadable."""
         texts = [read(node.annotations.get(key)) for key in self._keys([*self._claims_of(claim.node), claim])]
         return any(text.problem or claim.subnet in text.subnets for text in texts)
@@ -207,7 +207,7 @@ class Ledger:
             if pools:
                 book[name] = pools
 
-    def _reported(self, name: str, old: Report | None, new: Report | None) -> None:
+    def _reported(self, name: str, old: AgentReport | None, new: AgentReport | None) -> None:
         if different := set(old.held() if old else ()) ^ set(new.held() if new else ()):
             self._note(name)
             self.changed.update(claim.node for subnet, _ in different for _, claim in self.claims.overlapping(subnet))
@@ -228,7 +228,7 @@ class Ledger:
             if (subnet, where) not in found:
                 self._freed(subnet)
 
-    def _without_claim(self, node: Node) -> Iterator[tuple[Subnet, str]]:
+    def _without_claim(self, node: NodeMetadata) -> Iterator[tuple[Subnet, str]]:
         """Yield the subnets that a node has without a claim, and the annotation whose pools that concerns.
 
         It has them in an annotation, or its agent reports them.

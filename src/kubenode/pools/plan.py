@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from kubenode.ipam.ranges import Subnet
     from kubenode.nodes.items import Item
     from kubenode.pools.ledger import Ledger
-    from kubenode.pools.records import Node, SubnetPool
-    from kubenode.pools.reports import Report
+    from kubenode.pools.records import NodeMetadata, SubnetPool
+    from kubenode.pools.reports import AgentReport
     from kubenode.pools.timing import Now
     from kubenode.pools.writes import Write
 
@@ -50,7 +50,7 @@ class NodePlan:
     `values`: the new texts of its annotations; they are written after all their claims exist.
     """
 
-    def __init__(self, ledger: Ledger, node: Node, keys: Iterable[str], now: Now) -> None:
+    def __init__(self, ledger: Ledger, node: NodeMetadata, keys: Iterable[str], now: Now) -> None:
         self.node = node
         self.writes: list[Write] = []
         self.conflicts: list[Conflict] = []
@@ -265,7 +265,7 @@ def _names(pools: Iterable[SubnetPool]) -> str:
 
 
 def reclaim(
-    ledger: Ledger, claim: NodeSubnet, now: Now, after: float, *, orphan: bool, report: Report | None = None
+    ledger: Ledger, claim: NodeSubnet, now: Now, after: float, *, orphan: bool, report: AgentReport | None = None
 ) -> tuple[list[Write], float]:
     """Mark a claim as released, or delete it `after` seconds later; return the writes and the seconds left."""
     if claim.released is None:

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from kubenode.ipam.ranges import Subnet
-    from kubenode.pools.records import Node, NodeSubnet
+    from kubenode.pools.records import NodeMetadata, NodeSubnet
 
 
-def purge(pool: str, claims: Iterable[NodeSubnet], nodes: Mapping[str, Node]) -> tuple[list[Annotate], list[DeleteClaim]]:
+def purge(pool: str, claims: Iterable[NodeSubnet], nodes: Mapping[str, NodeMetadata]) -> tuple[list[Annotate], list[DeleteClaim]]:
     """Return the writes that remove a pool's subnets from annotations, and then its claims. Subnets written by hand stay."""
     mine = [claim for claim in claims if claim.pool == pool]
     given: dict[tuple[str, str], set[Subnet]] = {}

@@ -80,7 +80,7 @@ class RecordError(ValueError):
     """An invalid manifest; the message is for the operator."""
 
 
-class Node(NamedTuple):
+class NodeMetadata(NamedTuple):
     """The part of a Node's metadata that the controller needs."""
 
     name: str
@@ -120,7 +120,7 @@ class SubnetPool(NamedTuple):
     version: str = ""
     status: Mapping[str, Any] = {}
 
-    def serves(self, node: Node) -> bool:
+    def serves(self, node: NodeMetadata) -> bool:
         """Say whether the pool is valid and selects a node."""
         return not self.problems and self.selector.matches(node.labels)
 

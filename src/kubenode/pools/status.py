@@ -26,7 +26,7 @@ class Reserved(NamedTuple):
     what: str
 
 
-class Usage(NamedTuple):
+class BlockUsage(NamedTuple):
     """The use of a network of a pool, in subnets."""
 
     block: Block
@@ -38,7 +38,7 @@ class Usage(NamedTuple):
 class Figures(NamedTuple):
     """A pool in numbers."""
 
-    usages: list[Usage]
+    usages: list[BlockUsage]
     waiting: int
     at_most: int  # nodes with maxBlocks that need more
     conflicts: int
@@ -52,9 +52,11 @@ def figures(ledger: Ledger, pool: SubnetPool) -> Figures:
     return Figures(usages(ledger, pool), waiting, at_most, sum(pool.name in conflict.pools for conflict in found))
 
 
-def usages(ledger: Ledger, pool: SubnetPool) -> list[Usage]:
+def usages(ledger: Ledger, pool: SubnetPool) -> list[BlockUsage]:
     """Return the use of each network of a pool."""
-    return [Usage(block, block.total, ledger.claims.within(block.cidr), ledger.space.free(pool.annotation, block)) for block in pool.blocks]
+    return [
+        BlockUsage(block, block.total, ledger.claims.within(block.cidr), ledger.space.free(pool.annotation, block)) for block in pool.blocks
+    ]
 
 
 def status(

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from kubenode.ipam.ranges import Subnet
-    from kubenode.pools.records import Node, NodeSubnet, SubnetPool
+    from kubenode.pools.records import NodeMetadata, NodeSubnet, SubnetPool
     from kubenode.pools.space import SubnetMap
 
 
@@ -39,7 +39,7 @@ def read(text: str | None) -> Text:
         return Text(_legible(text), str(error))
 
 
-def adoptable(node: Node, text: Text, pools: Iterable[SubnetPool], claims: SubnetMap[NodeSubnet]) -> dict[Subnet, SubnetPool]:
+def adoptable(node: NodeMetadata, text: Text, pools: Iterable[SubnetPool], claims: SubnetMap[NodeSubnet]) -> dict[Subnet, SubnetPool]:
     """Return the subnets to adopt from an annotation, each with its pool.
 
     The pool serves the node and would write the same item, and the node has no other subnet of that pool and family.

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from kubenode.pools.records import Node, NodeSubnet
-    from kubenode.pools.reports import Report
+    from kubenode.pools.records import NodeMetadata, NodeSubnet
+    from kubenode.pools.reports import AgentReport
 
 OVERLAP, OUTSIDE, FOREIGN, UNREADABLE = "SubnetOverlap", "SubnetOutsidePools", "SubnetNotAdopted", "AnnotationUnreadable"
 DIFFERENT = "SubnetDifferent"
@@ -35,23 +35,23 @@ class DeleteClaim(NamedTuple):
 
     claim: NodeSubnet
     orphan: bool
-    report: Report | None = None
+    report: AgentReport | None = None
 
 
 class Annotate(NamedTuple):
     """Set annotations of the Node, None to remove one, if it still has the record's version, and `report` is still the newest one."""
 
-    node: Node
+    node: NodeMetadata
     values: Mapping[str, str | None]
-    report: Report | None = None
+    report: AgentReport | None = None
 
 
 class Demand(NamedTuple):
     """Write the free addresses that a Node is to have into its NodeAddresses. `report`: the object's record, None to create it."""
 
-    node: Node
+    node: NodeMetadata
     min_free: Mapping[str, int]
-    report: Report | None
+    report: AgentReport | None
 
 
 Write = CreateClaim | UpdateClaim | DeleteClaim | Annotate | Demand

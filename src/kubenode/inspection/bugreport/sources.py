@@ -17,7 +17,7 @@ from kubenode.base.jsontext import JSONTextError, loads
 from kubenode.host import cniconfig
 from kubenode.host.attachments import Attachments, everywhere
 from kubenode.inspection import cri
-from kubenode.inspection.agentprobe import Credentials
+from kubenode.inspection.agentprobe import AgentCredentials
 from kubenode.inspection.bugreport.secrets import SECRET, of_kubeconfig, shape_of_kubeconfig
 from kubenode.inspection.doctor.facts import Facts
 from kubenode.kube.loadingrules import LARGEST, SERVICE_ACCOUNT
@@ -155,10 +155,10 @@ def _kubeconfigs(locations: Locations) -> list[str]:
     return [path for path in dict.fromkeys([*given, *named, home]) if path and os.path.isfile(path)]
 
 
-def _agent(locations: Locations) -> Credentials:
+def _agent(locations: Locations) -> AgentCredentials:
     """Return the agent's credentials for the API server; empty if no agent runs, or it is not visible."""
     found = Facts(locations).agent_credentials
-    return Credentials("", {}, "") if isinstance(found, str) else found
+    return AgentCredentials("", {}, "") if isinstance(found, str) else found
 
 
 def _yaml(path: str) -> Any:

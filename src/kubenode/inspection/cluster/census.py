@@ -39,7 +39,7 @@ class Examples(list[str]):
             self.append(text)
 
 
-class Index:
+class SubnetIndex:
     """Subnets by prefix length and number: a look-up takes a step for each length in use."""
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class Index:
         return (part for parts in self._parts.values() for same in parts.values() for part in same)
 
 
-class Agent(NamedTuple):
+class AgentPod(NamedTuple):
     """An agent's pod."""
 
     pod: str
@@ -78,7 +78,7 @@ class Census:
         self.keys: dict[str, set[str]] = defaultdict(set)  # annotations in pools, NodeSubnets and definitions, with the plugins
         self.names: dict[str, set[str]] = defaultdict(set)  # by annotation: its pools and definitions
         self.networks: set[str] = set()  # of definitions with our plugins
-        self.index = Index()
+        self.index = SubnetIndex()
         self.nodes: dict[str, bool] = {}  # whether an agent should run there
         self.readable: Counter[str] = Counter()  # readable annotations, by key
         self.unreadable: dict[str, Examples] = defaultdict(Examples)
@@ -88,7 +88,7 @@ class Census:
         self.misplaced: dict[str, Examples] = defaultdict(Examples)  # in a subnet of another node
         self.foreign: dict[str, Examples] = defaultdict(Examples)  # in no node's subnet
         self.shared, self.across = Examples(), Examples()  # addresses of two pods, in one network or in two
-        self.agents: dict[str, Agent] = {}
+        self.agents: dict[str, AgentPod] = {}
         self.reports: dict[str, NodeReport] = {}
         self._having: dict[int, str | tuple[str, str]] = {}  # by address: a pod's name, with that of a secondary network
 
@@ -135,7 +135,7 @@ class Census:
         """Add a pod, after all nodes."""
         self.pods += 1
         if pod.agent_image:
-            self.agents[pod.node] = Agent(pod.name, pod.agent_image, pod.ready)
+            self.agents[pod.node] = AgentPod(pod.name, pod.agent_image, pod.ready)
         if not pod.on_host:
             for interface in pod.interfaces:
                 self._add_interface(pod, interface)

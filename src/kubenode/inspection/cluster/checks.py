@@ -11,7 +11,7 @@ from kubenode.inspection.cluster.census import take
 from kubenode.inspection.cluster.overlaps import overlaps
 from kubenode.inspection.cluster.reading import collected
 from kubenode.inspection.cluster.usage import usages
-from kubenode.inspection.doctor.finding import Finding, Result, State, failure, of_error, ok, skipped, warning
+from kubenode.inspection.doctor.finding import CheckResult, Finding, State, failure, of_error, ok, skipped, warning
 from kubenode.inspection.doctor.pools import BAD
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ NO_AGENTS = "no pod of the cluster is an agent: plugins work without one, and th
 RESTART = "kubectl -n kube-system rollout restart daemonset kube-node"
 
 
-class Check(NamedTuple):
+class ClusterCheck(NamedTuple):
     """A check. `look` yields findings; without any, `fine` is true. `all_pods`: it needs the pods of all namespaces."""
 
     name: str
@@ -34,25 +34,25 @@ class Check(NamedTuple):
     all_pods: bool = False
 
 
-def examine(reader: ClusterReader, namespace: str) -> Iterator[Result]:
+def examine(reader: ClusterReader, namespace: str) -> Iterator[CheckResult]:
     """Read the cluster once, and make all checks."""
     try:
         census = collected(lambda: take(reader))
     except CNIError as error:
-        yield Result("api-server", of_error(error))
+        yield CheckResult("api-server", of_error(error))
         return
-    yield Result("api-server", ok(f"it lists {len(census.nodes):,} nodes and {census.pods:,} pods"))
+    yield CheckResult("api-server", ok(f"it lists {len(census.nodes):,} nodes and {census.pods:,} pods"))
     for what, why in census.unseen.items():
-        yield Result("api-server", skipped(f"{what} were not seen: {why}"))
+        yield CheckResult("api-server", skipped(f"{what} were not seen: {why}"))
     for check in CHECKS:
         if check.all_pods and namespace:
-            yield Result(check.name, skipped(f"only pods of namespace {namespace} are checked"))
+            yield CheckResult(check.name, skipped(f"only pods of namespace {namespace} are checked"))
             continue
         found = list(check.look(census))
         wrong = [one for one in found if one.state > State.OK]
         told = wrong or ([ok(check.fine)] if not found else [])
         for one in [*told, *(one for one in found if one.state <= State.OK)]:
-            yield Result(check.name, one)
+            yield CheckResult(check.name, one)
 
 
 def _duplicates(census: Census) -> Iterator[Finding]:
@@ -185,13 +185,13 @@ def _each(found: Examples, advice: str, make: Callable[[str, str], Finding]) -> 
 
 
 CHECKS = (
-    Check("duplicates", "no two pods have one address", _duplicates),
-    Check("outside", "pods' addresses are in their nodes' subnets", _outside),
-    Check("overlap", "no two nodes or sources have the same subnet", _overlap),
-    Check("exhaustion", f"no node uses over {NEAR} % of its addresses", _exhaustion, all_pods=True),
-    Check("leaks", "no agent suspects leaks", _leaks),
-    Check("pools", f"no SubnetPool has given over {NEAR} % of its subnets", _pools),
-    Check("agents", "each node has an agent that is ready", _agents, all_pods=True),
-    Check("versions", "all agents have one image", _versions, all_pods=True),
-    Check("annotations", "each annotation can be read", _annotations),
+    ClusterCheck("duplicates", "no two pods have one address", _duplicates),
+    ClusterCheck("outside", "pods' addresses are in their nodes' subnets", _outside),
+    ClusterCheck("overlap", "no two nodes or sources have the same subnet", _overlap),
+    ClusterCheck("exhaustion", f"no node uses over {NEAR} % of its addresses", _exhaustion, all_pods=True),
+    ClusterCheck("leaks", "no agent suspects leaks", _leaks),
+    ClusterCheck("pools", f"no SubnetPool has given over {NEAR} % of its subnets", _pools),
+    ClusterCheck("agents", "each node has an agent that is ready", _agents, all_pods=True),
+    ClusterCheck("versions", "all agents have one image", _versions, all_pods=True),
+    ClusterCheck("annotations", "each annotation can be read", _annotations),
 )

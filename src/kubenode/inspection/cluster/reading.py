@@ -16,7 +16,7 @@ from kubenode.controller.reconcile import CLAIMS, NODES, POOLS
 from kubenode.inspection import named
 from kubenode.inspection.cluster import reports
 from kubenode.ipam.address import parse_address
-from kubenode.kube.client import ApiServer
+from kubenode.kube.client import ApiServer, ObjectMeta
 from kubenode.kube.loadingrules import COMMANDS
 from kubenode.kube.refusal import StatusError
 from kubenode.pools.records import RecordError, parse_claim, parse_pool
@@ -42,13 +42,6 @@ NOT_ENDED = ",".join(f"status.phase!={phase}" for phase in ENDED)
 AGENT = {"app.kubernetes.io/name": "kube-node", "app.kubernetes.io/component": "agent"}  # the labels of deploy/ and the chart
 
 
-class _Meta(msgspec.Struct):
-    name: str
-    namespace: str = ""
-    labels: dict[str, str] | None = None
-    annotations: dict[str, str] | None = None
-
-
 class _At(msgspec.Struct):
     type: str = ""
     address: str = ""
@@ -65,7 +58,7 @@ class _NodeStatus(msgspec.Struct):
 
 
 class _Node(msgspec.Struct):
-    metadata: _Meta
+    metadata: ObjectMeta
     spec: _NodeSpec = msgspec.field(default_factory=_NodeSpec)
     status: _NodeStatus = msgspec.field(default_factory=_NodeStatus)
 
@@ -92,7 +85,7 @@ class _PodStatus(msgspec.Struct, rename={"pod_ip": "podIP", "pod_ips": "podIPs"}
 
 
 class _Pod(msgspec.Struct):
-    metadata: _Meta
+    metadata: ObjectMeta
     spec: _PodSpec = msgspec.field(default_factory=_PodSpec)
     status: _PodStatus = msgspec.field(default_factory=_PodStatus)
 

@@ -11,7 +11,7 @@ from kubenode.inspection.cluster.parts import POD_CIDRS
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from kubenode.inspection.cluster.census import Agent, Census
+    from kubenode.inspection.cluster.census import AgentPod, Census
     from kubenode.inspection.cluster.parts import Part
     from kubenode.inspection.cluster.reports import NodeReport
     from kubenode.ipam.ranges import Subnet
@@ -41,7 +41,7 @@ class NodeUsage(NamedTuple):
 
     node: str
     networks: tuple[NetworkUsage, ...]
-    agent: Agent | None
+    agent: AgentPod | None
     report: NodeReport | None
 
     @property

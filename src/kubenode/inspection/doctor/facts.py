@@ -22,13 +22,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import TypeVar
 
-    from kubenode.host.cniconfig import File
-    from kubenode.host.cniconfig import Network as RuntimeNetwork
+    from kubenode.host.cniconfig import File, Network
     from kubenode.host.readonly import Held
-    from kubenode.inspection.agentprobe import Agent, Credentials
+    from kubenode.inspection.agentprobe import AgentCredentials, AgentStatus
     from kubenode.inspection.locations import Locations
     from kubenode.inspection.named import Configured
-    from kubenode.inspection.networks import Network
+    from kubenode.inspection.networks import StoredNetwork
     from kubenode.kube.client import ApiServer
     from kubenode.nodes.node import Node
 
@@ -49,7 +48,7 @@ class Facts:
         return networks.runtime_files(self.locations)
 
     @cached_property
-    def pods_network(self) -> tuple[File, RuntimeNetwork] | None:
+    def pods_network(self) -> tuple[File, Network] | None:
         """The network that the runtime connects every pod to, and its file."""
         return cniconfig.of_pods(self.runtime_files)
 
@@ -59,7 +58,7 @@ class Facts:
         return [*networks.of_runtime(self.locations), *self.locations.named.configured]
 
     @cached_property
-    def networks(self) -> list[Network]:
+    def networks(self) -> list[StoredNetwork]:
         """Every network, by the API server's Node if it answers, else by the Node view."""
         return networks.find(self.locations, self.records, self.fresh)
 
@@ -75,7 +74,7 @@ class Facts:
         return {directory: sorted(store.held(), key=lambda one: one.address) for directory, store in directories.items()}
 
     @cached_property
-    def agent(self) -> Agent:
+    def agent(self) -> AgentStatus:
         """The agent's answer."""
         return agentprobe.ask(self.locations)
 
@@ -154,7 +153,7 @@ class Facts:
         return within(PATIENCE, call)
 
     @cached_property
-    def agent_credentials(self) -> Credentials | str:
+    def agent_credentials(self) -> AgentCredentials | str:
         """The credentials of a running agent; a text is the reason why they are unknown."""
         if not self.agent.up:
             return "no agent answers"
@@ -162,7 +161,7 @@ class Facts:
             return f"{self.seen.path} is written by hand: the agent does not ask the API server"
         return agentprobe.credentials(self.agent)
 
-    def ask_as(self, found: Credentials, question: Callable[[ApiServer], T]) -> T:
+    def ask_as(self, found: AgentCredentials, question: Callable[[ApiServer], T]) -> T:
         """Ask the API server with the agent's own credentials. Raises CNIError."""
         from kubenode.kube.client import ApiServer, within
 

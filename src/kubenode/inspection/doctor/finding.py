@@ -53,7 +53,7 @@ class Check(NamedTuple):
     of: Of | None = None
 
 
-class Result(NamedTuple):
+class CheckResult(NamedTuple):
     """A check's name with one of its findings."""
 
     check: str

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from kubenode.inspection.doctor.facts import Facts
     from kubenode.inspection.named import Configured
-    from kubenode.inspection.networks import Network
+    from kubenode.inspection.networks import StoredNetwork
     from kubenode.ipam.address import Address
     from kubenode.ipam.ranges import Range
 
@@ -238,7 +238,7 @@ def static_ips(facts: Facts) -> Iterator[Finding]:
             )
 
 
-def _ranges(network: Network) -> list[Range]:
+def _ranges(network: StoredNetwork) -> list[Range]:
     return [one for usage in network.usages for one in usage.range_set.ranges]
 
 

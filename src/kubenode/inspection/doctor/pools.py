@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from kubenode.cni.errors import FORBIDDEN, CNIError
 from kubenode.inspection.doctor.finding import State, failure, of_error, ok, skipped, warning
 from kubenode.ipam.ranges import RangeError
-from kubenode.pools.records import Node, NodeSubnet, RecordError, SubnetPool, noted, object_name, parse_claim, parse_pool
+from kubenode.pools.records import NodeMetadata, NodeSubnet, RecordError, SubnetPool, noted, object_name, parse_claim, parse_pool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +31,7 @@ class _Told(NamedTuple):
     """The answers of the API server. `claims`: by the node's subnets, without those that we may not read."""
 
     pools: list[SubnetPool]
-    node: Node
+    node: NodeMetadata
     claims: dict[Subnet, NodeSubnet | None]
     lease: dict[str, Any]
 
@@ -65,7 +65,7 @@ def _ask(server: ApiServer, name: str, keys: list[str]) -> _Told:
 
     manifest = server.node(name) or {}
     metadata = manifest.get("metadata") or {}
-    node = Node(name, "", "", metadata.get("labels") or {}, metadata.get("annotations") or {})
+    node = NodeMetadata(name, "", "", metadata.get("labels") or {}, metadata.get("annotations") or {})
     found = [parse_pool(pool) for pool in server.every(POOLS)]
     claims: dict[Subnet, NodeSubnet | None] = {}
     lease: dict[str, Any] = {}
@@ -83,7 +83,7 @@ def _ask(server: ApiServer, name: str, keys: list[str]) -> _Told:
     return _Told(found, node, claims, lease)
 
 
-def _noted(node: Node, key: str) -> tuple[Item, ...]:
+def _noted(node: NodeMetadata, key: str) -> tuple[Item, ...]:
     try:
         return noted(node.annotations.get(key))
     except RangeError:

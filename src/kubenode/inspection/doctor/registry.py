@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kubenode.base import files as files_of_host
 from kubenode.base.problem import Problem
 from kubenode.inspection.doctor import api, files, networks, pools, runtime, store
-from kubenode.inspection.doctor.finding import Check, Finding, Of, Result, State, failure, of_error, ok, skipped
+from kubenode.inspection.doctor.finding import Check, CheckResult, Finding, Of, State, failure, of_error, ok, skipped
 from kubenode.inspection.report import unreadable
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ CHECKS = (
 )
 
 
-def examine(facts: Facts) -> Iterator[Result]:
+def examine(facts: Facts) -> Iterator[CheckResult]:
     """Make all checks. A check without faults has one line."""
     if os.geteuid() != 0:
         _require_access(facts)
@@ -64,7 +64,7 @@ def examine(facts: Facts) -> Iterator[Result]:
         not_looked = [one for one in found if one.state is State.SKIPPED]
         well = [one for one in found if one.state is State.OK]
         for one in [*(wrong or ([_fine(check, well)] if well or not not_looked else [])), *not_looked]:
-            yield Result(check.name, one)
+            yield CheckResult(check.name, one)
 
 
 def _look(check: Check, facts: Facts) -> list[Finding]:

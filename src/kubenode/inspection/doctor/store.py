@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kubenode.inspection.doctor.facts import Facts
-    from kubenode.inspection.networks import Network
+    from kubenode.inspection.networks import StoredNetwork
 
 SHOWN = 5  # examples in a finding
 IN_MEMORY = frozenset(["tmpfs", "ramfs"])
@@ -106,16 +106,16 @@ def leaks(facts: Facts) -> Iterator[Finding]:
             yield warning(f"network {network.name} may have leaked {told}: network namespaces are gone", advice, _gc(facts, network))
 
 
-def _there(facts: Facts) -> list[Network]:
+def _there(facts: Facts) -> list[StoredNetwork]:
     return [network for network in facts.networks if os.path.isdir(network.store.directory)]
 
 
-def _is_ours(facts: Facts, network: Network) -> bool:
+def _is_ours(facts: Facts, network: StoredNetwork) -> bool:
     """Say whether our plugins serve a network: another plugin's network gets no boot note."""
     return network.plugin != "host-local" or any(name == network.name for name, _ in facts.records.all)
 
 
-def _gc(facts: Facts, network: Network) -> str:
+def _gc(facts: Facts, network: StoredNetwork) -> str:
     locations = facts.locations
     options = [("--network", network.name), *(("--config", path) for path in locations.configs)]
     if locations.config_dir != DEFAULT_CONFIG_DIR:
