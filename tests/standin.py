@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import ssl
@@ -241,6 +242,35 @@ def page(names: list[str], more: str = "") -> Step:
     return answer({"kind": "NodeList", "apiVersion": "v1", "metadata": {"continue": more}, "items": items})
 
 
+class Door:
+    """A port that leads to another one of this machine until it is closed; then connections are refused, as where nothing listens."""
+
+    def __init__(self, url: str) -> None:
+        self._port = urlsplit(url).port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"https://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # it is closed already
+            self._listener.shutdown(socket.SHUT_RDWR)  # closing alone would leave accept(2) waiting, and the port taken
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:  # closed
+                return
+            _join(client, socket.create_connection(("127.0.0.1", self._port)))
+
+
 class StandInProxy:
     """An HTTP proxy that knows only CONNECT, and refuses that, too, where `refusal` is a status line such as `403 Forbidden`."""
 
@@ -281,8 +311,13 @@ class StandInProxy:
         parts = urlsplit(f"//{target}")  # which wants brackets, as proxies do
         upstream = socket.create_connection((parts.hostname or "", parts.port or 0))
         client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
-        threading.Thread(target=_pump, args=(upstream, client), daemon=True).start()
-        _pump(client, upstream)
+        _join(client, upstream)
+
+
+def _join(one: socket.socket, other: socket.socket) -> None:
+    """Pass on what comes from either, until both have ended."""
+    for source, sink in ((one, other), (other, one)):
+        threading.Thread(target=_pump, args=(source, sink), daemon=True).start()
 
 
 def _pump(source: socket.socket, sink: socket.socket) -> None:
