@@ -134,6 +134,7 @@ def test_an_old_view_and_no_answer(embedded: NetworkMaker, kubeconfig: str, sile
     assert silent.asked() == 0
 
 
+@pytest.mark.ways("standalone")
 def test_without_a_view(embedded: NetworkMaker, silent: Silent, no_answer: str) -> None:
     """Neither view nor API server: try again later, inside the runtime's patience however many ask; DEL, CHECK and GC do not ask."""
     net = embedded(kubeconfig=no_answer)
