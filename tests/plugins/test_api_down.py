@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from apiserver import write_kubeconfig
+from betweens import Door
 from callplugin import outdate
 from patience import PATIENCE, at_best, eventually
-from standin import Door
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
