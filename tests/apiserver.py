@@ -11,6 +11,7 @@ import http.client
 import json
 import os
 import secrets
+import select
 import shutil
 import socket
 import ssl
@@ -74,17 +75,20 @@ class ApiServer(ABC):
         self._port = port
         self.url = f"https://127.0.0.1:{self._port}"
         self._admin = self._context(self.authority.client("admin", "system:masters"))
+        self._idle: list[http.client.HTTPSConnection] = []  # a handshake costs more than most requests
 
     def request(self, method: str, path: str, body: Mapping[str, Any] | None = None, content_type: str = "application/json") -> Any:
         """Ask as cluster-admin and return the answer's JSON. Raises RuntimeError where the answer is none of 2xx."""
-        connection = http.client.HTTPSConnection("127.0.0.1", self._port, context=self._admin, timeout=30)
+        connection = self._connection()
         try:
             content = None if body is None else json.dumps(body)
             connection.request(method, path, content, {"Content-Type": content_type, "User-Agent": "test"})
             answer = connection.getresponse()
             text = answer.read()
-        finally:
+        except BaseException:
             connection.close()
+            raise
+        self._idle.append(connection)
         if answer.status >= 300:
             raise RuntimeError(f"{method} {path}: {answer.status} {text.decode(errors='replace')}")
         return json.loads(text) if text.startswith(b"{") else text
@@ -168,12 +172,23 @@ class ApiServer(ABC):
     def stop(self) -> None:
         """Stop it; connections are refused until `start`."""
 
-    @abstractmethod
-    def close(self) -> None: ...
+    def close(self) -> None:
+        self.stop()
+        while self._idle:
+            self._idle.pop().close()
 
     @abstractmethod
     def asked(self, agent: str = "kube-node/") -> list[Asked]:
         """Return the requests so far of clients whose User-Agent begins with `agent`."""
+
+    def _connection(self) -> http.client.HTTPSConnection:
+        """Return one that no other thread uses, and that the server has not ended."""
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.sock and not select.select([connection.sock], [], [], 0)[0]:
+                return connection
+            connection.close()
+        return http.client.HTTPSConnection("127.0.0.1", self._port, context=self._admin, timeout=30)
 
     def _merge(self, path: str, patch: Mapping[str, Any]) -> None:
         self.request("PATCH", path, patch, "application/merge-patch+json")
@@ -231,19 +246,15 @@ class RealApiServer(ApiServer):
 
     def stop(self) -> None:
         if self._process is not None:
-            self._process.terminate()
-            try:
-                self._process.wait(20)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+            self._process.kill()  # by SIGTERM it would wait a minute for watches to end, and refuse connections meanwhile
+            self._process.wait()
             self._process = None
 
     def runs(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
     def close(self) -> None:
-        self.stop()
+        super().close()
         self._etcd.kill()
         self._etcd.wait()
 

@@ -27,6 +27,7 @@ BLOCK = re.compile(
 # Network, mounts and processes of its own: real paths, nothing of this machine is changed, and what it starts ends with it.
 ALONE = ("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation=private", "bash", "-c")
 EMPTY = ("/opt", "/etc/cni", "/var/lib/cni", "/run/kube-node", "/run/netns")
+LARGE = ("ziglang", "kubernetes_validate", "material")  # of .venv: four in five of its files
 ANY = {"…": ".*", "…\n": "(?:.*\n)*"}
 BLANKS = re.compile(" +$", re.MULTILINE)  # at a line's end, which pages do not have
 SEPARATOR = "\x1e"
@@ -122,8 +123,11 @@ def checkout(built: Path, to: Path) -> None:
         target = to / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, target, follow_symlinks=False)
-    # By hard links: it has a compiler for six machines in it. The stamp is its own, and written anew.
-    ignored = shutil.ignore_patterns("__pycache__", "stamp")
+    # By hard links, and the packages with most files by one link each. The stamp is its own, and written anew.
+    ignored = shutil.ignore_patterns("__pycache__", "pycache", "stamp", *LARGE)
     shutil.copytree(ROOT / ".venv", to / ".venv", symlinks=True, ignore=ignored, copy_function=link_or_copy)
+    for package in (ROOT / ".venv").glob("lib/python*/site-packages/*"):
+        if package.name in LARGE:
+            (to / package.relative_to(ROOT)).symlink_to(package)
     (to / ".venv/stamp").write_text(f"{to}\n{(to / 'pyproject.toml').read_text()}")
     shutil.copytree(built, to / "_output/bin", symlinks=True)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 WAYS = ("relay", "standalone", "console")
+DIFFERENT = pytest.mark.ways(*WAYS[:2])  # for what takes long: the console script runs the standalone's code, which other tests show
 NAMES = ("kube-node", "node-annotation", "host-local")
 SCRIPTS = Path(sys.executable).parent
 

@@ -86,7 +86,7 @@ def test_calls_of_every_kind(agent: AgentProcess, netconf: NetConfMaker, data_di
     assert reserved(data_dir / "net") == []
 
 
-@pytest.mark.parametrize("gone", [True, False])
+@pytest.mark.parametrize("gone", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_calls_that_are_too_late(hurried_agent: AgentProcess, netconf: NetConfMaker, data_dir: Path, gone: bool) -> None:  # noqa: FBT001 -- a parameter
     """A call that waits for a lock past its time leaves no descriptor open, whether its relay still waits or not."""
     agent = hurried_agent

@@ -31,7 +31,7 @@ def threads(agent: AgentProcess) -> int:
 
 
 @pytest.mark.parametrize("command", ["ADD", "DEL"])
-@pytest.mark.parametrize("end", ["gone", "late"])
+@pytest.mark.parametrize("end", ["gone", pytest.param("late", marks=pytest.mark.slow)])
 def test_no_thread_stays(request: pytest.FixtureRequest, netconf: NetConfMaker, data_dir: Path, command: str, end: str) -> None:
     """A call whose relay is gone, or that was answered as too late, keeps no thread, though the lock is still held; then others work."""
     agent: AgentProcess = request.getfixturevalue("agent" if end == "gone" else "hurried_agent")

@@ -65,7 +65,7 @@ def manager(address: str) -> Iterator[Manager]:
 def test_the_life_of_a_service(manager: Manager, address: str, tmp_path: Path, run_dir: Path) -> None:
     """READY once calls are served, STATUS with the Node, WATCHDOG often enough, STOPPING at SIGTERM."""
     node = write_node(tmp_path / "node.json", "10.0.0.0/24")
-    env = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "1000000"}
+    env = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "400000"}
     with AgentProcess(run_dir, f"--node-file={node}", env=env) as agent:
         manager.wait_for("READY=1")
         assert agent.call("VERSION", {"cniVersion": "1.0.0", "ipam": {"type": "kube-node"}}).code == 0

@@ -158,13 +158,13 @@ def test_many_at_once(agent: AgentProcess, netconf: NetConfMaker, data_dir: Path
     assert [reserved(data_dir / f"net{number}") for number in range(4)] == [[]] * 4
 
 
-def test_a_locked_store_stalls_its_network_alone(agent: AgentProcess, netconf: NetConfMaker, data_dir: Path) -> None:
+def test_a_locked_store_stalls_its_network_alone(hurried_agent: AgentProcess, netconf: NetConfMaker, data_dir: Path) -> None:
     """Somebody else has a network's lock: its pods wait, then are told to try again; the others' do not notice. Nothing is left behind."""
-    answers: list[tuple[float, Answer]] = []
+    agent = hurried_agent
+    answers: list[Answer] = []
 
     def add(container: str) -> None:
-        begin = time.monotonic()
-        answers.append((time.monotonic() - begin, agent.ask("kube-node", "ADD", netconf(), container_id=container)))
+        answers.append(agent.ask("kube-node", "ADD", netconf(), container_id=container))
 
     assert agent.ask("kube-node", "ADD", netconf(), container_id="before").code == 0
     with locked(data_dir / "net"):
@@ -178,9 +178,9 @@ def test_a_locked_store_stalls_its_network_alone(agent: AgentProcess, netconf: N
             answered += 1
             time.sleep(0.2)
         took = time.monotonic() - begin
-    assert 11 < took < PATIENCE
+    assert 3 < took < PATIENCE
     assert answered > 3  # one would be, where it waited with them
-    assert [(told.code, told.json["code"], told.json["msg"]) for _, told in answers] == [(1, 11, "not done within 12 s")] * 3
+    assert [(told.code, told.json["code"], told.json["msg"]) for told in answers] == [(1, 11, "not done within 4 s")] * 3
     assert agent.ask("kube-node", "ADD", netconf(), container_id="after").addresses == ["10.1.0.3", "fd01::3"]
     assert reserved(data_dir / "net") == ["10.1.0.2", "10.1.0.3", "fd01::2", "fd01::3"]
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from apiserver import base64_text, write_kubeconfig
 from authority import Authority
+from betweens import StandInProxy
 from patience import PATIENCE, eventually
-from standin import StandInApiServer, StandInProxy, answer, cut, event, failure, node, refuse, reset, stall, stream, trickle
+from standin import StandInApiServer, answer, cut, event, failure, node, refuse, reset, stall, stream, trickle
 from watching import RunningWatch
 
 from kubenode.cni.errors import FORBIDDEN, NODE_NOT_FOUND, TRY_AGAIN_LATER, UNAUTHORIZED

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from controllerprocess import ControllerProcess
+from controllerprocess import IMPATIENT, ControllerProcess
 from corner import Corner
 
 if TYPE_CHECKING:
@@ -33,4 +33,11 @@ def admin(crds: ApiServer, tmp_path: Path) -> Path:
 def controller(admin: Path, tmp_path: Path) -> Iterator[ControllerProcess]:
     """Return a running controller, alone and without a Lease."""
     with ControllerProcess(admin, tmp_path / "controller.log", "--lease=none") as process:
+        yield process
+
+
+@pytest.fixture
+def impatient_controller(admin: Path, tmp_path: Path) -> Iterator[ControllerProcess]:
+    """Return the same, with which blocks come and go sooner."""
+    with ControllerProcess(admin, tmp_path / "controller.log", "--lease=none", wrap=IMPATIENT) as process:
         yield process

@@ -39,8 +39,9 @@ FIRST, SECOND = "172.20.0.0/29 of 172.20.0.0/24 via 172.20.0.1", "172.20.0.8/29 
 
 @pytest.mark.slow
 @pytest.mark.servers("real")
-def test_a_block_comes_and_goes(corner: Corner, controller: ControllerProcess, admin: Path) -> None:
+def test_a_block_comes_and_goes(corner: Corner, impatient_controller: ControllerProcess, admin: Path) -> None:
     """A node gets a block when few addresses are free, and gives it back by agreement; at each step the report has to be about the text."""
+    controller = impatient_controller
     pool, node = corner.pool("net", [FLAT], minFree=2, maxBlocks=2, shrinkAfter="1s"), corner.node("a")
     asked = f"{APIS}/nodeaddresses/{node}"
     until(lambda: node in [each["metadata"]["name"] for each in corner.server.request("GET", f"{APIS}/nodeaddresses")["items"]], 20)

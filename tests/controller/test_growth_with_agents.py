@@ -78,9 +78,9 @@ def hosts(corner: Corner, tmp_path: Path) -> Iterator[tuple[Host, Host]]:
 
 @pytest.mark.slow
 @pytest.mark.servers("real")
-def test_a_block_moves_to_the_node_that_needs_it(corner: Corner, controller: ControllerProcess, hosts: tuple[Host, Host]) -> None:
+def test_a_block_moves_to_the_node_that_needs_it(corner: Corner, impatient_controller: ControllerProcess, hosts: tuple[Host, Host]) -> None:
     """A node that fills its block gets another one; it empties and gives it back; another node gets it."""
-    a, b = hosts
+    controller, (a, b) = impatient_controller, hosts
     corner.pool("net", [FLAT], minFree=1, maxBlocks=3, shrinkAfter="1s")
     until(lambda: a.blocks and b.blocks, HOLD + 60, lambda: (a.story(), controller.log()[-2000:]))
     first, second = a.blocks, b.blocks

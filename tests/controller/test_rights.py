@@ -79,6 +79,7 @@ def test_the_manifest_is_enough(corner: Corner, account: Path, tmp_path: Path) -
         assert "answered 403" not in process.log()
 
 
+@pytest.mark.servers("best")
 @pytest.mark.parametrize(("role", "index", "verb"), RULES, ids=str)
 def test_a_right_is_missing(corner: Corner, rights: ApiServer, account: Path, tmp_path: Path, role: str, index: int, verb: str) -> None:
     """With any one right taken away, an error names what is missing: verb, resource and the rule to bind."""

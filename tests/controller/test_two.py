@@ -12,6 +12,7 @@ from ipaddress import ip_network
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import pytest
 from controllerprocess import ControllerProcess, until
 from patience import PATIENCE
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from corner import Corner
 
+pytestmark = pytest.mark.servers("best")
 SECONDS = float(os.environ.get("KUBE_NODE_CHAOS_SECONDS", "20"))
 NODES = int(os.environ.get("KUBE_NODE_CHAOS_NODES", "60"))
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases"

@@ -6,9 +6,10 @@ Here are the blocks that need no cluster; tests/e2e/walk.py has the others.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pages
 import pytest
@@ -16,9 +17,6 @@ from wanting import want
 
 sys.path.append(str(pages.ROOT / "tests/e2e"))
 import walk
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 HERE = [page for page in pages.PAGES if pages.steps(page)]
 ON_A_CLUSTER = {(scene.page, scene.mark) for scene in walk.SCENES}
@@ -29,6 +27,8 @@ ELSEWHERE = {
     "kind.md": "tests/e2e/kind.py follows it, with stand-ins for kind and docker",
     "two-networks.md": "it takes custom resources; tests/e2e/pools.py follows it where they are served",
 }
+# A page has a home directory of its own; zig compiles its C library for a minute, once on a machine.
+COMPILER = {"ZIG_GLOBAL_CACHE_DIR": os.environ.get("ZIG_GLOBAL_CACHE_DIR", str(Path.home() / ".cache/zig"))}
 HOW_TOS = [page for page in pages.PAGES if page.parent.name in ("how-to", "tutorial") and page.name not in ELSEWHERE]
 
 
@@ -41,14 +41,14 @@ def test_page(page: Path, built: Path, tmp_path: Path) -> None:
     pages.checkout(built, place)
     before = pages.emptied(*pages.EMPTY) + "ip link set lo up\n"
     there = files(place)
-    pages.walk(pages.steps(page), place, {}, shell=pages.ALONE, before=before)
+    pages.walk(pages.steps(page), place, COMPILER, shell=pages.ALONE, before=before)
     assert files(place) == there
 
 
 def files(place: Path) -> dict[Path, bytes]:
     """Return what is in a checkout, but for what ./build.sh makes."""
-    made = {place / ".venv", place / "_output"}
-    return {path: path.read_bytes() for path in place.rglob("*") if path.is_file() and not made & {*path.parents} and path.suffix != ".pyc"}
+    there = [path for top in place.iterdir() if top.name not in {".venv", "_output"} for path in (top, *top.rglob("*"))]
+    return {path: path.read_bytes() for path in there if path.is_file() and path.suffix != ".pyc"}
 
 
 @pytest.mark.parametrize("page", HOW_TOS, ids=[page.name for page in HOW_TOS])

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from apiserver import base64_text, write_kubeconfig
 from authority import DAY, Authority, KeyPair
+from betweens import StandInProxy
 from cryptography.hazmat.primitives.asymmetric import rsa
-from standin import StandInApiServer, StandInProxy, answer, refuse, serve
+from standin import StandInApiServer, answer, refuse, serve
 
 from kubenode.cni.errors import FORBIDDEN, KUBECONFIG, TRY_AGAIN_LATER, CNIError
 

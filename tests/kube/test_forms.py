@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 from apiserver import base64_text
 from authority import Authority
+from betweens import StandInProxy
 from cryptography.hazmat.primitives.asymmetric import rsa
 from kubeconfigs import FORMS, REFUSED, Form
-from standin import StandInApiServer, StandInProxy, serve
+from standin import StandInApiServer, serve
 from wanting import want
 
 from kubenode.cni.errors import CNIError

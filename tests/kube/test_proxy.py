@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from apiserver import base64_text, write_kubeconfig
-from standin import StandInApiServer, StandInProxy, answer, node, serve
+from betweens import StandInProxy
+from standin import StandInApiServer, answer, node, serve
 
 from kubenode.cni.errors import KUBECONFIG, TRY_AGAIN_LATER, CNIError
 from kubenode.kube.client import ApiServer

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from callplugin import environment, execute
+from ways import DIFFERENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -122,6 +123,7 @@ def test_where_the_kubeconfig_comes_from(embedded: NetworkMaker, kubeconfig: str
     assert embedded(**ipam).add(env=env) == ["11.0.1.2", "1100:0:0:1::2"]
 
 
+@DIFFERENT
 @pytest.mark.parametrize(
     ("limits", "namespace", "families"),
     [

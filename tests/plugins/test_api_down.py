@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from apiserver import write_kubeconfig
+from betweens import Door
 from callplugin import outdate
 from patience import PATIENCE, at_best, eventually
 
@@ -29,12 +30,17 @@ SILENT = 7.0  # seconds; with no view to serve it would be 10
 
 
 @pytest.fixture
-def stopped(api_server: RealApiServer, node: str) -> Iterator[RealApiServer]:
-    """Return the API server, for a test that stops it; it runs again afterwards, before the Node `node` is deleted."""
+def door(api_server: RealApiServer) -> Iterator[Door]:
+    """Return the way to the API server of the kubeconfig `there`; closed, the server is down for who has that."""
+    with Door(api_server.url) as door:
+        yield door
+
+
+@pytest.fixture
+def there(api_server: RealApiServer, door: Door, get_nodes: str, node: str, tmp_path: Path) -> str:
+    """Return the path of a kubeconfig that leads through the door."""
     del node
-    yield api_server
-    api_server.stop()
-    api_server.start()
+    return str(api_server.kubeconfig(tmp_path / "through-the-door", get_nodes, server=door.url))
 
 
 class Silent:
@@ -79,11 +85,11 @@ def lifetime(net: Network) -> None:
     assert net.reserved() == []
 
 
-def test_the_view_serves(network: NetworkMaker, stopped: RealApiServer, kubeconfig: str, run_dir: Path) -> None:
+def test_the_view_serves(network: NetworkMaker, door: Door, there: str, run_dir: Path) -> None:
     """API server down: with a view, fresh or stale, every command works."""
-    net = network(kubeconfig=kubeconfig)
+    net = network(kubeconfig=there)
     net.add("before")
-    stopped.stop()
+    door.close()
     net.ok("DEL", "before")
     outdate(run_dir, 100_000)
     answer = net.call("ADD", "stale")
@@ -93,13 +99,13 @@ def test_the_view_serves(network: NetworkMaker, stopped: RealApiServer, kubeconf
     net.ok("DEL", "stale")
 
 
-def test_a_view_that_is_always_old(network: NetworkMaker, stopped: RealApiServer, kubeconfig: str) -> None:
+def test_a_view_that_is_always_old(network: NetworkMaker, api_server: RealApiServer, door: Door, there: str) -> None:
     """With refreshAfter 0 each ADD asks, and without an answer the view serves."""
-    net = network(kubeconfig=kubeconfig, refreshAfter=0)
-    before = len(stopped.asked())
+    net = network(kubeconfig=there, refreshAfter=0)
+    before = len(api_server.asked())
     assert [net.add(name) for name in ("c1", "c2")] == [["11.0.1.2", "1100:0:0:1::2"], ["11.0.1.3", "1100:0:0:1::3"]]
-    assert len(stopped.asked()) - before == 2
-    stopped.stop()
+    assert len(api_server.asked()) - before == 2
+    door.close()
     assert net.add("c3") == ["11.0.1.4", "1100:0:0:1::4"]
     net.ok("STATUS")
 
@@ -128,6 +134,7 @@ def test_an_old_view_and_no_answer(embedded: NetworkMaker, kubeconfig: str, sile
     assert silent.asked() == 0
 
 
+@pytest.mark.ways("standalone")
 def test_without_a_view(embedded: NetworkMaker, silent: Silent, no_answer: str) -> None:
     """Neither view nor API server: try again later, inside the runtime's patience however many ask; DEL, CHECK and GC do not ask."""
     net = embedded(kubeconfig=no_answer)
@@ -225,9 +232,9 @@ def test_changed_pod_cidrs_serve_after_refresh(
     assert net.reserved() == ["11.0.9.2", "1100:0:0:9::2"]
 
 
-def test_all_commands_with_a_warm_view(network: NetworkMaker, stopped: RealApiServer, kubeconfig: str) -> None:
+def test_all_commands_with_a_warm_view(network: NetworkMaker, door: Door, there: str) -> None:
     """With a view, an API server that is down is not noticed."""
-    net = network(kubeconfig=kubeconfig)
+    net = network(kubeconfig=there)
     net.ok("STATUS")
-    stopped.stop()
+    door.close()
     lifetime(net)

@@ -13,6 +13,7 @@ import pytest
 from callplugin import Network, environment, execute
 from patience import eventually
 from podnet import Answer
+from ways import DIFFERENT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,6 +58,7 @@ def test_the_file_of_a_call(binaries: Path, said: Any, config: Any, tmp_path: Pa
     assert (error["code"], str(path) in error["msg"]) == (115, True)
 
 
+@DIFFERENT
 @pytest.mark.parametrize(
     "text",
     [
@@ -145,6 +147,7 @@ def test_gc_reaches_every_data_dir(embedded: NetworkMaker, said: Any, tmp_path: 
     assert list((run_dir / "attachments").iterdir()) == []
 
 
+@DIFFERENT
 @pytest.mark.parametrize(
     "text",
     [
@@ -217,6 +220,7 @@ def test_text_stays_text(embedded: NetworkMaker, said: Any, config: Any, tmp_pat
     assert not file.exists()
 
 
+@DIFFERENT
 @pytest.mark.parametrize("text", ["$(touch FILE)", "`touch FILE`", "; touch FILE", "$HOME", "${PATH}", 'a"b'])
 @pytest.mark.parametrize("key", ["nextipam", "kubeconfig", "log"])
 def test_the_configuration_file_is_data(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from callplugin import environment
 from patience import TRIES
+from ways import DIFFERENT
 
 from kubenode.cni.errors import TRY_AGAIN_LATER
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from callplugin import ViewWriter
+
+pytestmark = DIFFERENT
 
 AT_ONCE = 32  # processes; all are started as fast as that allows
 V4, V6 = "10.7.0.0/24", "fd07::/64"

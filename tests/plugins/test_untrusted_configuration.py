@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from administrator import allow
-from callplugin import environment, execute
+from callplugin import environment, execute, hurried
 from patience import eventually
 from wanting import want
 
@@ -387,7 +387,7 @@ def test_bounds(etc: Path, embedded: NetworkMaker, more: dict[str, Any], told: s
 
 
 @pytest.mark.ways("standalone")  # an agent runs no other plugin
-def test_a_delegate_that_hangs(etc: Path, outside: Path, embedded: NetworkMaker) -> None:
+def test_a_delegate_that_hangs(etc: Path, outside: Path, embedded: NetworkMaker, tmp_path: Path) -> None:
     """What a delegate has started ends with the call's time, and so does the delegate."""
     del etc
     path = outside / "slow"
@@ -395,8 +395,8 @@ def test_a_delegate_that_hangs(etc: Path, outside: Path, embedded: NetworkMaker)
     path.chmod(0o755)
     net = embedded(delegate="slow")
     net.path = [outside]
-    error = execute(net.executable, {**net.netconf, "ipam": net.ipam}, environment("ADD", path=net.path)).json
-    assert error["code"] == 11
+    error = execute(hurried(tmp_path / "kube-node", 3.0), {**net.netconf, "ipam": net.ipam}, environment("ADD", path=net.path)).json
+    assert (error["code"], error["msg"]) == (11, "not done within 3 s")
     for pid in (outside / "pids").read_text().split():
         eventually(partial(has_ended, pid), f"process {pid} goes on")
 

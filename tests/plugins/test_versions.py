@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from callplugin import Network, environment, execute
+from ways import DIFFERENT
 
 from kubenode.base.log import Log
 from kubenode.plugins import host_local, skel
@@ -62,6 +63,7 @@ def test_no_version_is_the_oldest(embedded: NetworkMaker, view: ViewWriter) -> N
     assert net.call("ADD").json["cniVersion"] == "0.1.0"
 
 
+@DIFFERENT
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize(("command", "since"), [("CHECK", "0.4.0"), ("STATUS", "1.1.0"), ("GC", "1.1.0")])
 def test_a_command_that_is_not_in_a_version(embedded: NetworkMaker, view: ViewWriter, version: str, command: str, since: str) -> None:
