@@ -185,8 +185,11 @@ class ApiServer(ABC):
         """Return one that no other thread uses, and that the server has not ended."""
         while self._idle:
             connection = self._idle.pop()
-            if connection.sock and not select.select([connection.sock], [], [], 0)[0]:
-                return connection
+            if connection.sock:
+                poll = select.poll()  # select(2) takes no descriptor over 1,023
+                poll.register(connection.sock, select.POLLIN)
+                if not poll.poll(0):
+                    return connection
             connection.close()
         return http.client.HTTPSConnection("127.0.0.1", self._port, context=self._admin, timeout=30)
 
