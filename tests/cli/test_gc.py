@@ -233,6 +233,10 @@ def test_release(seeded: SeededNode, pods: dict[str, Any]) -> None:
     assert "web/c2" in no.stdout
     assert "may be alive" in no.stdout
     assert "10.1.0.3" in held(seeded)
+    nobody = seeded.run_command("release", "10.1.0.3", stdin="")
+    assert (nobody.code, "10.1.0.3" in held(seeded)) == (1, True)
+    assert "no answer to: Release 10.1.0.3?" in nobody.stderr
+    assert "--yes" in nobody.stderr
     yes = seeded.run_command("release", "10.1.0.3", stdin="y\n")
     assert (yes.code, "10.1.0.3" in held(seeded)) == (0, False)
     assert len(os.listdir(seeded.run / "attachments")) == 3

@@ -180,6 +180,15 @@ def test_to_standard_output(seeded: SeededNode, tmp_path: Path) -> None:
     assert b"doctor.json" in done.stderr
 
 
+def test_a_file_that_cannot_be_written(seeded: SeededNode, tmp_path: Path) -> None:
+    """The error names the file as given, and the way that needs none."""
+    del seeded
+    done = forked.run(["report", f"{tmp_path}/nowhere/report.tar.gz"])
+    assert done.code == 1
+    assert f"{tmp_path}/nowhere/report.tar.gz cannot be written: No such file or directory" in done.stderr
+    assert "- for standard output" in done.stderr
+
+
 def test_cut_log(seeded: SeededNode, tmp_path: Path) -> None:
     """Of a long log the last whole lines are taken: a line that is cut may have lost the word that says that it is a secret."""
     log = tmp_path / "long.log"

@@ -34,6 +34,16 @@ def printable(text: str) -> str:
     return text.translate(CONTROL)
 
 
+def confirm(question: str) -> bool:
+    """Ask a person. Raises Problem if standard input has no answer, as without a terminal."""
+    try:
+        return click.confirm(question)
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise
+        raise Problem(f"standard input has no answer to: {question}", "run it on a terminal, or add --yes") from None
+
+
 def _open_streams() -> None:
     """Prepare three streams that take any text: the caller may have closed them, and a text may contain half a character."""
     for stream, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kubenode.cli import options
+from kubenode.cli.entry import confirm
 from kubenode.cli.output import with_output
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def command(
         left = [one for one in found if one not in chosen]
         if doubtful and not (dry_run or yes) and any(one.doubtful for one in chosen):
             _show(chosen, asked, dry_run=True, wide=output.wide)
-            if not click.confirm("Release them all?"):
+            if not confirm("Release them all?"):
                 return 1
         done, failures = ([], []) if dry_run or not chosen else stale.release(locations, chosen)
     except OSError as error:

@@ -13,6 +13,7 @@ import click
 
 from kubenode.base.problem import Problem
 from kubenode.cli import options, screen
+from kubenode.cli.entry import confirm
 from kubenode.cli.output import with_output
 
 if TYPE_CHECKING:
@@ -224,8 +225,8 @@ async def _purge(pool: str, kubeconfig: str, context: str, *, yes: bool) -> None
     if pool in ledger.pools:
         raise click.UsageError(f"SubnetPool {pool} still exists, and would allocate the subnets again: kubectl delete subnetpool {pool}")
     annotate, delete = purge(pool, (claim for _, claim in ledger.claims), ledger.nodes)
-    if not yes:
-        click.confirm(f"Remove {len(delete)} subnets of {pool}, also from the annotations of {len(annotate)} nodes?", abort=True)
+    if not yes and not confirm(f"Remove {len(delete)} subnets of {pool}, also from the annotations of {len(annotate)} nodes?"):
+        raise click.Abort
     subnets = nodes = 0
     cluster = Cluster(kubeconfig or None, os.environ, TIMEOUT, _uncounted, context=context)
     try:

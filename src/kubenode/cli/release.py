@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kubenode.cli import options
+from kubenode.cli.entry import confirm
 from kubenode.cli.output import with_output
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def command(address: str, network: str, locations: Locations, output: Output, *,
         netns = holder.record.netns
         if netns and os.path.lexists(locations.root.path(netns)):
             screen.console().print("[yellow]![/] Its network namespace still exists: the pod may be alive, and keep using the address.")
-    if not yes and not click.confirm(f"Release {found.address}?"):
+    if not yes and not confirm(f"Release {found.address}?"):
         return 1
     done = _release(locations, of, found.address, holder)
     if output.is_object:

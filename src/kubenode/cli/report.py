@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kubenode.base.problem import Problem
 from kubenode.cli import options
 from kubenode.cli.output import with_output
 
@@ -58,7 +59,11 @@ def command(file: str, locations: Locations, output: Output) -> int:
     if file == STDOUT:
         sys.stdout.buffer.write(archive.content())
     else:
-        files.replace(file, archive.content())
+        try:
+            files.replace(file, archive.content())
+        except OSError as error:
+            advice = f"name a file that can be written, or {STDOUT} for standard output"
+            raise Problem(f"{file} cannot be written: {error.strerror or error}", advice) from None
     _tell(archive, file, output)
     return 0
 
