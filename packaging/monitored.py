@@ -59,7 +59,7 @@ class Worker:
         self.agent = AgentProcess(self.directory / "run", *options, env={"NODE_NAME": name})
         self.confs = [self._conf("k8snet"), self._conf("net1", annotation=NET1)]
         self._alive: list[str] = []
-        self._came = self._went = 0
+        self._came = self.went = 0
 
     def _conf(self, network: str, **ipam: str) -> dict[str, Any]:
         ipam = {"type": "kube-node", "dataDir": str(self.directory / "networks"), **ipam}
@@ -76,9 +76,9 @@ class Worker:
         elif self._alive:
             gone = self._alive.pop(random.randrange(len(self._alive)))  # noqa: S311 -- no secret
             (self.directory / gone).unlink()
-            if self._went % 10:  # the DEL of one in ten never comes
+            if self.went % 10:  # the DEL of one in ten never comes
                 self._call("DEL", gone)
-            self._went += 1
+            self.went += 1
         self._call("STATUS", "")
 
     def _call(self, command: str, pod: str) -> None:
@@ -132,11 +132,11 @@ class Monitored:
         self._stack.close()
 
     def work(self, seconds: float) -> None:
-        """Let pods come and go for so long; half-way the API server is away for a while, which they do not notice, and a Node comes."""
+        """Let pods come and go for so long, and until one has gone; half-way the API server is away, and a Node comes."""
         begin = time.monotonic()
         away = threading.Timer(seconds / 2, self._restart_server)
         away.start()
-        while (now := time.monotonic() - begin) < seconds or away.is_alive():
+        while (now := time.monotonic() - begin) < seconds or away.is_alive() or not all(worker.went for worker in self.workers):
             for worker in self.workers:
                 worker.work(now)
             time.sleep(TICK)
