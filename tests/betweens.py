@@ -6,17 +6,17 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from abc import ABC, abstractmethod
 from typing import Self
 from urllib.parse import urlsplit
 
 
-class Door:
-    """A port that leads to another one of this machine until it is closed; then connections are refused, as where nothing listens."""
+class _Between(ABC):
+    """A port of this machine, and what becomes of its connections."""
 
-    def __init__(self, url: str) -> None:
-        self._port = urlsplit(url).port
+    def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"https://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._accept, daemon=True).start()
@@ -30,31 +30,9 @@ class Door:
             self._listener.shutdown(socket.SHUT_RDWR)  # closing alone would leave accept(2) waiting, and the port taken
         self._listener.close()
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:  # closed
-                return
-            _join(client, socket.create_connection(("127.0.0.1", self._port)))
-
-
-class StandInProxy:
-    """An HTTP proxy that knows only CONNECT, and refuses that, too, where `refusal` is a status line such as `403 Forbidden`."""
-
-    def __init__(self, refusal: str = "") -> None:
-        self._refusal = refusal
-        self.targets: list[str] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)  # closing alone would leave accept(2) waiting, and the port taken
-        self._listener.close()
+    @abstractmethod
+    def _connect(self, client: socket.socket) -> None:
+        """Serve a connection, in a thread of its own."""
 
     def _accept(self) -> None:
         while True:
@@ -63,6 +41,28 @@ class StandInProxy:
             except OSError:  # closed
                 return
             threading.Thread(target=self._connect, args=(client,), daemon=True).start()
+
+
+class Door(_Between):
+    """A port that leads to another one of this machine until it is closed; then connections are refused, as where nothing listens."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self._port = urlsplit(url).port
+        self.url = f"https://{self.address}"
+
+    def _connect(self, client: socket.socket) -> None:
+        _join(client, socket.create_connection(("127.0.0.1", self._port)))
+
+
+class StandInProxy(_Between):
+    """An HTTP proxy that knows only CONNECT, and refuses that, too, where `refusal` is a status line such as `403 Forbidden`."""
+
+    def __init__(self, refusal: str = "") -> None:
+        super().__init__()
+        self._refusal = refusal
+        self.targets: list[str] = []
+        self.url = f"http://{self.address}"
 
     def _connect(self, client: socket.socket) -> None:
         request = client.recv(65536).decode()
