@@ -194,6 +194,8 @@ def test_a_pod_stays_in_a_closing_block(ledger: Ledger) -> None:
     assert plan(f"{a} closing,{b}", 1, 1) == [], "both are in use"
     assert plan(f"{a} closing,{b}", 5, 0) == [], "the one address that is free of it is no margin"
     assert plan(f"{a} closing,{b}", 1, 0) == [f"{a},{b}"]
+    assert plan(f"{a},{b}", 6, 6) == []
+    assert plan(f"{a},{b}", 6, 6, SHRINK_AFTER) == [], "one block would be enough only without these pods"
     assert plan(f"{a},{b}", 1, 0) == []
     assert plan(f"{a},{b}", 1, 0, SHRINK_AFTER) == [f"{a},{b} closing"]
     assert plan(f"{a},{b} closing", 1, 0, SHRINK_AFTER) == [a]

@@ -127,11 +127,11 @@ class Family(NamedTuple):
         return tuple(item._replace(closing=True) if item.block in lost else item for item in kept)
 
     def _spare(self, items: tuple[Item, ...], uses: Sequence[ReportedNetwork]) -> Item | None:
-        """Return the item to give back: the newest of the least used ones. None if the node needs them all."""
+        """Return the item to give back: the newest of the least used ones, if the others have room for its pods, too. None without."""
         opened = [item for item in items if not item.closing]
         found = [item for item in reversed(opened) if item.block in self.ours]
         for item in sorted(found, key=lambda item: _used(item, uses)):
-            if self._has_margin(uses, [other for other in opened if other != item]):
+            if self._has_margin(uses, [other for other in opened if other != item], -_used(item, uses)):
                 return item  # so it is not the last one
         return None
 
