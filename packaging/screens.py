@@ -89,7 +89,8 @@ def take(columns: list[int], binaries: Path | None = None) -> list[Screen]:
             subprocess.run([sys.executable, ROOT / "packaging/binaries.py", f"--output={binaries}", f"--version={VERSION}"], check=True)
         shutil.copytree("/etc", f"{scratch}/etc", symlinks=True, ignore=shutil.ignore_patterns("cni", "kube-node", "kubernetes"))
         widths = ",".join(map(str, columns))
-        alone = ["unshare", "--mount", "--net", "--propagation=private"]
+        # Without the processes, too: a kubelet on this machine would name its runtime.
+        alone = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation=private"]
         command = [*alone, sys.executable, __file__, f"--inside={scratch}", f"--binaries={binaries}", f"--columns={widths}"]
         done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
         if done.returncode:

@@ -80,8 +80,9 @@ def test_killed_at_every_step(binaries: Path, tmp_path: Path, run_dir: Path, com
         if command == "DEL":
             assert strace.call("ADD", "killed")[0] == 0
 
-    prepare()
-    steps = strace.steps(command)
+    for _ in range(2):  # the first call after a build may look at more files
+        prepare()
+        steps = strace.steps(command)
     names = {name for name, _ in steps}
     assert {"flock", "openat", "write" if command == "ADD" else "unlink"} <= names
     kills = 0
