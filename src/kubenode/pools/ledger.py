@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from kubenode.pools.growth import Progress
 from kubenode.pools.plan import NodePlan, plan_departed
 from kubenode.pools.records import RECLAIM_AFTER, NodeSubnet, object_name
+from kubenode.pools.reported import beside
 from kubenode.pools.space import EVERYWHERE, Space, SubnetMap, holder_of, node_of
 from kubenode.pools.texts import adoptable, read
 from kubenode.pools.timing import RecentWrites, Released
@@ -149,9 +150,10 @@ class Ledger:
         plan = NodePlan(self, node, keys, now)
         for key in keys:
             plan.plan_annotation(key, self.by_key.get(key, []), [claim for claim in claims if claim.annotation == key])
-        self._remember(name, plan.conflicts, plan.waits_for, plan.agreement.at_most)
+        outcome = plan.outcome()
+        self._remember(name, outcome.conflicts, plan.waits_for, plan.agreement.at_most)
         (self.ending.add if plan.agreement.is_ending else self.ending.discard)(name)
-        return plan.outcome()
+        return outcome
 
     def enter(self, claim: NodeSubnet) -> None:
         """Enter a claim before it is created."""
@@ -243,11 +245,7 @@ class Ledger:
                 claim = self.claims.get(subnet)
                 if claim is None or claim.node != node.name:
                     yield subnet, EVERYWHERE if subnet in coming else key
-        report = self.reports.get(node.name)
-        for subnet, key in report.held() if report else ():
-            mine = (held for held, claim in self.claims.overlapping(subnet) if claim.node == node.name)
-            if not any(held.prefix <= subnet.prefix for held in mine):
-                yield subnet, key
+        yield from beside(self, node.name)
 
     def _freed(self, subnet: Subnet) -> None:
         self.space.freed(subnet)
