@@ -1,34 +1,35 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# The handful of commands that this project needs. Alone it says which.
+# The project's commands. Without an argument it prints help.
 set -eu
 cd -- "$(dirname -- "$0")"
 
 help() {
     cat <<EOF
-./build.sh try                      two pods in network namespaces, addresses by kube-node; no cluster needed
-./build.sh test [PYTEST ARGUMENTS]  the tests, on all processors; what is left out for want of a program is told at the end
-./build.sh check                    ruff, mypy, the rules of who imports whom, and that pyproject.toml and the lock files agree
-./build.sh binaries [--version=V]   what goes into /opt/cni/bin, made in _output/bin. Compiled by gcc, where that is; --cc=zig: smaller;
+./build.sh try                      two pods in network namespaces, with addresses by kube-node; no cluster needed
+./build.sh test [PYTEST ARGUMENTS]  the tests, on all processors; the last lines name what was left out, and the programs that are missing
+./build.sh check                    ruff, mypy, the layers of imports; pyproject.toml and the lock files agree
+./build.sh binaries [--version=V]   the programs for /opt/cni/bin, in _output/bin. It compiles with gcc if that is installed; --cc=zig: smaller;
                                     --arch=all: also the relay for all machines
-./build.sh deb                      a Debian package of them in _output, for Debian 12 and 13, with the agent's systemd unit
+./build.sh deb                      a Debian package of these programs, in _output, for Debian 12 and 13, with the agent's systemd unit
 ./build.sh wheel [DIRECTORY]        the Python package, in _output
 ./build.sh man                      manual pages of all commands, in _output/man
 ./build.sh docs                     the documentation as a site, in _output/site
-./build.sh pictures                 the pictures of commands in docs/images, made anew from what these print
-./build.sh dashboard [SECONDS]      docs/images/dashboard.svg, made anew from what agents tell Prometheus
-./build.sh fuzz [SECONDS]           the relay, by libFuzzer
-./build.sh lock [--upgrade]         requirements/*.lock, made anew from pyproject.toml; needs uv
-./build.sh venv [PART…]             only .venv, with these of requirements/PART.lock
+./build.sh pictures                 docs/images of commands, made again from their output
+./build.sh dashboard [SECONDS]      docs/images/dashboard.svg, made again from the metrics of agents
+./build.sh fuzz [SECONDS]           the relay under libFuzzer
+./build.sh lock [--upgrade]         requirements/*.lock, made again from pyproject.toml; needs uv
+./build.sh venv [PART…]             only .venv, with requirements/PART.lock
 
-What a command needs comes into .venv, from PyPI, as requirements/ pins it; as root on Debian also by apt-get. All is named before.
+A command installs what it needs into .venv, from PyPI, in the versions of requirements/; as root on Debian also by apt-get. It names all of
+that before.
 EOF
 }
 
 say() { echo "build.sh: $*" >&2; }
 die() { say "$@"; exit 1; }
 
-# What is missing of Debian's packages; all come at once.
+# Debian packages that are missing, installed together.
 packages=
 may_install() { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; }
 apt() { DEBIAN_FRONTEND=noninteractive LC_ALL=C apt-get -q --no-install-recommends "$@" >"$log" 2>&1; }
@@ -36,7 +37,7 @@ install_packages() {
     [ "$packages" ] || return 0
     may_install || return 1
     log=$(mktemp)
-    # shellcheck disable=SC2086 # they are several
+    # shellcheck disable=SC2086 # a list of words
     if apt update && { apt --assume-no install $packages || grep -q '^After this' "$log"; }; then
         say "installing Debian's$packages and what they need: $(sed -n '/^The following NEW/,/^[0-9]/ s/^  *//p' "$log" | paste -sd ' ')"
         say "$(grep -E '^(Need to get|After this)' "$log" | paste -sd ' ')"
@@ -55,7 +56,7 @@ find_python() {
     return 1
 }
 
-# Whether .venv is of this place, and of an interpreter that is still there: after an upgrade to another Python its pip is not found.
+# Whether .venv was made here, and its interpreter still exists: after an upgrade to another Python its pip is not found.
 venv_is_sound() {
     [ "$(head -n 1 .venv/stamp 2>/dev/null)" = "$PWD" ] &&
         .venv/bin/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
@@ -119,7 +120,7 @@ try) need_python && need_pods ;;
 venv | check | deb | wheel | man | docs | lock) need_python ;;
 test)
     need_python
-    case " $* " in *" --quick "*) ;; *) need_compiler ;; esac # which does without what is compiled
+    case " $* " in *" --quick "*) ;; *) need_compiler ;; esac # the quick tests need no compiler
     ;;
 pictures | dashboard) need_python && need_compiler ;;
 binaries)

@@ -8,6 +8,7 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -26,6 +27,7 @@ class Seen(NamedTuple):
     path: str
     headers: dict[str, str]
     certificate: str = ""  # the common name of the client's
+    at: float = 0.0  # by the steady clock
 
 
 class StandInApiServer:
@@ -102,7 +104,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         stand_in = self.server.stand_in
-        stand_in.requests.append(Seen(self.path, dict(self.headers), self._common_name()))
+        stand_in.requests.append(Seen(self.path, dict(self.headers), self._common_name(), time.monotonic()))
         step = stand_in.script.pop(0) if stand_in.script else stand_in.then
         step(self)
 

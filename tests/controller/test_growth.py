@@ -19,7 +19,7 @@ from kubenode.controller.handlers import Nodes, Reports
 from kubenode.ipam.ranges import parse_subnet
 from kubenode.pools.growth import HOLD
 from kubenode.pools.ledger import Ledger
-from kubenode.pools.records import RECLAIM_AFTER, NodeMetadata, NodeSubnet, parse_pool
+from kubenode.pools.records import RECLAIM_AFTER, SHRINK_AFTER, NodeMetadata, NodeSubnet, parse_pool
 from kubenode.pools.reports import LARGEST, parse_report
 from kubenode.pools.status import status
 from kubenode.pools.timing import RETURNED_AFTER
@@ -181,6 +181,33 @@ def test_a_block_that_a_person_takes(ledger: Ledger) -> None:
     ledger.set_claim(released.claim._replace(version="2"))
     assert plan(a, first).writes == []
     assert plan(a, first, now=RECLAIM_AFTER - 1).writes == []
+
+
+def test_a_pod_stays_in_a_closing_block(ledger: Ledger) -> None:
+    """If another block becomes empty meanwhile, that one goes back, and the pod's is open again: else the node would keep both."""
+    a, b = (f"172.20.0.{number}/29 of 172.20.0.0/28 via 172.20.0.1" for number in (0, 8))
+    for text in (a, b):
+        ledger.set_claim(NodeSubnet(parse_subnet(text.split()[0]), "p", "p", "a", "ua", uid="c", version="1"))
+
+    def plan(text: str, used_of_a: int, used_of_b: int, now: float = 0.0) -> list[str]:
+        """Return the texts that are written for an annotation and its report."""
+        items = [
+            {"cidr": item.split()[0], "used": used, "total": total, "closing": item.endswith("closing")}
+            for item, used, total in zip(text.split(","), (used_of_a, used_of_b), (6, 8), strict=True)
+        ]
+        network = {"name": "net", "annotation": "p", "observed": text, "items": items}
+        ledger.set_node(NodeMetadata("a", "ua", "1", {}, {"p": text}))
+        ledger.set_report(parse_report({"metadata": {"name": "a", "uid": "r", "resourceVersion": "1"}, "status": {"networks": [network]}}))
+        return [write.values["p"] or "" for write in ledger.plan("a", at(now)).writes if isinstance(write, Annotate)]
+
+    assert plan(f"{a} closing,{b}", 1, 1) == [], "both are in use"
+    assert plan(f"{a} closing,{b}", 5, 0) == [], "the one address that is free of it is no margin"
+    assert plan(f"{a} closing,{b}", 1, 0) == [f"{a},{b}"]
+    assert plan(f"{a},{b}", 6, 6) == []
+    assert plan(f"{a},{b}", 6, 6, SHRINK_AFTER) == [], "one block would be enough only without these pods"
+    assert plan(f"{a},{b}", 1, 0) == []
+    assert plan(f"{a},{b}", 1, 0, SHRINK_AFTER) == [f"{a},{b} closing"]
+    assert plan(f"{a},{b} closing", 1, 0, SHRINK_AFTER) == [a]
 
 
 def test_what_a_node_reports_beside_its_claim(ledger: Ledger) -> None:

@@ -25,7 +25,7 @@ class Events:
         self._told: dict[str, list[Conflict]] = {}  # by node
 
     async def about_node(self, name: str, conflicts: list[Conflict]) -> None:
-        """Create an Event for each new conflict of a node. Raises CNIError; the next call then creates the rest."""
+        """Create an Event for each new conflict of a node. Raises Problem; the next call then creates the rest."""
         told = self._told[name] = [conflict for conflict in self._told.get(name, ()) if conflict in conflicts]
         for conflict in conflicts:
             if conflict not in told:
@@ -36,7 +36,7 @@ class Events:
             del self._told[name]
 
     async def about_pool(self, pool: SubnetPool, reason: str, message: str) -> None:
-        """Create an Event for a SubnetPool. Raises CNIError."""
+        """Create an Event for a SubnetPool. Raises Problem."""
         await self._warn(About(API_VERSION, "SubnetPool", pool.name, pool.uid), reason, message)
 
     async def _warn(self, about: About, reason: str, message: str) -> None:

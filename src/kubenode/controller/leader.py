@@ -9,7 +9,7 @@ from http import HTTPStatus
 from random import SystemRandom
 from typing import TYPE_CHECKING, Any
 
-from kubenode.cni.errors import CNIError
+from kubenode.base.problem import Problem
 from kubenode.kube.refusal import StatusError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Leader:
         self, cluster: Cluster, namespace: str, name: str, identity: str, lead: Callable[[], Coroutine[Any, Any, None]], log: Log
     ) -> None:
         self.leads = False
-        self.failure: CNIError | None = None
+        self.failure: Problem | None = None
         self._cluster = cluster
         self._path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
         self._name = name
@@ -84,14 +84,14 @@ class Leader:
         if spec.get("holderIdentity") == self._identity:
             try:
                 await self._write(lease, {**spec, "holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": _now()})
-            except CNIError as error:
+            except Problem as error:
                 self._log.warning("cannot release the Lease", error=str(error))
 
     async def _held(self) -> bool:
         """Acquire or renew the Lease; False if another controller has it."""
         try:
             held = await self._tried()
-        except CNIError as error:
+        except Problem as error:
             # A 409 means that another controller was faster: not a failure.
             conflict = isinstance(error, StatusError) and error.status == HTTPStatus.CONFLICT
             if not conflict and (self.failure is None or self.failure.msg != error.msg):

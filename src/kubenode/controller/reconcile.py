@@ -12,7 +12,7 @@ import traceback
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from kubenode.cni.errors import INTERNAL, TRY_AGAIN_LATER, CNIError
+from kubenode.base.problem import Problem
 from kubenode.controller.events import Events
 from kubenode.controller.queue import Key, WorkQueue
 from kubenode.kube.refusal import StatusError
@@ -65,7 +65,7 @@ class Reconciler:
     def __init__(self, cluster: Cluster, ledger: Ledger, handlers: Handlers, log: Log, observer: AllocationObserver) -> None:
         self.queue = WorkQueue()
         self.reserved: list[Reserved] = []
-        self.failure: CNIError | None = None  # the last error, until all is done
+        self.failure: Problem | None = None  # the last error, until all is done
         self.works = False
         self.figures: dict[str, Figures] = {}  # by pool
         self._cluster = cluster
@@ -108,11 +108,11 @@ class Reconciler:
             key = await self.queue.get()
             try:
                 await (self._node(key) if key[0] == "node" else self._pool(key[1]))
-            except CNIError as error:
+            except Problem as error:
                 self._failed(key, error)
             except Exception as error:  # noqa: BLE001 (a bug that one node triggers must not stop the others)
                 self._log.error("internal error", about=key[1], traceback=traceback.format_exc())
-                self._failed(key, CNIError(INTERNAL, f"{key[0]} {key[1]}: {type(error).__name__}: {error}", "see the log; it tries again"))
+                self._failed(key, Problem(f"{key[0]} {key[1]}: {type(error).__name__}: {error}", "see the log; it tries again"))
             else:
                 self.queue.succeeded(key)
                 self.failure = None
@@ -120,7 +120,7 @@ class Reconciler:
                 self.queue.done(key)
             self.heard()
 
-    def _failed(self, key: Key, error: CNIError) -> None:
+    def _failed(self, key: Key, error: Problem) -> None:
         self.failure = error
         self.queue.failed(key, min(60.0, (isinstance(error, StatusError) and error.retry_after) or 0.0))
         if error.msg != self._logged:  # not repeated during an outage
@@ -141,7 +141,7 @@ class Reconciler:
             await self._all([self._write(write, key) for write in outcome.writes])
         # We lose every race, or the writes are reverted: without a pause that would flood the API server.
         problem = f"Node {name} and its NodeSubnets differ from what was written, {ROUNDS} times in a row"
-        raise CNIError(TRY_AGAIN_LATER, problem, "does a webhook or another program change them?")
+        raise Problem(problem, "does a webhook or another program change them?")
 
     async def _all(self, jobs: list[Coroutine[Any, Any, None]]) -> None:
         """Run coroutines in parallel; all of them end before the first error is raised."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from kubenode.base.exposition import HTTPServer
-from kubenode.cni.errors import CNIError
+from kubenode.base.problem import Problem
 from kubenode.controller.handlers import Claims, Nodes, Pools, Reports
 from kubenode.controller.leader import Leader
 from kubenode.controller.metrics import ControllerMetrics
@@ -93,7 +93,7 @@ class ControllerOptions(NamedTuple):
 
 
 class Controller:
-    """One controller. Raises CNIError if it cannot start."""
+    """One controller. Raises Problem if it cannot start."""
 
     def __init__(self, options: ControllerOptions, environ: Mapping[str, str], log: Log) -> None:
         self._options = options
@@ -190,7 +190,7 @@ class Controller:
             async with aclosing(self._cluster.pages(collection)) as pages:
                 items, _ = await anext(pages)
             self._reserved[collection.path] = [one for item in items for one in _reserved(item)]
-        except CNIError as error:
+        except Problem as error:
             if not isinstance(error, StatusError) or error.status != HTTPStatus.NOT_FOUND:
                 self._log.warning("cannot list the reserved networks", path=collection.path, error=str(error))
 

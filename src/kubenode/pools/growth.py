@@ -96,7 +96,7 @@ class Family(NamedTuple):
             items, lacks = self._reopened(lacks)
             return GrowthStep(self._without_lost(items, uses), max(0, lacks))
         kept = tuple(item for item in self.items if not self._is_returned(item, uses))
-        items = self._without_lost(kept or self.items[:1], uses)
+        items = self._without_lost(self._exchanged(kept or self.items[:1], uses), uses)
         return GrowthStep(items, spare=self._spare(items, uses))
 
     def _reopened(self, lacks: int) -> tuple[tuple[Item, ...], int]:
@@ -109,6 +109,17 @@ class Family(NamedTuple):
                 lacks -= capacity(item)
         return tuple(found), lacks
 
+    def _exchanged(self, items: tuple[Item, ...], uses: Sequence[ReportedNetwork]) -> tuple[Item, ...]:
+        """Return the items, with a closing one that pods keep opened if an empty one can be given back in its place."""
+        opened = [item for item in items if not item.closing]
+        empty = [item for item in opened if item.block in self.ours and not _used(item, uses)]
+        for item in items:
+            if item.closing and item.block in self.ours - self.lost and _used(item, uses):
+                room = min(count.total - count.used if (count := use.item(item.block)) else 0 for use in uses)
+                if any(self._has_margin(uses, [other for other in opened if other != one], room) for one in empty):
+                    return tuple(item._replace(closing=False) if other == item else other for other in items)
+        return items
+
     def _without_lost(self, items: tuple[Item, ...], uses: Sequence[ReportedNetwork]) -> tuple[Item, ...]:
         """Return the items, with those closed that another node uses, and removed once they are returned."""
         lost = self.lost & self.ours
@@ -116,17 +127,24 @@ class Family(NamedTuple):
         return tuple(item._replace(closing=True) if item.block in lost else item for item in kept)
 
     def _spare(self, items: tuple[Item, ...], uses: Sequence[ReportedNetwork]) -> Item | None:
-        """Return the item to give back: the newest of the least used ones. None if the node needs them all."""
+        """Return the item to give back: the newest of the least used ones, if the others have room for its pods, too. None without."""
         opened = [item for item in items if not item.closing]
         found = [item for item in reversed(opened) if item.block in self.ours]
-        used = {item: max(count.used if (count := use.item(item.block)) else 0 for use in uses) for item in found}
-        for item in sorted(found, key=lambda item: used[item]):
-            if self.free(uses, [other for other in opened if other != item]) >= MARGIN * self.growth.min_free:
+        for item in sorted(found, key=lambda item: _used(item, uses)):
+            if self._has_margin(uses, [other for other in opened if other != item], -_used(item, uses)):
                 return item  # so it is not the last one
         return None
 
+    def _has_margin(self, uses: Sequence[ReportedNetwork], items: Iterable[Item], more: int = 0) -> bool:
+        return self.free(uses, items) + more >= MARGIN * self.growth.min_free
+
     def _is_returned(self, item: Item, uses: Sequence[ReportedNetwork]) -> bool:
         return item.closing and item.block in self.ours and all((count := use.item(item.block)) and count.is_given_back for use in uses)
+
+
+def _used(item: Item, uses: Iterable[ReportedNetwork]) -> int:
+    """Return the addresses in use of an item, in the network that has most."""
+    return max(count.used if (count := use.item(item.block)) else 0 for use in uses)
 
 
 def rules(pools: Iterable[SubnetPool]) -> dict[int, Growth]:
