@@ -197,7 +197,7 @@ def test_a_pod_stays_in_a_closing_block(ledger: Ledger) -> None:
         ]
         network = {"name": "net", "annotation": "p", "observed": text, "items": items}
         ledger.set_node(NodeMetadata("a", "ua", "1", {}, {"p": text}))
-        ledger.set_report(parse_report({"metadata": {"name": "a", "uid": "r", "resourceVersion": "1"}, "status": {"networks": [network]}}))
+        ledger.set_report(parse_report(told("a", network)))
         return [write.values["p"] or "" for write in ledger.plan("a", at(now)).writes if isinstance(write, Annotate)]
 
     assert plan(f"{a} closing,{b}", 1, 1) == [], "both are in use"
