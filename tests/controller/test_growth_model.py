@@ -49,6 +49,7 @@ POOLS = [
     SubnetPool("routed", ROUTED, (Block(parse_subnet("fd00::/124"), 126),), Selector(), RECLAIM, (), Growth(MIN_FREE, 2, SHRINK)),
 ]  # fmt: skip
 AT_MOST = {FLAT: 3, ROUTED: 2}
+ENDS = ["delete", "minFree: 0", "nodeSelector"]  # of a pool's growth
 NO_NODE = Selector((Requirement("no-node-has-it", EXISTS, frozenset()),))
 
 
@@ -105,9 +106,9 @@ class View:
 
 
 class Growing(RuleBasedStateMachine):
-    @initialize(people=st.booleans(), restores=st.booleans(), pools=st.booleans())
-    def begin(self, *, people: bool, restores: bool, pools: bool) -> None:
-        self.people, self.restores, self.pools_change = people, restores, pools
+    @initialize(people=st.booleans(), restores=st.booleans(), pools=st.booleans(), end=st.sampled_from(ENDS))
+    def begin(self, *, people: bool, restores: bool, pools: bool, end: str = ENDS[0]) -> None:
+        self.people, self.restores, self.pools_change, self.end = people, restores, pools, end
         self.now = 1000.0
         self.api = Api()
         self.agents = {name: Agent(name, KEYS) for name in NAMES}
@@ -247,7 +248,7 @@ class Growing(RuleBasedStateMachine):
         self.put_node(node._replace(annotations=annotations | ({key: ",".join(map(str, items))} if items else {})))
 
     @precondition(lambda self: hasattr(self, "api") and self.pools_change and self.now > self.restored + QUARANTINE)
-    @rule(name=st.sampled_from(sorted(KEYS)), what=st.sampled_from(["delete", "minFree: 0", "nodeSelector", "back"]))
+    @rule(name=st.sampled_from(sorted(KEYS)), what=st.sampled_from([*ENDS, "back"]))
     def change_pool(self, name: str, what: str) -> None:
         """Let a pool not grow, or not grow on any node, or be as it was at first."""
         pool = next(pool for pool in POOLS if pool.name == name)
@@ -504,6 +505,14 @@ class Growing(RuleBasedStateMachine):
         self.let_time_pass(2)
         for agent in self.agents.values():
             agent.used.clear()
+        if self.pools_change:
+            self.let_time_pass(2)  # what no pod needs is closing now, and not taken yet
+            for pool in POOLS:
+                self.change_pool(pool.name, self.end)
+            self.let_time_pass(4)
+            self.check_open()
+            for pool in POOLS:
+                self.change_pool(pool.name, "back")
         self.let_time_pass(12)
         for name, node in self.api.nodes.items():
             for key in KEYS:
@@ -604,7 +613,7 @@ def test_a_call_in_progress() -> None:
     assert "closing" in machine.api.nodes["n0"].annotations[FLAT]
 
 
-@pytest.mark.parametrize("what", ["delete", "minFree: 0", "nodeSelector"])
+@pytest.mark.parametrize("what", ENDS)
 def test_a_pool_that_grows_no_more(what: str) -> None:
     """What is closing then is opened again: the node keeps what it has, as without growth, and nothing more is written."""
     machine = closed()
@@ -812,7 +821,7 @@ def test_a_closing_block_that_another_node_uses() -> None:
     assert machine.uses(machine.agents["n1"], FLAT, block)
 
 
-@pytest.mark.parametrize("what", ["delete", "minFree: 0", "nodeSelector"])
+@pytest.mark.parametrize("what", ENDS)
 def test_a_block_that_another_node_uses_as_the_pool_grows_no_more(what: str) -> None:
     """A closing block that another node uses is not opened, at no time, whatever becomes of its pool."""
     machine, block = lost_by_restore()
