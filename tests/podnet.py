@@ -70,6 +70,7 @@ class PodNet:
         self._pods: list[Pod] = []
         self._uplink = ""
         self._host: list[str] = []
+        self._inside: list[str] = []  # of `ip`, for the host's namespace
 
     def __enter__(self) -> Self:
         return self
@@ -90,14 +91,16 @@ class PodNet:
         ip("-n", pod.name, "link", "set", "lo", "up")
         return pod
 
-    def own_host(self, var_lib: Path) -> Pod:
-        """Run plugins in a network namespace that stands for the host, which is returned, with this directory as /var/lib.
+    def own_host(self, var_lib: Path | None = None) -> Pod:
+        """Run plugins in a network namespace that stands for the host, which is returned; `var_lib` is its /var/lib.
 
-        For configurations that have to be taken as they are: what they name on the host is then nobody else's.
+        For addresses and names that others on this machine may use, too.
         """
         host = self.pod()
-        self._host = ["nsenter", f"--net={host.netns}", "unshare", "--mount", "sh", "-c", 'mount --bind "$0" /var/lib && exec "$@"']
-        self._host.append(str(var_lib))
+        self._inside = ["-n", host.name]
+        self._host = ["nsenter", f"--net={host.netns}"]
+        if var_lib:
+            self._host += ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /var/lib && exec "$@"', str(var_lib)]
         return host
 
     @property
@@ -109,9 +112,9 @@ class PodNet:
         """Return an interface that macvlan and ipvlan can sit on. A pair's end: not every kernel has dummy."""
         if not self._uplink:
             self._uplink = f"{self.prefix}up"
-            ip("link", "add", self._uplink, "type", "veth", "peer", "name", f"{self.prefix}pe")
+            ip(*self._inside, "link", "add", self._uplink, "type", "veth", "peer", "name", f"{self.prefix}pe")
             for end in (self._uplink, f"{self.prefix}pe"):
-                ip("link", "set", end, "up")
+                ip(*self._inside, "link", "set", end, "up")
         return self._uplink
 
     def call(

@@ -133,8 +133,8 @@ def test_blocks_of_a_network_are_one_set() -> None:
         ("172.20.2.0/24 via nobody", "gateway 'nobody' of 172.20.2.0/24 is neither an address nor none"),
         ("172.20.2.0/28 of 172.20.0.0/16 via 172.20.255.255", "is the first or the broadcast address of 172.20.0.0/16"),
         (f"{SHARED},172.20.2.8/29 of 172.20.0.0/16", "subnets 172.20.2.0/28 and 172.20.2.8/29 overlap"),
-        (f"{SHARED},172.20.3.0/28 of 172.20.0.0/16 via 172.20.2.9", "172.20.2.9, the gateway of 172.20.3.0/28, is in 172.20.2.0/28"),
-        ("10.1.0.0/28 of 10.0.0.0/8,10.1.0.16/28 of 10.1.0.0/16", "10.1.0.0, the first address of 10.1.0.0/16, is in 10.1.0.0/28"),
+        (f"{SHARED},172.20.3.0/28 of 172.20.0.0/16 via 172.20.2.9", "172.20.2.0/28 would give 172.20.2.9, the gateway of 172.20.3.0/28"),
+        ("10.1.0.0/28 of 10.0.0.0/8,10.1.0.16/28 of 10.1.0.0/16", "10.1.0.0/28 would give 10.1.0.0, the first address of 10.1.0.0/16"),
         (",".join(f"10.{number >> 8}.{number & 255}.0/24" for number in range(257)), "more than 256 subnets"),
     ],
 )

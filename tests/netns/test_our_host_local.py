@@ -17,6 +17,12 @@ PLUGINS = ("bridge", "ptp", *ON_INTERFACES)
 RANGES = [[{"subnet": "10.88.0.0/24", "rangeStart": "10.88.0.20"}], [{"subnet": "fd88::/64"}]]
 
 
+@pytest.fixture(autouse=True)
+def _host(podnet: PodNet) -> None:
+    """Keep away from this machine's own 10.88.0.0/16, which is podman's."""
+    podnet.own_host()
+
+
 @pytest.fixture
 def search(cni_bin: Path, binaries: Path, tmp_path: Path) -> str:
     """Return a CNI_PATH with the reference's plugins and our host-local."""

@@ -132,7 +132,7 @@ def test_who_limits_ipv4_without_an_agent(embedded: NetworkMaker, view: ViewWrit
     view("10.0.0.0/24", "fd00::/64")
     answer, (said, _) = lines.of(embedded(**{"ipv4-namespaces": ["shop"]}, **lines.option), "ADD")
     assert answer.addresses == ["fd00::2"]
-    assert said["msg"] == "ipv4-namespaces decides: labels of namespaces only an agent knows"
+    assert said["msg"] == "ipv4-namespaces decides: only an agent knows the namespaces' labels"
     assert named(said) == one("ADD")
 
 

@@ -46,7 +46,7 @@ class ApiPods:
         """Return all pods of our Node, by namespace and name. Raises CNIError, also while the Node is unknown."""
         name = self._node()
         if not name:
-            raise CNIError(FORBIDDEN, "the own Node is not known, so its pods cannot be asked for")
+            raise CNIError(FORBIDDEN, "the agent does not know its Node, so it cannot ask for the Node's pods")
         found = self._counted("list", partial(self._server.pods_on, name))
         self._observer.requested("list", "200")
         return {(str(one["metadata"]["namespace"]), str(one["metadata"]["name"])): one for one in found}

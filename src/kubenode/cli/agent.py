@@ -48,7 +48,7 @@ class HostPort(click.ParamType):  # type: ignore[type-arg] # generic only to typ
 @click.option("--host-root", metavar="DIR", default="", help="The mount point of the host's directories, for an agent in a container.")
 @click.option(
     "--cni-config", "config_dir", metavar="DIR", default=cniconfig.DEFAULT_CONFIG_DIR, show_default=True,
-    help="The runtime's network configurations: networks to know before their first call.",
+    help="The runtime's network configurations: the agent knows their networks before the first call.",
 )  # fmt: skip
 @click.option(
     "--reclaim",
@@ -69,12 +69,12 @@ class HostPort(click.ParamType):  # type: ignore[type-arg] # generic only to typ
 @click.option("--wait", is_flag=True, help="If another agent has the socket, wait until it ends. [default: an error]")
 @click.option(
     "--ipv4-label", metavar="KEY", default="",
-    help="A label of namespaces, true or false, by which their pods get IPv4 or not if ipv4-namespaces limits it. "
+    help="The label of namespaces that decides, by true or false, whether their pods get IPv4 if ipv4-namespaces limits it. "
     "[default: none; with the component ipv4-label kube-node.nordix.org/ipv4]",
 )  # fmt: skip
 @click.option(
     "--node-addresses", is_flag=True,
-    help="Report the use of addresses as the status of the NodeAddresses with the Node's name, for kube-node nodes and pools that grow.",
+    help="Report the use of addresses in the status of the Node's NodeAddresses, for kube-node nodes and pools that grow.",
 )  # fmt: skip
 @click.option("--loglevel", type=click.Choice(["warning", "info", "debug", "trace"]), default="info", show_default=True)
 def command(

@@ -45,7 +45,7 @@ class CIDR(click.ParamType):  # type: ignore[type-arg] # generic only to type ch
 )
 @click.option(
     "--lease", metavar="NAME", default="kube-node-controller", show_default=True,
-    help="The Lease by which one of several controllers works; none lets all work, which is safe and wasteful.",
+    help="The Lease that lets one of several controllers work; none: all work, which is safe but wasteful.",
 )  # fmt: skip
 @click.option(
     "--service-cidr",

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     "--cri-socket", "sockets", multiple=True, metavar="PATH",
     help="A runtime's socket. May be repeated. [default: the kubelet's, and all well-known ones that exist]",
 )  # fmt: skip
-@click.option("--all", "doubtful", is_flag=True, help="Also doubtful ones, which may belong to containers that are not pods. Asks before.")
+@click.option("--all", "doubtful", is_flag=True, help="Also doubtful ones, which may belong to containers other than pods. Asks first.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask. --all with -o json or yaml needs it, or --dry-run.")
 @with_output
 @options.locations

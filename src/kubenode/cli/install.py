@@ -101,7 +101,7 @@ REMEMBERED = frozenset(["plugins", "standalone", "credentials", "api_server", "r
     default="",
     help="The API server in the kubeconfig. [default: $KUBERNETES_SERVICE_HOST and $KUBERNETES_SERVICE_PORT]",
 )
-@click.option("--node-name", metavar="NAME", envvar="NODE_NAME", default="", help="The Node that this host is. [$NODE_NAME]")
+@click.option("--node-name", metavar="NAME", envvar="NODE_NAME", default="", help="The name of this host's Node. [$NODE_NAME]")
 @click.option(
     "--run-dir", metavar="DIR", envvar="KUBE_NODE_RUN_DIR", default=DEFAULT_RUN_DIR, show_default=True, help="[$KUBE_NODE_RUN_DIR]"
 )

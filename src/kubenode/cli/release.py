@@ -66,7 +66,7 @@ def command(address: str, network: str, locations: Locations, output: Output, *,
     if output.is_object:
         output.dump({"address": str(found.address), "network": of.name, "released": done})
     else:
-        click.echo(f"{found.address} released." if done else f"{found.address} has another holder meanwhile: nothing was released.")
+        click.echo(f"{found.address} released." if done else f"{found.address} now has another holder: nothing was released.")
     return 0 if done else 1
 
 

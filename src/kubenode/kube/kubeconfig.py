@@ -202,7 +202,7 @@ def _url(entry: Entry, *, with_tls: bool) -> str:
 def _proxy_url(entry: Entry) -> str | None:
     url = entry.text("proxy-url")
     if url is not None and url.startswith("socks"):
-        advice = "give an HTTP proxy as proxy-url, or remove it if the API server is reachable without"
+        advice = "give an HTTP proxy as proxy-url, or remove it if the API server is reachable without it"
         raise broken(entry.file, f"{entry.title}: proxy-url is a SOCKS proxy, and socks5 is not supported", advice)
     if url is not None and not _is_web(url):
         raise entry.error("proxy-url is not an http or https URL")

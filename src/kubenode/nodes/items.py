@@ -104,7 +104,7 @@ def _require_kept(found: tuple[Item, ...]) -> None:
         begin = bisect_left(ordered, Address(item.version, item.start))
         for address in ordered[begin : bisect_right(ordered, Address(item.version, item.end))]:
             if address != item.gateway:
-                raise RangeError(f"{address}, {reserved[address]}, is in {item.block}, which would give it")
+                raise RangeError(f"{item.block} would give {address}, {reserved[address]}")
 
 
 def parse_item(text: str) -> Item:

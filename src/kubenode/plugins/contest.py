@@ -48,7 +48,7 @@ def _taken(call: Call, source: str, place: str, does: str, already: str, then: s
     data_dir, _, network = place.rpartition("/")
     return CNIError(
         SOURCE_TAKEN,
-        f"{source} {does} network {network} in dataDir {data_dir}{already}, and not {call.netconf.name} as well",
+        f"{source} {does} network {network} in dataDir {data_dir}{already}, and cannot also serve {call.netconf.name}",
         f"give both the same name and dataDir, or this one another annotation{then}",
     )
 

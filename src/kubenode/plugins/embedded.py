@@ -52,7 +52,7 @@ class Ready(NamedTuple):
 def ready(call: Call) -> Ready:
     """Read the input of an ADD. Changes nothing. Raises CNIError if it is invalid."""
     if call.request.container_id.startswith(RESTING):
-        problem = f"container ID {call.request.container_id} has the prefix of addresses that rest"
+        problem = f"container ID {call.request.container_id} has the prefix of resting addresses"
         raise CNIError(INVALID_ENVIRONMENT, problem, f"no container ID may begin with {RESTING}")
     store = require_place(call)
     conf = config.load(call.netconf, call.request.pod_args)
@@ -224,7 +224,7 @@ def require_place(call: Call) -> Store:
     if configured and not configured.startswith("/"):
         raise invalid([f"dataDir {configured!r} is not an absolute path"])
     if parse_address(name) or name == LOCK or name.startswith(LAST_RESERVED):
-        raise invalid([f"network name {name!r} is what a file of a network's directory is called"])
+        raise invalid([f"network name {name!r} is the name of a file in networks' directories"])
     return _store(call)
 
 

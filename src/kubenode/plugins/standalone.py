@@ -65,7 +65,7 @@ class Standalone:
         return netns.startswith("/") and os.path.lexists(netns)
 
     def ipv4_label(self, namespace: str, log: Log) -> bool | None:
-        log.info("ipv4-namespaces decides: labels of namespaces only an agent knows", namespace=namespace)
+        log.info("ipv4-namespaces decides: only an agent knows the namespaces' labels", namespace=namespace)
         return None
 
     def node(self, options: NodeOptions, choose: Callable[[Node], T], log: Log) -> T:

@@ -105,7 +105,7 @@ def own_node(facts: Facts) -> Iterator[Finding]:
             yield of_error(answer) if answer.code == NODE_NOT_FOUND else skipped(NO_ANSWER)
             continue
         if problem := identity.other_machine(answer.machine_id, myself):
-            advice = "two nodes with one name give the same pod addresses: correct the name, or unset it where this node was renamed"
+            advice = "two nodes with one name give the same pod addresses: correct the name, or unset it if this node was renamed"
             yield failure(problem, advice)
             continue
         yield ok(f"Node {answer.name}, by {_how_found(facts, kubeconfig, answer.name)}")
@@ -146,7 +146,7 @@ def machine_id(facts: Facts) -> Iterator[Finding]:
             yield skipped(error.msg) if error.code in REFUSALS else of_error(error, State.WARNING)
             continue
         if found is None:
-            yield skipped(f"no right to list nodes, and none needed as {myself.name_source or 'the host name'} names the Node")
+            yield skipped(f"no right to list nodes; not needed, because {myself.name_source or 'the host name'} names the Node")
         elif len(found) > 1:
             yield warning(
                 f"the Nodes {', '.join(sorted(found))} have the same machineID {own}",

@@ -119,7 +119,7 @@ def sources(facts: Facts) -> Iterator[Finding]:
         held = facts.locations.store(data_dir, network).since() if holder and holder != os.path.normpath("/".join(reversed(where))) else []
         if held and one.ipam["type"] == "kube-node":  # an annotation of the other may name a dataDir
             yield failure(
-                f"{source} serves network {network} in dataDir {data_dir} already, which has {len(held)} reservations, and not {one.name}",
+                f"{source} serves network {network} in dataDir {data_dir} with {len(held)} reservations, and cannot also serve {one.name}",
                 f"give both the same name and dataDir, or {one.name} another annotation; it takes over once {network} has no reservation",
             )
 
@@ -201,7 +201,7 @@ def default_gateway(facts: Facts) -> Iterator[Finding]:
         if one.raw.get("isDefaultGateway") is True and facts.is_secondary(one):
             yield warning(
                 f"network {one.name} in {one.path} is a secondary one and has isDefaultGateway true: it takes the default route of pods",
-                "remove isDefaultGateway there (isGateway gives the bridge its address all the same); routes to it belong into ipam.routes",
+                "remove isDefaultGateway there (isGateway still gives the bridge its address); put its routes into ipam.routes",
             )
 
 
@@ -233,7 +233,7 @@ def static_ips(facts: Facts) -> Iterator[Finding]:
     for one in definitions:
         if (one.raw.get("capabilities") or {}).get("ips") is not True:
             yield warning(
-                f"network {one.name} in {one.path} has no capability ips: of several addresses for a pod Multus passes on only the first",
+                f"network {one.name} in {one.path} has no capability ips: Multus passes on only the first of several addresses for a pod",
                 f'add "capabilities": {{"ips": true}} beside "type": {json.dumps(one.raw.get("type"))} in {one.path}',
             )
 

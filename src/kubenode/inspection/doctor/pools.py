@@ -120,7 +120,7 @@ def _item(told: _Told, key: str, item: Item, mine: list[SubnetPool]) -> Iterator
         for pool in [pool for pool in told.pools if claim and pool.name == claim.pool]:
             yield warning(
                 f"{subnet} in annotation {key} belongs to SubnetPool {pool.name}, which writes annotation {pool.annotation} now",
-                f"have the network read that one, and then remove the other: kubectl annotate node {told.node.name} {key}-",
+                f"let the network read that annotation, and then remove this one: kubectl annotate node {told.node.name} {key}-",
             )
     elif not any(block.offers(subnet) for pool in mine for block in pool.blocks):
         yield warning(f"{subnet} in annotation {key} is not offered by SubnetPool {names}", f"add it to the pool's cidrs, or {anew}")

@@ -64,7 +64,7 @@ def pod_network(facts: Facts) -> Iterator[Finding]:
         behind = ours[0].path
         yield failure(
             f"{told}: kube-node is not this node's pod network; {behind} comes after",
-            f"remove the other CNI, and then {file.path}; or, to live beside it, have {behind}'s network in a NetworkAttachmentDefinition: "
+            f"remove the other CNI, and then {file.path}; or, to run beside it, put {behind}'s network into a NetworkAttachmentDefinition: "
             "docs/how-to/another-cni.md",
         )
 
