@@ -26,6 +26,7 @@ from kubenode.pools.timing import RETURNED_AFTER
 from kubenode.pools.writes import Annotate, CreateClaim, UpdateClaim
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from controllerprocess import ControllerProcess
@@ -90,7 +91,15 @@ def ledger() -> Ledger:
 
 def report(node: str, text: str, used: int) -> dict[str, object]:
     network = {"name": "net", "annotation": "p", "observed": text, "items": [{"cidr": text.split(maxsplit=1)[0], "used": used, "total": 6}]}
-    return {"metadata": {"name": node, "uid": "r", "resourceVersion": "1"}, "status": {"networks": [network]}}
+    return told(node, network)
+
+
+def told(node: str, network: Mapping[str, object]) -> dict[str, object]:
+    return {
+        "metadata": {"name": node, "uid": "r", "resourceVersion": "1"},
+        "spec": {"minFree": {"p": 1}},
+        "status": {"networks": [network]},
+    }
 
 
 def test_exhausted_names_who_needs_more(ledger: Ledger) -> None:
@@ -159,7 +168,7 @@ def test_a_block_that_a_person_takes(ledger: Ledger) -> None:
     def plan(text: str, *items: dict[str, object], now: float = 0.0) -> Outcome:
         network = {"name": "net", "annotation": "p", "observed": text, "items": list(items)}
         ledger.set_node(NodeMetadata("a", "ua", "1", {}, {"p": text}))
-        ledger.set_report(parse_report({"metadata": {"name": "a", "uid": "r", "resourceVersion": "1"}, "status": {"networks": [network]}}))
+        ledger.set_report(parse_report(told("a", network)))
         return ledger.plan("a", at(now))
 
     first = {"cidr": "172.20.0.0/29", "used": 1, "total": 6}
@@ -188,7 +197,7 @@ def test_a_pod_stays_in_a_closing_block(ledger: Ledger) -> None:
         ]
         network = {"name": "net", "annotation": "p", "observed": text, "items": items}
         ledger.set_node(NodeMetadata("a", "ua", "1", {}, {"p": text}))
-        ledger.set_report(parse_report({"metadata": {"name": "a", "uid": "r", "resourceVersion": "1"}, "status": {"networks": [network]}}))
+        ledger.set_report(parse_report(told("a", network)))
         return [write.values["p"] or "" for write in ledger.plan("a", at(now)).writes if isinstance(write, Annotate)]
 
     assert plan(f"{a} closing,{b}", 1, 1) == [], "both are in use"

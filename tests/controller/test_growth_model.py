@@ -23,9 +23,9 @@ from kubenode.ipam.ranges import Subnet, parse_subnet
 from kubenode.pools.blocks import Block
 from kubenode.pools.growth import HOLD
 from kubenode.pools.ledger import Ledger
-from kubenode.pools.records import Growth, NodeMetadata, NodeSubnet, Selector, SubnetPool
+from kubenode.pools.records import EXISTS, STATIC, Growth, NodeMetadata, NodeSubnet, Requirement, Selector, SubnetPool
 from kubenode.pools.reports import AgentReport
-from kubenode.pools.texts import read
+from kubenode.pools.texts import is_closing, read
 from kubenode.pools.timing import GOOD_FOR, RETURNED_AFTER, Now
 from kubenode.pools.writes import Annotate, CreateClaim, DeleteClaim, Demand, UpdateClaim
 
@@ -49,6 +49,8 @@ POOLS = [
     SubnetPool("routed", ROUTED, (Block(parse_subnet("fd00::/124"), 126),), Selector(), RECLAIM, (), Growth(MIN_FREE, 2, SHRINK)),
 ]  # fmt: skip
 AT_MOST = {FLAT: 3, ROUTED: 2}
+ENDS = ["delete", "minFree: 0", "nodeSelector"]  # of a pool's growth
+NO_NODE = Selector((Requirement("no-node-has-it", EXISTS, frozenset()),))
 
 
 class Api:
@@ -58,7 +60,8 @@ class Api:
         self.nodes: dict[str, NodeMetadata] = {}
         self.claims: dict[Subnet, NodeSubnet] = {}
         self.reports: dict[str, AgentReport] = {}
-        self.backup: tuple[dict[str, NodeMetadata], dict[Subnet, NodeSubnet], dict[str, AgentReport]] | None = None
+        self.pools = {pool.name: pool for pool in POOLS}
+        self.backup: tuple[Any, ...] | None = None
         self._version = 0
 
     def next(self) -> str:
@@ -73,20 +76,22 @@ class View:
         self.ledger = Ledger()
         self.untold: dict[str, list[tuple[str, Any]]] = {}
         self.again: dict[str, float] = {}  # when to look at a node, though nothing has changed
-        for pool in POOLS:
-            self.ledger.set_pool(pool)
         self.list_all(api, now)
 
     def list_all(self, api: Api, now: float) -> None:
         """List all again, as after a start, or after etcd went back in time."""
         ledger = self.ledger
-        self.untold = {"node": [], "claim": [], "report": []}
+        self.untold = {"pool": [], "node": [], "claim": [], "report": []}
         ledger.growth.reporting = True
         ledger.growth.pause(now)
         for subnet in [claim.subnet for _, claim in ledger.claims if claim.uid and claim.subnet not in api.claims]:
             ledger.drop_claim(subnet)
         for name in ledger.reports.keys() - api.reports:
             ledger.drop_report(name)
+        for name in ledger.pools.keys() - api.pools:
+            ledger.drop_pool(name)
+        for pool in api.pools.values():
+            ledger.set_pool(pool)
         for node in api.nodes.values():
             ledger.set_node(node)
         for claim in api.claims.values():
@@ -101,9 +106,9 @@ class View:
 
 
 class Growing(RuleBasedStateMachine):
-    @initialize(people=st.booleans(), restores=st.booleans())
-    def begin(self, *, people: bool, restores: bool) -> None:
-        self.people, self.restores = people, restores
+    @initialize(people=st.booleans(), restores=st.booleans(), pools=st.booleans(), end=st.sampled_from(ENDS))
+    def begin(self, *, people: bool, restores: bool, pools: bool, end: str = ENDS[0]) -> None:
+        self.people, self.restores, self.pools_change, self.end = people, restores, pools, end
         self.now = 1000.0
         self.api = Api()
         self.agents = {name: Agent(name, KEYS) for name in NAMES}
@@ -114,16 +119,20 @@ class Growing(RuleBasedStateMachine):
         self.late: list[tuple[float, View, DeleteClaim]] = []  # requests that have not arrived yet
         self.restored = -1000.0
         self.disturbed = False  # by a person's edit, or a restore
+        self.by_people: set[tuple[str, str, Subnet]] = set()  # closing items
         self.everything()
 
-    def tell(self, kind: str, name: str, value: object) -> None:
+    def tell(self, kind: str, how: str, value: object) -> None:
         for view in self.views:
             if view not in self.behind:
-                view.untold[kind].append((name, value))
+                view.untold[kind].append((how, value))
 
     def put_node(self, node: NodeMetadata) -> NodeMetadata:
         node = node._replace(version=self.api.next())
         self.api.nodes[node.name] = node
+        self.by_people -= {
+            (node.name, key, item.block) for key in KEYS for item in read(node.annotations.get(key)).items if not item.closing
+        }
         self.tell("node", "set_node", node)
         if (agent := self.agents[node.name]) not in self.behind:
             agent.news.append(node)
@@ -228,11 +237,28 @@ class Growing(RuleBasedStateMachine):
         if not items:
             return
         if what in ("remove", "remove all"):
+            if self.pools_change:
+                return  # where a pool does not grow, nodes have `reclaimAfter` to learn of it, and no longer
             del items[-1 if what == "remove" else 0 :]
         else:
+            if what == "close" and not items[-1].closing:
+                self.by_people.add((name, key, items[-1].block))
             items[-1] = items[-1]._replace(closing=what == "close")
         annotations = {each: text for each, text in node.annotations.items() if each != key}
         self.put_node(node._replace(annotations=annotations | ({key: ",".join(map(str, items))} if items else {})))
+
+    @precondition(lambda self: hasattr(self, "api") and self.pools_change and self.now > self.restored + QUARANTINE)
+    @rule(name=st.sampled_from(sorted(KEYS)), what=st.sampled_from([*ENDS, "back"]))
+    def change_pool(self, name: str, what: str) -> None:
+        """Let a pool not grow, or not grow on any node, or be as it was at first."""
+        pool = next(pool for pool in POOLS if pool.name == name)
+        if what == "delete":
+            if self.api.pools.pop(name, None):
+                self.tell("pool", "drop_pool", name)
+            return
+        changes: dict[str, Any] = {"minFree: 0": {"growth": STATIC}, "nodeSelector": {"selector": NO_NODE}, "back": {}}
+        self.api.pools[name] = pool._replace(**changes[what])
+        self.tell("pool", "set_pool", self.api.pools[name])
 
     # Time.
 
@@ -250,15 +276,17 @@ class Growing(RuleBasedStateMachine):
 
     @rule()
     def back_up(self) -> None:
-        self.api.backup = (dict(self.api.nodes), dict(self.api.claims), dict(self.api.reports))
+        api = self.api
+        api.backup = (dict(api.nodes), dict(api.claims), dict(api.reports), dict(api.pools), set(self.by_people))
 
     @precondition(lambda self: hasattr(self, "api") and self.restores and self.api.backup and self.now > self.restored + QUARANTINE)
     @rule()
     def restore(self) -> None:
         """Set all objects back; connections end, and what is on its way is lost."""
         assert self.api.backup is not None
-        nodes, claims, reports = self.api.backup
+        nodes, claims, reports, pools, by_people = self.api.backup
         self.api.nodes, self.api.claims, self.api.reports = dict(nodes), dict(claims), dict(reports)
+        self.api.pools, self.by_people = dict(pools), set(by_people)
         self.restored, self.disturbed = self.now, True
         for view in self.views:
             view.untold = {kind: [] for kind in view.untold}
@@ -270,7 +298,7 @@ class Growing(RuleBasedStateMachine):
 
     # Controllers.
 
-    @rule(which=st.integers(0, 1), kind=st.sampled_from(["node", "claim", "report"]), count=st.integers(1, 9))
+    @rule(which=st.integers(0, 1), kind=st.sampled_from(["pool", "node", "claim", "report"]), count=st.integers(1, 9))
     def hear(self, which: int, kind: str, count: int) -> None:
         view = self.views[which]
         if view in self.behind:
@@ -357,9 +385,7 @@ class Growing(RuleBasedStateMachine):
             if self.may_delete(view, write):
                 self.delete(view, write)
         elif isinstance(write, Demand):
-            if write.node.name not in api.reports:
-                self.put_report(AgentReport(write.node.name, write.node.uid, write.min_free, (), f"r{api.next()}"))
-            ledger.set_report(api.reports[write.node.name])
+            self.demand(view, write)
         else:
             self.annotate(view, write)
 
@@ -372,7 +398,7 @@ class Growing(RuleBasedStateMachine):
     def delete(self, view: View, write: DeleteClaim) -> None:
         there = self.api.claims.get(write.claim.subnet)
         if there and there.version == write.claim.version:
-            self.check_delete(there)
+            self.check_delete(there, grows=(pool := view.ledger.pools.get(there.pool)) is not None and pool.growth != STATIC)
             del self.api.claims[there.subnet]
             self.tell("claim", "drop_claim", there.subnet)
             view.ledger.drop_claim(there.subnet)
@@ -385,6 +411,20 @@ class Growing(RuleBasedStateMachine):
             view.ledger.set_node(self.put_node(node._replace(annotations={**node.annotations, **values})))
         else:
             view.ledger.set_node(node)
+
+    def demand(self, view: View, write: Demand) -> None:
+        name, known, node = write.node.name, write.report, self.api.nodes[write.node.name]
+        if known is not None and any(is_closing(node, key) for key in known.min_free.keys() - write.min_free):
+            view.ledger.set_node(node)
+            return
+        there = self.api.reports.get(name)
+        if there is None and known is None:
+            there = self.put_report(AgentReport(name, write.node.uid, write.min_free, (), f"r{self.api.next()}"))
+        elif there is not None and known is not None and there.uid == known.uid:
+            left = {key: value for key, value in there.min_free.items() if key not in known.min_free}
+            there = self.put_report(there._replace(min_free={**left, **write.min_free}))
+        if there is not None:
+            view.ledger.set_report(there)
 
     @rule()
     def everything(self) -> None:
@@ -418,10 +458,14 @@ class Growing(RuleBasedStateMachine):
                 users = [agent.name for agent in self.agents.values() if agent.name != node.name and self.uses(agent, key, block)]
                 assert not users, f"{block} is given to {node.name}, and {users} use it"
 
-    def check_delete(self, claim: NodeSubnet) -> None:
-        """Check that the node's agent knows that the subnet is gone. A restored report may tell of another time."""
+    def check_delete(self, claim: NodeSubnet, *, grows: bool) -> None:
+        """Check that the node's agent knows that the subnet is gone. A restored report may tell of another time.
+
+        Where a pool does not grow it knows at least that the subnet is closing.
+        """
         agent, key = self.agents[claim.node], claim.annotation
-        knows = all(item.block != claim.subnet for item in agent.items(key)) and not self.uses(agent, key, claim.subnet)
+        has = any(item.block == claim.subnet and (grows or not item.closing) for item in agent.items(key))
+        knows = not has and not self.uses(agent, key, claim.subnet)
         assert knows or self.now <= self.restored + HOLD, f"{claim.subnet} is released, and {claim.node} uses it"
 
     def uses(self, agent: Agent, key: str, block: Subnet) -> bool:
@@ -453,10 +497,22 @@ class Growing(RuleBasedStateMachine):
         if not hasattr(self, "api"):
             return
         self.let_time_pass(12)
+        self.check_open()
+        for pool in POOLS:
+            self.change_pool(pool.name, "back")
+        self.let_time_pass(12)
         self.check_served()
         self.let_time_pass(2)
         for agent in self.agents.values():
             agent.used.clear()
+        if self.pools_change:
+            self.let_time_pass(2)  # what no pod needs is closing now, and not taken yet
+            for pool in POOLS:
+                self.change_pool(pool.name, self.end)
+            self.let_time_pass(4)
+            self.check_open()
+            for pool in POOLS:
+                self.change_pool(pool.name, "back")
         self.let_time_pass(12)
         for name, node in self.api.nodes.items():
             for key in KEYS:
@@ -468,6 +524,14 @@ class Growing(RuleBasedStateMachine):
         assert set(self.api.claims) == blocks, "a subnet is lost to the pool"
         for view in self.views:
             assert not any(view.ledger.plan(name, Now(self.now, self.now)).writes for name in NAMES), "a controller at rest writes"
+
+    def check_open(self) -> None:
+        """Check that nothing stays closed that only growth would open, or take, except what a person has closed."""
+        for name, node in self.api.nodes.items():
+            for key in KEYS:
+                grows = self.api.pools.get(key) in POOLS
+                shut = {item.block for item in read(node.annotations.get(key)).items if item.closing}
+                assert grows or all((name, key, block) in self.by_people for block in shut), f"{name}: {node.annotations} is stuck"
 
     def check_served(self) -> None:
         """Check that who needs a block has one, or the pool has none, and that nothing stays closed that is empty."""
@@ -494,7 +558,7 @@ def parts(block: Block) -> list[Subnet]:
 
 def begun() -> Growing:
     machine = Growing()
-    machine.begin(people=True, restores=True)
+    machine.begin(people=True, restores=True, pools=True)
     return machine
 
 
@@ -547,6 +611,19 @@ def test_a_call_in_progress() -> None:
     machine.end_a_call("n0")
     machine.no_address_of_two_nodes()
     assert "closing" in machine.api.nodes["n0"].annotations[FLAT]
+
+
+@pytest.mark.parametrize("what", ENDS)
+def test_a_pool_that_grows_no_more(what: str) -> None:
+    """What is closing then is opened again: the node keeps what it has, as without growth, and nothing more is written."""
+    machine = closed()
+    machine.start_pods("n1", FLAT, 2)
+    machine.change_pool(FLAT, what)
+    machine.let_time_pass(3)
+    blocks = read(machine.api.nodes["n0"].annotations[FLAT]).items
+    assert len(blocks) == 2
+    assert not any(item.closing for item in blocks)
+    machine.teardown()
 
 
 def test_a_report_about_an_earlier_text() -> None:
@@ -712,6 +789,55 @@ def test_a_block_that_is_another_nodes_now() -> None:
         machine.wait(31.0)
         machine.start_pods("n1", FLAT, 9)
         machine.no_address_of_two_nodes()
+
+
+def lost_by_restore() -> tuple[Growing, Subnet]:
+    """Return a machine after a restore, and a block that n0 has as closing in the backup, and n1 uses."""
+    machine = closed()
+    (block,) = (item.block for item in read(machine.api.nodes["n0"].annotations[FLAT]).items if item.closing)
+    machine.back_up()
+    machine.let_time_pass(3)
+    for _ in range(4):
+        needs_a_block(machine, "n1")
+        machine.let_an_agent_work("n1")
+    machine.start_pods("n1", FLAT, 9)
+    assert machine.uses(machine.agents["n1"], FLAT, block)
+    machine.restore()
+    return machine, block
+
+
+def test_a_closing_block_that_another_node_uses() -> None:
+    """A block that is closing in the backup is not opened before all agents had the time to report."""
+    machine, block = lost_by_restore()
+    machine.hear(0, "node", 1)
+    machine.let_an_agent_work("n0")
+    needs_a_block(machine, "n0")
+    machine.let_an_agent_work("n0")
+    machine.start_pods("n0", FLAT, 9)
+    machine.no_address_of_two_nodes()
+    machine.let_time_pass(6)
+    machine.start_pods("n0", FLAT, 9)
+    machine.no_address_of_two_nodes()
+    assert machine.uses(machine.agents["n1"], FLAT, block)
+
+
+@pytest.mark.parametrize("what", ENDS)
+def test_a_block_that_another_node_uses_as_the_pool_grows_no_more(what: str) -> None:
+    """A closing block that another node uses is not opened, at no time, whatever becomes of its pool."""
+    machine, block = lost_by_restore()
+    machine.hear(0, "node", 1)
+    machine.change_pool(FLAT, what)
+    machine.let_an_agent_work("n0")
+    machine.work_on_all(0)
+    machine.start_pods("n0", FLAT, 9)
+    machine.let_an_agent_work("n0")
+    machine.start_pods("n0", FLAT, 9)
+    machine.no_address_of_two_nodes()
+    for _ in range(12):
+        machine.let_time_pass(1)
+        machine.start_pods("n0", FLAT, 9)
+        machine.no_address_of_two_nodes()
+    assert machine.uses(machine.agents["n1"], FLAT, block)
 
 
 SEED = int(os.environ.get("KUBE_NODE_SEED") or secrets.randbelow(1 << 32))

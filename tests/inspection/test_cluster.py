@@ -93,6 +93,26 @@ def test_pods_that_may_not_be_seen(tmp_path: Path) -> None:
     assert (done.code, "10.65.0.0/24 of node a" in done.stdout, "unknown whether a pod has 10.65.0.9." in done.stdout) == (1, True, True)
 
 
+@pytest.mark.parametrize("command", ["whois 10.65.0.9", "nodes", "doctor --cluster", "pools", "map pool/net1", "pools net1 --purge --yes"])
+@pytest.mark.parametrize(
+    ("user", "advice", "other"),
+    [
+        ("system:serviceaccount:kube-system:kube-node", "run the command with your own kubeconfig", "ClusterRole"),
+        ("system:node:a", "run the command with your own kubeconfig", "NODE_NAME"),
+        ("anna", "bind that user to a ClusterRole", "own kubeconfig"),
+    ],
+)
+def test_credentials_of_a_program(tmp_path: Path, command: str, user: str, advice: str, other: str) -> None:
+    """In the agent's pod, or with a kubelet's credentials, a refusal advises a person's kubeconfig, and no wider role for the program."""
+    message = f'nodes is forbidden: User "{user}" cannot list resource "nodes" in API group "" at the cluster scope'
+    with StandInApiServer(tmp_path, then=refuse(403, message, "Forbidden")) as server:
+        cluster = {"server": server.url, "certificate-authority-data": base64_text(server.authority.certificate)}
+        kubeconfig = write_kubeconfig(tmp_path / "kubeconfig", cluster, {"token": "t"})
+        done = forked.run([*command.split(), f"--kubeconfig={kubeconfig}"], {"COLUMNS": "400"})
+    said = " ".join((done.stdout + done.stderr).split())
+    assert (done.code > 0, advice in said, other in said) == (True, True, False), said
+
+
 @pytest.mark.parametrize(
     "text", ["", "{", "null", '{"name": 1}', '[{"ips": "10.1.1.1"}]', '[{"ips": ["x", "10.65.0.300"]}]', "[" * 100_000, '[{"ips": null}]']
 )

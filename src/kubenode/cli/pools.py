@@ -198,6 +198,7 @@ async def read(kubeconfig: str, context: str, *, nodes: bool = False) -> Ledger:
     from kubenode.controller.reconcile import CLAIMS, NODES, POOLS
     from kubenode.kube.asyncclient import Cluster, Collection
     from kubenode.kube.listwatch import ListWatch
+    from kubenode.kube.refusal import StatusError, for_a_person
     from kubenode.pools.ledger import Ledger
 
     ledger, log = Ledger(), Log("pools")
@@ -211,6 +212,8 @@ async def read(kubeconfig: str, context: str, *, nodes: bool = False) -> Ledger:
             wanted.append((Collection(NODES, metadata=True), Nodes(ledger, lambda: None, log)))
         for collection, sink in wanted:
             await ListWatch(cluster, collection, sink, log).read()
+    except StatusError as refused:
+        raise for_a_person(refused) from None
     finally:
         await cluster.aclose()
     return ledger

@@ -19,6 +19,7 @@ from kubenode.kube.refusal import StatusError
 from kubenode.pools.records import GROUP
 from kubenode.pools.reports import manifest_of
 from kubenode.pools.status import figures, status
+from kubenode.pools.texts import is_closing
 from kubenode.pools.timing import Now
 from kubenode.pools.writes import CreateClaim, DeleteClaim, Demand, UpdateClaim
 
@@ -144,8 +145,7 @@ class Reconciler:
 
     async def _all(self, jobs: list[Coroutine[Any, Any, None]]) -> None:
         """Run coroutines in parallel; all of them end before the first error is raised."""
-        results = await asyncio.gather(*jobs, return_exceptions=True)
-        for result in results:
+        for result in await asyncio.gather(*jobs, return_exceptions=True):
             if isinstance(result, BaseException):
                 raise result
 
@@ -235,12 +235,14 @@ class Reconciler:
 
     async def _demand(self, write: Demand) -> None:
         node, report = write.node, write.report
+        ended = report.min_free.keys() - write.min_free if report else set()
+        if ended and (now := await self._node_now(node.name)) and any(is_closing(now, key) for key in ended):
+            return  # our watch was late: the note tells whose word that is
         try:
             if report is None:
                 made = await self._cluster.create(REPORTS, manifest_of(node, write.min_free))
             else:
-                wanted = {**dict.fromkeys(report.min_free), **write.min_free}
-                patch = {"metadata": {"uid": report.uid}, "spec": {"minFree": wanted}}
+                patch = {"metadata": {"uid": report.uid}, "spec": {"minFree": {**dict.fromkeys(ended), **write.min_free}}}
                 made = await self._cluster.merge(f"{REPORTS}/{node.name}", patch)
             self._handlers.reports.take_object(made)
         except StatusError as refused:
@@ -273,8 +275,7 @@ class Reconciler:
             return None
 
     async def _pool(self, name: str) -> None:
-        pool = self._ledger.pools.get(name)
-        if pool is None:
+        if (pool := self._ledger.pools.get(name)) is None:
             self.figures.pop(name, None)
             return
         self.figures[name] = figures(self._ledger, pool)

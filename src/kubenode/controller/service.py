@@ -42,7 +42,7 @@ TIMEOUT = 30.0  # seconds for one request, such as a page of a list
 BEAT = 1.0  # seconds between heartbeats
 ALIVE = 20.0  # seconds that one turn of the event loop may take
 LOOK_EVERY = 3600.0  # seconds between lists of the reserved networks, if no pool changes
-GROWTH_EVERY = 1.0  # seconds between looks for the first pool that grows
+GROWTH_EVERY = 1.0  # seconds between looks for a need of reports
 POOLS_EVERY = 5.0  # seconds between checks for changed pools
 
 
@@ -157,8 +157,8 @@ class Controller:
         await (self._leader.run() if self._options.lease else self._lead())
 
     async def _follow_reports(self) -> None:
-        """Follow the nodes' reports once a pool needs them: in a cluster without such pools they cost nothing."""
-        while not self._ledger.grows:  # noqa: ASYNC110 (a pool's change is rare)
+        """Follow the nodes' reports once a pool grows, or an item is closing of one that did: in other clusters they cost nothing."""
+        while not (self._ledger.grows or self._ledger.ending):  # noqa: ASYNC110 (a pool's change is rare)
             await asyncio.sleep(GROWTH_EVERY)
         await self._reports.run()
 

@@ -14,6 +14,7 @@ LONGEST = 300  # characters of an answer in a message
 DENIED = re.compile(r'cannot (?P<verb>\w+) resource "(?P<resource>[^"]*)" in API group "(?P<group>[^"]*)"')
 
 KUBELET = re.compile(r'User "system:node:(?P<node>[^"]*)"')
+PROGRAM = re.compile(r'User "(?P<user>system:(?:serviceaccount|node):[^"]*)"')
 NO_TEXT = "no text"
 
 
@@ -54,6 +55,17 @@ def refusal(server: str, origin: str, status: int, body: bytes, retry_after: flo
     elif said:
         code, details = NODE_INVALID, "the API server understood the request and refused it"
     return StatusError(code, f"API server {server} answered {status}: {message}", details, status, said, retry_after=retry_after)
+
+
+def for_a_person(refused: StatusError) -> StatusError:
+    """Return a refusal with the advice for a person's command, which found the credentials of a program, such as the agent's in its pod."""
+    program = PROGRAM.search(refused.msg) if refused.status == HTTPStatus.FORBIDDEN else None
+    if program and DENIED.search(refused.msg):
+        refused.details = (
+            f"these are the credentials of {program['user']}, which needs no such right: run the command with your own kubeconfig "
+            "(--kubeconfig, or where kubectl reaches the cluster)"
+        )
+    return refused
 
 
 def _status_object(body: bytes) -> dict[str, str]:

@@ -4,20 +4,23 @@
 from __future__ import annotations
 
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING
 
 from kubenode.pools.growth import Family, capacity, rules
+from kubenode.pools.records import STATIC
+from kubenode.pools.texts import is_closing
 from kubenode.pools.writes import Demand
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container
 
     from kubenode.ipam.ranges import Subnet
     from kubenode.nodes.items import Item
     from kubenode.pools.growth import GrowthStep
     from kubenode.pools.ledger import Ledger
     from kubenode.pools.records import Growth, NodeMetadata, NodeSubnet, SubnetPool
-    from kubenode.pools.reports import AgentReport
+    from kubenode.pools.reports import AgentReport, ReportedNetwork
     from kubenode.pools.timing import Now
 
     TakeOf = Callable[[int, list[SubnetPool], tuple[Item, ...]], NodeSubnet | None]
@@ -33,6 +36,7 @@ class Agreement:
     def __init__(self, ledger: Ledger, node: NodeMetadata, now: Now) -> None:
         self.report = ledger.reports.get(node.name)
         self.relied_on: AgentReport | None = None
+        self.is_ending = False  # whether items of an annotation are closing that grows no more, so that the report is needed
         self.at_most: set[str] = set()  # pools of which the node has maxBlocks and needs more
         self.again: float | None = None
         self._ledger = ledger
@@ -43,24 +47,26 @@ class Agreement:
     def grown(self, key: str, pools: list[SubnetPool], items: tuple[Item, ...], take: TakeOf) -> tuple[tuple[Item, ...], list[NodeSubnet]]:
         """Return the items of an annotation as they should be, and the claims to add. The pools serve the node; no item is by hand."""
         growing = [pool for pool in pools if pool.growth.min_free]
-        if not growing:
-            return items, []
         found = rules(growing)
-        self._min_free[key] = max(rule.min_free for rule in found.values())
-        uses = self.report.agreed(self._node, key) if self.report else ()
-        if not uses or not all(use.item(item.block) for use in uses for item in items):
+        if growing:
+            self._min_free[key] = max(rule.min_free for rule in found.values())
+        closing = {item.block for item in items if item.closing}
+        self.is_ending = self.is_ending or bool(closing and not growing)
+        uses = self._agreed(key, items) if growing or closing else ()
+        if not uses:
             return items, []
-        ours = self._given_by(growing, items)
+        ours = self._given_by(growing, items, found)
         # At other times one broken node could take the blocks of all others.
         doubtful = self._ledger.growth.is_doubtful(self._now.steady)
-        looked_at = {item.block for item in items if item.block in ours and (item.closing or doubtful)}
-        lost = {block for block in looked_at if self._ledger.is_lost(block, key, self._node.name)}
-        kept = {item.block: item for item in items}
+        lost = {block for block in (closing | ours if doubtful else closing) if self._ledger.is_lost(block, key, self._node.name)}
+        stopped = closing - ours - lost  # nothing but growth takes them back, or opens them when the node needs them
+        if closing and not self._is_open():
+            lost, stopped = lost | closing & ours, set()
+        ours |= closing & lost
+        kept = {item.block: item._replace(closing=item.closing and item.block not in stopped) for item in items}
         added: list[NodeSubnet] = []
-        for version, rule in found.items():
-            mine = tuple(item for item in items if item.version == version)
-            if not mine:
-                continue  # an annotation gets the first subnet of a family without a report
+        for version in sorted({item.version for item in items}):  # an annotation gets the first subnet of a family without a report
+            mine, rule = tuple(item for item in kept.values() if item.version == version), found.get(version, STATIC)
             step = Family(mine, rule, ours, lost).step(uses)
             left = {item.block: item for item in self._closed(key, version, step, rule)}
             kept = {block: left.get(block, item) for block, item in kept.items() if block in left or item not in mine}
@@ -72,11 +78,14 @@ class Agreement:
     def demand(self) -> list[Demand]:
         """Return the write of the free addresses that the node should have, if the object has others."""
         report = self.report
-        if not self._ledger.growth.reporting or (report.min_free if report else {}) == self._min_free:
+        # Until no item is closing the object says that the annotation grew: then the word is ours, and otherwise a person's.
+        noted = {key: report.min_free[key] for key in report.min_free if is_closing(self._node, key)} if report else {}
+        wanted = {**noted, **self._min_free}
+        if not self._ledger.growth.reporting or (report.min_free if report else {}) == wanted:
             return []
         if report is not None and report.node_uid not in ("", self._node.uid):
             return []  # the object goes with an earlier Node of that name
-        return [Demand(self._node, self._min_free, report)]
+        return [Demand(self._node, wanted, report)]
 
     def releases(self, claim: NodeSubnet) -> bool | None:
         """Say whether the node has agreed to lose a claim that its annotation no longer has; None if no report tells."""
@@ -98,13 +107,26 @@ class Agreement:
         text = self._node.annotations.get(key, "")
         left = growth.left(self._node.name, where, text, rule.shrink_after, self._now.steady)
         if left > 0:
-            self.again = min(self.again or float("inf"), self._now.steady + left)
+            self.again = min(self.again or inf, self._now.steady + left)
             return step.items
         return tuple(item._replace(closing=True) if item == step.spare else item for item in step.items)
 
-    def _given_by(self, pools: list[SubnetPool], items: tuple[Item, ...]) -> set[Subnet]:
-        names = {pool.name for pool in pools}
-        return {item.block for item in items if (claim := self._ledger.claims.get(item.block)) and claim.pool in names}
+    def _agreed(self, key: str, items: tuple[Item, ...]) -> tuple[ReportedNetwork, ...]:
+        """Return the networks of an annotation if the agent acts on its present text, and knows that it grows, or grew; else none."""
+        uses = self.report.agreed(self._node, key) if self.report and key in self.report.min_free else ()
+        return uses if all(use.item(item.block) for use in uses for item in items) else ()
+
+    def _is_open(self) -> bool:
+        """Say whether the agents had the time to report what they use; else look again when they had."""
+        opens = self._ledger.growth.open_at
+        if self._now.steady < opens < inf:
+            self.again = min(self.again or inf, opens)
+        return opens <= self._now.steady
+
+    def _given_by(self, pools: list[SubnetPool], items: tuple[Item, ...], versions: Container[int]) -> set[Subnet]:
+        names, claims = {pool.name for pool in pools}, self._ledger.claims
+        found = (item.block for item in items if item.version in versions)
+        return {block for block in found if (claim := claims.get(block)) and claim.pool in names}
 
     def _further(self, lacks: int, room: int, pools: list[SubnetPool], items: tuple[Item, ...], take: Take) -> list[NodeSubnet]:
         """Return claims with as many addresses as a node lacks, if the pools have them; at most `room`."""

@@ -53,6 +53,11 @@ class Block(NamedTuple):
         """Say whether a subnet is one of the network's parts."""
         return subnet.prefix == self.node_prefix and self.holds(subnet)
 
+    def around(self, subnet: Subnet) -> Subnet:
+        """Return the part that contains a smaller subnet; a larger one as it is."""
+        host = BITS[subnet.version] - self.node_prefix
+        return subnet if subnet.prefix < self.node_prefix else Subnet(subnet.version, subnet.number >> host << host, self.node_prefix)
+
     def writes(self, item: Item) -> bool:
         """Say whether an item of an annotation equals this network's item for the same subnet."""
         return self.holds(item.block) and self.item(item.block) == item._replace(closing=False)

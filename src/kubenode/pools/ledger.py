@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from kubenode.pools.growth import Progress
 from kubenode.pools.plan import NodePlan, plan_departed
 from kubenode.pools.records import RECLAIM_AFTER, NodeSubnet, object_name
+from kubenode.pools.reported import beside
 from kubenode.pools.space import EVERYWHERE, Space, SubnetMap, holder_of, node_of
 from kubenode.pools.texts import adoptable, read
 from kubenode.pools.timing import RecentWrites, Released
@@ -43,6 +44,7 @@ class Ledger:
         self.conflicts: dict[str, list[Conflict]] = {}
         self.waiting: dict[str, set[str]] = {}  # node: the pools that have no subnet left for it
         self.at_most: dict[str, set[str]] = {}  # node: the pools of which it has maxBlocks and needs more
+        self.ending: set[str] = set()  # nodes with closing items in an annotation that grows no more
         self.outside_pool: dict[str, set[Subnet]] = {}  # pool: allocated subnets that it no longer offers
         self.by_key: dict[str, list[SubnetPool]] = {}  # annotation: the pools that write to it
         self.changed: set[str] = set()
@@ -56,7 +58,7 @@ class Ledger:
 
     @property
     def grows(self) -> bool:
-        """Whether the nodes' reports are needed."""
+        """Whether a pool grows."""
         return any(pool.growth.min_free for pool in self.pools.values())
 
     # News from the API server.
@@ -142,13 +144,16 @@ class Ledger:
         node, claims = self.nodes.get(name), self._claims_of(name)
         if node is None:
             self._remember(name, [], set(), set())
+            self.ending.discard(name)
             return plan_departed(self, claims, now)
         keys = self._keys(claims)
         plan = NodePlan(self, node, keys, now)
         for key in keys:
             plan.plan_annotation(key, self.by_key.get(key, []), [claim for claim in claims if claim.annotation == key])
-        self._remember(name, plan.conflicts, plan.waits_for, plan.agreement.at_most)
-        return plan.outcome()
+        outcome = plan.outcome()
+        self._remember(name, outcome.conflicts, plan.waits_for, plan.agreement.at_most)
+        (self.ending.add if plan.agreement.is_ending else self.ending.discard)(name)
+        return outcome
 
     def enter(self, claim: NodeSubnet) -> None:
         """Enter a claim before it is created."""
@@ -240,11 +245,7 @@ class Ledger:
                 claim = self.claims.get(subnet)
                 if claim is None or claim.node != node.name:
                     yield subnet, EVERYWHERE if subnet in coming else key
-        report = self.reports.get(node.name)
-        for subnet, key in report.held() if report else ():
-            mine = (held for held, claim in self.claims.overlapping(subnet) if claim.node == node.name)
-            if key in self.by_key and not any(held.prefix <= subnet.prefix for held in mine):
-                yield subnet, key
+        yield from beside(self, node.name)
 
     def _freed(self, subnet: Subnet) -> None:
         self.space.freed(subnet)

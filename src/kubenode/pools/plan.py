@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from kubenode.pools.agreement import Agreement
 from kubenode.pools.growth import fits
 from kubenode.pools.records import NodeSubnet
+from kubenode.pools.reported import reported
 from kubenode.pools.texts import adoptable, read
 from kubenode.pools.timing import RETURNED_AFTER
 from kubenode.pools.writes import (
@@ -101,6 +102,7 @@ class NodePlan:
 
     def outcome(self) -> Outcome:
         """Return the writes and conflicts, after all annotations."""
+        self.conflicts += reported(self._ledger, self.node, self._has)
         annotating = [Annotate(self.node, self.values, self.agreement.relied_on)] if self.values else []
         if self.agreement.again is not None:
             self._look_again(self.agreement.again)

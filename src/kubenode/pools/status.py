@@ -84,7 +84,7 @@ def _ready(ledger: Ledger, pool: SubnetPool) -> tuple[bool, str, str]:
     if pool.problems:
         return False, "Invalid", "; ".join(pool.problems)
     blocked = [why for (name, _), why in ledger.space.blocked.items() if name == pool.name]
-    return (False, "Overlap", _some(blocked)) if blocked else (True, "Serving", "nodes get subnets of this pool")
+    return (False, "Overlap", some(blocked)) if blocked else (True, "Serving", "nodes get subnets of this pool")
 
 
 def _exhausted(ledger: Ledger, pool: SubnetPool) -> tuple[bool, str, str]:
@@ -98,7 +98,7 @@ def _exhausted(ledger: Ledger, pool: SubnetPool) -> tuple[bool, str, str]:
 
 
 def _nodes(names: list[str]) -> str:
-    return f"{len(names)} node{'s' * (len(names) > 1)}: {_some(names, ', ')}"
+    return f"{len(names)} node{'s' * (len(names) > 1)}: {some(names, ', ')}"
 
 
 def _conflict(ledger: Ledger, pool: SubnetPool, reserved: Iterable[Reserved]) -> tuple[bool, str, str]:
@@ -122,10 +122,11 @@ def _conflict(ledger: Ledger, pool: SubnetPool, reserved: Iterable[Reserved]) ->
     ]
     if not found:
         return False, "NoConflict", "no subnet is in two places"
-    return True, found[0][0], _some([message for _, message in found])
+    return True, found[0][0], some([message for _, message in found])
 
 
-def _some(texts: list[str], between: str = "; ") -> str:
+def some(texts: list[str], between: str = "; ") -> str:
+    """Return the first of some texts, and the number of the others."""
     more = len(texts) - SHOWN
     return between.join(texts[:SHOWN]) + (f"{between}and {more} more" if more > 0 else "")
 

@@ -39,6 +39,11 @@ def read(text: str | None) -> Text:
         return Text(_legible(text), str(error))
 
 
+def is_closing(node: NodeMetadata, key: str) -> bool:
+    """Say whether an annotation has a closing item, or may have one because it is unreadable."""
+    return "closing" in node.annotations.get(key, "")
+
+
 def adoptable(node: NodeMetadata, text: Text, pools: Iterable[SubnetPool], claims: SubnetMap[NodeSubnet]) -> dict[Subnet, SubnetPool]:
     """Return the subnets to adopt from an annotation, each with its pool.
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from kubenode.pools.reports import AgentReport
 
 OVERLAP, OUTSIDE, FOREIGN, UNREADABLE = "SubnetOverlap", "SubnetOutsidePools", "SubnetNotAdopted", "AnnotationUnreadable"
-DIFFERENT = "SubnetDifferent"
+DIFFERENT, REPORTED = "SubnetDifferent", "SubnetReported"
 
 
 class CreateClaim(NamedTuple):
@@ -58,7 +58,7 @@ Write = CreateClaim | UpdateClaim | DeleteClaim | Annotate | Demand
 
 
 class Conflict(NamedTuple):
-    """A fault of a Node's annotation, and the pools that it concerns. The controller never changes such an annotation."""
+    """A fault of a Node's annotation or report, and the pools that it concerns. The controller never changes such an annotation."""
 
     node: str
     uid: str

@@ -18,7 +18,7 @@ from kubenode.inspection.cluster import reports
 from kubenode.ipam.address import parse_address
 from kubenode.kube.client import ApiServer, ObjectMeta
 from kubenode.kube.loadingrules import COMMANDS
-from kubenode.kube.refusal import StatusError
+from kubenode.kube.refusal import StatusError, for_a_person
 from kubenode.pools.records import RecordError, parse_claim, parse_pool
 
 if TYPE_CHECKING:
@@ -155,18 +155,24 @@ class ClusterReader:
     def close(self) -> None:
         self._server.close()
 
+    def _each(self, path: str, kind: type[T], **query: str) -> Iterator[T]:
+        try:
+            yield from self._server.each(path, kind, **query)
+        except StatusError as refused:
+            raise for_a_person(refused) from None
+
     def nodes(self) -> Iterator[ClusterNode]:
         """Yield all Nodes."""
-        return map(_node, self._server.each(NODES, _Node))
+        return map(_node, self._each(NODES, _Node))
 
     def pods(self, node: str = "") -> Iterator[Pod]:
         """Yield the pods of all nodes, or of one."""
         selector = NOT_ENDED + (f",spec.nodeName={node}" if node else "")
-        return (_pod(pod) for pod in self._server.each(self._pods, _Pod, fieldSelector=selector) if pod.status.phase not in ENDED)
+        return (_pod(pod) for pod in self._each(self._pods, _Pod, fieldSelector=selector) if pod.status.phase not in ENDED)
 
     def claims(self) -> Iterator[NodeSubnet]:
         """Yield all valid NodeSubnets."""
-        for manifest in self._server.each(CLAIMS, dict[str, Any]):
+        for manifest in self._each(CLAIMS, dict[str, Any]):
             try:
                 yield parse_claim(manifest)
             except RecordError:  # it protects nothing, and the controller logs it
@@ -174,20 +180,20 @@ class ClusterReader:
 
     def pools(self) -> list[SubnetPool]:
         """Return all SubnetPools."""
-        return [parse_pool(manifest) for manifest in self._server.every(POOLS)]
+        return [parse_pool(manifest) for manifest in self._each(POOLS, dict[str, Any])]
 
     def reports(self) -> Iterator[NodeReport]:
         """Yield the reports of agents."""
-        return filter(None, map(reports.parse, self._server.each(ADDRESSES, dict[str, Any])))
+        return filter(None, map(reports.parse, self._each(ADDRESSES, dict[str, Any])))
 
     def daemon_sets(self) -> list[DaemonSet]:
         """Return the agents' DaemonSets."""
         labels = ",".join(f"{key}={value}" for key, value in AGENT.items())
-        return [*map(_daemon_set, self._server.each(DAEMONSETS, dict[str, Any], labelSelector=labels))]
+        return [*map(_daemon_set, self._each(DAEMONSETS, dict[str, Any], labelSelector=labels))]
 
     def definitions(self) -> Iterator[Definition]:
         """Yield the networks of Multus with our plugins; an invalid definition is its owner's problem."""
-        for manifest in self._server.each(DEFINITIONS, dict[str, Any]):
+        for manifest in self._each(DEFINITIONS, dict[str, Any]):
             metadata = manifest.get("metadata") or {}
             name = f"{metadata.get('namespace', '')}/{metadata.get('name', '')}"
             try:
