@@ -13,7 +13,7 @@ from kubenode.pools.growth import Progress
 from kubenode.pools.plan import NodePlan, plan_departed
 from kubenode.pools.records import RECLAIM_AFTER, NodeSubnet, object_name
 from kubenode.pools.reported import beside
-from kubenode.pools.space import EVERYWHERE, Space, SubnetMap, holder_of, node_of
+from kubenode.pools.space import EVERYWHERE, Space, SubnetMap, holder_of, node_of, outside
 from kubenode.pools.texts import adoptable, read
 from kubenode.pools.timing import RecentWrites, Released
 
@@ -215,7 +215,7 @@ class Ledger:
     def _reported(self, name: str, old: AgentReport | None, new: AgentReport | None) -> None:
         if different := set(old.held() if old else ()) ^ set(new.held() if new else ()):
             self._note(name)
-            self.changed.update(claim.node for subnet, _ in different for _, claim in self.claims.overlapping(subnet))
+            self.changed.update(claim.node for subnet, *_ in different for _, claim in self.claims.overlapping(subnet))
         self.changed.add(name)
 
     def _note(self, name: str) -> None:
@@ -245,7 +245,8 @@ class Ledger:
                 claim = self.claims.get(subnet)
                 if claim is None or claim.node != node.name:
                     yield subnet, EVERYWHERE if subnet in coming else key
-        yield from beside(self, node.name)
+        for subnet, key, is_outside in beside(self, node.name):
+            yield subnet, outside(key) if is_outside else key
 
     def _freed(self, subnet: Subnet) -> None:
         self.space.freed(subnet)
