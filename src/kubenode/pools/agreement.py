@@ -45,12 +45,14 @@ class Agreement:
     def grown(self, key: str, pools: list[SubnetPool], items: tuple[Item, ...], take: Take) -> tuple[tuple[Item, ...], list[NodeSubnet]]:
         """Return the items of an annotation as they should be, and the claims to add. The pools serve the node; no item is by hand."""
         growing = [pool for pool in pools if pool.growth.min_free]
+        closing = {item.block for item in items if item.closing}
+        if not growing and not closing:
+            return items, []
         found = rules(growing)
         if growing:
             self._min_free[key] = max(rule.min_free for rule in found.values())
-        closing = {item.block for item in items if item.closing}
-        self.is_ending = self.is_ending or bool(closing and not growing)
-        uses = self._agreed(key, items) if growing or closing else ()
+        self.is_ending = self.is_ending or not growing
+        uses = self._agreed(key, items)
         if not uses:
             return items, []
         ours = self._given_by(growing, items, found)
@@ -76,10 +78,12 @@ class Agreement:
     def demand(self) -> list[Demand]:
         """Return the write of the free addresses that the node should have, if the object has others."""
         report = self.report
+        if not self._ledger.growth.reporting:
+            return []
         # Until no item is closing the object says that the annotation grew: then the word is ours, and otherwise a person's.
         noted = {key: report.min_free[key] for key in report.min_free if is_closing(self._node, key)} if report else {}
         wanted = {**noted, **self._min_free}
-        if not self._ledger.growth.reporting or (report.min_free if report else {}) == wanted:
+        if (report.min_free if report else {}) == wanted:
             return []
         if report is not None and report.node_uid not in ("", self._node.uid):
             return []  # the object goes with an earlier Node of that name
