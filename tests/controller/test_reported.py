@@ -105,6 +105,18 @@ def test_a_network_around_the_pool(ledger: Ledger, flags: dict[str, bool], left:
     assert str(ledger.space.lowest_free(ledger.pools["p"], 4, lambda _: True)) == "172.20.0.16/29"
 
 
+def test_who_is_looked_at_again(ledger: Ledger) -> None:
+    """A subnet that becomes free concerns those who report addresses of it, but not each node with such a conflict."""
+    said(ledger, "172.20.0.9/32")
+    for free, names in (("172.20.0.64/29", {"b"}), ("172.20.0.8/29", {"a", "b"})):
+        ledger.set_claim(NodeSubnet(parse_subnet(free), "p", "p", "b", "ub", uid="c", version="2"))
+        ledger.changed.clear()
+        ledger.drop_claim(parse_subnet(free))
+        assert ledger.changed == names
+    ledger.plan("a", at(0.0))
+    assert [conflict.message for conflict in ledger.conflicts["a"]] == [message("172.20.0.8/29")]
+
+
 def test_all_of_it_is_held(ledger: Ledger) -> None:
     """Nobody gets what is reported, however much that is: a truthful agent may report it after a restore."""
     said(ledger, *(f"172.20.0.{8 * number + 1}/32" for number in range(2, 32)))

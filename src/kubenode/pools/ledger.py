@@ -16,6 +16,7 @@ from kubenode.pools.reported import beside
 from kubenode.pools.space import EVERYWHERE, Space, SubnetMap, holder_of, node_of, outside
 from kubenode.pools.texts import adoptable, read
 from kubenode.pools.timing import RecentWrites, Released
+from kubenode.pools.writes import REPORTED
 
 BROKEN = "(a broken NodeSubnet)"  # the holder of blocked subnets; sorts before every Node
 
@@ -250,7 +251,10 @@ class Ledger:
 
     def _freed(self, subnet: Subnet) -> None:
         self.space.freed(subnet)
-        self.changed.update(self.waiting, self.conflicts)
+        # Not all conflicts of reports: after a restore each node may have one, and of those only the holders' texts name the subnet.
+        others = (name for name, found in self.conflicts.items() if any(one.reason != REPORTED for one in found))
+        holders = {holder for _, holders in self.space.unclaimed(subnet, *self.by_key) for holder in holders}
+        self.changed.update(self.waiting, others, self.nodes.keys() & set(map(node_of, holders)))
 
     def _pools_changed(self, name: str) -> None:
         """Recompute everything that depends on the pools."""
