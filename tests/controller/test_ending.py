@@ -230,6 +230,17 @@ def test_the_first_minute_of_a_pool_that_grows(ledger: Ledger) -> None:
     assert write.values == {"p": OPEN}
 
 
+@pytest.mark.parametrize("text", [CLOSING, OPEN])
+def test_too_few_blocks_in_the_first_minute(ledger: Ledger, text: str) -> None:
+    """A pool is not said to have too few blocks for a node whose closing one may be opened then."""
+    ledger.set_pool(parse_pool(grows(maxBlocks=2)))
+    put_node(ledger, text)
+    put_report(ledger, {**FIRST, "used": 6}, {**USED, "used": 7, "closing": text == CLOSING}, observed=text, p=1)
+    ledger.growth.pause(100.0)
+    assert writes(ledger, 100.0) == []
+    assert ledger.at_most == ({} if text == CLOSING else {"a": {"p"}})
+
+
 def test_nothing_is_closed_without_a_note(ledger: Ledger) -> None:
     """No step is taken before the node's object tells that the annotation grows: it tells later whose word it is."""
     put_node(ledger, OPEN)

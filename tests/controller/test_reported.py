@@ -89,6 +89,34 @@ def test_what_the_annotation_has(ledger: Ledger) -> None:
     assert len(ledger.conflicts["a"]) == 1
 
 
+@pytest.mark.parametrize(("flags", "left"), [({"outside": True}, None), ({}, "172.20.0.16/29")])
+def test_a_network_around_the_pool(ledger: Ledger, flags: dict[str, bool], left: str | None) -> None:
+    """An agent merges many addresses outside of its items to networks. One may contain all of a pool, and hides no address in it.
+
+    An item that a person wrote takes the pool from nobody.
+    """
+    for more in ({}, flags):
+        large = {"cidr": "172.20.0.0/16", "used": 20, "total": 65533, **more}
+        network = {"name": "net", "annotation": "p", "observed": OWN, "items": [{"cidr": "172.20.0.0/29", "used": 1, "total": 6}, large]}
+        ledger.set_report(parse_report({"metadata": {"name": "a", "uid": "r", "resourceVersion": "1"}, "status": {"networks": [network]}}))
+    found = ledger.space.lowest_free(ledger.pools["p"], 4, lambda _: True)
+    assert (found and str(found)) == left
+    ledger.drop_report("a")
+    assert str(ledger.space.lowest_free(ledger.pools["p"], 4, lambda _: True)) == "172.20.0.16/29"
+
+
+def test_who_is_looked_at_again(ledger: Ledger) -> None:
+    """A subnet that becomes free concerns those who report addresses of it, but not each node with such a conflict."""
+    said(ledger, "172.20.0.9/32")
+    for free, names in (("172.20.0.64/29", {"b"}), ("172.20.0.8/29", {"a", "b"})):
+        ledger.set_claim(NodeSubnet(parse_subnet(free), "p", "p", "b", "ub", uid="c", version="2"))
+        ledger.changed.clear()
+        ledger.drop_claim(parse_subnet(free))
+        assert ledger.changed == names
+    ledger.plan("a", at(0.0))
+    assert [conflict.message for conflict in ledger.conflicts["a"]] == [message("172.20.0.8/29")]
+
+
 def test_all_of_it_is_held(ledger: Ledger) -> None:
     """Nobody gets what is reported, however much that is: a truthful agent may report it after a restore."""
     said(ledger, *(f"172.20.0.{8 * number + 1}/32" for number in range(2, 32)))

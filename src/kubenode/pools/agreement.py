@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -23,8 +22,7 @@ if TYPE_CHECKING:
     from kubenode.pools.reports import AgentReport, ReportedNetwork
     from kubenode.pools.timing import Now
 
-    TakeOf = Callable[[int, list[SubnetPool], tuple[Item, ...]], NodeSubnet | None]
-    Take = Callable[[list[SubnetPool], tuple[Item, ...]], NodeSubnet | None]
+    Take = Callable[[int, list[SubnetPool], tuple[Item, ...]], NodeSubnet | None]
 
 
 class Agreement:
@@ -44,15 +42,17 @@ class Agreement:
         self._now = now
         self._min_free: dict[str, int] = {}
 
-    def grown(self, key: str, pools: list[SubnetPool], items: tuple[Item, ...], take: TakeOf) -> tuple[tuple[Item, ...], list[NodeSubnet]]:
+    def grown(self, key: str, pools: list[SubnetPool], items: tuple[Item, ...], take: Take) -> tuple[tuple[Item, ...], list[NodeSubnet]]:
         """Return the items of an annotation as they should be, and the claims to add. The pools serve the node; no item is by hand."""
         growing = [pool for pool in pools if pool.growth.min_free]
+        closing = {item.block for item in items if item.closing}
+        if not growing and not closing:
+            return items, []
         found = rules(growing)
         if growing:
             self._min_free[key] = max(rule.min_free for rule in found.values())
-        closing = {item.block for item in items if item.closing}
-        self.is_ending = self.is_ending or bool(closing and not growing)
-        uses = self._agreed(key, items) if growing or closing else ()
+        self.is_ending = self.is_ending or not growing
+        uses = self._agreed(key, items)
         if not uses:
             return items, []
         ours = self._given_by(growing, items, found)
@@ -70,7 +70,7 @@ class Agreement:
             step = Family(mine, rule, ours, lost).step(uses)
             left = {item.block: item for item in self._closed(key, version, step, rule)}
             kept = {block: left.get(block, item) for block, item in kept.items() if block in left or item not in mine}
-            added += self._further(step.lacks, rule.max_blocks - len(left), growing, tuple(kept.values()), partial(take, version))
+            added += self._further(version, step.lacks, rule.max_blocks - len(left), growing, tuple(kept.values()), take)
         if added or tuple(kept.values()) != items:
             self.relied_on = self.report
         return tuple(kept.values()), added
@@ -78,10 +78,12 @@ class Agreement:
     def demand(self) -> list[Demand]:
         """Return the write of the free addresses that the node should have, if the object has others."""
         report = self.report
+        if not self._ledger.growth.reporting:
+            return []
         # Until no item is closing the object says that the annotation grew: then the word is ours, and otherwise a person's.
         noted = {key: report.min_free[key] for key in report.min_free if is_closing(self._node, key)} if report else {}
         wanted = {**noted, **self._min_free}
-        if not self._ledger.growth.reporting or (report.min_free if report else {}) == wanted:
+        if (report.min_free if report else {}) == wanted:
             return []
         if report is not None and report.node_uid not in ("", self._node.uid):
             return []  # the object goes with an earlier Node of that name
@@ -128,16 +130,19 @@ class Agreement:
         found = (item.block for item in items if item.version in versions)
         return {block for block in found if (claim := claims.get(block)) and claim.pool in names}
 
-    def _further(self, lacks: int, room: int, pools: list[SubnetPool], items: tuple[Item, ...], take: Take) -> list[NodeSubnet]:
+    def _further(
+        self, version: int, lacks: int, room: int, pools: list[SubnetPool], items: tuple[Item, ...], take: Take
+    ) -> list[NodeSubnet]:
         """Return claims with as many addresses as a node lacks, if the pools have them; at most `room`."""
         added: list[NodeSubnet] = []
         while lacks > 0 and room > len(added):
-            claim = take(pools, items)
+            claim = take(version, pools, items)
             item = self._ledger.pools[claim.pool].item(claim.subnet) if claim else None
             if claim is None or item is None:
                 return added
             added.append(claim)
             items, lacks = (*items, item), lacks - capacity(item)
-        if lacks > 0:
+        # A closing one may be opened after the first minute: until then it is unknown whether the blocks are too few.
+        if lacks > 0 and (self._is_open() or not any(item.closing for item in items if item.version == version)):
             self.at_most |= {pool.name for pool in pools}
         return added

@@ -13,9 +13,10 @@ from kubenode.pools.growth import Progress
 from kubenode.pools.plan import NodePlan, plan_departed
 from kubenode.pools.records import RECLAIM_AFTER, NodeSubnet, object_name
 from kubenode.pools.reported import beside
-from kubenode.pools.space import EVERYWHERE, Space, SubnetMap, holder_of, node_of
+from kubenode.pools.space import EVERYWHERE, Space, SubnetMap, holder_of, node_of, outside
 from kubenode.pools.texts import adoptable, read
 from kubenode.pools.timing import RecentWrites, Released
+from kubenode.pools.writes import REPORTED
 
 BROKEN = "(a broken NodeSubnet)"  # the holder of blocked subnets; sorts before every Node
 
@@ -215,7 +216,7 @@ class Ledger:
     def _reported(self, name: str, old: AgentReport | None, new: AgentReport | None) -> None:
         if different := set(old.held() if old else ()) ^ set(new.held() if new else ()):
             self._note(name)
-            self.changed.update(claim.node for subnet, _ in different for _, claim in self.claims.overlapping(subnet))
+            self.changed.update(claim.node for subnet, *_ in different for _, claim in self.claims.overlapping(subnet))
         self.changed.add(name)
 
     def _note(self, name: str) -> None:
@@ -245,11 +246,15 @@ class Ledger:
                 claim = self.claims.get(subnet)
                 if claim is None or claim.node != node.name:
                     yield subnet, EVERYWHERE if subnet in coming else key
-        yield from beside(self, node.name)
+        for subnet, key, is_outside in beside(self, node.name):
+            yield subnet, outside(key) if is_outside else key
 
     def _freed(self, subnet: Subnet) -> None:
         self.space.freed(subnet)
-        self.changed.update(self.waiting, self.conflicts)
+        # Not all conflicts of reports: after a restore each node may have one, and of those only the holders' texts name the subnet.
+        others = (name for name, found in self.conflicts.items() if any(one.reason != REPORTED for one in found))
+        holders = {holder for _, holders in self.space.unclaimed(subnet, *self.by_key) for holder in holders}
+        self.changed.update(self.waiting, others, self.nodes.keys() & set(map(node_of, holders)))
 
     def _pools_changed(self, name: str) -> None:
         """Recompute everything that depends on the pools."""

@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from kubenode.pools.records import NodeMetadata
 
 
-def beside(ledger: Ledger, name: str) -> Iterator[tuple[Subnet, str]]:
-    """Yield what a node reports and none of its claims covers, each with its annotation."""
+def beside(ledger: Ledger, name: str) -> Iterator[tuple[Subnet, str, bool]]:
+    """Yield what a node reports and none of its claims covers, each with its annotation; True where it is outside of the items."""
     report = ledger.reports.get(name)
-    for subnet, key in report.held() if report else ():
+    for subnet, key, is_outside in report.held() if report else ():
         mine = (held for held, claim in ledger.claims.overlapping(subnet) if claim.node == name)
         if not any(held.prefix <= subnet.prefix for held in mine):
-            yield subnet, key
+            yield subnet, key, is_outside
 
 
 def reported(ledger: Ledger, node: NodeMetadata, has: Collection[Subnet]) -> Iterator[Conflict]:
     """Yield a conflict for each annotation of whose pools the node holds more than it was given. `has`: what its annotations have."""
     found: dict[str, set[Subnet]] = {}
-    for subnet, key in beside(ledger, node.name):
+    for subnet, key, _ in beside(ledger, node.name):
         if not any(mine.prefix <= subnet.prefix and mine.overlaps(subnet) for mine in has):  # another conflict, or nearly taken over
             found.setdefault(key, set()).add(subnet)
     for key, subnets in found.items():

@@ -57,9 +57,9 @@ class AgentReport(NamedTuple):
         """Say whether the node may have an address of a subnet."""
         return any(count.subnet.overlaps(subnet) for use in self.uses for count in use.counts)
 
-    def held(self) -> Iterator[tuple[Subnet, str]]:
-        """Yield the reported subnets, each with its annotation."""
-        return ((count.subnet, use.annotation) for use in self.uses for count in use.counts)
+    def held(self) -> Iterator[tuple[Subnet, str, bool]]:
+        """Yield the reported subnets, each with its annotation; True where it is outside of the items."""
+        return ((count.subnet, use.annotation, count.outside) for use in self.uses for count in use.counts)
 
     def is_in_use(self, subnet: Subnet, key: str) -> bool:
         """Say whether pods of the node have an address of a subnet, from an annotation."""

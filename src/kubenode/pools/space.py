@@ -106,11 +106,16 @@ def node_of(holder: str) -> str:
 EVERYWHERE = ""  # instead of an annotation: the subnet is taken in all pools
 
 
+def outside(key: str) -> str:
+    """Return the place, instead of an annotation, of what a report has outside of its items: addresses in use, however large it is."""
+    return f"outside of {key}"
+
+
 class Space:
     """The subnets that are not free: claims, and subnets held without a claim.
 
     `_unclaimed`: by annotation, with the holders. A subnet that is about to be claimed is taken EVERYWHERE. A subnet in conflict is taken
-    only in the pools of its own annotation, and not in a network that it contains whole.
+    only in the pools of its own annotation, and not in a network that it contains whole; but addresses in use are taken there, too.
     """
 
     def __init__(self, claims: SubnetMap[NodeSubnet]) -> None:
@@ -138,7 +143,7 @@ class Space:
 
     def unclaimed(self, subnet: Subnet, *keys: str) -> Iterator[tuple[Subnet, set[str]]]:
         """Yield the subnets that overlap `subnet` and are held without a claim, everywhere or in the given annotations, with holders."""
-        for key in (EVERYWHERE, *keys):
+        for key in (EVERYWHERE, *keys, *map(outside, keys)):
             yield from self._unclaimed[key].overlapping(subnet)
 
     def freed(self, subnet: Subnet) -> None:
@@ -231,4 +236,5 @@ class Space:
         yield from (excluded for excluded in block.exclude if excluded.overlaps(subnet))
         yield from (held for held, _ in self._claims.overlapping(subnet))
         yield from (held for held, _ in self.unclaimed(subnet))
+        yield from (held for held, _ in self._unclaimed[outside(key)].overlapping(subnet))
         yield from (held for held, _ in self._unclaimed[key].overlapping(subnet) if not block.is_covered_by(held))
