@@ -291,7 +291,7 @@ def upgraded(node: Node) -> None:
 
 
 def booted_anew(node: Node) -> None:
-    """After a reboot the agent is there by itself, and has released what was reserved before; also after a power failure."""
+    """After a reboot the agent starts by itself, and the first ADD releases what was reserved before; also after a power failure."""
     before = [*node.add("one"), *node.add("two")]
     seconds = node.machine.reboot()
     node.wait_for_agent()
@@ -309,7 +309,13 @@ def booted_anew(node: Node) -> None:
 
 
 def released(node: Node, before: list[str]) -> None:
-    wait(lambda: f"old addresses are released, but {node.reservations()}", PATIENCE, lambda: not node.reservations(), 0.5)
+    """Add a pod, and see that the agent has released all older addresses and has logged that."""
+    if not set(before) <= set(reserved := node.reservations()):
+        raise CheckFailedError(f"reserved: {reserved}; before: {before}")
+    after = node.add("new")
+    if node.reservations() != sorted(after):
+        raise CheckFailedError(f"reserved: {node.reservations()}; given: {after}")
+    node.delete("new")
     if missing := [address for address in before if f'"{address}"' not in node.log()]:
         raise CheckFailedError(f"the agent's log does not name {missing}:\n{node.log()}")
 
