@@ -1,20 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PURE. Annotations of a node as the controller reads them: the subnets, the readable part of a broken one, and subnets to adopt."""
+"""PURE. Annotations of a node as the controller reads them: subnets, also of a broken one, those to adopt, and whose word `closing` is."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from kubenode.ipam.ranges import RangeError
+from kubenode.ipam.ranges import RangeError, parse_subnet
 from kubenode.nodes.items import Item, parse_item
-from kubenode.pools.records import noted
+from kubenode.pools.records import GROUP, noted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from kubenode.ipam.ranges import Subnet
     from kubenode.pools.records import NodeMetadata, NodeSubnet, SubnetPool
     from kubenode.pools.space import SubnetMap
+
+# The annotation with the blocks that the controller has closed. It is written with the word `closing`, in one request, so it is never without
+# it. No pool has this annotation by default, whatever its name.
+CLOSED = f"controller.{GROUP}/closing"
 
 
 class Text(NamedTuple):
@@ -39,9 +44,30 @@ def read(text: str | None) -> Text:
         return Text(_legible(text), str(error))
 
 
-def is_closing(node: NodeMetadata, key: str) -> bool:
-    """Say whether an annotation has a closing item, or may have one because it is unreadable."""
-    return "closing" in node.annotations.get(key, "")
+def closed_by_us(node: NodeMetadata) -> set[Subnet]:
+    """Return the blocks that the controller has closed. Where another item is closing the word is a person's."""
+    found: set[Subnet] = set()
+    for part in node.annotations.get(CLOSED, "").split(","):
+        with suppress(RangeError):
+            found.add(parse_subnet(part.strip(), 0))
+    return found
+
+
+def note_closed(node: NodeMetadata, texts: Mapping[str, Text], kept: Mapping[str, tuple[Item, ...]]) -> dict[str, str | None]:
+    """Return the write that keeps that annotation right, if `kept` is what becomes of the items of some annotations, as the only write."""
+    had = node.annotations.get(CLOSED)
+    before = {item.block for text in texts.values() for item in text.items if item.closing}
+    after = {item.block for key, text in texts.items() for item in kept.get(key, text.items) if item.closing}
+    noted_before = closed_by_us(node)
+    is_doubtful = any(text.problem for text in texts.values())  # they may be closing
+    blocks = after - before | (noted_before if is_doubtful else noted_before & after)
+    now = written(blocks)
+    return {} if now == had else {CLOSED: now}
+
+
+def written(blocks: Iterable[Subnet]) -> str | None:
+    """Return the text of that annotation; None if it should not be there."""
+    return ",".join(map(str, sorted(blocks))) or None
 
 
 def adoptable(node: NodeMetadata, text: Text, pools: Iterable[SubnetPool], claims: SubnetMap[NodeSubnet]) -> dict[Subnet, SubnetPool]:
