@@ -19,9 +19,9 @@ from kubenode.ipam.ranges import parse_subnet
 from kubenode.pools.growth import HOLD
 from kubenode.pools.ledger import Ledger
 from kubenode.pools.purge import purge
-from kubenode.pools.records import NodeMetadata, NodeSubnet, parse_pool
+from kubenode.pools.records import CLOSED, NodeMetadata, NodeSubnet, parse_pool
 from kubenode.pools.reports import parse_report
-from kubenode.pools.texts import CLOSED, closed_by_us
+from kubenode.pools.texts import closed_by_us
 from kubenode.pools.writes import Annotate, Demand
 
 if TYPE_CHECKING:
@@ -345,10 +345,10 @@ class SmallCluster:
         }
         self._version = 1
 
-    async def get(self, path: str, *, metadata: bool = False) -> dict[str, Any]:  # noqa: ARG002 -- a Cluster's
+    async def get(self, path: str, *, metadata: bool = False) -> dict[str, Any]:
         return self.objects[path]
 
-    async def merge(self, path: str, patch: dict[str, Any], *, metadata: bool = False) -> dict[str, Any]:  # noqa: ARG002 -- a Cluster's
+    async def merge(self, path: str, patch: dict[str, Any], *, metadata: bool = False) -> dict[str, Any]:
         hook, self.before_demand = (self.before_demand, None) if path.startswith(REPORTS) else (None, self.before_demand)
         if hook:
             await hook()

@@ -23,9 +23,9 @@ from kubenode.ipam.ranges import Subnet, parse_subnet
 from kubenode.pools.blocks import Block
 from kubenode.pools.growth import HOLD
 from kubenode.pools.ledger import Ledger
-from kubenode.pools.records import EXISTS, STATIC, Growth, NodeMetadata, NodeSubnet, Requirement, Selector, SubnetPool
+from kubenode.pools.records import CLOSED, EXISTS, STATIC, Growth, NodeMetadata, NodeSubnet, Requirement, Selector, SubnetPool
 from kubenode.pools.reports import AgentReport
-from kubenode.pools.texts import CLOSED, closed_by_us, read
+from kubenode.pools.texts import closed_by_us, read
 from kubenode.pools.timing import GOOD_FOR, RETURNED_AFTER, Now
 from kubenode.pools.writes import Annotate, CreateClaim, DeleteClaim, Demand, UpdateClaim
 
@@ -50,7 +50,8 @@ POOLS = [
     SubnetPool("routed", ROUTED, (Block(parse_subnet("fd00::/124"), 126),), Selector(), RECLAIM, (), Growth(MIN_FREE, 2, SHRINK)),
 ]  # fmt: skip
 # Each node has one of its blocks, in an annotation that a growing pool writes, too; the growing ones come later.
-BESIDE = SubnetPool("static", FLAT, (Block(parse_subnet("10.0.1.0/29"), 31, shared=True, gateway="none").without_empty(),), Selector(), RECLAIM)
+STATICS = Block(parse_subnet("10.0.1.0/29"), 31, shared=True, gateway="none").without_empty()
+BESIDE = SubnetPool("static", FLAT, (STATICS,), Selector(), RECLAIM)
 AT_MOST = {FLAT: 3, ROUTED: 2}
 ENDS = ["delete", "minFree: 0", "nodeSelector"]  # of a pool's growth
 NO_NODE = Selector((Requirement("no-node-has-it", EXISTS, frozenset()),))
@@ -265,7 +266,8 @@ class Growing(RuleBasedStateMachine):
     def edit_the_static_block(self, name: str, *, closing: bool) -> None:
         """Close or open the block of the pool that never grows."""
         node = self.api.nodes[name]
-        items = [self.word(name, FLAT, item, closing=closing) if is_static(item) else item for item in read(node.annotations.get(FLAT)).items]
+        items = read(node.annotations.get(FLAT)).items
+        items = tuple(self.word(name, FLAT, item, closing=closing) if is_static(item) else item for item in items)
         self.put_node(node._replace(annotations={**node.annotations, FLAT: ",".join(map(str, items))}))
 
     @precondition(lambda self: hasattr(self, "api") and self.pools_change and self.now > self.restored + QUARANTINE)
@@ -486,7 +488,8 @@ class Growing(RuleBasedStateMachine):
                 if item.closing and not after.get(item.block, True) and (node.name, key, item.block) in self.by_people:
                     claim = view.ledger.claims.get(item.block)
                     pool = view.ledger.pools.get(claim.pool) if claim else None
-                    assert (pool and pool.growth.min_free and pool.serves(node)) or item.block in closed_by_us(node), f"{item.block} was a person's"
+                    is_ours = item.block in closed_by_us(node) or (pool and pool.growth.min_free and pool.serves(node))
+                    assert is_ours, f"{item.block} was a person's"
 
     def check_delete(self, claim: NodeSubnet, *, grows: bool) -> None:
         """Check that the node's agent knows that the subnet is gone. A restored report may tell of another time.
@@ -553,6 +556,10 @@ class Growing(RuleBasedStateMachine):
             for pool in POOLS:
                 self.change_pool(pool.name, "back")
         self.let_time_pass(12)
+        self.check_rest()
+
+    def check_rest(self) -> None:
+        """Check that without pods no node has more than it needs, that nothing is lost, and that nothing is written."""
         for name, node in self.api.nodes.items():
             for key in KEYS:
                 items = read(node.annotations.get(key)).items

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from kubenode.pools.agreement import Agreement
 from kubenode.pools.growth import fits
-from kubenode.pools.records import NodeSubnet
+from kubenode.pools.records import CLOSED, NodeSubnet
 from kubenode.pools.reported import reported
-from kubenode.pools.texts import CLOSED, adoptable, note_closed, read
+from kubenode.pools.texts import adoptable, note_closed, read
 from kubenode.pools.timing import RETURNED_AFTER
 from kubenode.pools.writes import (
     DIFFERENT,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kubenode.ipam.ranges import RangeError, parse_subnet
 from kubenode.nodes.items import Item, parse_item
-from kubenode.pools.records import GROUP, noted
+from kubenode.pools.records import CLOSED, noted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -16,10 +16,6 @@ if TYPE_CHECKING:
     from kubenode.ipam.ranges import Subnet
     from kubenode.pools.records import NodeMetadata, NodeSubnet, SubnetPool
     from kubenode.pools.space import SubnetMap
-
-# The annotation with the blocks that the controller has closed. It is written with the word `closing`, in one request, so it is never without
-# it. No pool has this annotation by default, whatever its name.
-CLOSED = f"controller.{GROUP}/closing"
 
 
 class Text(NamedTuple):
