@@ -428,6 +428,46 @@ def test_two_leaders() -> None:
     assert asyncio.run(race()) == OPEN
 
 
+def note(corner: Corner, node: str) -> str | None:
+    """Return the blocks of a node that the controller has closed, as the API server has them."""
+    annotations: dict[str, str] = corner.server.request("GET", f"/api/v1/nodes/{node}")["metadata"].get("annotations", {})
+    return annotations.get(CLOSED)
+
+
+@pytest.mark.slow
+@pytest.mark.servers("real")
+def test_a_person_beside_the_controller(corner: Corner, admin: Path, tmp_path: Path) -> None:
+    """A person's word on a block of a static pool stays while another pool of the annotation grows, and after that; the controller's goes."""
+    theirs = "172.21.0.0/29 of 172.21.0.0/24 via 172.21.0.1 closing"
+    log = tmp_path / "controller.log"
+    with ControllerProcess(admin, log, "--lease=none", wrap=IMPATIENT) as process:
+        corner.pool("static", [{**FLAT, "cidr": "172.21.0.0/24"}])
+        node = corner.node("a")
+        until(lambda: corner.annotation(node) == theirs.removesuffix(" closing"), 20, process.log)
+        corner.annotate(node, theirs)
+        corner.pool("net", [FLAT], minFree=2, shrinkAfter="1s")
+        until(lambda: node in {one["metadata"]["name"] for one in corner.server.request("GET", f"{APIS}/nodeaddresses")["items"]}, 20)
+        corner.report(node, {})
+        until(lambda: corner.annotation(node) == f"{theirs},{ONE}", HOLD + 40, process.log)
+        corner.report(node, {"172.20.0.0/29": 5})
+        until(lambda: corner.annotation(node) == f"{theirs},{OPEN}", 20, process.log)
+        corner.report(node, {"172.20.0.0/29": 1, SECOND: 1})
+        until(lambda: corner.annotation(node) == f"{theirs},{CLOSING}", 20, process.log)
+        assert note(corner, node) == SECOND
+        corner.pool("net", [FLAT], minFree=0)
+        corner.report(node, {"172.20.0.0/29": 1, SECOND: 1})
+        until(lambda: corner.annotation(node) == f"{theirs},{OPEN}", 20, process.log)
+        assert note(corner, node) is None
+        until(lambda: not corner.server.request("GET", f"{APIS}/nodeaddresses/{node}")["spec"].get("minFree"), 20, process.log)
+        corner.annotate(node, f"{theirs},{CLOSING}")
+        other = corner.node("b", annotation="172.21.0.8/29 of 172.21.0.0/24 via 172.21.0.1")
+        until(lambda: "172.21.0.8/29" in corner.claims(), 20, process.log)
+        corner.report(node, {"172.20.0.0/29": 1, SECOND: 1})
+        corner.annotate(other, None)
+        until(lambda: corner.annotation(other), 20, process.log)
+        assert corner.annotation(node) == f"{theirs},{CLOSING}"
+
+
 @pytest.mark.slow
 @pytest.mark.servers("real")
 def test_a_controller_that_begins_then(corner: Corner, admin: Path, tmp_path: Path) -> None:
@@ -442,6 +482,7 @@ def test_a_controller_that_begins_then(corner: Corner, admin: Path, tmp_path: Pa
         until(lambda: corner.annotation(node) == OPEN, 20, process.log)
         corner.report(node, {"172.20.0.0/29": 1, "172.20.0.8/29": 1})
         until(lambda: corner.annotation(node) == CLOSING, 20, process.log)
+        assert note(corner, node) == SECOND
         assert process.stop() == 0
         corner.pools.discard(pool_name)
         corner.server.request("DELETE", f"{APIS}/subnetpools/{pool_name}")
@@ -449,6 +490,7 @@ def test_a_controller_that_begins_then(corner: Corner, admin: Path, tmp_path: Pa
         corner.report(node, {"172.20.0.0/29": 1, "172.20.0.8/29": 1})
         until(lambda: corner.annotation(node) == OPEN, HOLD + 40, process.log)
         until(lambda: not corner.server.request("GET", f"{asked}/{node}")["spec"].get("minFree"), 20, process.log)
+        assert note(corner, node) is None
         assert set(corner.claims()) == {"172.20.0.0/29", "172.20.0.8/29"}
         assert process.stop() == 0
         before = len(corner.server.asked())

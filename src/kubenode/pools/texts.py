@@ -43,7 +43,7 @@ def read(text: str | None) -> Text:
 def closed_by_us(node: NodeMetadata) -> set[Subnet]:
     """Return the blocks that the controller has closed. Where another item is closing the word is a person's."""
     found: set[Subnet] = set()
-    for part in node.annotations.get(CLOSED, "").split(","):
+    for part in node.annotations[CLOSED].split(",") if CLOSED in node.annotations else ():
         with suppress(RangeError):
             found.add(parse_subnet(part.strip(), 0))
     return found
