@@ -437,7 +437,7 @@ def note(corner: Corner, node: str) -> str | None:
 @pytest.mark.slow
 @pytest.mark.servers("real")
 def test_a_person_beside_the_controller(corner: Corner, admin: Path, tmp_path: Path) -> None:
-    """A person's word on a block of a static pool stays while another pool of the annotation grows, and after that; the controller's goes."""
+    """A person's word on a static pool's block stays while another pool of the annotation grows, and after that; the controller's goes."""
     theirs = "172.21.0.0/29 of 172.21.0.0/24 via 172.21.0.1 closing"
     log = tmp_path / "controller.log"
     with ControllerProcess(admin, log, "--lease=none", wrap=IMPATIENT) as process:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PURE. Annotations of a node as the controller reads them: subnets, also of a broken one, those to adopt, and whose word `closing` is."""
+"""PURE. Annotations of a node as the controller reads them: the subnets, also of a broken one, those to adopt, and those it has closed."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def read(text: str | None) -> Text:
 
 
 def closed_by_us(node: NodeMetadata) -> set[Subnet]:
-    """Return the blocks that the controller has closed. Where another item is closing the word is a person's."""
+    """Return the blocks that the controller has closed. The word is a person's at other closing items."""
     found: set[Subnet] = set()
     for part in node.annotations[CLOSED].split(",") if CLOSED in node.annotations else ():
         with suppress(RangeError):
@@ -50,7 +50,7 @@ def closed_by_us(node: NodeMetadata) -> set[Subnet]:
 
 
 def note_closed(node: NodeMetadata, texts: Mapping[str, Text], kept: Mapping[str, tuple[Item, ...]]) -> dict[str, str | None]:
-    """Return the write that keeps that annotation right, if `kept` is what becomes of the items of some annotations, as the only write."""
+    """Return the value that CLOSED has to get, if it has another one. `kept`: the new items of the annotations that change with it."""
     had = node.annotations.get(CLOSED)
     before = {item.block for text in texts.values() for item in text.items if item.closing}
     after = {item.block for key, text in texts.items() for item in kept.get(key, text.items) if item.closing}
@@ -62,7 +62,7 @@ def note_closed(node: NodeMetadata, texts: Mapping[str, Text], kept: Mapping[str
 
 
 def written(blocks: Iterable[Subnet]) -> str | None:
-    """Return the text of that annotation; None if it should not be there."""
+    """Return the text of CLOSED; None to remove it."""
     return ",".join(map(str, sorted(blocks))) or None
 
 
