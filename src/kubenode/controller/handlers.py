@@ -65,7 +65,7 @@ class Nodes(Handler):
         # Thousands of nodes share most labels, and most annotations are of no use here.
         labels = {intern(key): intern(value) for key, value in (meta.labels or _NOTHING).items()}
         annotations = {
-            intern(key): value if len(value) <= LONGEST or key == CLOSED else _shortened(value)
+            intern(key): value if len(value) <= LONGEST else value[:LONGEST_LIST] if key == CLOSED else _shortened(value)
             for key, value in (meta.annotations or _NOTHING).items()
             if key != LAST_APPLIED
         }
