@@ -114,8 +114,8 @@ class Nodes:
             for write in self.ledger.plan(name, Now(self.now, self.now)).writes:
                 self.writes[type(write).__name__] += 1
                 if isinstance(write, Annotate):
-                    values = {key: value for key, value in write.values.items() if value is not None}
-                    self.ledger.set_node(write.node._replace(annotations={**write.node.annotations, **values}))
+                    values = {key: value for key, value in {**write.node.annotations, **write.values}.items() if value is not None}
+                    self.ledger.set_node(write.node._replace(annotations=values))
                 elif isinstance(write, DeleteClaim):
                     self.ledger.drop_claim(write.claim.subnet)
                 elif isinstance(write, (CreateClaim, UpdateClaim)):

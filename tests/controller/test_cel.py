@@ -14,7 +14,7 @@ from controllerprocess import until
 from corner import ROOT
 from wanting import want
 
-from kubenode.pools.records import parse_pool
+from kubenode.pools.records import CLOSED, parse_pool
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,6 +86,7 @@ BAD = [
     Bad(selector(operator="NotIn", values=[]), "nodeSelector: NotIn of label a needs values"),
     Bad(selector(operator="Exists", values=["b"]), "nodeSelector: Exists of label a takes no values"),
     Bad(selector(operator="DoesNotExist", values=["b"]), "nodeSelector: DoesNotExist of label a takes no values"),
+    Bad({"cidrs": [NET], "annotation": CLOSED}, f"annotation {CLOSED} is the controller's own"),
     Bad({"cidrs": [NET]}, "no annotation has a name of more than 63 characters, as the pool has: set annotation", name=TOO_LONG),
 ]
 GOOD: list[dict[str, Any]] = [

@@ -14,16 +14,18 @@ from settled import at, pool
 from kubenode.base.log import ERROR, Log
 from kubenode.controller.handlers import Claims, Nodes, Pools, Reports
 from kubenode.controller.metrics import ControllerMetrics
-from kubenode.controller.reconcile import Handlers, Reconciler
+from kubenode.controller.reconcile import NODES, REPORTS, Handlers, Reconciler
 from kubenode.ipam.ranges import parse_subnet
 from kubenode.pools.growth import HOLD
 from kubenode.pools.ledger import Ledger
-from kubenode.pools.records import NodeMetadata, NodeSubnet, parse_pool
+from kubenode.pools.purge import purge
+from kubenode.pools.records import CLOSED, NodeMetadata, NodeSubnet, parse_pool
 from kubenode.pools.reports import parse_report
+from kubenode.pools.texts import closed_by_us
 from kubenode.pools.writes import Annotate, Demand
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from corner import Corner
@@ -36,14 +38,16 @@ FORM = "of 172.20.0.0/24 via 172.20.0.1"
 ONE, TWO = f"172.20.0.0/29 {FORM}", f"172.20.0.8/29 {FORM}"
 CLOSING = f"{ONE},{TWO} closing"
 OPEN = f"{ONE},{TWO}"
+SECOND = "172.20.0.8/29"
 
 
 def grows(name: str = "p", *cidrs: dict[str, Any], **spec: Any) -> dict[str, Any]:
     return pool(name, *(cidrs or (FLAT,)), **{"annotation": "p", "minFree": 1, **spec})
 
 
-def put_node(ledger: Ledger, text: str, name: str = "a", key: str = "p") -> None:
-    ledger.set_node(NodeMetadata(name, f"u{name}", "1", {}, {key: text}))
+def put_node(ledger: Ledger, text: str, name: str = "a", key: str = "p", *, ours: str = "") -> None:
+    """Put a Node; `ours`: the blocks that the controller has closed."""
+    ledger.set_node(NodeMetadata(name, f"u{name}", "1", {}, {key: text} | ({CLOSED: ours} if ours else {})))
 
 
 def put_claim(ledger: Ledger, cidr: str, of: str = "p", *, adopted: bool = False) -> None:
@@ -69,7 +73,7 @@ def ledger() -> Ledger:
     found.set_pool(parse_pool(grows()))
     for cidr in ("172.20.0.0/29", "172.20.0.8/29"):
         put_claim(found, cidr)
-    put_node(found, CLOSING)
+    put_node(found, CLOSING, ours=SECOND)
     put_report(found, FIRST, USED, p=1)
     return found
 
@@ -78,10 +82,14 @@ def writes(ledger: Ledger, now: float = 0.0) -> list[Write]:
     return ledger.plan("a", at(now)).writes
 
 
+def changes(ledger: Ledger, now: float = 0.0) -> list[Annotate]:
+    """Return the writes of annotations."""
+    return [write for write in writes(ledger, now) if isinstance(write, Annotate)]
+
+
 def annotated(ledger: Ledger) -> str | None:
-    """Return the text that the only write is, which needs the report to be the newest one."""
-    (write,) = writes(ledger)
-    assert isinstance(write, Annotate)
+    """Return the new text of the annotation, whose write needs the report to be the newest one."""
+    (write,) = changes(ledger)
     assert write.report == ledger.reports["a"]
     return write.values["p"]
 
@@ -112,20 +120,19 @@ def static(ledger: Ledger) -> Ledger:
 
 
 def test_it_is_opened_again(ended: Ledger) -> None:
-    """The node keeps what it has, as without growth; what it should have free is taken from its object after that."""
-    found = [write for write in writes(ended) if isinstance(write, Annotate)]
-    assert [(write.values["p"], write.report) for write in found] == [(OPEN, ended.reports["a"])]
-    assert all("p" in write.min_free for write in writes(ended) if isinstance(write, Demand))
+    """The node keeps what it has, as without growth. The same write says that nothing is closed any more."""
+    assert [(write.values, write.report) for write in changes(ended)] == [({"p": OPEN, CLOSED: None}, ended.reports["a"])]
 
 
 def test_its_end(static: Ledger) -> None:
-    """Once nothing is closing the object asks for nothing, and reports are not needed any more."""
+    """The object asks for nothing any more; reports are needed until nothing is closing."""
+    assert annotated(static) == OPEN
+    assert [write.min_free for write in writes(static) if isinstance(write, Demand)] == [{}]
+    put_report(static, FIRST, USED)
     assert annotated(static) == OPEN
     assert static.ending == {"a"}
     put_node(static, OPEN)
-    (write,) = writes(static)
-    assert isinstance(write, Demand)
-    assert not write.min_free
+    assert writes(static) == []
     assert static.ending == set()
 
 
@@ -141,14 +148,14 @@ def test_a_node_that_goes(static: Ledger) -> None:
 def test_a_report_about_another_text(static: Ledger, observed: str) -> None:
     """Without a report about the present text nothing changes: what is opened may be closed again, with the same text."""
     put_report(static, FIRST, USED, observed=observed, p=1)
-    assert len(writes(static)) == (observed.strip() == CLOSING)
+    assert len(changes(static)) == (observed.strip() == CLOSING)
     assert static.ending == {"a"}
 
 
 def test_a_report_that_lacks_the_item(static: Ledger) -> None:
     """An agent that does not tell of an item has not agreed."""
     put_report(static, FIRST, p=1)
-    assert writes(static) == []
+    assert changes(static) == []
 
 
 def test_no_report(static: Ledger) -> None:
@@ -159,18 +166,81 @@ def test_no_report(static: Ledger) -> None:
 
 
 def test_a_word_of_a_person(static: Ledger) -> None:
-    """Where the annotation does not grow, and did not, a person has closed the item, and it stays closing."""
+    """What a person has closed stays closing where nothing grows, whatever grew there before, and needs no report."""
+    put_node(static, CLOSING)
+    assert changes(static) == []
     put_report(static, FIRST, EMPTY)
     assert writes(static) == []
+    assert static.ending == set()
+
+
+def test_a_word_of_a_person_beside_ours(static: Ledger) -> None:
+    """Only what the controller has closed is opened."""
+    text = f"{ONE} closing,{TWO} closing"
+    put_node(static, text, ours=SECOND)
+    put_report(static, {**FIRST, "closing": True}, USED, observed=text)
+    assert annotated(static) == f"{ONE} closing,{TWO}"
+
+
+@pytest.mark.parametrize("used", [0, 1])
+def test_a_word_of_a_person_beside_a_pool_that_grows(ledger: Ledger, used: int) -> None:
+    """An item of a static pool stays closing, as long as a person wants that, also if a pool grows that has the same annotation."""
+    ledger.set_pool(parse_pool(grows("q", {"cidr": "172.21.0.0/24", "nodePrefix": 29}, minFree=0)))
+    put_claim(ledger, "172.21.0.0/29", "q")
+    text = f"{OPEN},172.21.0.0/29 closing"
+    put_node(ledger, text)
+    third = {"cidr": "172.21.0.0/29", "used": used, "total": 5, "closing": True}
+    put_report(ledger, FIRST, {**USED, "closing": False}, third, observed=text, p=1)
+    assert writes(ledger) == []
+    of_another(ledger, "172.21.0.1/32")
+    assert writes(ledger) == []
+
+
+def test_a_person_opens_what_the_controller_has_closed(ledger: Ledger) -> None:
+    """What that person closes later is that person's: at once nothing says any more that the controller has closed it."""
+    ENDS["minFree"](ledger)
+    put_node(ledger, OPEN, ours=SECOND)
+    (write,) = changes(ledger)
+    assert (write.values, write.report) == ({CLOSED: None}, None)
+    put_node(ledger, f"{OPEN},172.29.0.0/24", ours=SECOND)
+    assert [write.values for write in changes(ledger)] == [{CLOSED: None}]
+
+
+@pytest.mark.parametrize(
+    ("ours", "after"),
+    [(f"172.20.0.0/29, {SECOND}", SECOND), (f"{SECOND},", SECOND), ("", None), ("nonsense", None), ("fd00::/64,172.20.0.0/29", None)],
+)
+def test_a_note_that_somebody_has_edited(ledger: Ledger, ours: str, after: str | None) -> None:
+    """The annotation is made right, whatever it has; what is closing beside it is a person's word."""
+    ledger.set_node(NodeMetadata("a", "ua", "1", {}, {"p": CLOSING, CLOSED: ours}))
+    assert [write.values for write in changes(ledger)] == [{CLOSED: after}]
+    ENDS["minFree"](ledger)
+    assert [write.values for write in changes(ledger)] == [{"p": OPEN, CLOSED: None} if after else {CLOSED: after}]
+
+
+def test_a_note_without_any_pool() -> None:
+    """What nothing needs any more is taken from the Node."""
+    ledger = Ledger()
+    put_node(ledger, CLOSING, ours=SECOND)
+    assert [write.values for write in changes(ledger)] == [{CLOSED: None}]
+
+
+def test_a_note_of_many_blocks() -> None:
+    """As many blocks as a node may have are noted, however long that is, and of one address, too."""
+    blocks = [f"2001:db8:aaaa:bbbb:cccc:dddd:eeee:{number:x}/128" for number in range(1, 129)]
+    ledger, log = Ledger(), Log("controller", ERROR - 1)
+    metadata = {"name": "a", "uid": "ua", "resourceVersion": "1", "annotations": {CLOSED: ",".join(blocks)}}
+    Nodes(ledger, lambda: None, log).take_object({"metadata": metadata})
+    assert closed_by_us(ledger.nodes["a"]) == {parse_subnet(block, 0) for block in blocks}
 
 
 def test_what_a_node_has_by_hand(static: Ledger) -> None:
-    """Nothing is opened beside what a person wrote, but the object still tells whose word it is."""
-    put_node(static, f"{CLOSING},172.29.0.0/24")
-    assert writes(static) == []
-    put_node(static, f"{CLOSING},nothing")
-    assert writes(static) == []
-    put_node(static, CLOSING)
+    """Nothing is opened beside what a person wrote, but it stays known whose word that is."""
+    put_node(static, f"{CLOSING},172.29.0.0/24", ours=SECOND)
+    assert changes(static) == []
+    put_node(static, "nothing", ours=SECOND)
+    assert changes(static) == []
+    put_node(static, CLOSING, ours=SECOND)
     assert annotated(static) == OPEN
 
 
@@ -182,25 +252,25 @@ def test_two_pools_of_one_annotation(ledger: Ledger) -> None:
     assert ledger.ending == set(), "a pool grows"
 
 
-def of_another(ledger: Ledger) -> None:
+def of_another(ledger: Ledger, cidr: str = "172.20.0.9/32") -> None:
     """Have another node use the closing block, as after a restore."""
     put_node(ledger, "", "b")
-    put_report(ledger, {"cidr": "172.20.0.9/32", "used": 1, "total": 1, "outside": True}, observed="", node="b")
+    put_report(ledger, {"cidr": cidr, "used": 1, "total": 1, "outside": True}, observed="", node="b")
 
 
 def test_a_block_that_another_node_uses(ended: Ledger) -> None:
     """It is not opened, and taken out as ever."""
     of_another(ended)
-    assert not any(isinstance(write, Annotate) for write in writes(ended))
+    assert changes(ended) == []
     put_report(ended, FIRST, EMPTY, p=1, q=1)
-    (write,) = [write for write in writes(ended) if isinstance(write, Annotate)]
-    assert (write.values["p"], write.report) == (ONE, ended.reports["a"])
+    (write,) = changes(ended)
+    assert (write.values, write.report) == ({"p": ONE, CLOSED: None}, ended.reports["a"])
 
 
 def test_a_block_that_another_node_used(static: Ledger) -> None:
     """It is opened when the other node needs it no more."""
     of_another(static)
-    assert writes(static) == []
+    assert changes(static) == []
     static.changed.clear()
     static.drop_report("b")
     assert "a" in static.changed
@@ -212,12 +282,12 @@ def test_the_first_minute(ended: Ledger, used: int) -> None:
     """Nothing is opened before all agents had the time to tell what they use, and nothing is taken instead."""
     put_report(ended, FIRST, {**USED, "used": used}, p=1)
     ended.growth.open_at = float("inf")  # the reports are being listed
-    assert not any(isinstance(write, Annotate) for write in writes(ended))
+    assert changes(ended) == []
     ended.growth.pause(100.0)
     outcome = ended.plan("a", at(100.0))
     assert not any(isinstance(write, Annotate) for write in outcome.writes)
     assert outcome.again == 100.0 + HOLD
-    assert any(isinstance(write, Annotate) for write in writes(ended, 100.0 + HOLD))
+    assert len(changes(ended, 100.0 + HOLD)) == 1
 
 
 def test_the_first_minute_of_a_pool_that_grows(ledger: Ledger) -> None:
@@ -225,60 +295,177 @@ def test_the_first_minute_of_a_pool_that_grows(ledger: Ledger) -> None:
     put_report(ledger, {**FIRST, "used": 6}, USED, p=1)
     ledger.growth.pause(100.0)
     assert writes(ledger, 100.0) == []
-    (write,) = writes(ledger, 100.0 + HOLD)
-    assert isinstance(write, Annotate)
-    assert write.values == {"p": OPEN}
+    assert [write.values for write in changes(ledger, 100.0 + HOLD)] == [{"p": OPEN, CLOSED: None}]
 
 
 @pytest.mark.parametrize("text", [CLOSING, OPEN])
 def test_too_few_blocks_in_the_first_minute(ledger: Ledger, text: str) -> None:
     """A pool is not said to have too few blocks for a node whose closing one may be opened then."""
     ledger.set_pool(parse_pool(grows(maxBlocks=2)))
-    put_node(ledger, text)
+    put_node(ledger, text, ours=SECOND if text == CLOSING else "")
     put_report(ledger, {**FIRST, "used": 6}, {**USED, "used": 7, "closing": text == CLOSING}, observed=text, p=1)
     ledger.growth.pause(100.0)
     assert writes(ledger, 100.0) == []
     assert ledger.at_most == ({} if text == CLOSING else {"a": {"p"}})
 
 
-def test_nothing_is_closed_without_a_note(ledger: Ledger) -> None:
-    """No step is taken before the node's object tells that the annotation grows: it tells later whose word it is."""
+def test_whose_word_it_is(ledger: Ledger) -> None:
+    """The controller's word and the note of it are one write, which comes after what the node should have free."""
     put_node(ledger, OPEN)
     ledger.growth.left("a", ("p", 4), OPEN, 0.0, -1e6)
     put_report(ledger, FIRST, {**EMPTY, "closing": False}, observed=OPEN)
     assert [type(write) for write in writes(ledger)] == [Demand]
     put_report(ledger, FIRST, {**EMPTY, "closing": False}, observed=OPEN, p=1)
-    assert annotated(ledger) == CLOSING
+    (write,) = writes(ledger)
+    assert isinstance(write, Annotate)
+    assert write.values == {"p": CLOSING, CLOSED: SECOND}
 
 
-class NewerCluster:
-    """An API server whose Node is newer than what the controller knows."""
+def test_a_block_that_is_returned(ledger: Ledger) -> None:
+    """It leaves the note with the annotation."""
+    put_report(ledger, FIRST, EMPTY, p=1)
+    assert [write.values for write in changes(ledger)] == [{"p": ONE, CLOSED: None}]
 
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.patches: list[dict[str, Any]] = []
+
+def test_purge(ledger: Ledger) -> None:
+    """What a deleted pool has closed leaves the note, too."""
+    put_node(ledger, f"{CLOSING},10.0.0.0/24 closing", ours=f"10.0.0.0/24,{SECOND}")
+    annotate, _ = purge("p", [claim for _, claim in ledger.claims], ledger.nodes)
+    assert [write.values for write in annotate] == [{"p": "10.0.0.0/24 closing", CLOSED: "10.0.0.0/24"}]
+
+
+class SmallCluster:
+    """An API server with a Node and its NodeAddresses. `before_demand` is called once, before a write of `spec.minFree` is done."""
+
+    def __init__(self) -> None:
+        self.before_demand: Callable[[], Awaitable[None]] | None = None
+        self.objects: dict[str, dict[str, Any]] = {
+            f"{NODES}/a": {"metadata": {"name": "a", "uid": "ua", "resourceVersion": "1", "annotations": {"p": OPEN}}},
+            f"{REPORTS}/a": {"metadata": {"name": "a", "uid": "ra", "resourceVersion": "1"}, "spec": {"minFree": {"p": 1}}},
+        }
+        self._version = 1
 
     async def get(self, path: str, *, metadata: bool = False) -> dict[str, Any]:
-        assert metadata
-        return {"metadata": {"name": path.rpartition("/")[2], "uid": "ua", "resourceVersion": "9", "annotations": {"p": self.text}}}
+        return self.objects[path]
 
-    async def merge(self, path: str, patch: dict[str, Any]) -> dict[str, Any]:
-        self.patches.append(patch)
-        return {"metadata": {"name": path.rpartition("/")[2], "uid": "ra", "resourceVersion": "9"}, "spec": {}}
+    async def merge(self, path: str, patch: dict[str, Any], *, metadata: bool = False) -> dict[str, Any]:
+        hook, self.before_demand = (self.before_demand, None) if path.startswith(REPORTS) else (None, self.before_demand)
+        if hook:
+            await hook()
+        assert patch["metadata"].get("resourceVersion") in (None, self.objects[path]["metadata"]["resourceVersion"])
+        self._version += 1
+        self.objects[path] = found = merged(self.objects[path], patch)
+        found["metadata"]["resourceVersion"] = str(self._version)
+        return found
+
+    async def report(self) -> None:
+        """Report as the agent, about the present text."""
+        text = self.objects[f"{NODES}/a"]["metadata"]["annotations"]["p"]
+        items = [FIRST, {**USED, "closing": "closing" in text}]
+        networks = [{"name": "net", "annotation": "p", "observed": text, "items": items}]
+        self.before_demand, hook = None, self.before_demand
+        await self.merge(f"{REPORTS}/a", {"metadata": {}, "status": {"networks": networks}})
+        self.before_demand = hook
 
 
-@pytest.mark.parametrize(("text", "count"), [(CLOSING, 0), (OPEN, 1)])
-def test_a_word_that_this_controller_does_not_know(static: Ledger, text: str, count: int) -> None:
-    """The note goes only if nothing is closing on the Node as the API server has it: another controller may have led until now."""
-    log, cluster = Log("controller", ERROR - 1), NewerCluster(text)
-    put_node(static, OPEN)
-    (write,) = writes(static)
-    handlers = Handlers(*(kind(static, lambda: None, log) for kind in (Nodes, Claims, Pools, Reports)))  # type: ignore[arg-type]
-    reconciler = Reconciler(cluster, static, handlers, log, ControllerMetrics())  # type: ignore[arg-type]
-    asyncio.run(reconciler._write(write, ("node", "a")))
-    assert len(cluster.patches) == count
-    assert cluster.patches[:1] == [{"metadata": {"uid": "ra"}, "spec": {"minFree": {"p": None}}}][:count]
-    assert static.nodes["a"].annotations == {"p": text}
+def merged(old: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
+    """Return the result of a merge patch."""
+    found = dict(old)
+    for key, value in patch.items():
+        if value is None:
+            found.pop(key, None)
+        else:
+            found[key] = merged(found.get(key) or {}, value) if isinstance(value, dict) else value
+    return found
+
+
+class SmallLeader:
+    """A controller that leads, for a pool `p` with two subnets of node a."""
+
+    def __init__(self, cluster: SmallCluster, **spec: Any) -> None:
+        self.ledger, log = Ledger(), Log("controller", ERROR - 1)
+        self.ledger.growth.reporting = True
+        self.ledger.set_pool(parse_pool(grows(**spec)))
+        for cidr in ("172.20.0.0/29", SECOND):
+            put_claim(self.ledger, cidr)
+        handlers = Handlers(*(kind(self.ledger, lambda: None, log) for kind in (Nodes, Claims, Pools, Reports)))  # type: ignore[arg-type]
+        self._cluster, self._handlers = cluster, handlers
+        self._reconciler = Reconciler(cluster, self.ledger, handlers, log, ControllerMetrics())  # type: ignore[arg-type]
+        self.hear()
+
+    def hear(self) -> None:
+        """Hear of the newest objects."""
+        self._handlers.nodes.take_object(self._cluster.objects[f"{NODES}/a"])
+        self._handlers.reports.take_object(self._cluster.objects[f"{REPORTS}/a"])
+
+    async def work(self) -> None:
+        """Do one plan."""
+        self._reconciler.queue.add(("node", "a"))
+        key = await self._reconciler.queue.get()
+        for write in writes(self.ledger):
+            await self._reconciler._write(write, key)
+        self._reconciler.queue.done(key)
+
+
+def test_two_leaders() -> None:
+    """Where one that knows the pool of a moment ago closes an item while the other ends growth, that one opens it."""
+
+    async def race() -> str:
+        cluster = SmallCluster()
+        await cluster.report()
+        stale, newer = SmallLeader(cluster), SmallLeader(cluster, minFree=0)
+        stale.ledger.growth.left("a", ("p", 4), OPEN, 0.0, -1e6)
+        cluster.before_demand = stale.work
+        await newer.work()
+        texts = [cluster.objects[f"{NODES}/a"]["metadata"]["annotations"]["p"]]
+        await cluster.report()
+        newer.hear()
+        await newer.work()
+        found = cluster.objects[f"{NODES}/a"]["metadata"]["annotations"]
+        assert [*texts, *found] == [CLOSING, "p"]
+        return str(found["p"])
+
+    assert asyncio.run(race()) == OPEN
+
+
+def note(corner: Corner, node: str) -> str | None:
+    """Return the blocks of a node that the controller has closed, as the API server has them."""
+    annotations: dict[str, str] = corner.server.request("GET", f"/api/v1/nodes/{node}")["metadata"].get("annotations", {})
+    return annotations.get(CLOSED)
+
+
+@pytest.mark.slow
+@pytest.mark.servers("real")
+def test_a_person_beside_the_controller(corner: Corner, admin: Path, tmp_path: Path) -> None:
+    """A person's word on a static pool's block stays while another pool of the annotation grows, and after that; the controller's goes."""
+    theirs = "172.21.0.0/29 of 172.21.0.0/24 via 172.21.0.1 closing"
+    log = tmp_path / "controller.log"
+    with ControllerProcess(admin, log, "--lease=none", wrap=IMPATIENT) as process:
+        corner.pool("static", [{**FLAT, "cidr": "172.21.0.0/24"}])
+        node = corner.node("a")
+        until(lambda: corner.annotation(node) == theirs.removesuffix(" closing"), 20, process.log)
+        corner.annotate(node, theirs)
+        corner.pool("net", [FLAT], minFree=2, shrinkAfter="1s")
+        until(lambda: node in {one["metadata"]["name"] for one in corner.server.request("GET", f"{APIS}/nodeaddresses")["items"]}, 20)
+        corner.report(node, {})
+        until(lambda: corner.annotation(node) == f"{theirs},{ONE}", HOLD + 40, process.log)
+        corner.report(node, {"172.20.0.0/29": 5})
+        until(lambda: corner.annotation(node) == f"{theirs},{OPEN}", 20, process.log)
+        corner.report(node, {"172.20.0.0/29": 1, SECOND: 1})
+        until(lambda: corner.annotation(node) == f"{theirs},{CLOSING}", 20, process.log)
+        assert note(corner, node) == SECOND
+        corner.pool("net", [FLAT], minFree=0)
+        corner.report(node, {"172.20.0.0/29": 1, SECOND: 1})
+        until(lambda: corner.annotation(node) == f"{theirs},{OPEN}", 20, process.log)
+        assert note(corner, node) is None
+        until(lambda: not corner.server.request("GET", f"{APIS}/nodeaddresses/{node}")["spec"].get("minFree"), 20, process.log)
+        corner.annotate(node, f"{theirs},{CLOSING}")
+        other = corner.node("b", annotation="172.21.0.8/29 of 172.21.0.0/24 via 172.21.0.1")
+        until(lambda: "172.21.0.8/29" in corner.claims(), 20, process.log)
+        corner.report(node, {"172.20.0.0/29": 1, SECOND: 1})
+        corner.annotate(other, None)
+        until(lambda: corner.annotation(other), 20, process.log)
+        assert corner.annotation(node) == f"{theirs},{CLOSING}"
 
 
 @pytest.mark.slow
@@ -295,6 +482,7 @@ def test_a_controller_that_begins_then(corner: Corner, admin: Path, tmp_path: Pa
         until(lambda: corner.annotation(node) == OPEN, 20, process.log)
         corner.report(node, {"172.20.0.0/29": 1, "172.20.0.8/29": 1})
         until(lambda: corner.annotation(node) == CLOSING, 20, process.log)
+        assert note(corner, node) == SECOND
         assert process.stop() == 0
         corner.pools.discard(pool_name)
         corner.server.request("DELETE", f"{APIS}/subnetpools/{pool_name}")
@@ -302,6 +490,7 @@ def test_a_controller_that_begins_then(corner: Corner, admin: Path, tmp_path: Pa
         corner.report(node, {"172.20.0.0/29": 1, "172.20.0.8/29": 1})
         until(lambda: corner.annotation(node) == OPEN, HOLD + 40, process.log)
         until(lambda: not corner.server.request("GET", f"{asked}/{node}")["spec"].get("minFree"), 20, process.log)
+        assert note(corner, node) is None
         assert set(corner.claims()) == {"172.20.0.0/29", "172.20.0.8/29"}
         assert process.stop() == 0
         before = len(corner.server.asked())

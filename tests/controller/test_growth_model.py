@@ -23,14 +23,15 @@ from kubenode.ipam.ranges import Subnet, parse_subnet
 from kubenode.pools.blocks import Block
 from kubenode.pools.growth import HOLD
 from kubenode.pools.ledger import Ledger
-from kubenode.pools.records import EXISTS, STATIC, Growth, NodeMetadata, NodeSubnet, Requirement, Selector, SubnetPool
+from kubenode.pools.records import CLOSED, EXISTS, STATIC, Growth, NodeMetadata, NodeSubnet, Requirement, Selector, SubnetPool
 from kubenode.pools.reports import AgentReport
-from kubenode.pools.texts import is_closing, read
+from kubenode.pools.texts import closed_by_us, read
 from kubenode.pools.timing import GOOD_FOR, RETURNED_AFTER, Now
 from kubenode.pools.writes import Annotate, CreateClaim, DeleteClaim, Demand, UpdateClaim
 
 if TYPE_CHECKING:
     from kubenode.ipam.address import Address
+    from kubenode.nodes.items import Item
     from kubenode.pools.writes import Write
 
 pytestmark = pytest.mark.slow
@@ -48,6 +49,9 @@ POOLS = [
     ),
     SubnetPool("routed", ROUTED, (Block(parse_subnet("fd00::/124"), 126),), Selector(), RECLAIM, (), Growth(MIN_FREE, 2, SHRINK)),
 ]  # fmt: skip
+# Each node has one of its blocks, in an annotation that a growing pool writes, too; the growing ones come later.
+STATICS = Block(parse_subnet("10.0.1.0/29"), 31, shared=True, gateway="none").without_empty()
+BESIDE = SubnetPool("static", FLAT, (STATICS,), Selector(), RECLAIM)
 AT_MOST = {FLAT: 3, ROUTED: 2}
 ENDS = ["delete", "minFree: 0", "nodeSelector"]  # of a pool's growth
 NO_NODE = Selector((Requirement("no-node-has-it", EXISTS, frozenset()),))
@@ -106,11 +110,13 @@ class View:
 
 
 class Growing(RuleBasedStateMachine):
-    @initialize(people=st.booleans(), restores=st.booleans(), pools=st.booleans(), end=st.sampled_from(ENDS))
-    def begin(self, *, people: bool, restores: bool, pools: bool, end: str = ENDS[0]) -> None:
-        self.people, self.restores, self.pools_change, self.end = people, restores, pools, end
+    @initialize(people=st.booleans(), restores=st.booleans(), pools=st.booleans(), beside=st.booleans(), end=st.sampled_from(ENDS))
+    def begin(self, *, people: bool, restores: bool, pools: bool, beside: bool = False, end: str = ENDS[0]) -> None:
+        self.people, self.restores, self.pools_change, self.beside, self.end = people, restores, pools, beside, end
         self.now = 1000.0
         self.api = Api()
+        if beside:
+            self.api.pools = {BESIDE.name: BESIDE}
         self.agents = {name: Agent(name, KEYS) for name in NAMES}
         for name in NAMES:
             self.api.nodes[name] = NodeMetadata(name, f"uid-{name}", self.api.next(), {}, {})
@@ -121,6 +127,10 @@ class Growing(RuleBasedStateMachine):
         self.disturbed = False  # by a person's edit, or a restore
         self.by_people: set[tuple[str, str, Subnet]] = set()  # closing items
         self.everything()
+        if beside:
+            for pool in POOLS:
+                self.change_pool(pool.name, "back")
+            self.everything()
 
     def tell(self, kind: str, how: str, value: object) -> None:
         for view in self.views:
@@ -237,15 +247,28 @@ class Growing(RuleBasedStateMachine):
         if not items:
             return
         if what in ("remove", "remove all"):
-            if self.pools_change:
+            if self.pools_change or self.beside:
                 return  # where a pool does not grow, nodes have `reclaimAfter` to learn of it, and no longer
             del items[-1 if what == "remove" else 0 :]
         else:
-            if what == "close" and not items[-1].closing:
-                self.by_people.add((name, key, items[-1].block))
-            items[-1] = items[-1]._replace(closing=what == "close")
+            items[-1] = self.word(name, key, items[-1], closing=what == "close")
         annotations = {each: text for each, text in node.annotations.items() if each != key}
         self.put_node(node._replace(annotations=annotations | ({key: ",".join(map(str, items))} if items else {})))
+
+    def word(self, name: str, key: str, item: Item, *, closing: bool) -> Item:
+        """Return an item that a person closes, or opens."""
+        if closing and not item.closing:
+            self.by_people.add((name, key, item.block))
+        return item._replace(closing=closing)
+
+    @precondition(lambda self: hasattr(self, "api") and self.beside)
+    @rule(name=st.sampled_from(NAMES), closing=st.booleans())
+    def edit_the_static_block(self, name: str, *, closing: bool) -> None:
+        """Close or open the block of the pool that never grows."""
+        node = self.api.nodes[name]
+        items = read(node.annotations.get(FLAT)).items
+        items = tuple(self.word(name, FLAT, item, closing=closing) if is_static(item) else item for item in items)
+        self.put_node(node._replace(annotations={**node.annotations, FLAT: ",".join(map(str, items))}))
 
     @precondition(lambda self: hasattr(self, "api") and self.pools_change and self.now > self.restored + QUARANTINE)
     @rule(name=st.sampled_from(sorted(KEYS)), what=st.sampled_from([*ENDS, "back"]))
@@ -407,16 +430,14 @@ class Growing(RuleBasedStateMachine):
         node = self.api.nodes[write.node.name]
         if self.is_newest(view, write.report) and node.version == write.node.version:
             self.check_annotate(node, write)
-            values = {key: value for key, value in write.values.items() if value is not None}
-            view.ledger.set_node(self.put_node(node._replace(annotations={**node.annotations, **values})))
+            self.check_words(view, node, write)
+            annotations = {key: value for key, value in {**node.annotations, **write.values}.items() if value is not None}
+            view.ledger.set_node(self.put_node(node._replace(annotations=annotations)))
         else:
             view.ledger.set_node(node)
 
     def demand(self, view: View, write: Demand) -> None:
-        name, known, node = write.node.name, write.report, self.api.nodes[write.node.name]
-        if known is not None and any(is_closing(node, key) for key in known.min_free.keys() - write.min_free):
-            view.ledger.set_node(node)
-            return
+        name, known = write.node.name, write.report
         there = self.api.reports.get(name)
         if there is None and known is None:
             there = self.put_report(AgentReport(name, write.node.uid, write.min_free, (), f"r{self.api.next()}"))
@@ -447,7 +468,7 @@ class Growing(RuleBasedStateMachine):
 
     def check_annotate(self, node: NodeMetadata, write: Annotate) -> None:
         """Check that what is taken is not in use by the node, and what is given by no other."""
-        for key, text in write.values.items():
+        for key, text in write.values.items() - {(CLOSED, write.values.get(CLOSED))}:
             before = {item.block for item in read(node.annotations.get(key)).items}
             after = {item.block for item in read(text).items}
             for block in before - after:
@@ -457,6 +478,18 @@ class Growing(RuleBasedStateMachine):
             for block in after - before:
                 users = [agent.name for agent in self.agents.values() if agent.name != node.name and self.uses(agent, key, block)]
                 assert not users, f"{block} is given to {node.name}, and {users} use it"
+
+    def check_words(self, view: View, node: NodeMetadata, write: Annotate) -> None:
+        """Check that a person's word stays where no pool grows, as far as the controller knows."""
+        for key in write.values.keys() & KEYS:
+            after = {item.block: item.closing for item in read(write.values[key]).items}
+            for item in read(node.annotations.get(key)).items:
+                assert not is_static(item) or after[item.block] == item.closing, f"{item.block} of the static pool is {write.values[key]}"
+                if item.closing and not after.get(item.block, True) and (node.name, key, item.block) in self.by_people:
+                    claim = view.ledger.claims.get(item.block)
+                    pool = view.ledger.pools.get(claim.pool) if claim else None
+                    is_ours = item.block in closed_by_us(node) or (pool and pool.growth.min_free and pool.serves(node))
+                    assert is_ours, f"{item.block} was a person's"
 
     def check_delete(self, claim: NodeSubnet, *, grows: bool) -> None:
         """Check that the node's agent knows that the subnet is gone. A restored report may tell of another time.
@@ -486,7 +519,14 @@ class Growing(RuleBasedStateMachine):
     @invariant()
     def every_text_is_readable(self) -> None:
         if hasattr(self, "api"):
-            assert not any(read(text).problem for node in self.api.nodes.values() for text in node.annotations.values())
+            assert not any(read(node.annotations.get(key)).problem for node in self.api.nodes.values() for key in KEYS)
+
+    @invariant()
+    def every_word_is_of_somebody(self) -> None:
+        for node in self.api.nodes.values() if hasattr(self, "api") else ():
+            for key in KEYS:
+                shut = {item.block for item in read(node.annotations.get(key)).items if item.closing}
+                assert all((node.name, key, block) in self.by_people for block in shut - closed_by_us(node)), f"{node.annotations}"
 
     def let_time_pass(self, rounds: int) -> None:
         for _ in range(rounds):
@@ -505,6 +545,8 @@ class Growing(RuleBasedStateMachine):
         self.let_time_pass(2)
         for agent in self.agents.values():
             agent.used.clear()
+        for name in NAMES if self.beside else ():
+            self.edit_the_static_block(name, closing=False)
         if self.pools_change:
             self.let_time_pass(2)  # what no pod needs is closing now, and not taken yet
             for pool in POOLS:
@@ -514,12 +556,18 @@ class Growing(RuleBasedStateMachine):
             for pool in POOLS:
                 self.change_pool(pool.name, "back")
         self.let_time_pass(12)
+        self.check_rest()
+
+    def check_rest(self) -> None:
+        """Check that without pods no node has more than it needs, that nothing is lost, and that nothing is written."""
         for name, node in self.api.nodes.items():
             for key in KEYS:
                 items = read(node.annotations.get(key)).items
-                free = [len(list(addresses(item))) for item in items]
-                assert len(items) == 1 or all(sum(free) - one < 2 * MIN_FREE for one in free), f"{name} keeps {node.annotations}"
+                free = {item: len(list(addresses(item))) for item in items}
+                needed = [sum(free.values()) - free[item] < 2 * MIN_FREE for item in items if not is_static(item)]
+                assert len(items) == 1 or all(needed), f"{name} keeps {node.annotations}"
                 assert not any(item.closing for item in items)
+            assert CLOSED not in node.annotations
         blocks = {item.block for node in self.api.nodes.values() for key in KEYS for item in read(node.annotations.get(key)).items}
         assert set(self.api.claims) == blocks, "a subnet is lost to the pool"
         for view in self.views:
@@ -532,6 +580,8 @@ class Growing(RuleBasedStateMachine):
                 grows = self.api.pools.get(key) in POOLS
                 shut = {item.block for item in read(node.annotations.get(key)).items if item.closing}
                 assert grows or all((name, key, block) in self.by_people for block in shut), f"{name}: {node.annotations} is stuck"
+            shut = {item.block for key in KEYS for item in read(node.annotations.get(key)).items if item.closing}
+            assert closed_by_us(node) <= shut, f"{name}: {node.annotations} has a note too many"
 
     def check_served(self) -> None:
         """Check that who needs a block has one, or the pool has none, and that nothing stays closed that is empty."""
@@ -541,9 +591,14 @@ class Growing(RuleBasedStateMachine):
             left = [one for one in parts(block) if one not in self.api.claims and not any(one.overlaps(other) for other in held)]
             for name, agent in self.agents.items():
                 items = read(self.api.nodes[name].annotations.get(key)).items
-                assert not any(item.closing and agent_has_none(agent, item.block) for item in items), f"{name}: {items} is stuck"
+                stuck = [item for item in items if item.closing and not is_static(item) and agent_has_none(agent, item.block)]
+                assert not stuck, f"{name}: {items} is stuck"
                 lacks = agent.lacks(key, block.cidr.version, pool.growth.min_free)
                 assert not lacks or not left or len(items) >= AT_MOST[key], f"{name} has {items}, and {left} are left"
+
+
+def is_static(item: Item) -> bool:
+    return BESIDE.item(item.block) is not None
 
 
 def agent_has_none(agent: Agent, block: Subnet) -> bool:
@@ -623,6 +678,23 @@ def test_a_pool_that_grows_no_more(what: str) -> None:
     blocks = read(machine.api.nodes["n0"].annotations[FLAT]).items
     assert len(blocks) == 2
     assert not any(item.closing for item in blocks)
+    machine.teardown()
+
+
+def test_a_word_of_a_person_beside_a_growing_pool() -> None:
+    """A block of a static pool stays as a person wants it, while another pool of the annotation grows, and after that."""
+    machine = Growing()
+    machine.begin(people=False, restores=False, pools=True, beside=True)
+    machine.edit_the_static_block("n0", closing=True)
+    machine.let_time_pass(2)
+    machine.start_pods("n0", FLAT, 3)
+    machine.let_time_pass(2)
+    kept = read(machine.api.nodes["n0"].annotations[FLAT]).items
+    assert [item.closing for item in kept] == [True, *[False] * (len(kept) - 1)]
+    assert len(kept) > 1
+    machine.change_pool(FLAT, "minFree: 0")
+    machine.let_time_pass(3)
+    assert read(machine.api.nodes["n0"].annotations[FLAT]).items == kept
     machine.teardown()
 
 

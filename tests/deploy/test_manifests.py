@@ -19,6 +19,7 @@ from rendered import DEPLOY, ROOT, documents, kustomized, pod_of, run
 from kubenode.agent.protocol import HEALTHZ, READYZ
 from kubenode.cli import agent, install
 from kubenode.cli.main import kube_node
+from kubenode.pools.records import CLOSED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,8 +68,10 @@ def test_the_policy_knows_the_controller() -> None:
     pattern = condition["expression"].partition("matches('")[2].removesuffix("')")
     account = rights["ServiceAccount/kube-node-controller"]["metadata"]
     assert re.match(pattern, f"system:serviceaccount:{account['namespace']}:{account['name']}")
-    (validation,) = policies["ValidatingAdmissionPolicy/kube-node-annotations"]["spec"]["validations"]
-    asked = re.findall(r"resource\('(\w+)'\)\.check\('(\w+)'\)", validation["expression"])
+    ours, closed = policies["ValidatingAdmissionPolicy/kube-node-annotations"]["spec"]["validations"]
+    asked = re.findall(r"resource\('(\w+)'\)\.check\('(\w+)'\)", ours["expression"])
+    assert re.findall(r"resource\('(\w+)'\)\.check\('(\w+)'\)", closed["expression"]) == asked
+    assert re.findall(r"'([\w.-]+/\w+)'", closed["expression"]) == [CLOSED, CLOSED]
     granted = {
         (resource, verb)
         for rule in rights["ClusterRole/kube-node-controller"]["rules"]

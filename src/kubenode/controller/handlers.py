@@ -13,7 +13,7 @@ import msgspec
 from kubenode.kube.client import ObjectMeta
 from kubenode.kube.reflector import before
 from kubenode.nodes.node import LAST_APPLIED
-from kubenode.pools.records import NodeMetadata, NodeSubnet, RecordError, parse_claim, parse_pool
+from kubenode.pools.records import CLOSED, NodeMetadata, NodeSubnet, RecordError, parse_claim, parse_pool
 from kubenode.pools.reports import AgentReport, parse_report
 from kubenode.pools.texts import read
 
@@ -65,7 +65,7 @@ class Nodes(Handler):
         # Thousands of nodes share most labels, and most annotations are of no use here.
         labels = {intern(key): intern(value) for key, value in (meta.labels or _NOTHING).items()}
         annotations = {
-            intern(key): value if len(value) <= LONGEST else _shortened(value)
+            intern(key): value if len(value) <= LONGEST else value[:LONGEST_LIST] if key == CLOSED else _shortened(value)
             for key, value in (meta.annotations or _NOTHING).items()
             if key != LAST_APPLIED
         }

@@ -19,7 +19,6 @@ from kubenode.kube.refusal import StatusError
 from kubenode.pools.records import GROUP
 from kubenode.pools.reports import manifest_of
 from kubenode.pools.status import figures, status
-from kubenode.pools.texts import is_closing
 from kubenode.pools.timing import Now
 from kubenode.pools.writes import CreateClaim, DeleteClaim, Demand, UpdateClaim
 
@@ -235,14 +234,11 @@ class Reconciler:
 
     async def _demand(self, write: Demand) -> None:
         node, report = write.node, write.report
-        ended = report.min_free.keys() - write.min_free if report else set()
-        if ended and (now := await self._node_now(node.name)) and any(is_closing(now, key) for key in ended):
-            return  # our watch was late: the note tells whose word that is
         try:
             if report is None:
                 made = await self._cluster.create(REPORTS, manifest_of(node, write.min_free))
             else:
-                patch = {"metadata": {"uid": report.uid}, "spec": {"minFree": {**dict.fromkeys(ended), **write.min_free}}}
+                patch = {"metadata": {"uid": report.uid}, "spec": {"minFree": {**dict.fromkeys(report.min_free), **write.min_free}}}
                 made = await self._cluster.merge(f"{REPORTS}/{node.name}", patch)
             self._handlers.reports.take_object(made)
         except StatusError as refused:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from kubenode.pools.growth import Family, capacity, rules
 from kubenode.pools.records import STATIC
-from kubenode.pools.texts import is_closing
+from kubenode.pools.texts import closed_by_us
 from kubenode.pools.writes import Demand
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Agreement:
     def __init__(self, ledger: Ledger, node: NodeMetadata, now: Now) -> None:
         self.report = ledger.reports.get(node.name)
         self.relied_on: AgentReport | None = None
-        self.is_ending = False  # whether items of an annotation are closing that grows no more, so that the report is needed
+        self.is_ending = False  # whether items are closing where nothing grows any more, by our word, so that the report is needed
         self.at_most: set[str] = set()  # pools of which the node has maxBlocks and needs more
         self.again: float | None = None
         self._ledger = ledger
@@ -49,17 +49,22 @@ class Agreement:
         if not growing and not closing:
             return items, []
         found = rules(growing)
+        ours = self._given_by(growing, items, found)
+        stopped = (closing & closed_by_us(self._node)) - ours  # nothing but growth takes them back, or opens them
         if growing:
             self._min_free[key] = max(rule.min_free for rule in found.values())
-        self.is_ending = self.is_ending or not growing
-        uses = self._agreed(key, items)
+        elif stopped:
+            self.is_ending = True
+        else:
+            return items, []
+        uses = self._agreed(key, items, grows=bool(growing))
         if not uses:
             return items, []
-        ours = self._given_by(growing, items, found)
+        closing &= ours | stopped  # the word at the others is a person's
         # At other times one broken node could take the blocks of all others.
         doubtful = self._ledger.growth.is_doubtful(self._now.steady)
         lost = {block for block in (closing | ours if doubtful else closing) if self._ledger.is_lost(block, key, self._node.name)}
-        stopped = closing - ours - lost  # nothing but growth takes them back, or opens them when the node needs them
+        stopped -= lost
         if closing and not self._is_open():
             lost, stopped = lost | closing & ours, set()
         ours |= closing & lost
@@ -80,14 +85,11 @@ class Agreement:
         report = self.report
         if not self._ledger.growth.reporting:
             return []
-        # Until no item is closing the object says that the annotation grew: then the word is ours, and otherwise a person's.
-        noted = {key: report.min_free[key] for key in report.min_free if is_closing(self._node, key)} if report else {}
-        wanted = {**noted, **self._min_free}
-        if (report.min_free if report else {}) == wanted:
+        if (report.min_free if report else {}) == self._min_free:
             return []
         if report is not None and report.node_uid not in ("", self._node.uid):
             return []  # the object goes with an earlier Node of that name
-        return [Demand(self._node, wanted, report)]
+        return [Demand(self._node, self._min_free, report)]
 
     def releases(self, claim: NodeSubnet) -> bool | None:
         """Say whether the node has agreed to lose a claim that its annotation no longer has; None if no report tells."""
@@ -113,9 +115,9 @@ class Agreement:
             return step.items
         return tuple(item._replace(closing=True) if item == step.spare else item for item in step.items)
 
-    def _agreed(self, key: str, items: tuple[Item, ...]) -> tuple[ReportedNetwork, ...]:
-        """Return the networks of an annotation if the agent acts on its present text, and knows that it grows, or grew; else none."""
-        uses = self.report.agreed(self._node, key) if self.report and key in self.report.min_free else ()
+    def _agreed(self, key: str, items: tuple[Item, ...], *, grows: bool) -> tuple[ReportedNetwork, ...]:
+        """Return the networks of an annotation if the agent acts on its present text, and if it knows where that grows; else none."""
+        uses = self.report.agreed(self._node, key) if self.report and (not grows or key in self.report.min_free) else ()
         return uses if all(use.item(item.block) for use in uses for item in items) else ()
 
     def _is_open(self) -> bool:

@@ -45,7 +45,7 @@ class Ledger:
         self.conflicts: dict[str, list[Conflict]] = {}
         self.waiting: dict[str, set[str]] = {}  # node: the pools that have no subnet left for it
         self.at_most: dict[str, set[str]] = {}  # node: the pools of which it has maxBlocks and needs more
-        self.ending: set[str] = set()  # nodes with closing items in an annotation that grows no more
+        self.ending: set[str] = set()  # nodes with items that a controller closed, and that grow no more
         self.outside_pool: dict[str, set[Subnet]] = {}  # pool: allocated subnets that it no longer offers
         self.by_key: dict[str, list[SubnetPool]] = {}  # annotation: the pools that write to it
         self.changed: set[str] = set()

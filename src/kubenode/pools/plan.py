@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from kubenode.pools.agreement import Agreement
 from kubenode.pools.growth import fits
-from kubenode.pools.records import NodeSubnet
+from kubenode.pools.records import CLOSED, NodeSubnet
 from kubenode.pools.reported import reported
-from kubenode.pools.texts import adoptable, read
+from kubenode.pools.texts import adoptable, note_closed, read
 from kubenode.pools.timing import RETURNED_AFTER
 from kubenode.pools.writes import (
     DIFFERENT,
@@ -57,6 +57,7 @@ class NodePlan:
         self.conflicts: list[Conflict] = []
         self.values: dict[str, str | None] = {}
         self.waits_for: set[str] = set()
+        self._kept: dict[str, tuple[Item, ...]] = {}  # the present items of annotations that change, as they will be
         self.again: float | None = None
         self._ledger = ledger
         self._now = now
@@ -97,12 +98,15 @@ class NodePlan:
         if all(confirmed) and (added or kept != items):
             there = [text.strip()] if kept == items and text and text.strip() else map(str, kept)
             self.values[key] = ",".join([*there, *map(self._written, added)])
+            self._kept[key] = kept
             for subnet in set(subnets) - {item.block for item in kept}:
                 self._ledger.growth.returned[subnet] = self.values[key] or ""
 
     def outcome(self) -> Outcome:
         """Return the writes and conflicts, after all annotations."""
         self.conflicts += reported(self._ledger, self.node, self._has)
+        if self._kept or CLOSED in self.node.annotations:
+            self.values |= note_closed(self.node, self._texts, self._kept)
         annotating = [Annotate(self.node, self.values, self.agreement.relied_on)] if self.values else []
         if self.agreement.again is not None:
             self._look_again(self.agreement.again)

@@ -6,7 +6,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kubenode.ipam.ranges import RangeError
-from kubenode.pools.records import noted
+from kubenode.pools.records import CLOSED, noted
+from kubenode.pools.texts import closed_by_us, written
 from kubenode.pools.writes import Annotate, DeleteClaim
 
 if TYPE_CHECKING:
@@ -33,4 +34,8 @@ def purge(pool: str, claims: Iterable[NodeSubnet], nodes: Mapping[str, NodeMetad
         left = [item for item in there if item.block not in subnets]
         if len(left) < len(there):
             values.setdefault(name, {})[key] = ",".join(map(str, left)) or None
+    for name, each in values.items():
+        ours = closed_by_us(nodes[name])
+        if gone := ours & {claim.subnet for claim in mine if claim.node == name}:
+            each[CLOSED] = written(ours - gone)
     return [Annotate(nodes[name], each) for name, each in values.items()], [DeleteClaim(claim, orphan=False) for claim in mine]

@@ -68,6 +68,9 @@ def parse_selector(selector: Mapping[str, Any]) -> Selector:
 
 GROUP = "kube-node.nordix.org"
 API_VERSION = f"{GROUP}/v1alpha1"
+# The annotation with the blocks that the controller has closed. One request writes it and the word `closing`, so one is never without the
+# other. No pool has this annotation by default, whatever its name.
+CLOSED = f"controller.{GROUP}/closing"
 RECLAIM_AFTER = 3600.0  # seconds
 LARGEST_MIN_FREE = 65536
 MAX_BLOCKS, LARGEST_MAX_BLOCKS = 16, 128  # an annotation has at most 256 items
@@ -217,6 +220,8 @@ def parse_pool(manifest: Mapping[str, Any]) -> SubnetPool:
         problems.append("no cidrs")
     if not spec.get("annotation") and len(metadata["name"]) > LONGEST_LABEL:
         problems.append(f"no annotation has a name of more than {LONGEST_LABEL} characters, as the pool has: set annotation")
+    if spec.get("annotation") == CLOSED:
+        problems.append(f"annotation {CLOSED} is the controller's own")
     selector, reclaim_after, growth = Selector(), RECLAIM_AFTER, STATIC
     try:
         selector = parse_selector(spec.get("nodeSelector") or {})

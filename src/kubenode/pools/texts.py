@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PURE. Annotations of a node as the controller reads them: the subnets, the readable part of a broken one, and subnets to adopt."""
+"""PURE. Annotations of a node as the controller reads them: the subnets, also of a broken one, those to adopt, and those it has closed."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from kubenode.ipam.ranges import RangeError
+from kubenode.ipam.ranges import RangeError, parse_subnet
 from kubenode.nodes.items import Item, parse_item
-from kubenode.pools.records import noted
+from kubenode.pools.records import CLOSED, noted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from kubenode.ipam.ranges import Subnet
     from kubenode.pools.records import NodeMetadata, NodeSubnet, SubnetPool
@@ -39,9 +40,30 @@ def read(text: str | None) -> Text:
         return Text(_legible(text), str(error))
 
 
-def is_closing(node: NodeMetadata, key: str) -> bool:
-    """Say whether an annotation has a closing item, or may have one because it is unreadable."""
-    return "closing" in node.annotations.get(key, "")
+def closed_by_us(node: NodeMetadata) -> set[Subnet]:
+    """Return the blocks that the controller has closed. The word is a person's at other closing items."""
+    found: set[Subnet] = set()
+    for part in node.annotations[CLOSED].split(",") if CLOSED in node.annotations else ():
+        with suppress(RangeError):
+            found.add(parse_subnet(part.strip(), 0))
+    return found
+
+
+def note_closed(node: NodeMetadata, texts: Mapping[str, Text], kept: Mapping[str, tuple[Item, ...]]) -> dict[str, str | None]:
+    """Return the value that CLOSED has to get, if it has another one. `kept`: the new items of the annotations that change with it."""
+    had = node.annotations.get(CLOSED)
+    before = {item.block for text in texts.values() for item in text.items if item.closing}
+    after = {item.block for key, text in texts.items() for item in kept.get(key, text.items) if item.closing}
+    noted_before = closed_by_us(node)
+    is_doubtful = any(text.problem for text in texts.values())  # they may be closing
+    blocks = after - before | (noted_before if is_doubtful else noted_before & after)
+    now = written(blocks)
+    return {} if now == had else {CLOSED: now}
+
+
+def written(blocks: Iterable[Subnet]) -> str | None:
+    """Return the text of CLOSED; None to remove it."""
+    return ",".join(map(str, sorted(blocks))) or None
 
 
 def adoptable(node: NodeMetadata, text: Text, pools: Iterable[SubnetPool], claims: SubnetMap[NodeSubnet]) -> dict[Subnet, SubnetPool]:
