@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 from standalone import PASS
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "packaging")]
 from apiserver import RealApiServer
+from compile_relay import choose, command, here
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 KUBE_NODE = Path(sys.executable).parent / "kube-node"
 POD_CIDRS = ["10.244.0.0/15", "fd00:10:244:1::/64"]
 IN_MEMORY = "/dev/shm"
+EMPTY = "an empty static program"  # the floor of each call: what the exec alone takes
 START = 30.0  # seconds
 SETTLE = 0.002  # seconds in which the agent ends what it does after an answer: that is to be counted, too
 
@@ -164,6 +167,13 @@ class Lab:
     def nothing(self) -> Program:
         interpreter = (self._binaries / "kube-node.standalone").read_text().split(maxsplit=1)[0].removeprefix("#!")
         return Program(PASS, [interpreter, "-IS", "-c", "pass"], {"PATH": os.defpath}, Path(os.devnull), 0)
+
+    def empty(self) -> Program:
+        """Return a program that does nothing, compiled as the relay is, with a call's environment and stdin."""
+        source, program = self.directory / "empty.c", self.directory / "empty"
+        source.write_text("int main(void) { return 0; }\n")
+        subprocess.run([*command(choose(), here()), str(source), "-o", str(program)], check=True)
+        return self.relay("ADD", 0)._replace(name=EMPTY, executable=[str(program)], agent=0)
 
     def _network(self, kind: str, count: int, ipam: Mapping[str, object]) -> Path:
         """Make a network with so many reservations, once; return the file with its configuration."""
