@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 import yaml
 from standalone import PASS
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "packaging"))
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "packaging"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 import compile_relay
 from apiserver import RealApiServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+ROOT = Path(__file__).resolve().parent.parent
 KUBE_NODE = Path(sys.executable).parent / "kube-node"
 POD_CIDRS = ["10.244.0.0/15", "fd00:10:244:1::/64"]
 IN_MEMORY = "/dev/shm"
