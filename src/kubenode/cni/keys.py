@@ -19,7 +19,7 @@ MISSPELT = 0.86  # similarity: one or two letters in ten differ
 RANGE: dict[str, Schema] = {"subnet": None, "rangeStart": None, "rangeEnd": None, "gateway": None, "closing": None}
 ROUTE: Schema = dict.fromkeys(("dst", "gw", "mtu", "advmss", "priority", "table", "scope"))
 OWN = ("kubeconfig", "annotation", "ipv4-namespaces", "ipv6-namespaces", "delegate", "nodeFile", "refreshAfter", "logfile", "loglevel")
-# Of these, the keys that choose a pod's addresses, and that no other plugin has: without effect, a pod would get others.
+# Keys that choose a pod's addresses, and that no other plugin has: without effect, a pod would get others.
 CHOOSING = ("annotation", "ipv4-namespaces", "ipv6-namespaces", "nodeFile")
 # Keys of the embedded allocator besides ranges and routes.
 WHOLE = ("type", "dataDir", "resolvConf", "exclude", "statusWhenFull", "stickyFor")
