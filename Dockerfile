@@ -3,14 +3,14 @@
 # The final image has Debian's Python, kube-node and the relays: no shell, no package manager. packaging/image.sh says what is in it.
 # For another machine: --platform; the build stage then runs by emulation, which takes minutes. Tried: linux/amd64, linux/arm64.
 FROM debian:bookworm-slim AS build
-RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev python3-venv
+RUN apt-get update && apt-get install -y --no-install-recommends gcc musl-tools python3-venv
 WORKDIR /src
 COPY . .
 RUN python3 -m venv .venv && .venv/bin/pip install --no-deps --require-hashes -r requirements/run.lock && \
     .venv/bin/pip install --no-deps --no-build-isolation .
 ARG VERSION=
 ARG SOURCE_DATE_EPOCH
-RUN .venv/bin/python packaging/binaries.py --cc=gcc --version="$VERSION" && packaging/image.sh /image
+RUN .venv/bin/python packaging/binaries.py --cc=musl-gcc --version="$VERSION" && packaging/image.sh /image
 
 FROM scratch
 ARG VERSION=

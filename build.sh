@@ -9,7 +9,7 @@ help() {
 ./build.sh try                      two pods in network namespaces, with addresses by kube-node; no cluster needed
 ./build.sh test [PYTEST ARGUMENTS]  the tests, on all processors; the last lines name what was left out, and the programs that are missing
 ./build.sh check                    ruff, mypy, the layers of imports; pyproject.toml and the lock files agree
-./build.sh binaries [--version=V]   the programs for /opt/cni/bin, in _output/bin. It compiles with gcc if that is installed; --cc=zig: smaller;
+./build.sh binaries [--version=V]   the programs for /opt/cni/bin, in _output/bin. It compiles with gcc (musl-gcc) if that is installed; --cc=zig: smaller;
                                     --arch=all: also the relay for all machines
 ./build.sh deb                      a Debian package of these programs, in _output, for Debian 12 and 13, with the agent's systemd unit
 ./build.sh wheel [DIRECTORY]        the Python package, in _output
@@ -104,12 +104,12 @@ need_pods() {
     command -v ping >/dev/null || packages="$packages iputils-ping"
 }
 
-# The relay is compiled by gcc, where that makes static programs, else by zig, which is larger.
+# The relay is compiled by musl-gcc or gcc, where that makes static programs, else by zig, which is a larger download.
 compiler=
 gcc_works() { echo 'int main(void) { return 0; }' | gcc -static-pie -x c -o /dev/null - 2>/dev/null; }
 need_compiler() {
-    if gcc_works || cmp -s requirements/zig.lock .venv/zig.lock; then return; fi
-    if may_install; then packages="$packages gcc libc6-dev"; else compiler=zig; fi
+    if command -v musl-gcc >/dev/null || gcc_works || cmp -s requirements/zig.lock .venv/zig.lock; then return; fi
+    if may_install; then packages="$packages gcc musl-tools"; else compiler=zig; fi
 }
 
 command=${1:-help}

@@ -19,7 +19,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from agentlab import IN_MEMORY, Agent, Lab, Program, api_requests, concurrently, resident_mb
+from agentlab import EMPTY, IN_MEMORY, Agent, Lab, Program, api_requests, concurrently, resident_mb
 from rich.console import Console
 from rich.table import Table
 from standalone import PASS, machine
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 ROUNDS = {0: 100, 250: 50, 4000: 20, 60000: 5}  # by reservations; the reference takes two seconds a call at the end
 SMOKE = {0: 2, 250: 2}
 BARS: dict[int, tuple[float, float | None]] = {0: (0.5, 0.3), 250: (0.2, None), 4000: (0.03, None), 60000: (0.003, None)}  # wall, CPU
-GROWTH, STANDALONE, CONCURRENT, STATUS = 1.5, 2.5, 0.5, 1.0
+GROWTH, STANDALONE, CONCURRENT, STATUS, FLOOR, REPORTING = 1.5, 2.5, 0.5, 1.0, 1.5, 1.05
 MEMORY = {250: 45.0, 60000: 80.0}  # MB
 PODS, AT_ONCE = 200, 64
 
@@ -86,7 +86,7 @@ def against_reference(lab: Lab, most_rounds: dict[int, int]) -> Iterator[Row]:
     for count, most in most_rounds.items():
         programs = [lab.relay("ADD", count), lab.reference("ADD", count), lab.relay("DEL", count), lab.reference("DEL", count)]
         if count == 0:
-            programs += [lab.relay("STATUS", count), lab.standalone("ADD"), lab.standalone("DEL"), lab.nothing()]
+            programs += [lab.relay("STATUS", count), lab.standalone("ADD"), lab.standalone("DEL"), lab.nothing(), lab.empty()]
         series = rounds(programs, most)
         adds[count] = series["relay ADD"]
         wall_bar, cpu_bar = BARS[count]
@@ -99,10 +99,13 @@ def against_reference(lab: Lab, most_rounds: dict[int, int]) -> Iterator[Row]:
         if count == 0:
             status, add, alone, nothing = [series[name] for name in ("relay STATUS", "relay ADD", "standalone ADD", PASS)]
             yield Row("STATUS against ADD: wall", f"{status.wall_ms():.2f} ms", f"{add.wall_ms():.2f} ms", status.wall_ratio(add), STATUS)
+            empty = series[EMPTY]
+            what = f"ADD, 0 reservations, against {EMPTY}: wall"
+            yield Row(what, f"{add.wall_ms():.2f} ms", f"{empty.wall_ms():.2f} ms", add.wall_ratio(empty), FLOOR)
             what = f"standalone ADD against {PASS}: wall"
             yield Row(what, f"{alone.wall_ms():.1f} ms", f"{nothing.wall_ms():.1f} ms", alone.wall_ratio(nothing), STANDALONE)
-    full, empty = adds[max(adds)].wall_ms(), adds[0].wall_ms()
-    yield Row(f"ADD, {max(adds):,} reservations against none: wall", f"{full:.2f} ms", f"{empty:.2f} ms", full / empty, GROWTH)
+    full, none = adds[max(adds)].wall_ms(), adds[0].wall_ms()
+    yield Row(f"ADD, {max(adds):,} reservations against none: wall", f"{full:.2f} ms", f"{none:.2f} ms", full / none, GROWTH)
 
 
 def at_once(lab: Lab, pods: int, repetitions: int) -> Row:
@@ -114,6 +117,17 @@ def at_once(lab: Lab, pods: int, repetitions: int) -> Row:
         ratios.append(pair[0] / pair[1])
     ours, theirs = (statistics.median(pair[side] for pair in walls) for side in (0, 1))
     return Row(f"{pods} ADDs, {AT_ONCE} at once: wall", f"{ours:.2f} s", f"{theirs:.2f} s", statistics.median(ratios), CONCURRENT)
+
+
+def reporting(lab: Lab, most: int) -> Iterator[Row]:
+    """ADD and DEL by an agent with --node-addresses and by one without, in turn."""
+    with lab.reporting() as agent:
+        calls = [(by, command) for by in (lab.agent, agent) for command in ("ADD", "DEL")]
+        series = rounds([lab.relay(command, 0, by)._replace(name=f"{command} {by.pid}") for by, command in calls], most)
+    for command in ("ADD", "DEL"):
+        plain, reports = series[f"{command} {lab.agent.pid}"], series[f"{command} {agent.pid}"]
+        what = f"{command} with --node-addresses against without: wall"
+        yield Row(what, f"{reports.wall_ms():.2f} ms", f"{plain.wall_ms():.2f} ms", reports.wall_ratio(plain), REPORTING)
 
 
 def memory(lab: Lab, counts: list[int]) -> Iterator[Row]:
@@ -136,6 +150,7 @@ def measure(directory: Path, data_dir: Path, smoke: bool) -> list[Row]:  # noqa:
         lab = stack.enter_context(Lab(directory, binaries, Path(os.environ["CNI_TEST_PATH"], "host-local"), data_dir))
         rows = [*against_reference(lab, SMOKE if smoke else ROUNDS), at_once(lab, 20 if smoke else PODS, 1 if smoke else 7)]
         if lab.api_server:
+            rows += reporting(lab, 2 if smoke else ROUNDS[0])
             for way, bar in (("standalone", 1.0), ("relay", 0.0)):
                 requests = float(api_requests(lab, way, 20 if smoke else PODS))
                 rows.append(Row(f"API requests for {PODS} ADDs on a cold node, {way}", f"{requests:g}", "", requests, bar))

@@ -12,20 +12,27 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
+import yaml
 from standalone import PASS
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "packaging"))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+import compile_relay
 from apiserver import RealApiServer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+ROOT = Path(__file__).resolve().parent.parent
 KUBE_NODE = Path(sys.executable).parent / "kube-node"
 POD_CIDRS = ["10.244.0.0/15", "fd00:10:244:1::/64"]
 IN_MEMORY = "/dev/shm"
+NODE_ADDRESSES = "/apis/kube-node.nordix.org/v1alpha1/nodeaddresses"
+EMPTY = "an empty static program"  # the floor of each call: what the exec alone takes
 START = 30.0  # seconds
 SETTLE = 0.002  # seconds in which the agent ends what it does after an answer: that is to be counted, too
 
@@ -128,6 +135,10 @@ class Lab:
             self.api_server.create_node("bench", POD_CIDRS)
             self.api_server.annotate("bench", ANNOTATIONS)
             self.api_server.grant("bench", "get", "list", "watch")
+            for crd in yaml.safe_load_all((ROOT / "deploy/controller/crds.yaml").read_text()):
+                self.api_server.request("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd)
+            for resource in ("nodeaddresses", "nodeaddresses/status"):
+                self.api_server.grant("bench", "get", "create", "patch", resource=resource, group="kube-node.nordix.org")
             self.api_server.kubeconfig(self.kubeconfig, "bench")
             os.environ["NODE_NAME"] = "bench"
             self.agent_arguments = [f"--kubeconfig={self.kubeconfig}"]
@@ -145,6 +156,18 @@ class Lab:
         environ = _environ(command, container, by.run_dir)
         stdin = self._network("relay", count, {"type": "kube-node", "annotation": f"example.com/relay{count}"})
         return Program(f"relay {command}", [str(self._binaries / "kube-node")], environ, stdin, by.pid)
+
+    @contextmanager
+    def reporting(self) -> Iterator[Agent]:
+        """Run a second agent, which reports the use of addresses; wait for its first report."""
+        assert self.api_server
+        with Agent(self.directory / "reporting", [*self.agent_arguments, "--node-addresses"]) as agent:
+            end = time.monotonic() + START
+            while not any(one.get("status") for one in self.api_server.request("GET", NODE_ADDRESSES)["items"]):
+                if time.monotonic() > end:
+                    sys.exit("agent: no report of NodeAddresses")
+                time.sleep(0.1)
+            yield agent
 
     def reference(self, command: str, count: int, container: str = "bench") -> Program:
         """Return the same of the reference's host-local."""
@@ -164,6 +187,14 @@ class Lab:
     def nothing(self) -> Program:
         interpreter = (self._binaries / "kube-node.standalone").read_text().split(maxsplit=1)[0].removeprefix("#!")
         return Program(PASS, [interpreter, "-IS", "-c", "pass"], {"PATH": os.defpath}, Path(os.devnull), 0)
+
+    def empty(self) -> Program:
+        """Return a program that does nothing, compiled as the relay is, with a call's environment and stdin."""
+        source, program = self.directory / "empty.c", self.directory / "empty"
+        source.write_text("int main(void) { return 0; }\n")
+        compiler = compile_relay.command(compile_relay.choose(), compile_relay.here())
+        subprocess.run([*compiler, str(source), "-o", str(program)], check=True)
+        return self.relay("ADD", 0)._replace(name=EMPTY, executable=[str(program)], agent=0)
 
     def _network(self, kind: str, count: int, ipam: Mapping[str, object]) -> Path:
         """Make a network with so many reservations, once; return the file with its configuration."""

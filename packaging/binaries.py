@@ -20,7 +20,7 @@ import time
 from importlib.metadata import Distribution, distribution
 from pathlib import Path, PurePath
 
-from compile_relay import ARCHITECTURES, CompileError, choose, command, compile_relay, here
+from compile_relay import ARCHITECTURES, MISSING, CompileError, choose, command, compile_relay, here
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -131,7 +131,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "_output/bin", help="the directory to make (default: _output/bin)")
     parser.add_argument("--arch", choices=["all", *ARCHITECTURES], help="also the relay for this machine type, in relay/ARCH beside it")
     parser.add_argument(
-        "--cc", choices=["zig", "gcc"], default="", help="what compiles the relay (default: zig, where ziglang is installed)"
+        "--cc", choices=[*MISSING], default="", help="what compiles the relay (default: the first of these that is installed)"
     )
     arguments = parser.parse_args()
     version = arguments.version or default_version()

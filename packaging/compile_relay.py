@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import shutil
 import struct
 import subprocess
@@ -42,8 +43,14 @@ FLAGS = [
     "-fno-asynchronous-unwind-tables", "-fno-unwind-tables", "-ffunction-sections", "-fdata-sections",
     "-Wl,--gc-sections", "-Wl,-z,relro", "-Wl,-z,now", "-Wl,-z,noexecstack",
 ]  # fmt: skip
-# musl, which zig brings along, is static and position-independent as it is; it knows no _FORTIFY_SOURCE.
+# zig brings musl along, and makes static, position-independent programs as it is; musl knows no _FORTIFY_SOURCE.
 GCC_FLAGS = ["-static-pie", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"]
+MUSL_FLAGS = ["-nostartfiles", "-Wl,-static,-pie,--no-dynamic-linker,-z,text"]  # -static-pie, which musl-gcc does not know
+MISSING = {
+    "zig": f"no zig here: {sys.executable} -m pip install ziglang",
+    "musl-gcc": "no musl-gcc here (Debian: apt-get install gcc musl-tools)",
+    "gcc": "no gcc here (Debian: apt-get install gcc libc6-dev)",
+}
 
 
 class CompileError(Exception):
@@ -57,29 +64,33 @@ def here() -> str:
 
 
 def choose(wanted: str = "") -> str:
-    """Return the compiler to use, zig or gcc. Raises CompileError."""
-    found = [name for name, there in (("zig", find_spec("ziglang")), ("gcc", shutil.which("gcc"))) if there]
-    if not wanted and found:
-        return found[0]
-    if wanted in found:
-        return wanted
-    raise CompileError(
-        {
-            "zig": f"no zig here: {sys.executable} -m pip install ziglang",
-            "gcc": "no gcc here (Debian: apt-get install gcc libc6-dev)",
-        }.get(wanted, f"no C compiler here: {sys.executable} -m pip install ziglang, or gcc (Debian: apt-get install gcc libc6-dev)")
-    )
+    """Return the compiler to use: zig, musl-gcc or gcc. The last one's programs take twice as long to start. Raises CompileError."""
+    found = [name for name in MISSING if (find_spec("ziglang") if name == "zig" else shutil.which(name))]
+    if wanted and wanted not in found:
+        raise CompileError(MISSING[wanted])
+    if not found:
+        raise CompileError(f"no C compiler here: {sys.executable} -m pip install ziglang, or (Debian) apt-get install gcc musl-tools")
+    return wanted or found[0]
 
 
 def command(compiler: str, architecture: str) -> list[str]:
     """Return the compiler and its options for a source that follows. Raises CompileError."""
-    if compiler == "gcc":
+    if compiler != "zig":
         if architecture != here():
-            raise CompileError(f"gcc makes programs for {here()} only; for {architecture}: {sys.executable} -m pip install ziglang")
-        return ["gcc", *FLAGS, *GCC_FLAGS]
+            raise CompileError(f"{compiler} makes programs for {here()} only; for {architecture}: {sys.executable} -m pip install ziglang")
+        return [compiler, *FLAGS, *(GCC_FLAGS if compiler == "gcc" else [*MUSL_FLAGS, _musl_start()])]
     if architecture not in ARCHITECTURES:
         raise CompileError(f"no relay for {architecture} by zig; there is one for {', '.join(ARCHITECTURES)}")
     return [sys.executable, "-m", "ziglang", "cc", "-target", *ARCHITECTURES[architecture].target, *FLAGS]
+
+
+def _musl_start() -> str:
+    """Return the object file that begins a static, position-independent program, beside the one that musl-gcc would link."""
+    told = subprocess.run(["musl-gcc", "-###", "-x", "c", "/dev/null"], capture_output=True, text=True, check=False).stderr
+    found = re.search(r"[^\s\"]*/Scrt1\.o", told)
+    if not found:
+        raise CompileError(f"musl-gcc does not say where its Scrt1.o is:\n{told}")
+    return str(Path(found[0]).with_name("rcrt1.o"))
 
 
 def compile_relay(output: Path, architecture: str, version: str, compiler: str) -> None:

@@ -70,12 +70,20 @@ def may_shift_time() -> bool:
     return works("unshare", "--time", "--boottime", "-1", "true")
 
 
-def gcc_links() -> bool:
-    """Compile as the relay is compiled: static, with libc."""
+def links(compiler: str, option: str) -> bool:
+    """Compile a static program, with libc, as the relay is compiled."""
     with tempfile.TemporaryDirectory() as directory:
         source = Path(directory, "empty.c")
         source.write_text("#include <unistd.h>\nint main(void) { return getpid() == 0; }\n")
-        return works("gcc", "-static-pie", str(source), "-o", f"{directory}/empty")
+        return works(compiler, option, str(source), "-o", f"{directory}/empty")
+
+
+def gcc_links() -> bool:
+    return links("gcc", "-static-pie")
+
+
+def musl_gcc_links() -> bool:
+    return links("musl-gcc", "-static")
 
 
 def zig() -> bool:
@@ -162,8 +170,9 @@ WANTED = {
     ),
     "the reference CNI plugins in /usr/lib/cni": Wanted("Debian: containernetworking-plugins", (DEBIANS_CNI / "bridge").exists),
     "zig": Wanted(f"{sys.executable} -m pip install ziglang", zig),
-    "a C compiler": Wanted("Debian: gcc libc6-dev, or zig from PyPI: ziglang", lambda: zig() or gcc_links()),
+    "a C compiler": Wanted("Debian: gcc musl-tools, or zig from PyPI: ziglang", lambda: zig() or musl_gcc_links() or gcc_links()),
     "gcc": Wanted("Debian: gcc libc6-dev", gcc_links),
+    "musl-gcc": Wanted("Debian: gcc musl-tools", musl_gcc_links),
     "kubectl": Wanted("kubernetes.io, 1.21 or later in PATH (Debian 12's kubernetes-client 1.20.5 is too old)", kustomizes),
     "kubectl 1.28": Wanted("kubernetes.io, 1.28 or later in PATH", lambda: kubectl_version() >= (1, 28)),
     "helm": Wanted("helm.sh, in PATH or named by HELM", lambda: bool(os.environ.get("HELM") or shutil.which("helm"))),

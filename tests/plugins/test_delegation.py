@@ -450,6 +450,47 @@ def test_all_issues_at_once(embedded: NetworkMaker, view: ViewWriter, ipam: dict
         net.ok("DEL")
 
 
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("annotaton", "annotation"),
+        ("annotations", "annotation"),
+        ("ipv4_namespaces", "ipv4-namespaces"),
+        ("IPv4-Namespace", "ipv4-namespaces"),
+        ("ipv6namespaces", "ipv6-namespaces"),
+        ("node-file", "nodeFile"),
+    ],
+)
+def test_a_key_that_is_misspelt(embedded: NetworkMaker, view: ViewWriter, key: str, meant: str) -> None:
+    """A key without effect would give the pod other addresses, such as another plugin's, or one that its namespace does not get."""
+    view("11.0.1.0/24")
+    net = embedded()
+    net.ipam[key] = ["a"] if "amespace" in key else "example.com/a"
+    error = net.error()
+    assert (error["code"], error["msg"]) == (7, f"nobody knows {key}, which is like {meant}")
+    assert net.reserved() == []
+    net.ok("DEL")
+
+
+@pytest.mark.parametrize("key", ["annotation", "ipv4-namespaces"])
+def test_a_key_beside_ipam(embedded: NetworkMaker, view: ViewWriter, key: str) -> None:
+    """Beside `ipam` it would have no effect either."""
+    view("11.0.1.0/24")
+    net = embedded()
+    net.netconf[key] = "a"
+    error = net.error()
+    assert (error["code"], error["msg"]) == (7, f"{key} is beside ipam, where it has no effect: move it into ipam")
+    net.ok("DEL")
+
+
+def test_keys_of_others(embedded: NetworkMaker, view: ViewWriter) -> None:
+    """Keys that are like none of these are left to the delegate, or to nobody."""
+    view("11.0.1.0/24")
+    net = embedded()
+    net.ipam |= {"annotator": "a", "nodename": "a", "log_file": "/a", "namespaces": ["a"], "range": "10.0.0.0/24"}
+    assert net.add() == ["11.0.1.2"]
+
+
 @pytest.mark.ways("standalone", "console")  # no agent outlives a boot
 @pytest.mark.parametrize("plugin", ["kube-node", "node-annotation"])
 def test_after_a_reboot(network: NetworkMaker, view: ViewWriter, plugin: str, tmp_path: Path, run_dir: Path) -> None:

@@ -17,6 +17,8 @@ from wanting import QEMU, want
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 NAMES = ("kube-node", "node-annotation", "host-local")
+LARGEST = 32 << 10  # bytes with musl
+ET_DYN = 3  # of ELF: position-independent
 NAMES_OF_QEMU = {"armv7": "arm"}
 
 
@@ -48,15 +50,19 @@ def test_every_architecture(tmp_path: Path, architecture: str) -> None:
         command.insert(0, QEMU.format(machine))
     compile_relay(tmp_path / "relay", architecture, '1.0 "x"', "zig")
     assert fault((tmp_path / "relay").read_bytes(), architecture) == ""
-    assert (tmp_path / "relay").stat().st_size < 32 << 10
+    assert (tmp_path / "relay").stat().st_size < LARGEST
     works(command, tmp_path)
 
 
-def test_by_gcc(tmp_path: Path) -> None:
-    """Where there is no zig, gcc makes a static program for its own machine."""
-    want("gcc")
-    compile_relay(tmp_path / "relay", here(), '1.0 "x"', "gcc")
+@pytest.mark.parametrize("compiler", ["gcc", "musl-gcc"])
+def test_by_gcc(tmp_path: Path, compiler: str) -> None:
+    """Where there is no zig, gcc makes a static program for its own machine, with glibc or musl; it has no fixed address."""
+    want(compiler)
+    compile_relay(tmp_path / "relay", here(), '1.0 "x"', compiler)
     works([tmp_path / "relay"], tmp_path)
+    assert int.from_bytes((tmp_path / "relay").read_bytes()[16:18], sys.byteorder) == ET_DYN
+    if compiler == "musl-gcc":
+        assert (tmp_path / "relay").stat().st_size < LARGEST
 
 
 def test_what_is_no_static_program() -> None:

@@ -8,13 +8,19 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from kubenode.base.jsontext import JSON
 
     Schema = dict[str, "Schema"] | list["Schema"] | None
 
+MISSPELT = 0.86  # similarity: one or two letters in ten differ
+
 RANGE: dict[str, Schema] = {"subnet": None, "rangeStart": None, "rangeEnd": None, "gateway": None, "closing": None}
 ROUTE: Schema = dict.fromkeys(("dst", "gw", "mtu", "advmss", "priority", "table", "scope"))
 OWN = ("kubeconfig", "annotation", "ipv4-namespaces", "ipv6-namespaces", "delegate", "nodeFile", "refreshAfter", "logfile", "loglevel")
+# Keys that choose a pod's addresses, and that no other plugin has: without effect, a pod would get others.
+CHOOSING = ("annotation", "ipv4-namespaces", "ipv6-namespaces", "nodeFile")
 # Keys of the embedded allocator besides ranges and routes.
 WHOLE = ("type", "dataDir", "resolvConf", "exclude", "statusWhenFull", "stickyFor")
 IPAM: dict[str, Schema] = {
@@ -49,6 +55,23 @@ def canonical(value: JSON, schema: Schema) -> JSON:
         if new is not None or old is None:  # null changes nothing
             found[name] = new
     return found
+
+
+def without_effect(raw: Mapping[str, JSON], ipam: Mapping[str, JSON]) -> list[str]:
+    """Return an issue for each key that must choose a pod's addresses and does not: it is beside `ipam`, or misspelt in it."""
+    misspelt = {key: meant for key in ipam if key not in IPAM and (meant := like(key, CHOOSING, MISSPELT))}
+    return [
+        *(f"{key} is beside ipam, where it has no effect: move it into ipam" for key in CHOOSING if key in raw),
+        *(f"nobody knows {key}, which is like {meant}" for key, meant in misspelt.items()),
+    ]
+
+
+def like(key: str, names: Iterable[str], similarity: float) -> str:
+    """Return the name that a key resembles most, "" if none is so similar; 1 is the same, but for case and underscores."""
+    from difflib import get_close_matches  # few configurations have unknown keys
+
+    known = {name.lower(): name for name in names}
+    return "".join(known[near] for near in get_close_matches(key.lower().replace("_", "-"), known, 1, similarity))
 
 
 def _known(key: str, schema: dict[str, Schema]) -> str:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from kubenode.base.record import NamedTuple
+from kubenode.cni import keys
 from kubenode.cni.errors import RANGE_FULL, CNIError
 from kubenode.ipam import families
 from kubenode.nodes import node
@@ -100,6 +101,7 @@ class KubeNodeConf(NamedTuple):
         limits = {4: source.names("ipv4-namespaces"), 6: source.names("ipv6-namespaces")}
         others = source.others()
         issues = [f"kube-node takes the subnets from the Node; remove {key}" for key in ("ranges", "subnet") if others.pop(key, None)]
+        issues += keys.without_effect(call.netconf.raw, others)
         return cls(common, limits, others, [*source.issues, *issues], source.refused)
 
     def validated(self, host: Host) -> KubeNodeConf:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -138,11 +137,10 @@ def unknown_keys(facts: Facts) -> Iterator[Finding]:
     for one in facts.configured:
         ours = one.ipam["type"] != "host-local"
         names = keys.IPAM.keys() - (set() if ours else set(keys.OWN))
-        known = {name.lower(): name for name in names}
         others = one.ipam.get("delegate") not in (None, "", "embedded", "host-local")
         for key in sorted(one.ipam.keys() - names if not others else ()):
-            near = get_close_matches(key.lower().replace("_", "-"), known, 1, NEAR_KEY)
-            advice = f"write {known[near[0]]} if that is meant, else remove it" if near else "remove it: it has no effect"
+            near = keys.like(key, names, NEAR_KEY)
+            advice = f"write {near} if that is meant, else remove it" if near else "remove it: it has no effect"
             who = "nobody knows" if key not in keys.IPAM else "kube-node knows, and host-local does not"
             yield warning(f"network {one.name} in {one.path}: ipam has a key {key!r}, which {who}", advice)
         for key in sorted(one.raw.keys() & set(WITHIN_IPAM) if ours else ()):
