@@ -72,3 +72,53 @@ def test_later() -> None:
         queue.clear()
 
     giventime.run(run())
+
+
+@pytest.mark.parametrize("soon", [0.1, 1.0])
+def test_a_pause_is_not_cut_short(soon: float) -> None:
+    """What failed waits for all of its pause, such as a server's Retry-After, whatever is wanted meanwhile, or was wanted before."""
+
+    async def run() -> None:
+        clock = asyncio.get_running_loop().time
+        queue = WorkQueue()
+        began = clock()
+        queue.add_later(POOL, soon)  # while it is looked at
+        queue.failed(POOL, 50)
+        queue.done(POOL)
+        for _ in range(20):
+            queue.add_later(POOL, soon)
+            await asyncio.sleep(1)
+        await queue.get()
+        assert clock() - began == pytest.approx(50)
+        queue.succeeded(POOL)
+        queue.add_later(POOL, soon)
+        queue.done(POOL)
+        await queue.get()
+        assert clock() - began == pytest.approx(50 + soon)
+        queue.clear()
+
+    giventime.run(run())
+
+
+def test_what_failed_counts() -> None:
+    """The queue is not empty while a key waits after a failure, so that an alert can tell of one that fails for ever."""
+
+    async def run() -> None:
+        queue = WorkQueue()
+        queue.add(A)
+        await queue.get()
+        assert len(queue) == 1
+        queue.failed(A)
+        queue.done(A)
+        assert len(queue) == 1
+        await queue.get()
+        queue.add(A)
+        assert len(queue) == 1
+        queue.succeeded(A)
+        queue.done(A)
+        assert len(queue) == 1
+        await queue.get()
+        queue.done(A)
+        assert len(queue) == 0
+
+    giventime.run(run())

@@ -28,7 +28,8 @@ class WorkQueue:
         self._random = SystemRandom()
 
     def __len__(self) -> int:
-        return len(self._wanted) + len(self._active)
+        """Return the number of keys that are wanted now, in work, or waiting after a failure."""
+        return len(self._wanted.keys() | self._active.keys() | self._failures.keys())
 
     def add(self, key: Key) -> None:
         """Add a key now; one that failed, after its pause."""
@@ -40,14 +41,10 @@ class WorkQueue:
                 self._put(key)
 
     def add_later(self, key: Key, seconds: float) -> None:
-        """Add a key after `seconds`, or earlier if it is already due earlier."""
-        loop = asyncio.get_running_loop()
+        """Add a key after `seconds`, or earlier if it is already due earlier; one that failed, after its pause."""
         planned = self._later.get(key)
-        if planned is not None:
-            if planned.when() <= loop.time() + seconds:
-                return
-            planned.cancel()
-        self._later[key] = loop.call_later(seconds, self._due, key)
+        if planned is None or (key not in self._failures and planned.when() > asyncio.get_running_loop().time() + seconds):
+            self._plan(key, seconds)
 
     async def get(self) -> Key:
         """Wait for the next key, and return it; `done` must follow."""
@@ -77,7 +74,7 @@ class WorkQueue:
         self._wanted.pop(key, None)
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         pause = min(LONGEST, SHORTEST * 2 ** min(failures - 1, DOUBLINGS)) * self._random.uniform(0.5, 1)
-        self.add_later(key, max(pause, at_least))
+        self._plan(key, max(pause, at_least))
 
     def clear(self) -> None:
         """Empty the queue."""
@@ -85,6 +82,11 @@ class WorkQueue:
             handle.cancel()
         for book in (self._ready, self._wanted, self._active, self._later, self._failures):
             book.clear()
+
+    def _plan(self, key: Key, seconds: float) -> None:
+        if planned := self._later.get(key):
+            planned.cancel()
+        self._later[key] = asyncio.get_running_loop().call_later(seconds, self._due, key)
 
     def _put(self, key: Key) -> None:
         # Pools are few, and their status must not wait until thousands of nodes are done.

@@ -59,12 +59,12 @@ class Handlers(NamedTuple):
 
 
 class Reconciler:
-    """Writes claims, annotations and pool statuses. `failure` is the last error, None once everything is written."""
+    """Writes claims, annotations and pool statuses. `failure` is the last attempt's error, None if it succeeded."""
 
     def __init__(self, cluster: Cluster, ledger: Ledger, handlers: Handlers, log: Log, observer: AllocationObserver) -> None:
         self.queue = WorkQueue()
         self.reserved: list[Reserved] = []
-        self.failure: Problem | None = None  # the last error, until all is done
+        self.failure: Problem | None = None
         self.works = False
         self.figures: dict[str, Figures] = {}  # by pool
         self._cluster = cluster
