@@ -18,13 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
-# Where the environment forbids to write compiled modules, these go into the virtual environment, those of processes that tests start,
-# too: else half of a short run is compiling.
-if sys.dont_write_bytecode and sys.prefix != sys.base_prefix:
-    sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = f"{sys.prefix}/pycache"
-    sys.dont_write_bytecode = False
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-
 NO_SKIP = os.environ.get("KUBE_NODE_NO_SKIP") == "1"
 # The files that take longest, which begin the run: at its end all workers then have something short to do.
 LONGEST = (
@@ -99,11 +92,18 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 @pytest.hookimpl(tryfirst=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Make one item of a test that --quick leaves out, and not one for each of its parameters."""
+    if metafunc.config.option.quick and (LONG & set(metafunc.fixturenames) or metafunc.definition.get_closest_marker("slow")):
+        metafunc.parametrize = lambda *_, **__: None  # type: ignore[method-assign]
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.option.quick:
         left_out = [item for item in items if _is_long(item)]
         config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in set(left_out)]
+        items[:] = [item for item in items if not _is_long(item)]
     items.sort(key=_turn)
     if config.option.shuffle is not None:
         rng = random.Random(config.option.shuffle)
