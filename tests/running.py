@@ -39,6 +39,10 @@ LONGEST = (
     "plugins/test_acceptance.py",
     "plugins/test_versions.py",
     "plugins/test_node_annotation.py",
+    "agent/test_watch_faults.py",
+    "deploy/test_chart.py",
+    "kube/test_faults.py",
+    "inspection/test_cluster.py",
 )
 LONG = {"built", "short_relay", "cni_bin", "podnet", "api_server", "crds", "agent", "controller"}  # fixtures
 LONG_DIRECTORIES = ("chaos", "differential", "docs", "fuzz", "netns", "relay")
