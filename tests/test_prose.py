@@ -15,6 +15,7 @@ PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), *so
 PHRASES = "anew|are of|are told|is of|is told|nobody's|of these|somebody's|stands|such as somebody|who only looks|whoever|whom"
 BANNED = re.compile(rf"\b({PHRASES})\b", re.IGNORECASE)
 DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+NAMED = ast.Constant | ast.ImportFrom
 BACKWARDS = re.compile(r"(?:^|[.?!] )((?:How|Of|What|Where|Who)\b.{,30})")  # a sentence that does not begin with its subject or verb
 
 
@@ -23,8 +24,8 @@ def modules() -> list[tuple[Path, list[ast.AST]]]:
     """Return each module, and its nodes that have a name or a text, itself first."""
     found = []
     for path in sorted(SOURCES.rglob("*.py")):
-        nodes = ast.walk(ast.parse(path.read_text()))
-        found.append((path, [node for node in nodes if isinstance(node, DOCUMENTED | ast.Constant | ast.ImportFrom)]))
+        nodes: list[ast.AST] = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, DOCUMENTED | NAMED)]
+        found.append((path, nodes))
     return found
 
 
