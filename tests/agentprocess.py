@@ -103,7 +103,7 @@ def request(plugin: str, command: str, netconf: Mapping[str, Any] | bytes, **how
 
 def answer(sock: socket.socket) -> Answer:
     """Read an answer to its end, which may be a reset; -1 as its status where none comes."""
-    received = b""
+    received = bytearray()
     with contextlib.suppress(ConnectionResetError):
         while part := sock.recv(65536):
             received += part

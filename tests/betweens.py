@@ -4,18 +4,38 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import os
 import socket
 import threading
 from abc import ABC, abstractmethod
 from typing import Self
 from urllib.parse import urlsplit
 
+CLONE_NEWNET = 0x40000000  # of setns(2), which os has from Python 3.12 on
+
+
+def _listener(port: int, netns: str) -> socket.socket:
+    """Return what listens on a port of the loopback, in a network namespace: its sockets stay there, and only a thread enters it."""
+    made: list[socket.socket] = []
+
+    def listen() -> None:
+        with open(netns, "rb") as namespace:
+            if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), CLONE_NEWNET):
+                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), netns)
+        made.append(socket.create_server(("127.0.0.1", port)))
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    thread.join()
+    return made[0]
+
 
 class _Between(ABC):
-    """A port of this machine, and what becomes of its connections."""
+    """A port of this machine or of a network namespace, and what becomes of its connections."""
 
-    def __init__(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
+    def __init__(self, port: int = 0, netns: str = "") -> None:
+        self._listener = _listener(port, netns) if netns else socket.create_server(("127.0.0.1", port))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
 
     def __enter__(self) -> Self:
@@ -44,11 +64,14 @@ class _Between(ABC):
 
 
 class Door(_Between):
-    """A port that leads to another one of this machine until it is closed; then connections are refused, as where nothing listens."""
+    """A port that leads to another one of this machine until it is closed; then connections are refused, as where nothing listens.
 
-    def __init__(self, url: str) -> None:
-        super().__init__()
-        self._port = urlsplit(url).port
+    With `netns` it is the port of the same number there: the URL leads to the same server from there and from here.
+    """
+
+    def __init__(self, url: str, netns: str = "") -> None:
+        self._port = urlsplit(url).port or 0
+        super().__init__(self._port if netns else 0, netns)
         self.url = f"https://{self.address}"
 
     def _connect(self, client: socket.socket) -> None:

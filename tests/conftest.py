@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+import bytecode  # noqa: F401 -- before all that is compiled
 import once
 import pytest
 from administrator import allow

@@ -16,9 +16,11 @@ TRIES = 5
 def eventually(condition: Callable[[], Any], why: object = "", patience: float = PATIENCE) -> Any:
     """Wait until something is so, and return what it then is. `why` is what is said where it is not, or is called for that."""
     end = time.monotonic() + patience
+    pause = 0.001
     while not (found := condition()):
         assert time.monotonic() < end, why() if callable(why) else why
-        time.sleep(0.01)
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.01)
     return found
 
 

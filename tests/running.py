@@ -18,13 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
-# Where the environment forbids to write compiled modules, these go into the virtual environment, those of processes that tests start,
-# too: else half of a short run is compiling.
-if sys.dont_write_bytecode and sys.prefix != sys.base_prefix:
-    sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = f"{sys.prefix}/pycache"
-    sys.dont_write_bytecode = False
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-
 NO_SKIP = os.environ.get("KUBE_NODE_NO_SKIP") == "1"
 # The files that take longest, which begin the run: at its end all workers then have something short to do.
 LONGEST = (
@@ -46,6 +39,10 @@ LONGEST = (
     "plugins/test_acceptance.py",
     "plugins/test_versions.py",
     "plugins/test_node_annotation.py",
+    "agent/test_watch_faults.py",
+    "deploy/test_chart.py",
+    "kube/test_faults.py",
+    "inspection/test_cluster.py",
 )
 LONG = {"built", "short_relay", "cni_bin", "podnet", "api_server", "crds", "agent", "controller"}  # fixtures
 LONG_DIRECTORIES = ("chaos", "differential", "docs", "fuzz", "netns", "relay")
@@ -87,10 +84,15 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """Do without workers where a person tries a few files, or something that workers cannot do; else one a processor."""
+    """Do without workers where a person tries a few files, or something that workers cannot do; else one a processor.
+
+    Three for two processors with --quick: half of its time is waiting.
+    """
     option = config.option
     few = all(".py" in argument for argument in config.args) or (option.keyword and not option.keyword.startswith("not "))
-    return 0 if few or config.getoption("lf", default=False) or option.capture == "no" or option.shuffle is not None else None
+    if few or config.getoption("lf", default=False) or option.capture == "no" or option.shuffle is not None:
+        return 0
+    return len(os.sched_getaffinity(0)) * 3 // 2 if option.quick else None
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -99,11 +101,18 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 @pytest.hookimpl(tryfirst=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Make one item of a test that --quick leaves out, and not one for each of its parameters."""
+    if metafunc.config.option.quick and (LONG & set(metafunc.fixturenames) or metafunc.definition.get_closest_marker("slow")):
+        metafunc.parametrize = lambda *_, **__: None  # type: ignore[method-assign]
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.option.quick:
         left_out = [item for item in items if _is_long(item)]
         config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in set(left_out)]
+        items[:] = [item for item in items if not _is_long(item)]
     items.sort(key=_turn)
     if config.option.shuffle is not None:
         rng = random.Random(config.option.shuffle)

@@ -62,7 +62,7 @@ class StandInApiServer:
         self.port = self._server.server_address[1]
         host = f"[{address}]" if ":" in address else address
         self.url = f"http{'s' if tls else ''}://{host}:{self.port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.005,))  # seconds: at the end it waits for this
 
     def present(self, pair: KeyPair) -> None:
         """Use this certificate from the next connection on."""

@@ -22,7 +22,7 @@ from kubenode.plugins import skel
 if TYPE_CHECKING:
     from pathlib import Path
 
-LONG = b"x" * (8 << 20)  # more than a socket takes at once
+LONG = b"x" * (2 << 20)  # more than a socket takes at once
 
 
 @pytest.fixture

@@ -212,7 +212,7 @@ def test_first_disconnect_is_followed_at_once(tmp_path: Path) -> None:
         watching(server, tmp_path, pace=pace) as running,
     ):
         running.until(lambda: len(server.requests) == 3)
-        time.sleep(1)
+        time.sleep(0.3)
 
         assert len(server.requests) == 3
 

@@ -13,6 +13,7 @@ import yaml
 from controllerprocess import until
 from corner import APIS, ROOT
 from ourprocess import KUBE_NODE
+from rendered import LOADER, run
 from wanting import want
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ def test_the_component(tmp_path: Path) -> None:
         "images": [{"name": "kube-node", "newName": "example.com/x", "newTag": "1"}],
     }
     (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
-    built = subprocess.run(["kubectl", "kustomize", str(tmp_path)], check=True, capture_output=True, text=True).stdout
-    objects: list[dict[str, Any]] = list(yaml.safe_load_all(built))
+    built = run("kubectl", "kustomize", tmp_path)
+    objects: list[dict[str, Any]] = list(yaml.load_all(built, Loader=LOADER))
     kinds = sorted(each["kind"] for each in objects)
     assert [kind for kind in ("ClusterRole", "Deployment", "PodDisruptionBudget", "ServiceAccount") if kind in kinds] == [
         "ClusterRole", "Deployment", "PodDisruptionBudget", "ServiceAccount",

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from controllerprocess import ControllerProcess, until
 from corner import APIS, GROUP, ROOT
+from rendered import LOADER
 
 from kubenode.ipam.ranges import parse_subnet
 from kubenode.pools.records import NodeSubnet
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from corner import Corner
 
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
-MANIFESTS = list(yaml.safe_load_all((ROOT / "deploy/controller/rbac.yaml").read_text()))
+MANIFESTS = list(yaml.load_all((ROOT / "deploy/controller/rbac.yaml").read_text(), Loader=LOADER))
 RULES = [
     (f"{manifest['kind']}/{manifest['metadata']['name']}", index, verb)
     for manifest in MANIFESTS

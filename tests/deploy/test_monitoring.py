@@ -17,6 +17,7 @@ from agentprocess import AgentProcess, write_node
 from monitored import Monitored
 from patience import PATIENCE, eventually
 from prometheus_client import generate_latest
+from rendered import LOADER
 from wanting import want
 
 from kubenode.controller.metrics import ControllerMetrics
@@ -33,7 +34,7 @@ MONITORING = Path(__file__).resolve().parent.parent.parent / "deploy/monitoring"
 DASHBOARD = json.loads((MONITORING / "dashboard.json").read_text())
 RUNBOOKS = MONITORING.parent.parent / "docs/runbooks"
 FILES = ("rules", "controller-rules")
-RULES = [rule for name in FILES for rule in yaml.safe_load((MONITORING / f"{name}.yaml").read_text())["groups"][0]["rules"]]
+RULES = [rule for name in FILES for rule in yaml.load((MONITORING / f"{name}.yaml").read_text(), Loader=LOADER)["groups"][0]["rules"]]
 EXPRESSIONS = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
 
 

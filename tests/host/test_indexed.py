@@ -82,7 +82,7 @@ def test_the_disk_is_read_once(kept: Counting) -> None:
 
 def test_a_change_in_the_same_tick_is_seen(kept: Counting, other: DiskStore) -> None:
     """Whoever comes right after us, within one tick of the kernel's clock, is seen: ADD, DEL, and ADD with our last turn."""
-    for number in range(300):
+    for number in range(examples(300)):
         first = add(kept, 1)
         second = add(other, 2)
         assert len({*first, *second}) == 4

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -41,8 +42,13 @@ def late(authority: Authority) -> KeyPair:
     return authority.server(HOST, lifetime=-DAY / 2)
 
 
+@functools.cache
+def short_key() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(65537, 1024)
+
+
 def weak(authority: Authority) -> KeyPair:
-    return authority.server(HOST, key=rsa.generate_private_key(65537, 1024))
+    return authority.server(HOST, key=short_key())
 
 
 def renamed(authority: Authority) -> KeyPair:
@@ -87,7 +93,7 @@ def test_server_without_tls(ask: Ask, tmp_path: Path) -> None:
 def test_short_client_key(ask: Ask, tmp_path: Path) -> None:
     """A client's RSA key of 1024 bits, which kubectl takes, is an error that says why it is not taken here, and what to do."""
     authority = Authority()
-    pair = authority.client("jo", key=rsa.generate_private_key(65537, 1024))
+    pair = authority.client("jo", key=short_key())
     user = {"client-certificate-data": base64_text(pair.certificate), "client-key-data": base64_text(pair.key)}
     cluster = {"server": "https://127.0.0.1:1", "certificate-authority-data": base64_text(authority.certificate)}
 

@@ -18,6 +18,12 @@ LINKS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _host(podnet: PodNet) -> None:
+    """Keep away from this machine's own 10.244.0.0/16, which a node's pods may have."""
+    podnet.own_host()
+
+
 @pytest.mark.parametrize("link", LINKS)
 def test_two_pods_reach_each_other(podnet: PodNet, link: str) -> None:
     """Pods connected by a reference plugin, with addresses by host-local, ping each other over both families."""

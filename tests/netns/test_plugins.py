@@ -12,6 +12,7 @@ import tempfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from betweens import Door
 from links import ON_INTERFACES
 from podnet import ip
 from wanting import want
@@ -32,6 +33,18 @@ ANNOTATIONS = {
 
 
 @pytest.fixture
+def host(podnet: PodNet) -> Iterator[Pod]:
+    """Keep away from this machine's own 10.244.0.0/16, which a node's pods may have: return a namespace that stands for the host."""
+    yield podnet.own_host()
+    assert [name for name in links() if name.startswith(podnet.prefix)] == []
+
+
+def links(host: Pod | None = None) -> list[str]:
+    """Return the links of the host, or of this machine."""
+    return [link["ifname"] for link in json.loads(ip(*(["-n", host.name] if host else []), "-json", "link"))]
+
+
+@pytest.fixture
 def node(api_server: RealApiServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Return the name of our Node at the real API server, with podCIDRs of both families and annotations for both plugins."""
     name = f"netns-{secrets.token_hex(4)}"
@@ -42,18 +55,21 @@ def node(api_server: RealApiServer, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 
 @pytest.fixture
-def kubeconfig(api_server: RealApiServer, node: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def kubeconfig(api_server: RealApiServer, node: str, host: Pod, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Return a kubeconfig of a user who may get Nodes, for plugins on the host, and for an agent on this machine."""
     user = f"netns-{secrets.token_hex(4)}"
     api_server.grant(user, "get")
     path = str(api_server.kubeconfig(tmp_path / "kubeconfig", user))
     (tmp_path / "node-annotation.conf").write_text(json.dumps({"kubeconfig": path}))
     monkeypatch.setenv("NODE_ANNOTATION_CFG", str(tmp_path / "node-annotation.conf"))
-    return path
+    with Door(api_server.url, host.netns):
+        yield path
 
 
 @pytest.fixture(params=["host-local", "embedded"])
-def search(request: pytest.FixtureRequest, cni_bin: Path, binaries: Path, tmp_path: Path) -> str:
-    """Return a CNI_PATH with our plugins and the reference's, host-local among them or not."""
+def search(request: pytest.FixtureRequest, cni_bin: Path, binaries: Path, host: Pod, tmp_path: Path) -> str:
+    """Return a CNI_PATH with our plugins and the reference's, host-local among them or not, for calls on the host."""
+    del host  # there, that is all
     plugins = tmp_path / "plugins"
     plugins.mkdir()
     for name in ("bridge", "ptp", *ON_INTERFACES, *(["host-local"] if request.param == "host-local" else [])):
@@ -158,12 +174,12 @@ def test_status_through_bridge(podnet: PodNet, kubeconfig: str, search: str) -> 
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-def test_try(podnet: PodNet, binaries: Path, cni_bin: Path, *, as_json: bool) -> None:
+def test_try(podnet: PodNet, host: Pod, binaries: Path, cni_bin: Path, *, as_json: bool) -> None:
     """`kube-node try` lets two pods ping each other over both families, shows them, and leaves the host as it was."""
 
     environ = {**os.environ, "CNI_PATH": str(cni_bin)}
     arguments = ["-o", "json"] if as_json else []
-    trial = subprocess.Popen([binaries / "kube-node", "try", *arguments], env=environ, stdout=subprocess.PIPE, text=True)
+    trial = subprocess.Popen([*podnet.host, binaries / "kube-node", "try", *arguments], env=environ, stdout=subprocess.PIPE, text=True)
     shown = trial.communicate()[0]
     assert trial.returncode == 0
     if as_json:
@@ -176,9 +192,8 @@ def test_try(podnet: PodNet, binaries: Path, cni_bin: Path, *, as_json: bool) ->
     else:
         for text in ("10.244.1.2/24", "fd00:10:244:1::3/64", "ping"):
             assert text in shown
-    links = [link["ifname"] for link in json.loads(ip("-json", "link"))]
     # What it makes is named by its process; others may make theirs meanwhile.
-    assert [name for name in [*links, *ip("netns").split()] if str(trial.pid) in name] == []
+    assert [name for name in [*links(host), *links(), *ip("netns").split()] if str(trial.pid) in name] == []
     assert podnet.reservations("try") == []
 
 
