@@ -16,10 +16,11 @@ from kubenode.controller.handlers import Claims, Nodes, Pools, Reports
 from kubenode.controller.metrics import ControllerMetrics
 from kubenode.controller.reconcile import NODES, REPORTS, Handlers, Reconciler
 from kubenode.ipam.ranges import parse_subnet
+from kubenode.nodes.node import CLOSED
 from kubenode.pools.growth import HOLD
 from kubenode.pools.ledger import Ledger
 from kubenode.pools.purge import purge
-from kubenode.pools.records import CLOSED, NodeMetadata, NodeSubnet, parse_pool
+from kubenode.pools.records import NodeMetadata, NodeSubnet, parse_pool
 from kubenode.pools.reports import parse_report
 from kubenode.pools.texts import closed_by_us
 from kubenode.pools.writes import Annotate, Demand
@@ -216,6 +217,42 @@ def test_a_note_that_somebody_has_edited(ledger: Ledger, ours: str, after: str |
     assert [write.values for write in changes(ledger)] == [{CLOSED: after}]
     ENDS["minFree"](ledger)
     assert [write.values for write in changes(ledger)] == [{"p": OPEN, CLOSED: None} if after else {CLOSED: after}]
+
+
+def test_a_note_beside_an_unreadable_annotation(ledger: Ledger) -> None:
+    """A block that was in a readable one leaves the note with it: else a node would collect all blocks that it ever gave back."""
+    ledger.set_pool(parse_pool(grows("q", {"cidr": "172.21.0.0/24", "nodePrefix": 29}, annotation="q", minFree=0)))
+    put_report(ledger, FIRST, EMPTY, p=1)
+    both = f"172.21.0.0/29,{SECOND}"
+    ledger.set_node(NodeMetadata("a", "ua", "1", {}, {"p": CLOSING, "q": "172.21.0.0/29 closed", CLOSED: both}))
+    assert [write.values for write in changes(ledger)] == [{"p": ONE, CLOSED: "172.21.0.0/29"}]
+    ledger.set_node(NodeMetadata("a", "ua", "1", {}, {"p": OPEN, "q": "172.21.0.0/29 closed", CLOSED: both}))
+    assert [write.values for write in changes(ledger)] == [{CLOSED: "172.21.0.0/29"}]
+
+
+@pytest.mark.parametrize("of", [{"annotation": CLOSED}, {"annotation": CLOSED, "minFree": 0}])
+def test_a_pool_that_wants_the_note(of: dict[str, Any]) -> None:
+    """It is invalid, and neither a conflict nor a doubt about a node's blocks, as the note may have blocks that are no subnets."""
+    blocks = ["172.20.0.2/31", "172.20.0.4/31"]
+    one, two = (f"{block} of 172.20.0.0/24 via 172.20.0.1" for block in blocks)
+    ledger = Ledger()
+    ledger.growth.reporting = True
+    ledger.set_pool(parse_pool(grows("p", {**FLAT, "nodePrefix": 31})))
+    ledger.set_pool(parse_pool(grows("bad", **of)))
+    for block in blocks:
+        ledger.set_claim(NodeSubnet(parse_subnet(block, 0), "p", "p", "a", "ua", uid="c", version="1"))
+    put_node(ledger, f"{one},{two} closing", ours=blocks[1])
+    counts = [{"cidr": block, "used": 0, "total": 2, "closing": block == blocks[1]} for block in blocks]
+    put_report(ledger, *counts, observed=f"{one},{two} closing", p=1)
+    assert [write.values for write in changes(ledger)] == [{"p": one, CLOSED: None}]
+    assert ledger.conflicts == {}
+
+
+def test_a_claim_of_the_note(static: Ledger) -> None:
+    """The note holds no NodeSubnet for a node."""
+    put_node(static, OPEN, ours=SECOND)
+    claim = NodeSubnet(parse_subnet(SECOND), "p", CLOSED, "a", "ua", uid="c", version="1")
+    assert static.holds(claim, static.nodes["a"]._replace(annotations={CLOSED: SECOND})) is False
 
 
 def test_a_note_without_any_pool() -> None:

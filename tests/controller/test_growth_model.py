@@ -20,10 +20,11 @@ from modelagent import CALL, QUARANTINE, Agent, Message, address_subnet, address
 
 from kubenode.controller.reconcile import ROUNDS
 from kubenode.ipam.ranges import Subnet, parse_subnet
+from kubenode.nodes.node import CLOSED
 from kubenode.pools.blocks import Block
 from kubenode.pools.growth import HOLD
 from kubenode.pools.ledger import Ledger
-from kubenode.pools.records import CLOSED, EXISTS, STATIC, Growth, NodeMetadata, NodeSubnet, Requirement, Selector, SubnetPool
+from kubenode.pools.records import EXISTS, STATIC, Growth, NodeMetadata, NodeSubnet, Requirement, Selector, SubnetPool
 from kubenode.pools.reports import AgentReport
 from kubenode.pools.texts import closed_by_us, read
 from kubenode.pools.timing import GOOD_FOR, RETURNED_AFTER, Now
