@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,7 +12,7 @@ from controllerprocess import IMPATIENT, ControllerProcess, until
 from corner import APIS
 from settled import at, pool
 
-from kubenode.base.log import ERROR, Log
+from kubenode.base.log import ERROR, INFO, Log
 from kubenode.controller.handlers import Claims, Nodes, Pools, Reports
 from kubenode.controller.metrics import ControllerMetrics
 from kubenode.controller.reconcile import NODES, REPORTS, Handlers, Reconciler
@@ -419,8 +420,8 @@ def merged(old: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
 class SmallLeader:
     """A controller that leads, for a pool `p` with two subnets of node a."""
 
-    def __init__(self, cluster: SmallCluster, **spec: Any) -> None:
-        self.ledger, log = Ledger(), Log("controller", ERROR - 1)
+    def __init__(self, cluster: SmallCluster, *, log: Log | None = None, **spec: Any) -> None:
+        self.ledger, log = Ledger(), log or Log("controller", ERROR - 1)
         self.ledger.growth.reporting = True
         self.ledger.set_pool(parse_pool(grows(**spec)))
         for cidr in ("172.20.0.0/29", SECOND):
@@ -437,9 +438,13 @@ class SmallLeader:
 
     async def work(self) -> None:
         """Do one plan."""
+        await self.write(*writes(self.ledger))
+
+    async def write(self, *due: Write) -> None:
+        """Do these writes for node a."""
         self._reconciler.queue.add(("node", "a"))
         key = await self._reconciler.queue.get()
-        for write in writes(self.ledger):
+        for write in due:
             await self._reconciler._write(write, key)
         self._reconciler.queue.done(key)
 
@@ -463,6 +468,33 @@ def test_two_leaders() -> None:
         return str(found["p"])
 
     assert asyncio.run(race()) == OPEN
+
+
+class LogLines:
+    """Lines of a log."""
+
+    dropped = 0
+
+    def __init__(self) -> None:
+        self.found: list[dict[str, Any]] = []
+
+    def write(self, path: str, text: bytes) -> None:
+        self.found.append(json.loads(text))
+
+
+@pytest.mark.parametrize("name", ["closing", "node", "message", "msg", "level", "self"])
+def test_names_of_annotations_in_the_log(name: str) -> None:
+    """A pool may have any name, also that of a log's field; then the log still has each annotation that is written."""
+    lines = LogLines()
+
+    async def annotate() -> dict[str, str]:
+        cluster, key = SmallCluster(), f"kube-node.nordix.org/{name}"
+        leader = SmallLeader(cluster, log=Log("controller", INFO, lines))
+        await leader.write(Annotate(leader.ledger.nodes["a"], {key: CLOSING, CLOSED: SECOND}))
+        return {key: CLOSING, CLOSED: SECOND}
+
+    told = ("Node annotated", "info", "a", asyncio.run(annotate()))
+    assert [(line["msg"], line["level"], line["node"], line["annotations"]) for line in lines.found] == [told]
 
 
 def note(corner: Corner, node: str) -> str | None:
