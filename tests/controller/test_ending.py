@@ -257,10 +257,26 @@ def test_a_claim_of_the_note(static: Ledger) -> None:
 
 
 def test_a_note_without_any_pool() -> None:
-    """What nothing needs any more is taken from the Node."""
+    """A controller that knows neither pool nor NodeSubnet may learn of them in a moment: the note stays as long as the word."""
     ledger = Ledger()
+    put_node(ledger, CLOSING, ours=f"172.20.0.0/29,{SECOND}")
+    assert [write.values for write in changes(ledger)] == [{CLOSED: SECOND}]
     put_node(ledger, CLOSING, ours=SECOND)
+    assert writes(ledger) == []
+    put_node(ledger, OPEN, ours=SECOND)
     assert [write.values for write in changes(ledger)] == [{CLOSED: None}]
+
+
+def test_a_controller_that_knows_no_subnet_yet(static: Ledger) -> None:
+    """It does not make the controller's word a person's, which would stay for ever."""
+    subnets = [claim for _, claim in static.claims]
+    for claim in subnets:
+        static.drop_claim(claim.subnet)
+    static.drop_pool("p")
+    assert changes(static) == []
+    for claim in subnets:
+        static.set_claim(claim)
+    assert annotated(static) == OPEN
 
 
 def test_a_note_of_many_blocks() -> None:

@@ -61,11 +61,17 @@ def note_closed(node: NodeMetadata, texts: Mapping[str, Text], kept: Mapping[str
     before = {item.block for text in texts.values() for item in text.items if item.closing}
     after = {item.block for key, text in texts.items() for item in kept.get(key, text.items) if item.closing}
     noted_before = closed_by_us(node)
-    blocks = after - before | noted_before & after
+    blocks = after - before | noted_before & (after | _closing_elsewhere(node, texts))
     if any(text.problem for text in texts.values()):  # what is in no other one may be closing there
         blocks |= noted_before - {subnet for text in texts.values() if not text.problem for subnet in text.subnets}
     now = written(blocks)
     return {} if now == had else {CLOSED: now}
+
+
+def _closing_elsewhere(node: NodeMetadata, texts: Mapping[str, Text]) -> set[Subnet]:
+    """Return the closing blocks in other annotations: their pool, or its subnets, may be known in a moment."""
+    others = (text for key, text in node.annotations.items() if "closing" in text and key not in {*texts, CLOSED})
+    return {item.block for text in others for item in read(text).items if item.closing}
 
 
 def written(blocks: Iterable[Subnet]) -> str | None:
