@@ -288,6 +288,26 @@ def test_a_note_of_many_blocks() -> None:
     assert closed_by_us(ledger.nodes["a"]) == {parse_subnet(block, 0) for block in blocks}
 
 
+@pytest.mark.parametrize("broken", ["", "172.21.0.0/29 closed"])
+@pytest.mark.parametrize("form", ["{}", " {} ", "{} closing", "{},{}", ",,{}"])
+def test_a_huge_note(static: Ledger, broken: str, form: str) -> None:
+    """A note as long as an API server takes one costs at most two writes, also beside an unreadable annotation."""
+    static.set_pool(parse_pool(grows("q", {"cidr": "172.21.0.0/24", "nodePrefix": 29}, annotation="q", minFree=0)))
+    blocks = [f"10.{number >> 8}.{number & 255}.0/24" for number in range(20_000)]
+    text = ",".join(form.format(block, block) for block in [*blocks, SECOND])[:250_000]
+    annotations: dict[str, str | None] = {"p": f"{CLOSING},172.29.0.0/24", "q": broken, CLOSED: text}
+    handler, count = Nodes(static, lambda: None, Log("controller", ERROR - 1)), 0
+    for version in range(2, 9):
+        here = {key: value for key, value in annotations.items() if value is not None}
+        handler.take_object({"metadata": {"name": "a", "uid": "ua", "resourceVersion": str(version), "annotations": here}})
+        for write in changes(static):
+            annotations |= write.values
+            count += 1
+    assert count in {1, 2}
+    assert len(annotations[CLOSED] or "") <= len(text)
+    assert annotations["p"] == f"{CLOSING},172.29.0.0/24"
+
+
 def test_what_a_node_has_by_hand(static: Ledger) -> None:
     """Nothing is opened beside what a person wrote, but it stays known whose word that is."""
     put_node(static, f"{CLOSING},172.29.0.0/24", ours=SECOND)
