@@ -77,7 +77,8 @@ def test_the_note_of_the_controller(network: NetworkMaker, view: ViewWriter, plu
     view("10.1.0.0/29", annotations={A: "10.3.0.0/29,10.3.0.8/29 closing", CLOSED: text})
     assert named(network(annotation=A), "first").add() == ["10.3.0.2"]
     error = named(network(plugin, annotation=CLOSED), "second").error("ADD", "c2")
-    assert (error["code"], CLOSED in error["msg"]) == (ANNOTATION_MISSING, True)
+    assert (error["code"], error["msg"]) == (ANNOTATION_MISSING, f"annotation {CLOSED} of a Node is the controller's own")
+    assert "kubectl annotate" not in error["details"]
 
 
 def test_an_annotation_without_ranges(network: NetworkMaker, view: ViewWriter) -> None:

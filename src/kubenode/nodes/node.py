@@ -128,6 +128,8 @@ def pod_subnets(node: Node) -> tuple[Subnet, ...]:
 def annotation(node: Node, key: str) -> str:
     """Return an annotation's value. Raises CNIError if it is missing or empty."""
     value = node.annotations.get(key)
+    if key == CLOSED:
+        raise CNIError(ANNOTATION_MISSING, f"annotation {key} of a Node is the controller's own", "give the network another annotation")
     if value is None:
         raise CNIError(ANNOTATION_MISSING, f"Node {node.name} has no annotation {key}", f"kubectl annotate node {node.name} {key}=VALUE")
     if not value.strip():
