@@ -14,7 +14,8 @@ from controllerprocess import until
 from corner import ROOT
 from wanting import want
 
-from kubenode.pools.records import CLOSED, parse_pool
+from kubenode.nodes.node import CLOSED
+from kubenode.pools.records import parse_pool
 
 if TYPE_CHECKING:
     from pathlib import Path

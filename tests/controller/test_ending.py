@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,15 +12,16 @@ from controllerprocess import IMPATIENT, ControllerProcess, until
 from corner import APIS
 from settled import at, pool
 
-from kubenode.base.log import ERROR, Log
+from kubenode.base.log import ERROR, INFO, Log
 from kubenode.controller.handlers import Claims, Nodes, Pools, Reports
 from kubenode.controller.metrics import ControllerMetrics
 from kubenode.controller.reconcile import NODES, REPORTS, Handlers, Reconciler
 from kubenode.ipam.ranges import parse_subnet
+from kubenode.nodes.node import CLOSED
 from kubenode.pools.growth import HOLD
 from kubenode.pools.ledger import Ledger
 from kubenode.pools.purge import purge
-from kubenode.pools.records import CLOSED, NodeMetadata, NodeSubnet, parse_pool
+from kubenode.pools.records import NodeMetadata, NodeSubnet, parse_pool
 from kubenode.pools.reports import parse_report
 from kubenode.pools.texts import closed_by_us
 from kubenode.pools.writes import Annotate, Demand
@@ -218,11 +220,63 @@ def test_a_note_that_somebody_has_edited(ledger: Ledger, ours: str, after: str |
     assert [write.values for write in changes(ledger)] == [{"p": OPEN, CLOSED: None} if after else {CLOSED: after}]
 
 
-def test_a_note_without_any_pool() -> None:
-    """What nothing needs any more is taken from the Node."""
+def test_a_note_beside_an_unreadable_annotation(ledger: Ledger) -> None:
+    """A block that was in a readable one leaves the note with it: else a node would collect all blocks that it ever gave back."""
+    ledger.set_pool(parse_pool(grows("q", {"cidr": "172.21.0.0/24", "nodePrefix": 29}, annotation="q", minFree=0)))
+    put_report(ledger, FIRST, EMPTY, p=1)
+    both = f"172.21.0.0/29,{SECOND}"
+    ledger.set_node(NodeMetadata("a", "ua", "1", {}, {"p": CLOSING, "q": "172.21.0.0/29 closed", CLOSED: both}))
+    assert [write.values for write in changes(ledger)] == [{"p": ONE, CLOSED: "172.21.0.0/29"}]
+    ledger.set_node(NodeMetadata("a", "ua", "1", {}, {"p": OPEN, "q": "172.21.0.0/29 closed", CLOSED: both}))
+    assert [write.values for write in changes(ledger)] == [{CLOSED: "172.21.0.0/29"}]
+
+
+@pytest.mark.parametrize("of", [{"annotation": CLOSED}, {"annotation": CLOSED, "minFree": 0}])
+def test_a_pool_that_wants_the_note(of: dict[str, Any]) -> None:
+    """It is invalid, and neither a conflict nor a doubt about a node's blocks, as the note may have blocks that are no subnets."""
+    blocks = ["172.20.0.2/31", "172.20.0.4/31"]
+    one, two = (f"{block} of 172.20.0.0/24 via 172.20.0.1" for block in blocks)
     ledger = Ledger()
+    ledger.growth.reporting = True
+    ledger.set_pool(parse_pool(grows("p", {**FLAT, "nodePrefix": 31})))
+    ledger.set_pool(parse_pool(grows("bad", **of)))
+    for block in blocks:
+        ledger.set_claim(NodeSubnet(parse_subnet(block, 0), "p", "p", "a", "ua", uid="c", version="1"))
+    put_node(ledger, f"{one},{two} closing", ours=blocks[1])
+    counts = [{"cidr": block, "used": 0, "total": 2, "closing": block == blocks[1]} for block in blocks]
+    put_report(ledger, *counts, observed=f"{one},{two} closing", p=1)
+    assert [write.values for write in changes(ledger)] == [{"p": one, CLOSED: None}]
+    assert ledger.conflicts == {}
+
+
+def test_a_claim_of_the_note(static: Ledger) -> None:
+    """The note holds no NodeSubnet for a node."""
+    put_node(static, OPEN, ours=SECOND)
+    claim = NodeSubnet(parse_subnet(SECOND), "p", CLOSED, "a", "ua", uid="c", version="1")
+    assert static.holds(claim, static.nodes["a"]._replace(annotations={CLOSED: SECOND})) is False
+
+
+def test_a_note_without_any_pool() -> None:
+    """A controller that knows neither pool nor NodeSubnet may learn of them in a moment: the note stays as long as the word."""
+    ledger = Ledger()
+    put_node(ledger, CLOSING, ours=f"172.20.0.0/29,{SECOND}")
+    assert [write.values for write in changes(ledger)] == [{CLOSED: SECOND}]
     put_node(ledger, CLOSING, ours=SECOND)
+    assert writes(ledger) == []
+    put_node(ledger, OPEN, ours=SECOND)
     assert [write.values for write in changes(ledger)] == [{CLOSED: None}]
+
+
+def test_a_controller_that_knows_no_subnet_yet(static: Ledger) -> None:
+    """It does not make the controller's word a person's, which would stay for ever."""
+    subnets = [claim for _, claim in static.claims]
+    for claim in subnets:
+        static.drop_claim(claim.subnet)
+    static.drop_pool("p")
+    assert changes(static) == []
+    for claim in subnets:
+        static.set_claim(claim)
+    assert annotated(static) == OPEN
 
 
 def test_a_note_of_many_blocks() -> None:
@@ -232,6 +286,26 @@ def test_a_note_of_many_blocks() -> None:
     metadata = {"name": "a", "uid": "ua", "resourceVersion": "1", "annotations": {CLOSED: ",".join(blocks)}}
     Nodes(ledger, lambda: None, log).take_object({"metadata": metadata})
     assert closed_by_us(ledger.nodes["a"]) == {parse_subnet(block, 0) for block in blocks}
+
+
+@pytest.mark.parametrize("broken", ["", "172.21.0.0/29 closed"])
+@pytest.mark.parametrize("form", ["{}", " {} ", "{} closing", "{},{}", ",,{}"])
+def test_a_huge_note(static: Ledger, broken: str, form: str) -> None:
+    """A note as long as an API server takes one costs at most two writes, also beside an unreadable annotation."""
+    static.set_pool(parse_pool(grows("q", {"cidr": "172.21.0.0/24", "nodePrefix": 29}, annotation="q", minFree=0)))
+    blocks = [f"10.{number >> 8}.{number & 255}.0/24" for number in range(20_000)]
+    text = ",".join(form.format(block, block) for block in [*blocks, SECOND])[:250_000]
+    annotations: dict[str, str | None] = {"p": f"{CLOSING},172.29.0.0/24", "q": broken, CLOSED: text}
+    handler, count = Nodes(static, lambda: None, Log("controller", ERROR - 1)), 0
+    for version in range(2, 9):
+        here = {key: value for key, value in annotations.items() if value is not None}
+        handler.take_object({"metadata": {"name": "a", "uid": "ua", "resourceVersion": str(version), "annotations": here}})
+        for write in changes(static):
+            annotations |= write.values
+            count += 1
+    assert count in {1, 2}
+    assert len(annotations[CLOSED] or "") <= len(text)
+    assert annotations["p"] == f"{CLOSING},172.29.0.0/24"
 
 
 def test_what_a_node_has_by_hand(static: Ledger) -> None:
@@ -382,8 +456,8 @@ def merged(old: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
 class SmallLeader:
     """A controller that leads, for a pool `p` with two subnets of node a."""
 
-    def __init__(self, cluster: SmallCluster, **spec: Any) -> None:
-        self.ledger, log = Ledger(), Log("controller", ERROR - 1)
+    def __init__(self, cluster: SmallCluster, *, log: Log | None = None, **spec: Any) -> None:
+        self.ledger, log = Ledger(), log or Log("controller", ERROR - 1)
         self.ledger.growth.reporting = True
         self.ledger.set_pool(parse_pool(grows(**spec)))
         for cidr in ("172.20.0.0/29", SECOND):
@@ -400,9 +474,13 @@ class SmallLeader:
 
     async def work(self) -> None:
         """Do one plan."""
+        await self.write(*writes(self.ledger))
+
+    async def write(self, *due: Write) -> None:
+        """Do these writes for node a."""
         self._reconciler.queue.add(("node", "a"))
         key = await self._reconciler.queue.get()
-        for write in writes(self.ledger):
+        for write in due:
             await self._reconciler._write(write, key)
         self._reconciler.queue.done(key)
 
@@ -426,6 +504,33 @@ def test_two_leaders() -> None:
         return str(found["p"])
 
     assert asyncio.run(race()) == OPEN
+
+
+class LogLines:
+    """Lines of a log."""
+
+    dropped = 0
+
+    def __init__(self) -> None:
+        self.found: list[dict[str, Any]] = []
+
+    def write(self, path: str, text: bytes) -> None:
+        self.found.append(json.loads(text))
+
+
+@pytest.mark.parametrize("name", ["closing", "node", "message", "msg", "level", "self"])
+def test_names_of_annotations_in_the_log(name: str) -> None:
+    """A pool may have any name, also that of a log's field; then the log still has each annotation that is written."""
+    lines = LogLines()
+
+    async def annotate() -> dict[str, str]:
+        cluster, key = SmallCluster(), f"kube-node.nordix.org/{name}"
+        leader = SmallLeader(cluster, log=Log("controller", INFO, lines))
+        await leader.write(Annotate(leader.ledger.nodes["a"], {key: CLOSING, CLOSED: SECOND}))
+        return {key: CLOSING, CLOSED: SECOND}
+
+    told = ("Node annotated", "info", "a", asyncio.run(annotate()))
+    assert [(line["msg"], line["level"], line["node"], line["annotations"]) for line in lines.found] == [told]
 
 
 def note(corner: Corner, node: str) -> str | None:

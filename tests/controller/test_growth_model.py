@@ -20,10 +20,11 @@ from modelagent import CALL, QUARANTINE, Agent, Message, address_subnet, address
 
 from kubenode.controller.reconcile import ROUNDS
 from kubenode.ipam.ranges import Subnet, parse_subnet
+from kubenode.nodes.node import CLOSED
 from kubenode.pools.blocks import Block
 from kubenode.pools.growth import HOLD
 from kubenode.pools.ledger import Ledger
-from kubenode.pools.records import CLOSED, EXISTS, STATIC, Growth, NodeMetadata, NodeSubnet, Requirement, Selector, SubnetPool
+from kubenode.pools.records import EXISTS, STATIC, Growth, NodeMetadata, NodeSubnet, Requirement, Selector, SubnetPool
 from kubenode.pools.reports import AgentReport
 from kubenode.pools.texts import closed_by_us, read
 from kubenode.pools.timing import GOOD_FOR, RETURNED_AFTER, Now
@@ -52,6 +53,11 @@ POOLS = [
 # Each node has one of its blocks, in an annotation that a growing pool writes, too; the growing ones come later.
 STATICS = Block(parse_subnet("10.0.1.0/29"), 31, shared=True, gateway="none").without_empty()
 BESIDE = SubnetPool("static", FLAT, (STATICS,), Selector(), RECLAIM)
+# What somebody may write as the blocks that the controller has closed; the last one is cut within a block.
+EACH = ",".join(
+    [*(f"10.0.{net}.{number}/31" for net in (0, 1) for number in range(0, 16, 2)), *(f"fd00::{number:x}/126" for number in (0, 4, 8, 12))]
+)
+NOTES = ["", EACH, "10.0.0.4/31", "0.0.0.0/0,::/0", f" {EACH} ,, nonsense,{EACH}", f"{EACH},10.0.0.2/3"]
 AT_MOST = {FLAT: 3, ROUTED: 2}
 ENDS = ["delete", "minFree: 0", "nodeSelector"]  # of a pool's growth
 NO_NODE = Selector((Requirement("no-node-has-it", EXISTS, frozenset()),))
@@ -260,6 +266,16 @@ class Growing(RuleBasedStateMachine):
         if closing and not item.closing:
             self.by_people.add((name, key, item.block))
         return item._replace(closing=closing)
+
+    @precondition(lambda self: hasattr(self, "api") and self.people)
+    @rule(name=st.sampled_from(NAMES), text=st.sampled_from(NOTES))
+    def edit_the_note(self, name: str, text: str) -> None:
+        """Write anything as the blocks that the controller has closed, as a kubelet may. What is closing beside them is a person's then."""
+        node = self.api.nodes[name]
+        annotations = {key: value for key, value in node.annotations.items() if key != CLOSED}
+        node = self.put_node(node._replace(annotations=annotations | ({CLOSED: text} if text else {})))
+        shut = [(name, key, item.block) for key in KEYS for item in read(node.annotations.get(key)).items if item.closing]
+        self.by_people.update(one for one in shut if one[2] not in closed_by_us(node))
 
     @precondition(lambda self: hasattr(self, "api") and self.beside)
     @rule(name=st.sampled_from(NAMES), closing=st.booleans())
@@ -484,7 +500,8 @@ class Growing(RuleBasedStateMachine):
         for key in write.values.keys() & KEYS:
             after = {item.block: item.closing for item in read(write.values[key]).items}
             for item in read(node.annotations.get(key)).items:
-                assert not is_static(item) or after[item.block] == item.closing, f"{item.block} of the static pool is {write.values[key]}"
+                if is_static(item) and item.block not in closed_by_us(node):
+                    assert after[item.block] == item.closing, f"{item.block} of the static pool is {write.values[key]}"
                 if item.closing and not after.get(item.block, True) and (node.name, key, item.block) in self.by_people:
                     claim = view.ledger.claims.get(item.block)
                     pool = view.ledger.pools.get(claim.pool) if claim else None

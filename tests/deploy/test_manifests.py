@@ -19,7 +19,7 @@ from rendered import DEPLOY, ROOT, documents, kustomized, pod_of, run
 from kubenode.agent.protocol import HEALTHZ, READYZ
 from kubenode.cli import agent, install
 from kubenode.cli.main import kube_node
-from kubenode.pools.records import CLOSED
+from kubenode.nodes.node import CLOSED
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,6 +15,7 @@ from standin import StandInApiServer, answer, refuse
 from kubenode.inspection.cluster.overlaps import overlaps
 from kubenode.inspection.cluster.parts import Part, why_unreadable
 from kubenode.ipam.ranges import parse_subnet
+from kubenode.nodes.node import CLOSED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,6 +38,7 @@ class Lists:
 
     def __init__(self, pods: list[dict[str, Any]], expire: int = 0) -> None:
         self.pods, self.expire = pods, expire
+        self.nodes: list[dict[str, Any]] = [{"metadata": {"name": "a"}, "spec": {"podCIDRs": ["10.65.0.0/24"]}}]
 
     def __call__(self, handler: Handler) -> None:
         parts = urlsplit(handler.path)
@@ -49,8 +51,7 @@ class Lists:
             more = str(begin + 2) if self.pods[begin + 2 :] else ""
             answer({"metadata": {"continue": more}, "items": self.pods[begin : begin + 2]})(handler)
         elif parts.path == "/api/v1/nodes":
-            nodes = [{"metadata": {"name": "a"}, "spec": {"podCIDRs": ["10.65.0.0/24"]}}]
-            answer({"metadata": {}, "items": nodes})(handler)
+            answer({"metadata": {}, "items": self.nodes})(handler)
         else:
             refuse(404, reason="NotFound")(handler)
 
@@ -61,6 +62,19 @@ def run(tmp_path: Path, lists: Lists, *command: str) -> tuple[int, dict[str, Any
         kubeconfig = write_kubeconfig(tmp_path / "kubeconfig", cluster, {"token": "t"})
         done = forked.run([*command, "-o", "json", f"--kubeconfig={kubeconfig}"])
     return done.code, json.loads(done.stdout or "{}"), done.stderr
+
+
+def test_the_note_of_the_controller(tmp_path: Path) -> None:
+    """The blocks that the controller has closed are no network of their own: in no list, in no sum, and in no overlap."""
+    annotations = {"net": "10.66.0.0/29,10.66.0.8/29 closing", CLOSED: "10.66.0.8/29"}
+    lists = Lists([pod("p", "10.66.0.9")])
+    lists.nodes = [{"metadata": {"name": name, "annotations": annotations}} for name in "ab"]
+    _, told, _ = run(tmp_path, lists, "nodes")
+    assert [[(one["network"], one["used"]) for one in node["networks"]] for node in told["nodes"]] == [[("net", 1)], [("net", 0)]]
+    _, told, _ = run(tmp_path, lists, "whois", "10.66.0.9")
+    assert [one["source"] for one in told["subnets"]] == ["annotation net"] * 2
+    _, told, _ = run(tmp_path, lists, "doctor", "--cluster")
+    assert CLOSED not in str(told)
 
 
 @pytest.mark.parametrize("expire", [0, 1])

@@ -10,6 +10,7 @@ import pytest
 
 from kubenode.cni.errors import CNIError
 from kubenode.nodes import node
+from kubenode.nodes.node import CLOSED
 
 MANIFEST: dict[str, Any] = {
     "kind": "Node",
@@ -55,3 +56,9 @@ def test_no_pod_cidrs_yet() -> None:
     with pytest.raises(CNIError) as error:
         node.pod_subnets(node.parse({"metadata": {"name": "n"}}, "x"))
     assert (error.value.code, error.value.msg) == (11, "Node n has no spec.podCIDRs yet")
+
+
+def test_the_note_of_the_controller() -> None:
+    """No network takes its subnets from the annotation in which the controller notes the blocks that it has closed."""
+    manifest = {"metadata": {"name": "n", "annotations": {"a": "10.0.0.0/24", CLOSED: "10.0.0.0/29"}}}
+    assert node.parse(manifest, "x").annotations == {"a": "10.0.0.0/24"}

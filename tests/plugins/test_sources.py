@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from callplugin import Network
 
+from kubenode.cni.errors import ANNOTATION_MISSING
+from kubenode.nodes.node import CLOSED
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -65,6 +68,17 @@ def test_one_network(network: NetworkMaker, view: ViewWriter) -> None:
     assert network(logfile="").add("c2") == ["10.1.0.3"]
     assert named(network(annotation=A), "a").add() == ["10.3.0.2"]
     assert named(network(annotation=B), "b").add() == ["10.4.0.2"]
+
+
+@pytest.mark.parametrize("plugin", ["kube-node", "node-annotation"])
+def test_the_note_of_the_controller(network: NetworkMaker, view: ViewWriter, plugin: str) -> None:
+    """A block that is closing is not the source of a second network, whose pods no report would count as those of that block."""
+    text = "10.3.0.8/29" if plugin == "kube-node" else 'subnet: "10.3.0.8/29"'
+    view("10.1.0.0/29", annotations={A: "10.3.0.0/29,10.3.0.8/29 closing", CLOSED: text})
+    assert named(network(annotation=A), "first").add() == ["10.3.0.2"]
+    error = named(network(plugin, annotation=CLOSED), "second").error("ADD", "c2")
+    assert (error["code"], error["msg"]) == (ANNOTATION_MISSING, f"annotation {CLOSED} of a Node is the controller's own")
+    assert "kubectl annotate" not in error["details"]
 
 
 def test_an_annotation_without_ranges(network: NetworkMaker, view: ViewWriter) -> None:

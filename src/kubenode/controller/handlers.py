@@ -12,8 +12,8 @@ import msgspec
 
 from kubenode.kube.client import ObjectMeta
 from kubenode.kube.reflector import before
-from kubenode.nodes.node import LAST_APPLIED
-from kubenode.pools.records import CLOSED, NodeMetadata, NodeSubnet, RecordError, parse_claim, parse_pool
+from kubenode.nodes.node import CLOSED, LAST_APPLIED
+from kubenode.pools.records import NodeMetadata, NodeSubnet, RecordError, parse_claim, parse_pool
 from kubenode.pools.reports import AgentReport, parse_report
 from kubenode.pools.texts import read
 

@@ -230,7 +230,7 @@ class Reconciler:
                 raise
         else:
             self._observer.served(time.monotonic() - self.queue.since(key))
-            self._log.info("Node annotated", node=node.name, **{name.rpartition("/")[2]: value for name, value in write.values.items()})
+            self._log.info("Node annotated", node=node.name, annotations=dict(write.values))
 
     async def _demand(self, write: Demand) -> None:
         node, report = write.node, write.report

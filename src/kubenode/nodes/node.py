@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 ANSWER = "the API server's answer"  # a source of a Node, beside files
 ONE_NODE = "it must be one Node object, as `kubectl get node NAME -o json` prints it"
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"  # a copy of the whole manifest, not needed
+# The annotation with the blocks that the controller has closed. One request writes it and the word `closing`, so one is never without the
+# other. No pool has this annotation by default, whatever its name, and no network has its subnets from it.
+CLOSED = "controller.kube-node.nordix.org/closing"
+LEFT_OUT = frozenset([LAST_APPLIED, CLOSED])  # of what plugins see
 
 
 class Node(NamedTuple):
@@ -91,7 +95,7 @@ def parse(manifest: dict[str, Any], source: str) -> Node:
         str(metadata.get("uid", "")),
         str(node_info.get("machineID", "")),
         tuple(pod_cidrs),
-        {key: value for key, value in annotations.items() if key != LAST_APPLIED},
+        {key: value for key, value in annotations.items() if key not in LEFT_OUT},
         str(metadata.get("resourceVersion", "")),
     )
 
@@ -124,6 +128,8 @@ def pod_subnets(node: Node) -> tuple[Subnet, ...]:
 def annotation(node: Node, key: str) -> str:
     """Return an annotation's value. Raises CNIError if it is missing or empty."""
     value = node.annotations.get(key)
+    if key == CLOSED:
+        raise CNIError(ANNOTATION_MISSING, f"annotation {key} of a Node is the controller's own", "give the network another annotation")
     if value is None:
         raise CNIError(ANNOTATION_MISSING, f"Node {node.name} has no annotation {key}", f"kubectl annotate node {node.name} {key}=VALUE")
     if not value.strip():

@@ -50,7 +50,7 @@ class Agreement:
             return items, []
         found = rules(growing)
         ours = self._given_by(growing, items, found)
-        stopped = (closing & closed_by_us(self._node)) - ours  # nothing but growth takes them back, or opens them
+        stopped = closing & closed_by_us(self._node) - ours if closing else set()  # nothing but growth takes them back, or opens them
         if growing:
             self._min_free[key] = max(rule.min_free for rule in found.values())
         elif stopped:

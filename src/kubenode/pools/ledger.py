@@ -14,7 +14,7 @@ from kubenode.pools.plan import NodePlan, plan_departed
 from kubenode.pools.records import RECLAIM_AFTER, NodeSubnet, object_name
 from kubenode.pools.reported import beside
 from kubenode.pools.space import EVERYWHERE, Space, SubnetMap, holder_of, node_of, outside
-from kubenode.pools.texts import adoptable, read
+from kubenode.pools.texts import adoptable, text_of
 from kubenode.pools.timing import RecentWrites, Released
 from kubenode.pools.writes import REPORTED
 
@@ -170,7 +170,7 @@ class Ledger:
 
     def holds(self, claim: NodeSubnet, node: NodeMetadata) -> bool:
         """Say whether the claim's node has the subnet in an annotation, or may have it because an annotation is unreadable."""
-        texts = [read(node.annotations.get(key)) for key in self._keys([*self._claims_of(claim.node), claim])]
+        texts = [text_of(node, key) for key in self._keys([*self._claims_of(claim.node), claim])]
         return any(text.problem or claim.subnet in text.subnets for text in texts)
 
     def is_lost(self, subnet: Subnet, key: str, name: str) -> bool:
@@ -240,7 +240,7 @@ class Ledger:
         It has them in an annotation, or its agent reports them.
         """
         for key, pools in self.by_key.items():
-            text = read(node.annotations.get(key))
+            text = text_of(node, key)
             coming = adoptable(node, text, pools, self.claims) if text.subnets else {}
             for subnet in text.subnets:
                 claim = self.claims.get(subnet)

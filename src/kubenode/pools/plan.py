@@ -10,11 +10,12 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 
+from kubenode.nodes.node import CLOSED
 from kubenode.pools.agreement import Agreement
 from kubenode.pools.growth import fits
-from kubenode.pools.records import CLOSED, NodeSubnet
+from kubenode.pools.records import NodeSubnet
 from kubenode.pools.reported import reported
-from kubenode.pools.texts import adoptable, note_closed, read
+from kubenode.pools.texts import adoptable, note_closed, text_of
 from kubenode.pools.timing import RETURNED_AFTER
 from kubenode.pools.writes import (
     DIFFERENT,
@@ -62,7 +63,7 @@ class NodePlan:
         self._ledger = ledger
         self._now = now
         self.agreement = Agreement(ledger, node, now)
-        self._texts = {key: read(node.annotations.get(key)) for key in keys}
+        self._texts = {key: text_of(node, key) for key in keys}
         self._has = {subnet for text in self._texts.values() for subnet in text.subnets}
         self._doubt = any(text.problem for text in self._texts.values())  # then the node may have all its claims
 

@@ -6,7 +6,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kubenode.ipam.ranges import RangeError
-from kubenode.pools.records import CLOSED, noted
+from kubenode.nodes.node import CLOSED
+from kubenode.pools.records import noted
 from kubenode.pools.texts import closed_by_us, written
 from kubenode.pools.writes import Annotate, DeleteClaim
 

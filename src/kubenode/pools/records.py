@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kubenode.ipam.ranges import RangeError, Subnet, parse_subnet
 from kubenode.nodes.items import Item, parse
+from kubenode.nodes.node import CLOSED
 from kubenode.pools.blocks import Block, parse_block
 
 if TYPE_CHECKING:
@@ -68,9 +69,6 @@ def parse_selector(selector: Mapping[str, Any]) -> Selector:
 
 GROUP = "kube-node.nordix.org"
 API_VERSION = f"{GROUP}/v1alpha1"
-# The annotation with the blocks that the controller has closed. One request writes it and the word `closing`, so one is never without the
-# other. No pool has this annotation by default, whatever its name.
-CLOSED = f"controller.{GROUP}/closing"
 RECLAIM_AFTER = 3600.0  # seconds
 LARGEST_MIN_FREE = 65536
 MAX_BLOCKS, LARGEST_MAX_BLOCKS = 16, 128  # an annotation has at most 256 items

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kubenode.ipam.ranges import RangeError, parse_subnet
 from kubenode.nodes.items import Item, parse_item
-from kubenode.pools.records import CLOSED, noted
+from kubenode.nodes.node import CLOSED
+from kubenode.pools.records import noted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -40,10 +41,15 @@ def read(text: str | None) -> Text:
         return Text(_legible(text), str(error))
 
 
+def text_of(node: NodeMetadata, key: str) -> Text:
+    """Parse an annotation of a node. The controller's own has no subnets, also if a pool names it."""
+    return Text() if key == CLOSED else read(node.annotations.get(key))
+
+
 def closed_by_us(node: NodeMetadata) -> set[Subnet]:
     """Return the blocks that the controller has closed. The word is a person's at other closing items."""
     found: set[Subnet] = set()
-    for part in node.annotations[CLOSED].split(",") if CLOSED in node.annotations else ():
+    for part in set(node.annotations[CLOSED].split(",")) if CLOSED in node.annotations else ():
         with suppress(RangeError):
             found.add(parse_subnet(part.strip(), 0))
     return found
@@ -55,10 +61,17 @@ def note_closed(node: NodeMetadata, texts: Mapping[str, Text], kept: Mapping[str
     before = {item.block for text in texts.values() for item in text.items if item.closing}
     after = {item.block for key, text in texts.items() for item in kept.get(key, text.items) if item.closing}
     noted_before = closed_by_us(node)
-    is_doubtful = any(text.problem for text in texts.values())  # they may be closing
-    blocks = after - before | (noted_before if is_doubtful else noted_before & after)
+    blocks = after - before | noted_before & (after | _closing_elsewhere(node, texts))
+    if any(text.problem for text in texts.values()):  # what is in no other one may be closing there
+        blocks |= noted_before - {subnet for text in texts.values() if not text.problem for subnet in text.subnets}
     now = written(blocks)
     return {} if now == had else {CLOSED: now}
+
+
+def _closing_elsewhere(node: NodeMetadata, texts: Mapping[str, Text]) -> set[Subnet]:
+    """Return the closing blocks in other annotations: their pool, or its subnets, may be known in a moment."""
+    others = (text for key, text in node.annotations.items() if "closing" in text and key not in {*texts, CLOSED})
+    return {item.block for text in others for item in read(text).items if item.closing}
 
 
 def written(blocks: Iterable[Subnet]) -> str | None:

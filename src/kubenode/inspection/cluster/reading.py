@@ -19,6 +19,7 @@ from kubenode.ipam.address import parse_address
 from kubenode.kube.client import ApiServer, ObjectMeta
 from kubenode.kube.loadingrules import COMMANDS
 from kubenode.kube.refusal import StatusError, for_a_person
+from kubenode.nodes.node import CLOSED
 from kubenode.pools.records import RecordError, parse_claim, parse_pool
 
 if TYPE_CHECKING:
@@ -218,7 +219,8 @@ def _node(found: _Node) -> ClusterNode:
     metadata, spec = found.metadata, found.spec
     own = [parse_address(one.address) for one in found.status.addresses or () if one.type.endswith("IP")]
     cidrs = tuple(spec.cidrs or ([spec.cidr] if spec.cidr else ()))
-    return ClusterNode(metadata.name, metadata.labels or {}, metadata.annotations or {}, cidrs, tuple(filter(None, own)))
+    annotations = {key: text for key, text in (metadata.annotations or {}).items() if key != CLOSED}  # no subnets beside the others
+    return ClusterNode(metadata.name, metadata.labels or {}, annotations, cidrs, tuple(filter(None, own)))
 
 
 def _pod(found: _Pod) -> Pod:
