@@ -171,7 +171,7 @@ def test_stores(tmp_path: Path, run_dir: Path, record_property: Any) -> None:
     assert most[0] <= CALLERS + 3 + 2 * workers.MOST
 
 
-def memory(pid: int | None) -> float:
+def memory(pid: int) -> float:
     """Return a process's resident memory in megabytes."""
     (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS")]
     return int(line.split()[1]) / 1024
@@ -179,10 +179,11 @@ def memory(pid: int | None) -> float:
 
 @pytest.mark.timeout(120 + 3 * SECONDS)
 def test_agent(tmp_path: Path, run_dir: Path, record_property: Any) -> None:
-    """An agent whose housekeeping hardly pauses, while somebody holds locks and scrapes: it has as few threads as before, and its memory."""
+    """An agent whose housekeeping hardly pauses, while somebody holds locks and scrapes: it keeps few threads and its memory."""
     manifest = write_node(tmp_path / "node.json", "10.0.0.0/24")
     with AgentProcess(run_dir, f"--node-file={manifest}", "--every=0.1") as agent:
         assert agent.process
+        pid = agent.process.pid
 
         def conf(data_dir: str, network: str) -> dict[str, Any]:
             ipam = {"type": "host-local", "dataDir": data_dir, "ranges": RANGES}
@@ -212,10 +213,10 @@ def test_agent(tmp_path: Path, run_dir: Path, record_property: Any) -> None:
 
         for number in range(50):
             delete(str(world.data_dir), f"before-{number}", "c")
-        before = memory(agent.process.pid)
+        before = memory(pid)
         world.run(hold)
-        threads = eventually(lambda: found if (found := len(os.listdir(f"/proc/{agent.process.pid}/task"))) < 30 else 0, "its threads stay")
-        growth = memory(agent.process.pid) - before
+        threads = eventually(lambda: found if (found := len(os.listdir(f"/proc/{pid}/task"))) < 30 else 0, "its threads stay")
+        growth = memory(pid) - before
         for name, value in (("given", world.given), ("removed", world.removed), ("threads", threads), ("growth in MB", growth)):
             record_property(name, value)
         assert growth < MEGABYTES

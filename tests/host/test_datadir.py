@@ -398,7 +398,8 @@ def is_waited_for(path: Path) -> bool:
 
 def test_a_directory_that_goes_before_its_lock(store: DiskStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who removes the directory between its creation and that of the lock, removes nothing from an ADD: it is created once more."""
-    original, removed = os.makedirs, []
+    original = os.makedirs
+    removed: list[str] = []
 
     def make_and_lose(name: str, mode: int = 0o777, exist_ok: bool = False) -> None:  # noqa: FBT001, FBT002 -- the standard library's
         original(name, mode, exist_ok)

@@ -100,7 +100,7 @@ class Housekeeping:
                 dead = allocator.release_from_earlier_boot(store)
                 rested = allocator.release_rested(store)
                 is_as_indexed = store.is_as_indexed()
-                if next(iter(store.index()), None) is None:
+                if is_as_indexed and next(iter(store.index()), None) is None:
                     self._stores.drop(place.data_dir, place.network)
             if dead:
                 self._log.warning("reservations of an earlier boot released", **told, ips=[entry.name for entry in dead])
