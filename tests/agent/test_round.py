@@ -95,6 +95,11 @@ def test_slow_networks_and_many_others() -> None:
     assert max(threads) <= workers.MOST
     assert ask._asked == {}
 
+    def are_few() -> bool:
+        return len(ask.gather(quick)) == 1000 and threading.active_count() - before <= workers.AT_ONCE
+
+    eventually(are_few, "as many threads as there were slow networks stay while there is work")
+
 
 def test_more_slow_networks_than_threads() -> None:
     """However many networks are slow, there are not more threads than there may be; and in the end each network has its answer."""

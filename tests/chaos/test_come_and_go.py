@@ -30,12 +30,13 @@ from kubenode.base.log import ERROR, Log
 from kubenode.base.workers import Round, Workers
 from kubenode.cni.netconf import NetConf
 from kubenode.host.datadir import DiskStore
+from kubenode.host.indexed import IndexedStore, Memory
 from kubenode.host.root import HostRoot
 from kubenode.ipam import allocator, config
 from kubenode.ipam.store import Attachment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 SECONDS = float(os.environ.get("KUBE_NODE_CHAOS_SECONDS") or 8)
 SEED = int(os.environ.get("KUBE_NODE_CHAOS_SEED") or random.randrange(1 << 32))
@@ -139,20 +140,33 @@ def test_stores(tmp_path: Path, run_dir: Path, record_property: Any) -> None:
     sets = config.load(NetConf("net", "1.0.0", {"ranges": RANGES}, {}), {}).sets
     before = threading.active_count()
     most = [0]
+    mutex = threading.Lock()
+    calls: dict[str, list[Memory]] = {}
 
-    def add(data_dir: str, network: str, container: str) -> list[str] | None:
-        store = stores.get(data_dir, network, keep=hash(container) % 2 == 0)
+    @contextlib.contextmanager
+    def store_of(data_dir: str, network: str, *, keep: bool = False) -> Iterator[IndexedStore]:
+        """Use a store; all calls of a network have the same memory at a time."""
+        store = stores.get(data_dir, network, keep=keep)
+        with mutex:
+            calls.setdefault(network, []).append(store._memory)
+            if len(set(map(id, calls[network]))) > 1:
+                world.wrong.append(f"{network} has several memories")
         try:
-            with store.lock():
-                return [str(one.address) for one in allocator.allocate(store, sets, Attachment(container, "eth0")).given]
+            yield store
         finally:
             store.leave()
+            with mutex:
+                calls[network].remove(store._memory)
+
+    def add(data_dir: str, network: str, container: str) -> list[str] | None:
+        with store_of(data_dir, network, keep=hash(container) % 2 == 0) as store, store.lock():
+            return [str(one.address) for one in allocator.allocate(store, sets, Attachment(container, "eth0")).given]
 
     def delete(data_dir: str, network: str, container: str) -> bool:
-        store = stores.get(data_dir, network)
-        if store.is_there():
-            with store.lock():
-                allocator.release(store, Attachment(container, "eth0"))
+        with store_of(data_dir, network) as store:
+            if store.is_there():
+                with store.lock():
+                    allocator.release(store, Attachment(container, "eth0"))
         return True
 
     def tidy(_: random.Random) -> None:
@@ -164,6 +178,7 @@ def test_stores(tmp_path: Path, run_dir: Path, record_property: Any) -> None:
     record_property("given", world.given)
     record_property("removed", world.removed)
     record_property("threads", most[0])
+    calls.clear()
     eventually(lambda: not ask._asked, "a question is open")
     keep.tidy()
     gc.collect()

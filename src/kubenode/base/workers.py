@@ -80,9 +80,10 @@ class Workers:
                 self._done(key)
 
     def _next(self) -> Hashable:
-        """Wait for a key with a job; None if there is none for a while."""
+        """Wait for a key with a job; None if this thread is not needed."""
         with self._changed:
-            if not self._changed.wait_for(lambda: self._ready, IDLE):
+            is_spare = self._threads - len(self._began) > AT_ONCE
+            if not self._ready and (is_spare or not self._changed.wait_for(lambda: self._ready, IDLE)):
                 self._threads -= 1
                 return None
             self._began[threading.get_ident()] = time.monotonic()
