@@ -247,4 +247,3 @@ def test_the_process(tmp_path: Path, run_dir: Path) -> None:
         threads = len(os.listdir(f"/proc/{agent.process.pid}/task"))
         assert threads < 30
         assert agent.add(conf("net")) == ["10.0.0.2"]
-    json.loads(agent.log().splitlines()[-1])

@@ -30,13 +30,14 @@ from kubenode.base.log import ERROR, Log
 from kubenode.base.workers import Round, Workers
 from kubenode.cni.netconf import NetConf
 from kubenode.host.datadir import DiskStore
-from kubenode.host.indexed import IndexedStore, Memory
 from kubenode.host.root import HostRoot
 from kubenode.ipam import allocator, config
 from kubenode.ipam.store import Attachment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from kubenode.host.indexed import IndexedStore, Memory
 
 SECONDS = float(os.environ.get("KUBE_NODE_CHAOS_SECONDS") or 8)
 SEED = int(os.environ.get("KUBE_NODE_CHAOS_SEED") or random.randrange(1 << 32))
