@@ -25,12 +25,16 @@ from kubenode.base.log import INFO, Log
 from kubenode.base.workers import Round, Workers
 from kubenode.host.attachments import Attachments, Record
 from kubenode.host.root import HostRoot
+from kubenode.ipam import allocator
 from kubenode.ipam.address import Address
 from kubenode.ipam.store import Attachment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from kubenode.host.indexed import IndexedStore
+    from kubenode.ipam.store import Reservation
 
 ONE = Attachment("c1", "eth0")
 FIRST = Address(4, (10 << 24) + 2)
@@ -140,6 +144,21 @@ def test_a_directory_that_goes(keeper: Keeper, is_recorded: bool) -> None:  # no
     keeper.keep.tidy()
     assert (keeper.stores.known(), keeper.memories()) == ([], 0)
     keeper.add("net")  # and not "reserved already", as the index before said
+
+
+def test_a_directory_that_goes_during_a_pass(keeper: Keeper, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """A directory that somebody removes while housekeeping looks after it is no error: nothing is kept of it, and nothing is logged."""
+    original = allocator.release_from_earlier_boot
+
+    def lose(store: IndexedStore) -> list[Reservation]:
+        shutil.rmtree(store.directory)
+        return original(store)
+
+    keeper.add("net")
+    monkeypatch.setattr(allocator, "release_from_earlier_boot", lose)
+    keeper.keep.tidy()
+    assert (keeper.stores.known(), keeper.memories()) == ([], 0)
+    assert capfd.readouterr().err == ""
 
 
 def test_a_call_in_flight(keeper: Keeper) -> None:

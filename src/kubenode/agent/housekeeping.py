@@ -109,6 +109,8 @@ class Housekeeping:
             if not is_as_indexed:
                 self._log.warning("reservations changed without the lock", **told)
         except (CNIError, OSError) as error:
+            if isinstance(error, FileNotFoundError) and self._stores.again(place.data_dir, place.network) is None:
+                return  # somebody has removed it meanwhile
             self._log.error("housekeeping of a data directory failed", network=place.network, dataDir=place.data_dir, error=str(error))
 
     def _forget(self, used: set[str]) -> None:
