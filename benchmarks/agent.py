@@ -15,11 +15,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from agentlab import EMPTY, IN_MEMORY, Agent, Lab, Program, api_requests, concurrently, resident_mb
+from agentlab import EMPTY, IN_MEMORY, Agent, Lab, Program, api_requests, concurrently, made_up, resident_mb
 from rich.console import Console
 from rich.table import Table
 from standalone import PASS, machine
@@ -34,6 +35,7 @@ SMOKE = {0: 2, 250: 2}
 BARS: dict[int, tuple[float, float | None]] = {0: (0.5, 0.3), 250: (0.2, None), 4000: (0.03, None), 60000: (0.003, None)}  # wall, CPU
 GROWTH, STANDALONE, CONCURRENT, STATUS, FLOOR, REPORTING = 1.5, 2.5, 0.5, 1.0, 1.5, 1.05
 MEMORY = {250: 45.0, 60000: 80.0}  # MB
+MADE_UP, EVERY = 3000, 1.0  # networks that do not exist; seconds between passes of housekeeping
 PODS, AT_ONCE = 200, 64
 
 
@@ -142,6 +144,16 @@ def memory(lab: Lab, counts: list[int]) -> Iterator[Row]:
         yield Row(f"agent with {count:,} reservations: resident MB", f"{megabytes:.1f} MB", "", megabytes, MEMORY[count])
 
 
+def after_made_up(lab: Lab, count: int) -> Row:
+    """Measure the resident memory of an agent that was called for networks that do not exist, after passes of housekeeping."""
+    with Agent(lab.directory / "made-up", [*lab.agent_arguments, f"--every={EVERY:g}"]) as agent:
+        made_up(agent, count)
+        time.sleep(3 * EVERY)
+        megabytes = resident_mb(agent.pid)
+    what = f"agent after {count:,} networks that do not exist: resident MB"
+    return Row(what, f"{megabytes:.1f} MB", "", megabytes, MEMORY[min(MEMORY)])
+
+
 def measure(directory: Path, data_dir: Path, smoke: bool) -> list[Row]:  # noqa: FBT001 -- of the one caller
     binaries = directory / "bin"
     program = Path(__file__).resolve().parent.parent / "packaging/binaries.py"
@@ -154,7 +166,8 @@ def measure(directory: Path, data_dir: Path, smoke: bool) -> list[Row]:  # noqa:
             for way, bar in (("standalone", 1.0), ("relay", 0.0)):
                 requests = float(api_requests(lab, way, 20 if smoke else PODS))
                 rows.append(Row(f"API requests for {PODS} ADDs on a cold node, {way}", f"{requests:g}", "", requests, bar))
-        return [*rows, *memory(lab, list(MEMORY)[:1] if smoke else list(MEMORY))]
+        rows += memory(lab, list(MEMORY)[:1] if smoke else list(MEMORY))
+        return [*rows, after_made_up(lab, MADE_UP)]
 
 
 def show(rows: list[Row]) -> None:

@@ -8,6 +8,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,8 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 import yaml
 from standalone import PASS
+
+from kubenode.agent import protocol
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "packaging"))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
@@ -231,6 +234,19 @@ def _fill(directory: Path, count: int) -> None:
     if count:
         (directory / "last_reserved_ip.0").write_text(f"10.{244 + (number >> 16)}.{number >> 8 & 255}.{number & 255}")
         (directory / "last_reserved_ip.1").write_text(f"fd00:10:244:1::{number:x}")
+
+
+def made_up(agent: Agent, count: int) -> None:
+    """Call the agent for so many networks that do not exist, as a relay does."""
+    for number in range(count):
+        conf = {"cniVersion": "1.1.0", "name": f"made-up-{number}", "type": "bridge", "ipam": {"type": "kube-node"}}
+        environ = {key: value for key, value in _environ("DEL", "bench", agent.run_dir).items() if key.startswith("CNI_")}
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(str(agent.run_dir / "agent.sock"))
+            sock.sendall(protocol.frame(protocol.Asked("kube-node", environ, json.dumps(conf).encode())))
+            sock.shutdown(socket.SHUT_WR)
+            if sock.recv(1) != b"\0":
+                sys.exit("agent: DEL of a network that does not exist failed")
 
 
 def concurrently(lab: Lab, way: str, pods: int, most: int) -> float:

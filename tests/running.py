@@ -32,6 +32,7 @@ LONGEST = (
     "chaos/test_agent_chaos.py",
     "chaos/test_four_programs.py",
     "chaos/test_api_chaos.py",
+    "chaos/test_come_and_go.py",
     "relay/test_build.py",
     "controller/test_life.py",
     "agent/test_ipv4_label.py",

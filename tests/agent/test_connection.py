@@ -92,7 +92,7 @@ def test_no_thread_to_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen()
-        server = Server(listener, Counted(), Networks(), {}, Log("agent"), [Counted()], {})
+        server = Server(listener, Counted(), Networks(Log("test")), {}, Log("agent"), [Counted()], {})
         monkeypatch.setattr(threading.Thread, "start", start)
         server.start()
         for _ in range(3):
@@ -107,13 +107,34 @@ def test_no_thread_to_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
     assert capfd.readouterr().err.count("can't start new thread") == 3
 
 
+def test_no_thread_for_a_relay_on_the_old_socket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A relay that is still in the old socket's queue goes to the standalone plugin, if the system gives no thread for it."""
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with socket.socket(socket.AF_UNIX) as old, socket.socket(socket.AF_UNIX) as new, socket.socket(socket.AF_UNIX) as relay:
+        for number, listener in enumerate((old, new)):
+            listener.bind(str(tmp_path / f"{number}.sock"))
+            listener.listen()
+        server = Server(old, Any, Networks(Log("test")), {}, Log("agent"), [], {})  # type: ignore[arg-type] # no call comes to it
+        relay.settimeout(10)
+        relay.connect(str(tmp_path / "0.sock"))
+        monkeypatch.setattr(threading.Thread, "start", start)
+        server.move(new)
+        assert answer(relay).code == skel.NOT_HERE
+    assert capfd.readouterr().err.count("can't start new thread") == 1
+
+
 def configuration(data_dir: str = "/d", **more: Any) -> bytes:
     return json.dumps({"name": "net", "ipam": {"type": "kube-node", "dataDir": data_dir}, **more}).encode()
 
 
 def test_the_last_configuration_counts() -> None:
     """Of a network's configurations the last is kept, also where it is one that was there before."""
-    met = Networks()
+    met = Networks(Log("test"))
     seen: list[bytes] = []
     met.note = lambda key, plugin, stdin: seen.append(stdin)  # type: ignore[method-assign]
     before, after = configuration(), configuration(mtu=9000)
@@ -125,7 +146,7 @@ def test_the_last_configuration_counts() -> None:
 def test_networks_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each pod's runtimeConfig makes another configuration, but no other network; and what is remembered has an end."""
     monkeypatch.setattr(networks, "MOST", 10)
-    met = Networks()
+    met = Networks(Log("test"))
     for pod in range(25):
         met.met("kube-node", configuration(runtimeConfig={"mac": f"02:00:00:00:00:{pod:02x}"}))
         assert len(met._keys) <= 10

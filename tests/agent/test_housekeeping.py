@@ -43,7 +43,7 @@ class Place:
         self.config_dir = directory / "net.d"
         self.config_dir.mkdir()
         self.run_dir = run_dir
-        self.networks = Networks()
+        self.networks = Networks(Log("agent", INFO))
         self.stores = Stores(HostRoot(), NextBoot(str(run_dir), lambda: "m"))
         log = Log("agent", INFO)
         ask = Round(Workers(), log, 0.5)

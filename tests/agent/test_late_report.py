@@ -77,7 +77,7 @@ def test_it_is_counted_again(run_dir: Path, tmp_path: Path) -> None:
             store.reserve(address, Attachment("c0", "eth0"))
 
     cluster, stores = Cluster(start_pod), Stores(HostRoot())
-    counting = Counting(Networks(), stores, Sources(str(run_dir)), Round(Workers(), Log("test"), 10.0))
+    counting = Counting(Networks(Log("test")), stores, Sources(str(run_dir)), Round(Workers(), Log("test"), 10.0))
     parts = Parts(counting, Settling(), Vacancy(HostRoot(), str(run_dir), stores), lambda: 0)
     reporting = NodeAddresses(Own(), parts, lambda: cluster, Log("test"))  # type: ignore[arg-type, return-value] # small fakes
 

@@ -115,7 +115,7 @@ class Node:
         stores, ask = Stores(HostRoot()), Round(Workers(), log, 0.5)
         asking = (connect or self.pods.connect) if can_ask else None
         reclaimer = Reclaimer(HostRoot(), str(self.run_dir), stores, ask, asking, log, self.counts, mode, grace, self.clock)
-        return Housekeeping(Networks(), stores, ask, reclaimer, str(self.run_dir), str(self.run_dir / "none"), log)
+        return Housekeeping(Networks(log), stores, ask, reclaimer, str(self.run_dir), str(self.run_dir / "none"), log)
 
     def add(self, container: str, *, network: str = "net", ifname: str = "eth0", reserve: bool = True, **record: Any) -> Attachment:
         """Do what an ADD does, for a pod that is called as its container. Values of None are left out of the record."""

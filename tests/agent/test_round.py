@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from patience import PATIENCE, eventually
 
+from kubenode.base import workers
 from kubenode.base.log import INFO, Log
 from kubenode.base.workers import Round, Workers
 
@@ -80,3 +81,70 @@ def test_no_thread_to_be_had(ask: Round, capfd: pytest.CaptureFixture[str]) -> N
         threading.stack_size(usual)
     assert capfd.readouterr().err.count("can't start new thread") == 2
     assert ask.gather({"net": lambda: 1}) == {"net": 1}
+
+
+def test_slow_networks_and_many_others() -> None:
+    """Slow networks delay no other, and each has one thread; the others share a few."""
+    ask, free, before = Round(Workers(), Log("agent", INFO), PATIENCE), threading.Event(), threading.active_count()
+    slow = {f"slow{number}": lambda: free.wait(10 * PATIENCE) for number in range(20)}
+    asking = threading.Thread(target=ask.gather, args=(slow,))
+    asking.start()
+    threads = []
+    try:
+        quick = {number: lambda: threads.append(threading.active_count() - before) for number in range(1000)}
+        assert len(ask.gather(quick)) == 1000
+    finally:
+        free.set()
+        asking.join()
+    assert max(threads) <= workers.MOST
+    assert ask._asked == {}
+
+    def are_few() -> bool:
+        return len(ask.gather(quick)) == 1000 and threading.active_count() - before <= workers.AT_ONCE
+
+    eventually(are_few, "as many threads as there were slow networks stay while there is work")
+
+
+def test_more_slow_networks_than_threads() -> None:
+    """However many networks are slow, there are not more threads than there may be; and in the end each network has its answer."""
+    ask, free, before = Round(Workers(), Log("agent", INFO), 2.0), threading.Event(), threading.active_count()
+    slow = {number: lambda: free.wait(10 * PATIENCE) for number in range(2 * workers.MOST)}
+    try:
+        for _ in range(2):
+            assert ask.gather(slow) == {}
+            assert threading.active_count() - before <= workers.MOST
+    finally:
+        free.set()
+    eventually(lambda: ask._asked == {}, "a question has no answer")
+    assert len(ask.gather(slow)) == 2 * workers.MOST
+
+
+def test_jobs_of_a_network_are_in_order() -> None:
+    """Jobs with the same key run one after the other, in the order in which they came, beside those of other keys."""
+    pool, done, running, together = Workers(), [], set(), []
+
+    def job(key: int, number: int) -> Callable[[], None]:
+        def work() -> None:
+            together.append(key in running)
+            running.add(key)
+            time.sleep(0.001)
+            running.remove(key)
+            done.append((key, number))
+
+        return work
+
+    for number in range(20):
+        for key in range(20):
+            pool.submit(key, job(key, number))
+    eventually(lambda: len(done) == 400, "not all have run")
+    assert not any(together)
+    assert all([number for key, number in done if key == one] == list(range(20)) for one in range(20))
+
+
+def test_threads_without_work_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread without work ends, and a new one serves the next question."""
+    monkeypatch.setattr(workers, "IDLE", 0.05)
+    ask, before = Round(Workers(), Log("agent", INFO), PATIENCE), threading.active_count()
+    for _ in range(2):
+        assert len(ask.gather({number: lambda: 1 for number in range(50)})) == 50
+        eventually(lambda: threading.active_count() <= before, "threads stay")

@@ -185,6 +185,16 @@ def test_a_locked_store_stalls_its_network_alone(hurried_agent: AgentProcess, ne
     assert reserved(data_dir / "net") == ["10.1.0.2", "10.1.0.3", "fd01::2", "fd01::3"]
 
 
+@pytest.mark.parametrize("sent", [0, 10, -5, None])
+def test_a_request_that_has_no_end(hurried_agent: AgentProcess, netconf: NetConfMaker, sent: int | None) -> None:
+    """Who does not end a request in time hears that, and nothing of disks or locks."""
+    with hurried_agent.connect() as sock:
+        sock.sendall(request("kube-node", "ADD", netconf())[:sent])
+        told = answer(sock)
+    assert (told.code, told.json["code"], told.json["msg"]) == (1, 11, "the request was not complete within 4 s")
+    assert "lock" not in told.stdout
+
+
 def test_nobody_waits_any_more(agent: AgentProcess, netconf: NetConfMaker, data_dir: Path, run_dir: Path) -> None:
     """An ADD whose relay is gone reserves nothing, so that a DEL that has passed already was the last of it."""
     assert agent.ask("kube-node", "ADD", netconf(), container_id="before").code == 0

@@ -52,7 +52,7 @@ def test_a_directory_that_another_configuration_uses_now(plugin: str, ipam: dict
     with store.lock():
         store.reserve(IN_IT, Attachment("c0", "eth0"))
     Sources(str(run_dir)).take(source_of(KEY, ""), f"{data_dir}/net", lambda *_: True)
-    networks = Networks()
+    networks = Networks(Log("test"))
     conf = {"cniVersion": "1.1.0", "name": "net", "type": "bridge", "ipam": {"type": plugin, "dataDir": str(data_dir), **ipam}}
     networks.met(plugin, json.dumps(conf).encode())
 
@@ -69,7 +69,7 @@ def test_an_answer_that_comes_late(run_dir: Path, tmp_path: Path) -> None:
     """A question that waits for a lock says how it is when it is answered: the wait for a closing block may have begun again meanwhile."""
     store = DiskStore(str(tmp_path), "net")
     Sources(str(run_dir)).take(source_of(KEY, ""), store.directory, lambda *_: True)
-    counting = Counting(Networks(), Stores(HostRoot()), Sources(str(run_dir)), Round(Workers(), Log("test"), 1.0))
+    counting = Counting(Networks(Log("test")), Stores(HostRoot()), Sources(str(run_dir)), Round(Workers(), Log("test"), 1.0))
     places = counting.places(OWN, [KEY])
     is_over = True
     with ExitStack() as held:
@@ -87,7 +87,7 @@ def test_a_network_that_cannot_be_read(run_dir: Path, tmp_path: Path) -> None:
     Sources(str(run_dir)).take(source_of(KEY, ""), store.directory, lambda *_: True)
     with store.lock():
         store.reserve(IN_IT, Attachment("c0", "eth0"))
-    counting = Counting(Networks(), Stores(HostRoot()), Sources(str(run_dir)), Round(Workers(), Log("test"), 0.5))
+    counting = Counting(Networks(Log("test")), Stores(HostRoot()), Sources(str(run_dir)), Round(Workers(), Log("test"), 0.5))
     places = counting.places(OWN, [KEY]).ours
     before = [*counting.count(OWN, places, lambda _: False, {}).values()]
     with store.lock():

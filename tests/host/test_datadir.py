@@ -396,6 +396,23 @@ def is_waited_for(path: Path) -> bool:
     return any("->" in line and any(part.endswith(inode) for part in line.split()) for line in Path("/proc/locks").read_text().splitlines())
 
 
+def test_a_directory_that_goes_before_its_lock(store: DiskStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who removes the directory between its creation and that of the lock, removes nothing from an ADD: it is created once more."""
+    original = os.makedirs
+    removed: list[str] = []
+
+    def make_and_lose(name: str, mode: int = 0o777, exist_ok: bool = False) -> None:  # noqa: FBT001, FBT002 -- the standard library's
+        original(name, mode, exist_ok)
+        if name == store.directory and len(removed) < 3:
+            os.rmdir(name)
+            removed.append(name)
+
+    monkeypatch.setattr(os, "makedirs", make_and_lose)
+    with store.lock():
+        assert store.reserve(ADDRESS, OWNER)
+    assert removed == [store.directory] * 3
+
+
 def test_only_its_owners_reservation_is_released(store: DiskStore, tmp_path: Path) -> None:
     """What somebody else has got meanwhile, without the lock, is left alone."""
     with store.lock():

@@ -30,6 +30,7 @@ class RelayConnection:
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
         self.began = time.monotonic()
+        self.is_received = False  # whether the request is complete
         self._mutex = threading.Lock()
         self._answered = False
 
@@ -47,6 +48,7 @@ class RelayConnection:
             # Read even too long a request: an early close would reset the connection, and the relay would lose the answer.
             if len(received) <= protocol.REQUEST_LIMIT:
                 received += chunk
+        self.is_received = True
         return received
 
     def age(self) -> float:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import threading
 import time
 from typing import TYPE_CHECKING, TypeVar
+from weakref import WeakValueDictionary
 
 from kubenode.host.attachments import Attachments
 from kubenode.host.datadir import HERE, DiskStore
@@ -38,33 +39,74 @@ LOOK = 0.05  # seconds between looks for them
 
 
 class Stores:
-    """Stores that this agent has used, by data directory and network, with their indexes."""
+    """Stores that this agent uses, by data directory and network, with their indexes.
+
+    A call keeps its network's memory, so all calls of a network have the same one. Between calls a memory stays while its directory is
+    there and has reservations, as housekeeping finds out. Nothing is kept of networks that do not exist: anybody can name some.
+    """
 
     def __init__(self, root: HostRoot, this_boot: Boot = HERE) -> None:
         self._root = root
         self._boot = this_boot
         self._mutex = threading.Lock()
-        self._memories: dict[tuple[str, str], Memory] = {}
+        self._used: WeakValueDictionary[tuple[str, str], Memory] = WeakValueDictionary()
+        self._kept: dict[tuple[str, str], Memory] = {}
 
     def get(self, data_dir: str, network: str, before: Callable[[], None] = lambda: None, *, keep: bool = False) -> IndexedStore:
         """Return a store; `before` and `keep` as in `IndexedStore`. Raises CNIError if its directory is not visible."""
-        data_dir = data_dir or DEFAULT_DATA_DIR
-        here = self._root.seen(data_dir, "dataDir")
+        place = self._place(data_dir, network)
+        here = self._root.seen(data_dir or DEFAULT_DATA_DIR, "dataDir")
         with self._mutex:
-            memory = self._memories.setdefault((data_dir, network), Memory())
-        return IndexedStore(here, network, memory, before, self._boot, keep=keep)
+            memory = self._used.get(place)
+            if memory is None:
+                memory = self._used[place] = Memory()
+
+        def locked() -> None:
+            self._kept[place] = memory  # now the directory is there
+            before()
+
+        store = IndexedStore(here, network, memory, locked, self._boot, keep=keep)
+        if place not in self._kept and is_there(store):
+            self._kept[place] = memory
+        return store
+
+    def again(self, data_dir: str, network: str) -> IndexedStore | None:
+        """Return a store; None if its directory is gone, and then keep nothing. Raises CNIError if the directory is not visible."""
+        store = self.get(data_dir, network)
+        place = self._place(data_dir, network)
+        memory = self._kept.pop(place, None)  # first: a call may create the directory after our look, and keeps its memory then
+        if not is_there(store):
+            return None
+        if memory:
+            self._kept[place] = memory
+        return store
+
+    def drop(self, data_dir: str, network: str) -> None:
+        """Keep nothing of a network without reservations, until its next call. Needs its lock."""
+        self._kept.pop(self._place(data_dir, network), None)
 
     def looked_at(self, data_dir: str, network: str) -> DiskStore:
         """Return a store for reading only; unless our plugins use the network, nothing is changed there. Raises CNIError."""
-        data_dir = data_dir or DEFAULT_DATA_DIR
-        if (data_dir, network) in self.known():
+        if self._place(data_dir, network) in self._used:
             return self.get(data_dir, network)
-        return ReadOnlyStore(self._root.seen(data_dir, "dataDir"), network, self._boot)
+        return ReadOnlyStore(self._root.seen(data_dir or DEFAULT_DATA_DIR, "dataDir"), network, self._boot)
 
     def known(self) -> list[tuple[str, str]]:
-        """Return data directories and networks of all stores: calls or records of this boot name them, so they are ours."""
-        with self._mutex:
-            return list(self._memories)
+        """Return data directories and networks of the stores that are kept: calls or records of this boot name them, so they are ours."""
+        return list(self._kept)
+
+    def _place(self, data_dir: str, network: str) -> tuple[str, str]:
+        """Return a network's place, the same one for each path that leads to the data directory."""
+        place = data_dir or DEFAULT_DATA_DIR, network
+        return place if place in self._kept else (self._root.real(place[0]), network)
+
+
+def is_there(store: DiskStore) -> bool:
+    """Say whether a store's directory exists, and can be looked at."""
+    try:
+        return store.is_there()
+    except OSError:
+        return False
 
 
 class AgentHost:

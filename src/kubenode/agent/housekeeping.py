@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from functools import partial
@@ -65,7 +64,7 @@ class Housekeeping:
 
     def tidy(self) -> None:
         """Make one pass."""
-        self._networks.read_config(self._config_dir)
+        configured = self._networks.read_config(self._config_dir)
         # Without networks known only from configuration: another plugin may have reserved addresses there in this boot, before us.
         places = {Key(network, data_dir) for data_dir, network in self._stores.known()}
         # Read once for both uses, one by one: there may be tens of thousands.
@@ -78,6 +77,7 @@ class Housekeeping:
         self._ask.gather({place: partial(self._look_after, place) for place in sorted(places) if is_name(place.network)})
         if self._reclaimer:
             self._reclaimer.judge()
+        self._forget({place.network for place in places} | {key.network for key in configured})
 
     def _records(self, places: set[Key]) -> Iterator[Attached]:
         """Yield the record of each attachment, and note where its addresses are reserved."""
@@ -92,14 +92,16 @@ class Housekeeping:
     def _look_after(self, place: Key) -> None:
         """Release reservations of an earlier boot, and check the index. Runs on the network's thread."""
         try:
-            store = self._stores.get(place.data_dir, place.network)
-            if not os.path.isdir(store.directory):
+            store = self._stores.again(place.data_dir, place.network)
+            if store is None:
                 return
             told = {"network": place.network, "dataDir": place.data_dir}
             with store.lock():
                 dead = allocator.release_from_earlier_boot(store)
                 rested = allocator.release_rested(store)
                 is_as_indexed = store.is_as_indexed()
+                if is_as_indexed and next(iter(store.index()), None) is None:
+                    self._stores.drop(place.data_dir, place.network)
             if dead:
                 self._log.warning("reservations of an earlier boot released", **told, ips=[entry.name for entry in dead])
             if rested:
@@ -107,4 +109,18 @@ class Housekeeping:
             if not is_as_indexed:
                 self._log.warning("reservations changed without the lock", **told)
         except (CNIError, OSError) as error:
+            if isinstance(error, FileNotFoundError) and self._stores.again(place.data_dir, place.network) is None:
+                return  # somebody has removed it meanwhile
             self._log.error("housekeeping of a data directory failed", network=place.network, dataDir=place.data_dir, error=str(error))
+
+    def _forget(self, used: set[str]) -> None:
+        """Forget networks without a directory, except those with a name in `used`: an annotation may have a data directory of its own."""
+        doubtful = [key for key in self._networks.known() if key.network not in used]
+        there = self._ask.gather({key: partial(self._may_be_there, key) for key in doubtful}, "forget")
+        self._networks.forget([key for key in doubtful if not there.get(key, True)])
+
+    def _may_be_there(self, key: Key) -> bool:
+        try:
+            return self._stores.looked_at(key.data_dir, key.network).is_there()
+        except (CNIError, OSError):
+            return True

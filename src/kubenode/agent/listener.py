@@ -96,18 +96,21 @@ class Listener:
         temporary = f"{self.path}{files.TEMPORARY}"
         files.remove(temporary)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        before = os.umask(0o177)
         try:
-            listener.bind(temporary)
-        finally:
-            os.umask(before)
-        listener.listen(BACKLOG)
-        # A rename: the path always leads to a socket, and only to one that is ready.
-        try:
+            before = os.umask(0o177)
+            try:
+                listener.bind(temporary)
+            finally:
+                os.umask(before)
+            listener.listen(BACKLOG)
+            # A rename: the path always leads to a socket, and only to one that is ready.
             os.rename(temporary, self.path)
         except IsADirectoryError as error:
             listener.close()
             raise OSError(error.errno, error.strerror, self.path) from None
+        except BaseException:
+            listener.close()
+            raise
         self._bound = _identity(self.path)
         return listener
 
@@ -117,13 +120,16 @@ class Listener:
             return str(self._socket.getsockname())
         ending = f"{self.path}{files.TEMPORARY}"
         if self._is_reachable():  # otherwise neither relays nor we can connect
-            os.rename(self.path, ending)
+            try:
+                os.rename(self.path, ending)
+            except OSError:  # the calls that are there get their answers all the same
+                return self.path
         return ending
 
     def end(self) -> None:
         """Give up ownership."""
         if self._socket is None:
-            files.remove(f"{self.path}{files.TEMPORARY}")
+            files.discard(f"{self.path}{files.TEMPORARY}")
         os.close(self._lock)
 
 
@@ -133,14 +139,26 @@ def _lock(path: str) -> int:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        pid, _, numbers = files.read(f"{path}.lock").decode(errors="replace").strip().partition(" ")
         os.close(lock)
-        # In another PID namespace the number means another process.
-        process = f", process {pid}," if numbers == _numbers() else ""
-        raise CNIError(AGENT_RUNS, f"another agent{process} serves {path}", "stop it first, or give this agent another socket") from None
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()} {_numbers()}\n".encode(), 0)
+        raise CNIError(
+            AGENT_RUNS, f"another agent{_owner(path)} serves {path}", "stop it first, or give this agent another socket"
+        ) from None
+    except BaseException:
+        os.close(lock)
+        raise
+    with contextlib.suppress(OSError):  # only a message needs it
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()} {_numbers()}\n".encode(), 0)
     return lock
+
+
+def _owner(path: str) -> str:
+    """Return the process that has the lock, as a part of a message; "" if unknown, such as in another PID namespace."""
+    try:
+        pid, _, numbers = files.read(f"{path}.lock").decode(errors="replace").strip().partition(" ")
+        return f", process {pid}," if numbers == _numbers() else ""
+    except OSError:
+        return ""
 
 
 def _numbers() -> str:

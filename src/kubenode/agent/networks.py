@@ -18,7 +18,7 @@ from kubenode.plugins.skel import Call
 from kubenode.plugins.table import PLUGINS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from kubenode.base.workers import Round
     from kubenode.ipam.allocator import Usage
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 LONGEST = 64 << 10  # bytes of the largest configuration that is kept
 MOST = 1000  # networks that are kept; a node has a few
+MOST_BYTES = 4 << 20  # of their configurations
 
 
 class Key(NamedTuple):
@@ -47,11 +48,15 @@ def key_of(conf: object) -> Key | None:
 
 
 class Networks:
-    """The last seen configuration of each network and data directory."""
+    """The last seen configuration of each network and data directory. If there are too many, the least recently used are left out."""
 
-    def __init__(self) -> None:
+    def __init__(self, log: Log) -> None:
+        self._log = log
         self._mutex = threading.Lock()
-        self._known: dict[Key, tuple[str, bytes]] = {}
+        self._known: dict[Key, tuple[str, bytes]] = {}  # the last used is the last one
+        self._bytes = 0
+        self._is_full = False
+        self._gone: dict[Key, tuple[str, bytes]] = {}
         self._keys: dict[int, Key] = {}  # by a configuration's hash: with runtimeConfig each pod has another, and it may be long
 
     def met(self, plugin: str, stdin: bytes) -> None:
@@ -69,16 +74,45 @@ class Networks:
 
     def note(self, key: Key, plugin: str, stdin: bytes) -> None:
         """Note a network's configuration."""
+        left_out = None
         with self._mutex:
-            if key in self._known or len(self._known) < MOST:
-                self._known[key] = (plugin, stdin)
+            self._remove(key)
+            self._known[key] = (plugin, stdin)
+            self._bytes += len(stdin)
+            while len(self._known) > MOST or self._bytes > MOST_BYTES:
+                left_out = next(iter(self._known))
+                self._remove(left_out)
+            if left_out is None or self._is_full:
+                return
+            self._is_full = True
+        told = {"network": left_out.network, "dataDir": left_out.data_dir}
+        self._log.warning("too many networks: metrics and report lack those that were not used for longest", most=MOST, **told)
 
-    def read_config(self, directory: str) -> None:
-        """Note the networks of the runtime's configuration that no call has used yet."""
+    def forget(self, gone: Iterable[Key]) -> None:
+        """Forget networks that are gone, and were in the call before, if nobody has used them since."""
+        with self._mutex:
+            now = {key: self._known[key] for key in gone if key in self._known}
+            for key, found in now.items():
+                if self._gone.get(key) is found:
+                    self._remove(key)
+            self._gone = {key: found for key, found in now.items() if key in self._known}
+            self._is_full = self._is_full and len(self._known) >= MOST // 2
+
+    def _remove(self, key: Key) -> None:
+        if found := self._known.pop(key, None):
+            self._bytes -= len(found[1])
+
+    def read_config(self, directory: str) -> set[Key]:
+        """Note the networks of the runtime's configuration that no call has used yet; return all networks of the configuration."""
+        found = set()
         for conf in cniconfig.netconfs(directory, cniconfig.OURS):
             key = key_of(conf)
-            if key and key not in self._known:
+            if key is None:
+                continue
+            found.add(key)
+            if key not in self._known:
                 self.note(key, str(conf["ipam"]["type"]), dumps(conf).encode())
+        return found
 
     def known(self) -> list[Key]:
         """Return all networks."""
@@ -97,7 +131,9 @@ class Networks:
 
     def usage(self, key: Key, environ: Mapping[str, str], host: Host) -> Used | None:
         """Return a network's usage and place; None if configuration or Node do not give its subnets. May wait for the store's lock."""
-        plugin, stdin = self._known[key]
+        plugin, stdin = self._known.get(key, ("", b""))
+        if not plugin:  # forgotten meanwhile
+            return None
         try:
             raw = netconf.decode(stdin)
             call = Call(request.parse({"CNI_COMMAND": "STATUS"}), netconf.parse(raw), environ, Log(plugin, ERROR - 1), host)

@@ -86,8 +86,13 @@ class Server:
         with contextlib.suppress(OSError):  # the queue is empty
             while True:
                 left = before.accept()[0]
-                with self._mutex:
-                    self._start_thread(left)
+                try:
+                    with self._mutex:
+                        self._start_thread(left)
+                except RuntimeError as error:
+                    self._log.error("cannot start a thread", error=str(error))
+                    with left, contextlib.suppress(OSError):
+                        left.sendall(bytes([skel.NOT_HERE]))
 
     async def drain(self, address: str, seconds: float) -> int:
         """Serve the relays already connected, and wait at most `seconds` for the answers; return how many are missing.
@@ -121,7 +126,7 @@ class Server:
         """Answer calls at their deadline, even while their thread waits for a lock."""
         for connection in list(self._open):
             if connection.age() > DEADLINE:
-                connection.refuse(_too_late())
+                connection.refuse(_too_late() if connection.is_received else _unfinished())
                 self._open.discard(connection)
 
     def _start_thread(self, accepted: socket.socket | None = None) -> None:
@@ -196,7 +201,7 @@ class Server:
             self._log.warning("request refused", error=str(error))
             connection.refuse(error)
         except OSError:  # the relay is gone, or too slow
-            connection.refuse(_too_late())
+            connection.refuse(_unfinished())
         else:
             if asked.plugin in PLUGINS:
                 self._carry_out(connection, asked)
@@ -238,4 +243,12 @@ def _too_late() -> CNIError:
         TRY_AGAIN_LATER,
         f"not done within {DEADLINE:g} s",
         "the disk or the holder of the lock in dataDir is slow; the runtime tries again",
+    )
+
+
+def _unfinished() -> CNIError:
+    return CNIError(
+        TRY_AGAIN_LATER,
+        f"the request was not complete within {DEADLINE:g} s",
+        "the runtime has to close the plugin's stdin, and the relay then ends the request; the runtime tries again",
     )

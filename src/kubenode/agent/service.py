@@ -98,7 +98,7 @@ class Agent:
         self._permitted = Permitted(self._root, environ, unread=("kubeconfig",))
         self._labels = NamespaceLabels(options.ipv4_label, log)
         self._workers = Workers()
-        self._networks = Networks()
+        self._networks = Networks(log)
         self._configuration = Configuration(self._root.path(options.config_dir), log)
         self._notifier = Notifier(environ)
         self._turn = time.monotonic()

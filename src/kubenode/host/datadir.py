@@ -249,17 +249,17 @@ class Lock:
     def _take(self, path: str) -> bool:
         """Wait for the lock; return whether it is in force."""
         flags = os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        try:
-            self._fd = os.open(path, flags, 0o750)
-        except FileNotFoundError:
-            os.makedirs(self._directory, 0o755, exist_ok=True)
-            self._fd = os.open(path, flags, 0o750)
+        while True:  # somebody may remove the directory at any moment
+            try:
+                self._fd = os.open(path, flags, 0o750)
+                break
+            except FileNotFoundError:
+                os.makedirs(self._directory, 0o755, exist_ok=True)
         try:
             try:
                 fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                if not self._wait(self._fd, path):
-                    return False
+                return self._wait(self._fd, path) and self.is_in_force()
             return self.is_in_force()
         except BaseException:
             os.close(self._fd)

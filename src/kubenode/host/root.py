@@ -9,6 +9,7 @@ from kubenode.base import files
 from kubenode.cni.errors import NOT_MOUNTED, OutOfReachError
 
 LINKS = 40  # symbolic links in one path, as in the kernel (path_resolution(7))
+MOST = 100  # paths that are known to be mounted
 
 
 class HostRoot:
@@ -45,6 +46,8 @@ class HostRoot:
                     f"{what} {path} of the host is not mounted in the agent's container",
                     f"mount the host's {mount} at {self.directory}{mount} (hostPath, mountPropagation: HostToContainer)",
                 )
+            if len(self._seen) >= MOST:
+                self._seen.clear()
             self._seen.add(path)
         return found
 
