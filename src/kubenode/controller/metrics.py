@@ -37,7 +37,8 @@ class ControllerMetrics:
 
     def show(self, figures: Mapping[str, Figures], depth: Callable[[], int], leads: Callable[[], bool]) -> None:
         """Export the pools and the length of the queue, read at each scrape."""
-        Gauge("kubenode_controller_queue_depth", "Nodes and pools in the queue, and those that wait after a failure.", registry=self.registry).set_function(depth)
+        queued = "Nodes and pools in the queue, and those that wait after a failure."
+        Gauge("kubenode_controller_queue_depth", queued, registry=self.registry).set_function(depth)
         Gauge("kubenode_controller_leader", "Whether this controller is the leader.", registry=self.registry).set_function(leads)
         self.registry.register(_Pools(figures))
 
