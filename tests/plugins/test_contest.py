@@ -16,7 +16,7 @@ from kubenode.plugins.standalone import Standalone
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from callplugin import ViewWriter
+    from callplugin import NetworkMaker, ViewWriter
 
 
 class Elsewhere(Standalone):
@@ -56,3 +56,18 @@ def test_the_runtimes_configuration_comes_first(tmp_path: Path, view: ViewWriter
     assert f"is for network cluster in dataDir {tmp_path}/networks" in refused["msg"]
     assert add("cluster", ipam)["ips"]
     assert add("other", {"annotation": "example.com/b"})["ips"]
+
+
+@pytest.mark.ways("relay")
+def test_the_runtimes_other_directory(embedded: NetworkMaker, view: ViewWriter, run_dir: Path) -> None:
+    """An agent that is told of another directory than /etc/cni/net.d takes the runtime's configuration from there."""
+    view("10.1.0.0/24")
+    net = embedded()
+    net_d = run_dir / "net.d"  # the agent's --cni-config
+    net_d.mkdir()
+    conf = {"name": "cluster", "cniVersion": "1.0.0", "plugins": [{"type": "bridge", "ipam": net.ipam}]}
+    (net_d / "10-cluster.conflist").write_text(json.dumps(conf))
+    error = net.error()
+    assert (error["code"], f"is for network cluster in dataDir {net.ipam['dataDir']}" in error["msg"]) == (121, True)
+    net.netconf["name"] = "cluster"
+    assert net.add() == ["10.1.0.2"]

@@ -130,8 +130,10 @@ class AgentHost:
         *,
         keep: bool = False,
         growth: NodeAddresses | None = None,
+        config_dir: str = "",
     ) -> None:
         self.permitted = permitted
+        self.config_dir = config_dir
         self._root = root
         self._run_dir = run_dir
         self._stores = stores

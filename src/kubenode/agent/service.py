@@ -280,9 +280,8 @@ class Agent:
         return identity.host_machine_id(self._root) or (own.machine_id if own else "")
 
     def _host(self, before: Callable[[], None] = lambda: None, *, keep: bool = False) -> AgentHost:
-        return AgentHost(
-            self._root, self._permitted, self._run_dir, self._stores, self._own, self._labels, before, keep=keep, growth=self._addresses
-        )
+        here = (self._root, self._permitted, self._run_dir, self._stores, self._own, self._labels)
+        return AgentHost(*here, before, keep=keep, growth=self._addresses, config_dir=self._options.config_dir)
 
 
 def _distinct(*texts: str) -> list[str]:

@@ -93,6 +93,11 @@ class ReadOnlyHost:
     def permitted(self) -> Permitted:
         return self._locations.permitted
 
+    @property
+    def config_dir(self) -> str:
+        """The host's directory of the runtime's network configurations."""
+        return self._locations.config_dir
+
     def path(self, path: str) -> str:
         return self._locations.root.path(path)
 

@@ -55,7 +55,7 @@ def _taken(call: Call, source: str, place: str, does: str, already: str, then: s
 
 def _configured(call: Call, source: str) -> list[str]:
     """Return the directories of the networks with this source in the runtime's configuration."""
-    found = cniconfig.netconfs(call.host.path(cniconfig.DEFAULT_CONFIG_DIR), cniconfig.TAKE_NODES)
+    found = cniconfig.netconfs(call.host.path(call.host.config_dir or cniconfig.DEFAULT_CONFIG_DIR), cniconfig.TAKE_NODES)
     return [_place(conf.get("name"), conf["ipam"]) for conf in found if _source(conf["ipam"]) == source]
 
 

@@ -40,6 +40,10 @@ if TYPE_CHECKING:
         def permitted(self) -> Permitted:
             """Paths that a network configuration may use on the host, and where to find them here."""
 
+        @property
+        def config_dir(self) -> str:
+            """The host's directory of the runtime's network configurations; "" for the default one."""
+
         def path(self, path: str) -> str:
             """Return where to find a path of the host here."""
 

@@ -34,6 +34,7 @@ class Standalone:
     """`skel.Host` without an agent. `wait` waits for a network's lock, as in `DiskStore`."""
 
     execs = True
+    config_dir = ""
 
     def __init__(self, environ: Mapping[str, str], wait: Callable[[int, str], bool] = wait_for) -> None:
         self._environ = environ
