@@ -105,6 +105,7 @@ def test_slow_networks_and_many_others() -> None:
     eventually(are_few, "as many threads as there were slow networks stay while there is work")
 
 
+@pytest.mark.slow
 def test_more_slow_networks_than_threads() -> None:
     """However many networks are slow, there are not more threads than there may be; and in the end each network has its answer."""
     ask, free, before = Round(Workers(), Log("agent", INFO), 2.0), threading.Event(), threading.active_count()

@@ -291,6 +291,7 @@ def test_rotated_kubeconfig(tmp_path: Path) -> None:
         running.until_watching()
 
 
+@pytest.mark.slow
 def test_no_server(tmp_path: Path) -> None:
     """Where nothing listens `failure` says so in the words of the system."""
     with StandInApiServer(tmp_path, GET, stream(reset)) as server:
