@@ -100,17 +100,22 @@ def test_another_network(seeded: SeededNode) -> None:
     assert [step["told"] for step in answer.json["steps"]][-2:] == ["ok", "no reservation"]
 
 
-def test_release_nothing_more(seeded: SeededNode) -> None:
-    """gc releases with a broken file beside the others what it releases without it, and nothing of the broken file's network."""
-    first, second = seeded.conf(), seeded.conf("net1")
-    paths = [seeded.configure(first), seeded.configure(second, "20-net1.conflist")]
-    seeded.add(first, "c1", "web/shop")
-    seeded.add(first, "c2", "web/shop-2")
-    (seeded.netns / "c1").unlink()
-    paths[1].write_text(BROKEN)
+def test_what_gc_releases(seeded: SeededNode) -> None:
+    """With a broken file gc releases what records show to be stale, in both networks, and nothing that has its network namespace."""
+    first, second = seeded.conf(), seeded.conf("net1", annotation="example.com/net1")
+    seeded.view(["10.1.0.0/24"], {"example.com/net1": "172.20.1.0/24"})
+    seeded.configure(first)
+    path = seeded.configure(second, "20-net1.conflist")
+    for number, conf in enumerate((first, first, second, second)):
+        seeded.add(conf, f"c{number}", f"web/shop-{number}")
+    for gone in ("c1", "c3"):
+        (seeded.netns / gone).unlink()
+    whole = seeded.run_command("gc", "--dry-run", "--from=netns", "-o", "json").json["released"]
+    path.write_text(BROKEN)
     answer = seeded.run_command("gc", "--from=netns", "-o", "json")
-    assert {one["pod"] for one in answer.json["released"]} == {"web/shop"}
-    assert answer.code == FAILED
+    assert answer.json["released"] == whole
+    assert {one["pod"] for one in whole} == {"web/shop-1", "web/shop-3"}
+    names(answer, path)
 
 
 def test_a_part_of_a_named_file(seeded: SeededNode) -> None:

@@ -140,13 +140,12 @@ def _draw_pool(name: str, locations: Locations, most: int) -> list[Drawn]:
     """Draw each network of a SubnetPool. Raises Problem."""
     import asyncio
 
-    from kubenode.base.problem import Problem
     from kubenode.cli import pools
     from kubenode.inspection.mapping import draw_pool
 
     ledger = asyncio.run(pools.read(locations.kubeconfig, locations.context, nodes=True))
     if name not in ledger.pools:
-        raise Problem(f"there is no SubnetPool {name}", f"there are: {', '.join(sorted(ledger.pools)) or 'none'}")
+        raise pools.unknown(name, ledger)
     pool = ledger.pools[name]
     return [Drawn(f"{POOL}{name}", "", *draw_pool(ledger, pool, block, most)) for block in pool.blocks]
 

@@ -50,7 +50,7 @@ BIN_DIR = click.option(
     help=f"The directory of the runtime's plugins. May be repeated. [default: {BIN_DIRS[0]}, or {BIN_DIRS[1]} if only that has ours]",
 )  # fmt: skip
 KUBECONFIG = click.option(
-    "--kubeconfig", metavar="FILE", default="", help="The kubeconfig for the API server. [default: as in the network configuration]"
+    "--kubeconfig", metavar="FILE", default="", help="The kubeconfig for the API server. [default: kubectl's, or the networks']"
 )
 CONTEXT = click.option("--context", metavar="NAME", default="", help="The kubeconfig's context. [default: its current one]")
 NAMESPACE = click.option("--namespace", "-n", metavar="NAMESPACE", default="", help="Only pods of this namespace. [default: all]")

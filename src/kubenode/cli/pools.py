@@ -56,7 +56,7 @@ def command(name: str | None, kubeconfig: str, context: str, output: Output, *, 
         return 0 if asyncio.run(_purge(name, kubeconfig, context, yes=yes)) else 1
     ledger = asyncio.run(read(kubeconfig, context, nodes=name is not None))
     if name is not None and name not in ledger.pools and not any(claim.pool == name for _, claim in ledger.claims):
-        raise Problem(f"there is no SubnetPool {name}", f"there are: {', '.join(sorted(ledger.pools)) or 'none'}")
+        raise unknown(name, ledger)
     if output.is_object:
         found = [_pool_object(pool) for pool in sorted(ledger.pools.values()) if name in (None, pool.name)]
         output.dump({"pools": found} if name is None else {**(found[0] if found else {"name": name}), "nodes": _nodes(ledger, name)})
@@ -77,6 +77,12 @@ def command(name: str | None, kubeconfig: str, context: str, output: Output, *, 
             # A program gets one line; a person gets lines that break between words.
             out.print(f"[yellow]{escape(pool.name)}: {kind}[/]: {escape(message)}", soft_wrap=not out.is_terminal)
     return 0
+
+
+def unknown(name: str, ledger: Ledger) -> Problem:
+    """Return the error for the name of a missing pool."""
+    known = ", ".join(sorted(ledger.pools))
+    return Problem(f"there is no SubnetPool {name}", f"there are: {known}" if known else "create it, or name another cluster by --context")
 
 
 def _pool_object(pool: SubnetPool) -> dict[str, Any]:
