@@ -22,6 +22,8 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import camelcase
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -51,8 +53,16 @@ class Done(NamedTuple):
 
 
 def run(arguments: Sequence[str], env: Mapping[str, str] | None = None, stdin: str = "", wrap: Sequence[str] = ()) -> Done:
-    """Run `[WRAP…] kube-node ARGUMENTS…`, with `env` added to the environment of this process; its standard streams are no terminals."""
-    env = env or {}
+    """Run `[WRAP…] kube-node ARGUMENTS…`, with `env` added to the environment of this process; its standard streams are no terminals.
+
+    What it prints as JSON has to have the form that all commands have.
+    """
+    done = _run(arguments, env or {}, stdin, wrap)
+    camelcase.require(arguments, done.stdout)
+    return done
+
+
+def _run(arguments: Sequence[str], env: Mapping[str, str], stdin: str, wrap: Sequence[str]) -> Done:
     if wrap or any(name.startswith(READ_AT_START) for name in env):
         command = [*wrap, str(Path(sys.executable).with_name("kube-node")), *arguments]
         whole = {**os.environ, **env}

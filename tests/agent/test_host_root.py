@@ -174,7 +174,7 @@ def test_a_run_directory_that_is_not_mounted(container: Container, mounts: tuple
         return
     agent.launch()
     assert agent.process is not None
-    assert agent.process.wait(20) == 1
+    assert agent.process.wait(20) == 69
     assert f"{missing} of the host is not mounted" in agent.log()
 
 

@@ -456,7 +456,7 @@ def test_an_ordinary_user(doctor: Doctor, tmp_path_factory: pytest.TempPathFacto
         {"net.d": doctor.node.net, "run": doctor.node.run}[closed].chmod(0o700)
     doctor.wrap = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
     answer = doctor.run()
-    assert (answer.code, answer.stdout) == (1, "")
+    assert (answer.code, answer.stdout) == (69, "")
     assert "Permission denied" in answer.stderr
     assert answer.stderr.count("run it as root") == 1
 

@@ -58,7 +58,7 @@ def test_whose(seeded: SeededNode, address: str, said: str) -> None:
 @pytest.mark.parametrize("target", ["net1", "172.20.0.0/16"])
 def test_map(seeded: SeededNode, target: str) -> None:
     """Each block has a picture of its own: of a large network most is other nodes'."""
-    drawn = json.loads(seeded.run_command("map", target, "-o", "json").stdout)
+    drawn = seeded.run_command("map", target, "-o", "json").json["maps"]
     found = {one["subnet"]: {cell["kind"] for cell in one["cells"]} for one in drawn}
     expected = {"172.20.2.0/28": {"held", "not to be given"}, "172.20.200.0/30": set(), "fd00:20::2:0/112": {"held"}}
     assert found == {subnet: kinds for subnet, kinds in expected.items() if target == "net1" or "." in subnet}

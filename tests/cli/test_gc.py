@@ -85,7 +85,7 @@ def test_without_record_it_is_doubtful(seeded: SeededNode, tmp_path: Path) -> No
         assert "1 address may belong to containers other than pods: kept" in shown.stdout
         assert [one["address"] for one in seeded.run_command(*command, "-o", "json").json["doubtful"]] == ["10.1.0.3"]
         assert seeded.run_command(*command, "--all", stdin="n\n").code == 1
-        assert seeded.run_command(*command, "--all", "-o", "json").code == 2
+        assert seeded.run_command(*command, "--all", "-o", "json").code == 64
         assert held(seeded) == ["10.1.0.2", "10.1.0.3"]
         assert "1 address would be released" in seeded.run_command(*command, "--all", "--dry-run").stdout
         assert "1 address released" in seeded.run_command(*command, "--all", stdin="y\n").stdout
@@ -131,7 +131,7 @@ def test_all_runtimes_are_asked(seeded: SeededNode, host: Path) -> None:
     assert held(seeded) == ["10.1.0.2", "10.1.0.3"]
     with RuntimeSocket(host / "run/cri-dockerd.sock", ["c1"]), RuntimeSocket(host / "run/k3s/containerd/containerd.sock", ["c2"]):
         refused = seeded.run_command(*command)
-        assert refused.code == 1
+        assert refused.code == 69
         assert f"the runtime at {first} does not answer" in refused.stderr
         first.unlink()
         second.unlink()
@@ -143,7 +143,7 @@ def test_a_runtime_without_pods(seeded: SeededNode, host: Path) -> None:
     docker = RuntimeSocket(host / "run/containerd/containerd.sock", [], methods="/nothing")
     with docker:
         refused = seeded.run_command("gc", f"--host-root={host}")
-        assert (refused.code, "serves no CRI" in refused.stderr) == (1, True)
+        assert (refused.code, "serves no CRI" in refused.stderr) == (69, True)
         with RuntimeSocket(host / "run/cri-dockerd.sock", ["c1", "c2"]):
             assert {one["pod"] for one in seeded.run_command("gc", f"--host-root={host}", "-o", "json").json["released"]} == {"web/c3"}
 
@@ -174,7 +174,7 @@ def test_a_file_that_cannot_be_removed(seeded: SeededNode, pods: dict[str, Any])
         said = seeded.run_command("gc", "--from=netns")
     finally:
         subprocess.run(["umount", blocked], check=True)
-    assert said.code == 1
+    assert said.code == 69
     assert "1 address released" in said.stdout
     assert str(blocked) in said.stderr
     assert len(os.listdir(seeded.run / "attachments")) == 3
@@ -194,7 +194,7 @@ def test_runtime_that_does_not_say(seeded: SeededNode, pods: dict[str, Any], tmp
         methods = "/nothing" if fault == "no such service" else "/runtime.v1."
         with RuntimeSocket(path, ["c1"], methods=methods, cut={"cut": 3, "silent": 100}.get(fault, 0)) as runtime:
             answer = seeded.run_command("gc", f"--cri-socket={runtime.path}")
-    assert answer.code == 1
+    assert answer.code == 69
     assert "the runtime at" in answer.stderr
     assert len(held(seeded)) == 3
 
@@ -234,7 +234,7 @@ def test_release(seeded: SeededNode, pods: dict[str, Any]) -> None:
     assert "may be alive" in no.stdout
     assert "10.1.0.3" in held(seeded)
     nobody = seeded.run_command("release", "10.1.0.3", stdin="")
-    assert (nobody.code, "10.1.0.3" in held(seeded)) == (1, True)
+    assert (nobody.code, "10.1.0.3" in held(seeded)) == (69, True)
     assert "no answer to: Release 10.1.0.3?" in nobody.stderr
     assert "--yes" in nobody.stderr
     yes = seeded.run_command("release", "10.1.0.3", stdin="y\n")

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import camelcase
 import pytest
 from wanting import want
 
@@ -55,6 +56,7 @@ class Host:
         """Run it, and return what was done to each path."""
         done = self.run(*words, "-o", "json")
         assert done.returncode == 0, done.stdout + done.stderr
+        camelcase.require(["-o", "json"], done.stdout)
         return {step["path"]: step["what"] for step in json.loads(done.stdout)["steps"]}
 
     def leave_the_pod(self) -> None:
@@ -64,7 +66,7 @@ class Host:
 
     def refusal(self, *words: str) -> str:
         done = self.run(*words)
-        assert done.returncode == 1
+        assert done.returncode == 69
         return done.stderr
 
     def tree(self) -> dict[str, str]:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import xml.etree.ElementTree as ET
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +97,7 @@ def test_the_command(pool: tuple[Corner, str], seeded: SeededNode, tmp_path: Pat
     assert "1 of 256 held, a cell is a node's subnet" in lines[1]
     assert lines[2].split()[1].startswith("···█·")
     assert seeded.run_command("map", name, where).stdout == drawn.stdout
-    (picture,) = json.loads(seeded.run_command("map", f"pool/{name}", where, "-o", "json").stdout)
+    (picture,) = seeded.run_command("map", f"pool/{name}", where, "-o", "json").json["maps"]
     assert picture["cells"] == [{"first": "172.20.3.0", "kind": "held", "held": 1, "size": 1}]
     titles = [found.text for found in ET.fromstring(seeded.run_command("map", f"pool/{name}", where, "--svg=-").stdout).iter(f"{SVG}title")]
     assert "172.20.3.0: 172.20.3.0/24 of Node worker-1" in titles

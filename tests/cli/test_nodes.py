@@ -77,7 +77,7 @@ def test_network(people: Population, by: str) -> None:
     wanted = people.name("net") if by == "pool" else people.key
     assert {one["source"] for node in nodes(people, f"--network={wanted}") for one in node["networks"]} == {f"annotation {people.key}"}
     done = forked.run(["nodes", "--network=zzz"], {"KUBECONFIG": str(people.kubeconfig)})
-    assert (done.code, "no node has a network zzz" in done.stderr, people.name("net") in done.stderr) == (1, True, True)
+    assert (done.code, "no node has a network zzz" in done.stderr, people.name("net") in done.stderr) == (69, True, True)
 
 
 def test_text(people: Population) -> None:

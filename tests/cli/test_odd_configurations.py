@@ -142,12 +142,23 @@ def test_one_broken_definition(seeded: SeededNode) -> None:
     named = (f"--config={nads}", f"--config={text}")
     answer = seeded.run_command("status", *named, "-o", "json")
     assert {one["name"] for one in answer.json["networks"]} == {"k8snet", "a", "b"}
-    assert answer.code == 1
+    assert answer.code == 69
     assert answer.stderr.count("NetworkAttachmentDefinition broken: spec.config is not JSON") == 1
     assert answer.stderr.count("text.yaml is neither JSON nor YAML") == 1
     checks = [one for one in seeded.run_command("doctor", *named, "-o", "json").json["checks"] if one["check"] == "networks"]
     assert sorted(one["state"] for one in checks) == ["failure", "failure"]
     assert any("NetworkAttachmentDefinition broken" in one["what"] for one in checks)
+
+
+@pytest.mark.parametrize("command", ["doctor", "status"])
+def test_the_place_of_a_fault(seeded: SeededNode, command: str) -> None:
+    """A file that is no YAML is named with line and column, as a Node manifest is, and without the words of a library."""
+    seeded.configure(seeded.conf())
+    path = seeded.directory / "text.yaml"
+    path.write_text("a: 1\nb: c: 2\n")
+    answer = seeded.run_command(command, f"--config={path}")
+    assert f"{path} is neither JSON nor YAML (line 2, column 5)" in (answer.stdout + answer.stderr).replace("\n                    ", " ")
+    assert "byte string" not in answer.stdout + answer.stderr
 
 
 @pytest.mark.parametrize("text", ["", "{}", "null", "[]", "kind: List\nitems: []\n", '{"kind": "Pod"}', '{"name": "x", "type": "bridge"}'])
@@ -156,7 +167,7 @@ def test_a_config_without_network(seeded: SeededNode, text: str) -> None:
     path = seeded.directory / "empty.yaml"
     path.write_text(text)
     answer = seeded.run_command("status", f"--config={path}")
-    assert answer.code == 1
+    assert answer.code == 69
     assert str(path) in answer.stderr
 
 
@@ -181,7 +192,7 @@ def test_an_output_that_takes_nothing(seeded: SeededNode, command: str) -> None:
     """A full disk behind stdout is an error that is told; a stdout, stderr or stdin that is closed is nothing to stumble over."""
     seeded.configure(seeded.conf())
     full = shell(seeded, f"kube-node {command} >/dev/full")
-    assert full.returncode == 1
+    assert full.returncode == 69
     assert "standard output: No space left on device" in full.stderr
     open_one = shell(seeded, f"kube-node {command}").returncode
     assert shell(seeded, f"kube-node {command} >&-").returncode == open_one
@@ -192,7 +203,7 @@ def test_a_picture_that_cannot_be_written(seeded: SeededNode) -> None:
     """The file is named, and what to do where there is none that can be written."""
     seeded.configure(seeded.conf())
     done = shell(seeded, f"kube-node map --cni-config={seeded.net} --svg=/nowhere/x.svg")
-    assert done.returncode == 1
+    assert done.returncode == 69
     assert "/nowhere/x.svg: No such file or directory" in done.stderr
     assert "- for standard output" in done.stderr
 

@@ -33,6 +33,16 @@ def test_each_command_has_it(name: str) -> None:
     assert list(options["-o"].type.choices) == ["wide", "json", "yaml"]
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_short_options(name: str) -> None:
+    """-n is a namespace, as in kubectl, in each command that has one, and nothing else; each --yes is -y."""
+    command = kube_node.get_command(CONTEXT, name)
+    assert command is not None
+    spelt = [parameter.opts for parameter in command.params]
+    for short, long in (("-n", "--namespace"), ("-y", "--yes")):
+        assert [opts for opts in spelt if short in opts] == [opts for opts in spelt if long in opts]
+
+
 def without_times(value: Any) -> Any:
     """Return an object with a 0 for each number and time, which differ from call to call."""
     if isinstance(value, dict):
@@ -62,7 +72,7 @@ def test_who_would_be_asked(seeded: SeededNode) -> None:
     """Where a program reads the answer nobody is asked: it has to say --yes."""
     for line in ("release 10.1.0.2 -o yaml", "gc --all -o yaml", "gc --all -o json"):
         answer = seeded.run_command(*line.split())
-        assert (answer.code, answer.stdout) == (2, "")
+        assert (answer.code, answer.stdout) == (64, "")
         assert "needs --yes" in answer.stderr
 
 

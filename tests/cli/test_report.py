@@ -184,7 +184,7 @@ def test_a_file_that_cannot_be_written(seeded: SeededNode, tmp_path: Path) -> No
     """The error names the file as given, and the way that needs none."""
     del seeded
     done = forked.run(["report", f"{tmp_path}/nowhere/report.tar.gz"])
-    assert done.code == 1
+    assert done.code == 69
     assert f"{tmp_path}/nowhere/report.tar.gz cannot be written: No such file or directory" in done.stderr
     assert "- for standard output" in done.stderr
 

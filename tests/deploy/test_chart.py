@@ -28,13 +28,15 @@ SAME: list[tuple[dict[str, Any], str, list[str]]] = [
     ({}, NEW, ["surge"]),
     ({"network": {"enabled": True}}, OLD, ["bridge"]),
     ({"scrape": True}, OLD, ["scrape"]),
-    ({"scrape": True, "serviceMonitor": {"enabled": True}}, OLD, ["scrape", "monitor"]),
+    ({"scrape": True, "podMonitor": {"enabled": True}}, OLD, ["scrape", "monitor"]),
     ({"reclaim": True}, OLD, ["reclaim"]),
     ({"events": True}, OLD, ["events"]),
     ({"ipv4Label": "kube-node.nordix.org/ipv4"}, OLD, ["ipv4-label"]),
     ({"nodeAddresses": True}, NEW, ["node-addresses", "surge"]),
     ({"network": {"enabled": True}, "scrape": True, "reclaim": True}, NEW, ["bridge", "scrape", "reclaim", "surge"]),
     ({"controller": {"enabled": True}}, OLD, ["../controller"]),
+    ({"controller": {"enabled": True}}, "1.26.15", ["../controller", "surge"]),
+    ({"controller": {"enabled": True}}, "1.27.0", ["../controller", "surge"]),
     ({"controller": {"enabled": True}}, "1.30.14", ["../controller", "surge"]),
     ({"controller": {"enabled": True}}, "1.31.0-rc.1", ["../controller", "cel", "surge"]),
     ({"controller": {"enabled": True}}, "1.31.6-gke.1020000", ["../controller", "cel", "surge"]),
@@ -72,7 +74,9 @@ def rendered(helm: str, values: dict[str, Any], version: str = OLD, namespace: s
     [pytest.param(*same, id=f"{same[0]}-{same[1]}", marks=[pytest.mark.slow] if same in HALVED else []) for same in SAME],
 )
 def test_helm_renders_what_kustomize_does(helm: str, overlay: Path, values: dict[str, Any], version: str, components: list[str]) -> None:
-    """Helm renders the base and each component as kustomize does, but for its test, and for what is kept at the end of a release."""
+    """Helm renders the base and each component as kustomize does, but for its test, for what is kept at the end of a release, and for what
+    depends on the version of Kubernetes.
+    """
     ours, theirs = documents(kustomized(overlay, components)), documents(rendered(helm, values, version))
     del theirs[TEST]
     daemonset = ours["DaemonSet/kube-node"]["spec"]["template"]
@@ -82,6 +86,11 @@ def test_helm_renders_what_kustomize_does(helm: str, overlay: Path, values: dict
         config_map["metadata"]["name"] = volume["configMap"]["name"] = "kube-node-network"
         annotations = theirs["DaemonSet/kube-node"]["spec"]["template"]["metadata"]["annotations"]
         daemonset["metadata"].setdefault("annotations", {})["checksum/network"] = annotations["checksum/network"]
+    if budget := ours.get("PodDisruptionBudget/kube-node-controller"):
+        minor = int(version.split(".")[1])
+        budget["apiVersion"] = "policy/v1beta1" if minor < 21 else "policy/v1"
+        if minor >= 27:
+            budget["spec"]["unhealthyPodEvictionPolicy"] = "AlwaysAllow"
     for key in [key for key in ours if key.startswith("CustomResourceDefinition/")]:  # with them all pools would go
         ours[key]["metadata"]["annotations"] = {"helm.sh/resource-policy": "keep"}
     assert theirs.keys() == ours.keys()
@@ -99,22 +108,22 @@ def test_before_1_30_there_is_no_policy_of_reports(helm: str) -> None:
 def test_the_operators_rules_are_prometheus(helm: str) -> None:
     """The PrometheusRules have the rules of deploy/monitoring, word for word; all has the labels that a Prometheus selects by."""
     chosen = {"enabled": True, "labels": {"release": "prom"}}
-    monitoring = {"serviceMonitor": chosen, "prometheusRule": chosen}
+    monitoring = {"podMonitor": chosen, "prometheusRule": chosen}
     controller = {"enabled": True, "podMonitor": chosen, "prometheusRule": chosen}
     found = documents(rendered(helm, {"scrape": True, **monitoring, "controller": controller}))
     rules = {"PrometheusRule/kube-node": "rules.yaml", "PrometheusRule/kube-node-controller": "controller-rules.yaml"}
     for key, name in rules.items():
         assert found[key]["spec"] == yaml.safe_load((DEPLOY / "monitoring" / name).read_text())
-    for key in (*rules, "ServiceMonitor/kube-node", "PodMonitor/kube-node-controller"):
+    for key in (*rules, "PodMonitor/kube-node", "PodMonitor/kube-node-controller"):
         assert found[key]["metadata"]["labels"]["release"] == "prom"
 
 
 def test_a_monitor_needs_metrics_to_be_there(helm: str) -> None:
-    """Where no metrics are on the nodes' addresses a ServiceMonitor is refused, as it would find nothing."""
-    template = [helm, "template", "kube-node", str(CHART), "--set=serviceMonitor.enabled=true"]
+    """Where no metrics are on the nodes' addresses a PodMonitor is refused, as it would find nothing."""
+    template = [helm, "template", "kube-node", str(CHART), "--set=podMonitor.enabled=true"]
     done = subprocess.run(template, check=False, capture_output=True, text=True)
     assert done.returncode != 0
-    assert "serviceMonitor.enabled needs scrape=true" in done.stderr
+    assert "podMonitor.enabled needs scrape=true" in done.stderr
 
 
 def test_helms_test_asks_the_agent(helm: str) -> None:

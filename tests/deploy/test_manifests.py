@@ -85,17 +85,37 @@ def test_a_monitor_finds_what_it_is_about(overlay: Path) -> None:
     """The labels and the port by which Prometheus looks for pods are those of the pods, and the job is called what the rules call it."""
     found = documents(kustomized(overlay, ["scrape", "monitor", "../controller", "controller-monitor"]))
     scraped = yaml.safe_load((DEPLOY / "monitoring/scrape.yaml").read_text())["scrape_configs"]
-    jobs = [found[key]["metadata"]["labels"]["app.kubernetes.io/name"] for key in ("Service/kube-node", "Deployment/kube-node-controller")]
-    assert jobs == [job["job_name"] for job in scraped]
-    monitor, service, agents = found["ServiceMonitor/kube-node"]["spec"], found["Service/kube-node"], found["DaemonSet/kube-node"]
-    assert monitor["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
-    assert service["spec"]["selector"].items() <= agents["spec"]["template"]["metadata"]["labels"].items()
-    assert [endpoint["port"] for endpoint in monitor["endpoints"]] == [port["name"] for port in service["spec"]["ports"]]
+    pods = [found[key]["spec"]["template"] for key in ("DaemonSet/kube-node", "Deployment/kube-node-controller")]
+    assert [pod["metadata"]["labels"]["app.kubernetes.io/name"] for pod in pods] == [job["job_name"] for job in scraped]
+    monitor, pod = found["PodMonitor/kube-node"]["spec"], pods[0]
+    assert monitor["jobLabel"] == "app.kubernetes.io/name"
+    assert monitor["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
     monitor, pod = found["PodMonitor/kube-node-controller"]["spec"], found["Deployment/kube-node-controller"]["spec"]["template"]
     assert monitor["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
     assert [endpoint["port"] for endpoint in monitor["podMetricsEndpoints"]] == [
         port["name"] for port in pod["spec"]["containers"][0]["ports"]
     ]
+
+
+def test_every_node_is_scraped(overlay: Path) -> None:
+    """Nothing that Kubernetes cuts at 1,000 addresses is between Prometheus and the agents, and an operator makes of the monitor what
+    scrape.yaml has: no port is declared in the pods, and none is asked for.
+    """
+    found = documents(kustomized(overlay, ["scrape", "monitor"]))
+    assert not [key for key in found if key.startswith(("Service/", "ServiceMonitor/"))]
+    (endpoint,) = found["PodMonitor/kube-node"]["spec"]["podMetricsEndpoints"]
+    assert list(endpoint) == ["relabelings"]
+    job = yaml.safe_load((DEPLOY / "monitoring/scrape.yaml").read_text())["scrape_configs"][0]
+    snake = {"sourceLabels": "source_labels", "targetLabel": "target_label"}
+    assert [{snake.get(key, key): value for key, value in one.items()} for one in endpoint["relabelings"]] == job["relabel_configs"]
+
+
+def test_a_drain_ends(overlay: Path) -> None:
+    """The controller's budget lets go of a pod however many there are: with minAvailable 1 the only one would stay for ever."""
+    found = documents(kustomized(overlay, ["../controller"]))
+    budget = found["PodDisruptionBudget/kube-node-controller"]["spec"]
+    assert (budget["maxUnavailable"], "minAvailable" in budget) == (1, False)
+    assert budget["selector"] == found["Deployment/kube-node-controller"]["spec"]["selector"]
 
 
 @pytest.mark.parametrize("components", COMPONENTS, ids="+".join)

@@ -228,6 +228,16 @@ def check_controllers(lab: Worker) -> None:
     if holder() == leader:
         raise CheckFailedError(f"{leader} still has the Lease")
     lab.kubectl(*SYSTEM, "rollout", "status", "deployment/kube-node-controller", "--timeout=60s")
+    lab.kubectl(*SYSTEM, "scale", "deployment/kube-node-controller", "--replicas=1")
+    wait("a budget for one controller", 60, lambda: lab.get("poddisruptionbudget", LEASE, *SYSTEM)["status"]["expectedPods"] == 1)
+    wait("the only controller may be evicted", 20, lambda: _may_go(lab))
+    show("one controller", "it may be evicted")
+    lab.kubectl(*SYSTEM, "scale", "deployment/kube-node-controller", "--replicas=2")
+    lab.kubectl(*SYSTEM, "rollout", "status", "deployment/kube-node-controller", "--timeout=60s")
+
+
+def _may_go(lab: Worker) -> bool:
+    return bool(lab.get("poddisruptionbudget", LEASE, *SYSTEM)["status"]["disruptionsAllowed"] == 1)
 
 
 def annotated(lab: Worker, node: str) -> dict[str, str]:

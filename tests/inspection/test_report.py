@@ -55,9 +55,9 @@ def test_networks_by_name(tmp_path: Path) -> None:
     networks = [Seen(tmp_path, "10.0.0.0/24", name=name).network() for name in ("one", "two")]
     assert require_known(networks, ()) == networks
     assert [one.name for one in require_known(networks, ("two",))] == ["two"]
-    with pytest.raises(Problem, match=r"no network three, four on this node.*known are one, two"):
+    with pytest.raises(Problem, match=r"no network three, four on this node.*there are: one, two"):
         require_known(networks, ("one", "three", "four"))
-    with pytest.raises(Problem, match="known are none"):
+    with pytest.raises(Problem, match="no network is known here"):
         require_known([], ("one",))
 
 

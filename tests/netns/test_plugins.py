@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 from typing import TYPE_CHECKING, Any
 
+import camelcase
 import pytest
 from betweens import Door
 from links import ON_INTERFACES
@@ -188,7 +189,10 @@ def test_try(podnet: PodNet, host: Pod, binaries: Path, cni_bin: Path, *, as_jso
             ["10.244.1.2/24", "fd00:10:244:1::2/64"],
             ["10.244.1.3/24", "fd00:10:244:1::3/64"],
         ]
-        assert [sorted(pod["pings"]) for pod in answer["pods"]] == [["10.244.1.3", "fd00:10:244:1::3"], ["10.244.1.2", "fd00:10:244:1::2"]]
+        camelcase.require(["-o", "json"], shown)
+        pinged = [sorted(ping["address"] for ping in pod["pings"]) for pod in answer["pods"]]
+        assert pinged == [["10.244.1.3", "fd00:10:244:1::3"], ["10.244.1.2", "fd00:10:244:1::2"]]
+        assert all(pod["addMs"] > 0 for pod in answer["pods"])
     else:
         for text in ("10.244.1.2/24", "fd00:10:244:1::3/64", "ping"):
             assert text in shown

@@ -37,6 +37,7 @@ class CIDR(click.ParamType):  # type: ignore[type-arg] # generic only to type ch
 @click.option("--kubeconfig", metavar="FILE", default="", help="The kubeconfig for the API server. [default: as the plugins]")
 @click.option(
     "--namespace",
+    "-n",
     metavar="NAME",
     envvar="POD_NAMESPACE",
     default="kube-system",

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,8 +11,6 @@ from kubenode.cli import options
 from kubenode.cli.output import with_output
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from kubenode.cli.output import Output
     from kubenode.inspection.doctor.finding import CheckResult, State
     from kubenode.inspection.locations import Locations
@@ -21,35 +18,7 @@ if TYPE_CHECKING:
 COLOURS = ("dim", "green", "yellow", "red")
 
 
-class MisusedError(click.UsageError):
-    """A wrong command line."""
-
-    exit_code = 64  # EX_USAGE: click's 2 would say that pods get no addresses
-
-
-class Doctor(click.Command):
-    """A command with its own exit code for a wrong command line."""
-
-    def make_context(self, *args: Any, **options: Any) -> click.Context:
-        """Parse the command line."""
-        with _misuse():
-            return super().make_context(*args, **options)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command."""
-        with _misuse():
-            return super().invoke(ctx)
-
-
-@contextmanager
-def _misuse() -> Iterator[None]:
-    try:
-        yield
-    except click.UsageError as error:
-        raise MisusedError(error.format_message(), error.ctx) from None
-
-
-@click.command("doctor", cls=Doctor, short_help="Faults of this node, and what to do.")
+@click.command("doctor", short_help="Faults of this node, and what to do.")
 @with_output
 @click.option("--quiet", "-q", is_flag=True, help="Only faults.")
 @click.option("--cluster", is_flag=True, help="Check the cluster instead of this node: the API server's nodes and pods.")
@@ -62,7 +31,7 @@ def command(locations: Locations, namespace: str, output: Output, *, quiet: bool
     r"""Check this node, from the plugins to the last reservation, and say what to do.
 
     Each check has a line with ✓, ! or ✗, or with - and the reason if it was skipped. The exit code is that of the worst: 0 all is well,
-    1 something needs a look, 2 pods get no addresses, or will get none; 64 the command line is wrong. The command changes nothing.
+    1 something needs a look, 2 pods get no addresses, or will get none. The command changes nothing.
 
     \b
     Examples:

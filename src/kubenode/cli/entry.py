@@ -15,6 +15,9 @@ from kubenode.base.problem import Problem
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+# Exit codes of every command; a command's own are 0 to 3, and 1 is "no": nobody has it, a step failed, nothing was released.
+MISUSED = 64  # EX_USAGE: a wrong command line
+FAILED = 69  # EX_UNAVAILABLE: it could not look, ask or do; standard error says why
 INTERRUPTED = 130  # 128 and SIGINT, as in shells
 
 HALVES = range(0xD800, 0xE000)  # surrogates: JSON may contain one of a pair, and no stream takes it
@@ -54,8 +57,8 @@ def _open_streams() -> None:
             out.reconfigure(errors="backslashreplace")
 
 
-def run(group: click.Group, name: str, tell: Callable[[Problem], None], obj: object = None) -> int:
-    """Run a command line and return its exit code; `tell` shows a Problem."""
+def run(group: click.Group, name: str, tell: Callable[[Problem], None], obj: object = None, *, failed: int = FAILED) -> int:
+    """Run a command line and return its exit code; `tell` shows a Problem, and `failed` is its exit code."""
     _open_streams()
     try:
         result = group.main(prog_name=name, standalone_mode=False, obj=obj)
@@ -65,13 +68,13 @@ def run(group: click.Group, name: str, tell: Callable[[Problem], None], obj: obj
         return INTERRUPTED
     except click.ClickException as error:
         error.show()
-        return error.exit_code
+        return MISUSED if isinstance(error, click.UsageError) else failed
     except Problem as error:
         tell(error)
-        return 1
+        return failed
     except OSError as error:
         what = error.filename or "standard output"
         tell(Problem(f"{what}: {error.strerror or error}", "check that it exists, and its rights"))
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter would write again at its end
-        return 1
+        return failed
     return result if isinstance(result, int) else 0

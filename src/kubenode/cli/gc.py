@@ -9,11 +9,12 @@ import click
 
 from kubenode.cli import options
 from kubenode.cli.entry import confirm
-from kubenode.cli.output import with_output
+from kubenode.cli.output import as_objects, with_output
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from kubenode.base.problem import Problem
     from kubenode.cli.output import Output
     from kubenode.inspection.locations import Locations
     from kubenode.inspection.stale import Stale
@@ -21,9 +22,7 @@ if TYPE_CHECKING:
 
 @click.command("gc", short_help="Release addresses that no pod has any more.")
 @click.option("--dry-run", is_flag=True, help="Show what would be released, and release nothing.")
-@click.option(
-    "--network", "-n", "names", multiple=True, metavar="NAME", type=options.NetworkName(), help="Only this network. May be repeated."
-)
+@click.option("--network", "names", multiple=True, metavar="NAME", type=options.NetworkName(), help="Only this network. May be repeated.")
 @click.option(
     "--from", "source", type=click.Choice(["auto", "cri", "netns"]), default="auto", show_default=True,
     help="The source of the list of pods: the runtime's sandboxes by CRI, or network namespaces. auto: CRI if a socket exists.",
@@ -35,13 +34,14 @@ if TYPE_CHECKING:
 @click.option("--all", "doubtful", is_flag=True, help="Also doubtful ones, which may belong to containers other than pods. Asks first.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask. --all with -o json or yaml needs it, or --dry-run.")
 @with_output
-@options.locations
+@options.node_networks
 def command(
     names: tuple[str, ...],
     source: str,
     sockets: tuple[str, ...],
     locations: Locations,
     output: Output,
+    unread: list[Problem],
     *,
     dry_run: bool,
     doubtful: bool,
@@ -62,6 +62,7 @@ def command(
       kube-node gc --network=net1 --from=netns
       kube-node gc --cri-socket=/run/crio/crio.sock -o json
     """
+    from kubenode.base.problem import Problem
     from kubenode.inspection import cri, stale
     from kubenode.inspection.networks import find
     from kubenode.inspection.records import Records
@@ -71,7 +72,7 @@ def command(
         raise click.UsageError(f"--all with -o {output.form} needs --yes: there is nobody to ask")
     asked_at = list(sockets) or (cri.find_sockets(locations.root) if source != "netns" else [])
     if source == "cri" and not asked_at:
-        raise click.UsageError(f"there is no runtime's socket: looked for {', '.join(cri.SOCKETS)}; name one with --cri-socket")
+        raise Problem(f"there is no runtime's socket: looked for {', '.join(cri.SOCKETS)}", "name one with --cri-socket")
     if source == "netns":
         asked_at = []
     sandboxes = cri.sandboxes_of_all(sockets or map(locations.root.path, asked_at)) if asked_at else None
@@ -92,22 +93,23 @@ def command(
         raise unreadable(error) from None
     listed = chosen if dry_run else done
     if output.is_object:
-        result = {"would release" if dry_run else "released": [*map(_object, listed)], "doubtful": [*map(_object, left)]}
+        result = {"released": [*map(_object, listed)], "doubtful": [*map(_object, left)], "unread": as_objects(unread)}
         output.dump({"dryRun": dry_run, "by": asked, **result})
     else:
-        _show(listed, asked, dry_run=dry_run, wide=output.wide)
+        _show(listed, asked, dry_run=dry_run, wide=output.wide, part=bool(unread))
         _show_doubtful(left, wide=output.wide)
     if failures:
         raise unreadable(failures[0])
     return 0
 
 
-def _show(listed: list[Stale], asked: str, *, dry_run: bool, wide: bool) -> None:
+def _show(listed: list[Stale], asked: str, *, dry_run: bool, wide: bool, part: bool = False) -> None:
+    """Print stale reservations; `part`: some networks could not be read."""
     from kubenode.cli import screen
 
     out = screen.console()
     if not listed:
-        out.print(f"Nothing is stale, by {asked}.")
+        out.print(f"Nothing is stale{' in the networks that could be read' if part else ''}, by {asked}.")
         return
     out.print(_table(listed, wide=wide))
     count = screen.counted(len(listed), "address")

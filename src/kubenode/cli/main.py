@@ -40,7 +40,6 @@ COMMANDS = {  # command: module; its function is `command`, or the one after the
 
 
 PLUGIN = "kubectl-kube_node"  # the name of the executable that kubectl looks for as `kubectl kube-node`
-SHORT = "-n"
 
 
 def unraw(text: str | None) -> str:
@@ -73,19 +72,6 @@ class Commands(entry.Group):
         return super().resolve_command(ctx, args)
 
 
-class KubectlCommands(Commands):
-    """The commands of kubectl's plugin: -n is a namespace there, as in kubectl."""
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        command = super().get_command(ctx, cmd_name)
-        for option in command.params if command else ():
-            if option.name == "namespace" and SHORT not in option.opts:
-                option.opts.append(SHORT)
-            elif option.name != "namespace" and SHORT in option.opts:
-                option.opts.remove(SHORT)
-        return command
-
-
 @click.group(cls=Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(VERSION, "--version", message="%(version)s")
 @click.pass_context
@@ -110,11 +96,8 @@ kube_node.help = unraw(kube_node.help)
 
 def main() -> int:
     """Run a command and return its exit code. Under kubectl's name for it, it is kubectl's plugin."""
-    if os.path.basename(sys.argv[0]) == PLUGIN:
-        plugin = KubectlCommands(params=kube_node.params, callback=kube_node.callback, help=kube_node.help, invoke_without_command=True)
-        plugin.context_settings = kube_node.context_settings
-        return entry.run(plugin, "kubectl kube-node", _tell)
-    return entry.run(kube_node, "kube-node", _tell)
+    is_plugin = os.path.basename(sys.argv[0]) == PLUGIN
+    return entry.run(kube_node, "kubectl kube-node" if is_plugin else "kube-node", _tell)
 
 
 def _tell(error: Problem) -> None:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from kubenode.cli import options
-from kubenode.cli.output import with_output
+from kubenode.cli.entry import FAILED
+from kubenode.cli.output import as_objects, with_output
 
 if TYPE_CHECKING:
+    from kubenode.base.problem import Problem
     from kubenode.cli.output import Output
     from kubenode.inspection.locations import Locations
     from kubenode.inspection.mapping import Picture
@@ -61,20 +63,24 @@ def command(target: str, svg_file: str, html_file: str, locations: Locations, ou
       kube-node map pool/net1 --kubeconfig=admin.conf
     """
     from kubenode.cli import mapview
+    from kubenode.inspection import networks
 
     files = {name: write for name, write in ((svg_file, mapview.svg), (html_file, mapview.html)) if name}
     most = IN_FILE if files else IN_TERMINAL
     pool = target.removeprefix(POOL) if target.startswith(POOL) else ""
-    drawn = _draw_pool(pool, locations, most) if pool else _draw_networks(target, locations, most)
+    unread = [*locations.named.broken]
+    drawn = _draw_pool(pool, locations, most) if pool else _draw_networks(target, networks.read_once(locations), most, unread)
+    code = FAILED if unread else 0
     for name, write in files.items():
         _write(name, write(drawn))
     if files:
-        return 0
+        return code
     if output.is_object:
-        output.dump([mapview.as_object(one) for one in drawn])
-    else:
+        maps = [mapview.as_object(one) for one in drawn]
+        output.dump({"maps": maps, "unread": as_objects(unread)})
+    elif drawn or not unread:
         mapview.show(drawn, wide=output.wide)
-    return 0
+    return code
 
 
 def _write(name: str, text: str) -> None:
@@ -90,46 +96,56 @@ def _write(name: str, text: str) -> None:
         raise Problem(f"{name}: {error.strerror}", "name another file, or - for standard output, such as in a container") from None
 
 
-def _draw_networks(target: str, locations: Locations, most: int) -> list[Drawn]:
-    """Draw this node's subnets, all or the wanted one; else a pool of that name. Raises Problem."""
+def _draw_networks(target: str, locations: Locations, most: int, unread: list[Problem]) -> list[Drawn]:
+    """Draw this node's subnets, all or the wanted one; else a pool of that name. It names what it cannot read, and adds it to `unread`.
+
+    Raises Problem.
+    """
     from kubenode.base.problem import Problem
-    from kubenode.inspection.networks import find
+    from kubenode.inspection import networks
     from kubenode.inspection.records import Records
     from kubenode.inspection.report import see_node, unreadable
 
+    unread += (refused := networks.refused(locations))
+    options.tell(refused)
     records = Records(locations)
     own = see_node(locations).node
     node = own.name if own else ""
     try:
-        networks = find(locations, records)
+        found = networks.find(locations, records)
         drawn = [
             one
-            for network in networks
+            for network in found
             for one in _draw(network, node, records, most)
             if target in {"", one.network, str(one.picture.subnet), str(one.of)}
         ]
     except OSError as error:
         raise unreadable(error) from None
-    if drawn or not target:
+    unknown = [
+        Problem(f"network {one.name}: {one.problem.msg}", one.problem.details) for one in found if one.problem and target in {"", one.name}
+    ]
+    unread += unknown
+    options.tell(unknown)
+    if drawn or unknown or not target:
         return drawn
     try:
         return _draw_pool(target, locations, most)
     except Problem as error:
-        known = ", ".join(f"{one.name} ({', '.join(str(u.range_set.ranges[0].subnet) for u in one.usages)})" for one in networks) or "none"
-        raise Problem(f"there is no network or subnet {target} on this node, and {error.msg}", f"known are {known}") from None
+        known = ", ".join(f"{one.name} ({', '.join(str(u.range_set.ranges[0].subnet) for u in one.usages)})" for one in found)
+        advice = f"there are: {known}" if known else "no network is known here; name its configuration with --config"
+        raise Problem(f"there is no network or subnet {target} on this node, and {error.msg}", advice) from None
 
 
 def _draw_pool(name: str, locations: Locations, most: int) -> list[Drawn]:
     """Draw each network of a SubnetPool. Raises Problem."""
     import asyncio
 
-    from kubenode.base.problem import Problem
     from kubenode.cli import pools
     from kubenode.inspection.mapping import draw_pool
 
     ledger = asyncio.run(pools.read(locations.kubeconfig, locations.context, nodes=True))
     if name not in ledger.pools:
-        raise Problem(f"there is no SubnetPool {name}", f"there are: {', '.join(sorted(ledger.pools)) or 'none'}")
+        raise pools.unknown(name, ledger)
     pool = ledger.pools[name]
     return [Drawn(f"{POOL}{name}", "", *draw_pool(ledger, pool, block, most)) for block in pool.blocks]
 

@@ -63,8 +63,8 @@ def error_quit(message: Sequence[str]) -> None:
 
 
 def main(act: Callable[[], None]) -> int:
-    """Run a command and return its exit code; `act` acts as the plugin."""
-    return entry.run(node_annotation, "node-annotation", _tell, act)
+    """Run a command and return its exit code, 1 after an error object; `act` acts as the plugin."""
+    return entry.run(node_annotation, "node-annotation", _tell, act, failed=1)
 
 
 def _tell(problem: Problem) -> None:

@@ -83,7 +83,8 @@ def _look(reader: ClusterReader, names: tuple[str, ...], sort: str) -> list[Node
     found = usages(census, names)
     if names and not found:
         known = sorted({one.names[0] for node in usages(census) for one in node.networks})
-        raise Problem(f"no node has a network {', '.join(names)}", f"known are {', '.join(known) or 'none'}")
+        advice = f"there are: {', '.join(known)}" if known else "no network of any node is known"
+        raise Problem(f"no node has a network {', '.join(names)}", advice)
     return sorted(found, key=ORDERS[sort])
 
 

@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from kubenode.cli.entry import printable
+from kubenode.cli.entry import FAILED, printable
 from kubenode.host import cniconfig
 from kubenode.host.nodeview import DEFAULT_RUN_DIR
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from click.shell_completion import CompletionItem
 
+    from kubenode.base.problem import Problem
     from kubenode.host.root import HostRoot
     from kubenode.inspection.locations import Locations
+    from kubenode.ipam.address import Address
 
 DIRECTORIES = {"host_root": "--host-root", "config_dir": "--cni-config", "run_dir": "--run-dir", "bin_dirs": "--bin-dir"}
 BIN_DIRS = ("/opt/cni/bin", "/usr/lib/cni")  # the second is Debian's
@@ -48,10 +50,27 @@ BIN_DIR = click.option(
     help=f"The directory of the runtime's plugins. May be repeated. [default: {BIN_DIRS[0]}, or {BIN_DIRS[1]} if only that has ours]",
 )  # fmt: skip
 KUBECONFIG = click.option(
-    "--kubeconfig", metavar="FILE", default="", help="The kubeconfig for the API server. [default: as in the network configuration]"
+    "--kubeconfig", metavar="FILE", default="", help="The kubeconfig for the API server. [default: kubectl's, or the networks']"
 )
 CONTEXT = click.option("--context", metavar="NAME", default="", help="The kubeconfig's context. [default: its current one]")
 NAMESPACE = click.option("--namespace", "-n", metavar="NAMESPACE", default="", help="Only pods of this namespace. [default: all]")
+
+
+class IPAddress(click.ParamType):  # type: ignore[type-arg] # generic only to type checkers
+    """An address: alone, with a prefix length, or in brackets."""
+
+    name = "ADDRESS"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Address:
+        """Return the address."""
+        from kubenode.ipam.address import Address, parse_address
+
+        if isinstance(value, Address):
+            return value
+        address = parse_address(str(value).partition("/")[0].strip("[]"))
+        if address is None:
+            self.fail(f"{value!r} is not an IP address; write it as 10.1.2.3 or fd00::1:2", param, ctx)
+        return address
 
 
 class NetworkName(click.ParamType):  # type: ignore[type-arg] # generic only to type checkers
@@ -69,17 +88,37 @@ class NetworkName(click.ParamType):  # type: ignore[type-arg] # generic only to 
 
 
 def locations(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options, and pass them on as `locations`. Errors for broken parts of --config go to stderr, and the exit code is
-    1 then.
-    """
+    """Give a command the options, and pass them on as `locations`. It names broken parts of --config on stderr, and fails then."""
 
     @functools.wraps(function)
     def command(*args: Any, locations: Locations, **options: Any) -> int:
-        for error in locations.named.broken:
-            click.echo(printable(f"Error: {error.msg}\n{error.details}"), err=True)
-        return function(*args, locations=locations, **options) or int(bool(locations.named.broken))
+        tell(locations.named.broken)
+        code = function(*args, locations=locations, **options) or 0
+        return FAILED if locations.named.broken else code
 
     return place_alone(command)
+
+
+def node_networks(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Do the same for a command that looks at this node's networks. `unread` has the broken parts, and refused files of the runtime."""
+
+    @functools.wraps(function)
+    def command(*args: Any, locations: Locations, **options: Any) -> int:
+        from kubenode.inspection import networks
+
+        locations = networks.read_once(locations)
+        tell(networks.refused(locations))
+        unread = networks.unread(locations)
+        code = function(*args, locations=locations, unread=unread, **options) or 0
+        return FAILED if unread else code
+
+    return locations(command)
+
+
+def tell(problems: Iterable[Problem]) -> None:
+    """Print problems on stderr."""
+    for error in problems:
+        click.echo(printable(f"Error: {error.msg}\n{error.details}"), err=True)
 
 
 def place_alone(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -122,6 +161,7 @@ def make(
     socket = os.environ.get("KUBE_NODE_SOCKET") or os.path.join(run_dir, "agent.sock")
     root = HostRoot(host_root)
     _require_directories(root)
+    _require_files(configs)
     found = bin_dirs or (_bin_dir(root),)
     return Locations(root, run_dir, config_dir, socket, found, configs, kubeconfig, dict(os.environ), named.read(configs), context)
 
@@ -139,6 +179,17 @@ def _require_directories(root: HostRoot) -> None:
                     pass
                 except OSError:
                     raise click.UsageError(f"{option} {path}: there is no such directory", context) from None
+
+
+def _require_files(configs: tuple[str, ...]) -> None:
+    """Raise UsageError for a file after --config that does not exist."""
+    for path in configs:
+        try:
+            os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            raise click.UsageError(f"--config {path}: there is no such file", click.get_current_context()) from None
+        except (OSError, ValueError):  # its reader reports it
+            pass
 
 
 def _bin_dir(root: HostRoot) -> str:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+
+    from kubenode.base.problem import Problem
 
 WIDE, JSON, YAML = "wide", "json", "yaml"
 
@@ -44,6 +46,11 @@ class Output(NamedTuple):
         """Print the separator between two objects of a stream."""
         if self.form == YAML:
             click.echo("---")
+
+
+def as_objects(problems: Iterable[Problem]) -> list[dict[str, str]]:
+    """Return problems for an object."""
+    return [{"what": one.msg, **({"advice": one.details} if one.details else {})} for one in problems]
 
 
 def with_output(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -37,10 +37,10 @@ WIDE = 120  # columns that leave room for annotations
 @click.argument("name", required=False)
 @with_output
 @click.option("--purge", is_flag=True, help="Remove the annotations and NodeSubnets of a deleted pool NAME.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @click.option("--kubeconfig", metavar="FILE", default="", help="The kubeconfig for the API server. [default: as the plugins]")
 @options.CONTEXT
-def command(name: str | None, kubeconfig: str, context: str, output: Output, *, purge: bool, yes: bool) -> None:
+def command(name: str | None, kubeconfig: str, context: str, output: Output, *, purge: bool, yes: bool) -> int:
     """Show SubnetPools and their use; with NAME also its nodes.
 
     \b
@@ -53,15 +53,14 @@ def command(name: str | None, kubeconfig: str, context: str, output: Output, *, 
     if purge:
         if name is None:
             raise click.UsageError("--purge needs the NAME of a pool that was deleted")
-        asyncio.run(_purge(name, kubeconfig, context, yes=yes))
-        return
+        return 0 if asyncio.run(_purge(name, kubeconfig, context, yes=yes)) else 1
     ledger = asyncio.run(read(kubeconfig, context, nodes=name is not None))
     if name is not None and name not in ledger.pools and not any(claim.pool == name for _, claim in ledger.claims):
-        raise Problem(f"there is no SubnetPool {name}", f"there are: {', '.join(sorted(ledger.pools)) or 'none'}")
+        raise unknown(name, ledger)
     if output.is_object:
         found = [_pool_object(pool) for pool in sorted(ledger.pools.values()) if name in (None, pool.name)]
         output.dump({"pools": found} if name is None else {**(found[0] if found else {"name": name}), "nodes": _nodes(ledger, name)})
-        return
+        return 0
     from rich.markup import escape
 
     out = screen.console()
@@ -77,6 +76,13 @@ def command(name: str | None, kubeconfig: str, context: str, output: Output, *, 
         for kind, message in _troubles(pool):
             # A program gets one line; a person gets lines that break between words.
             out.print(f"[yellow]{escape(pool.name)}: {kind}[/]: {escape(message)}", soft_wrap=not out.is_terminal)
+    return 0
+
+
+def unknown(name: str, ledger: Ledger) -> Problem:
+    """Return the error for the name of a missing pool."""
+    known = ", ".join(sorted(ledger.pools))
+    return Problem(f"there is no SubnetPool {name}", f"there are: {known}" if known else "create it, or name another cluster by --context")
 
 
 def _pool_object(pool: SubnetPool) -> dict[str, Any]:
@@ -219,17 +225,18 @@ async def read(kubeconfig: str, context: str, *, nodes: bool = False) -> Ledger:
     return ledger
 
 
-async def _purge(pool: str, kubeconfig: str, context: str, *, yes: bool) -> None:
+async def _purge(pool: str, kubeconfig: str, context: str, *, yes: bool) -> bool:
+    """Remove what is left of a pool; return False if a person does not want it. Raises Problem."""
     from kubenode.controller.reconcile import CLAIMS, NODES
     from kubenode.kube.asyncclient import Cluster
     from kubenode.pools.purge import purge
 
     ledger = await read(kubeconfig, context, nodes=True)
     if pool in ledger.pools:
-        raise click.UsageError(f"SubnetPool {pool} still exists, and would allocate the subnets again: kubectl delete subnetpool {pool}")
+        raise Problem(f"SubnetPool {pool} still exists, and would allocate the subnets again", f"kubectl delete subnetpool {pool}")
     annotate, delete = purge(pool, (claim for _, claim in ledger.claims), ledger.nodes)
     if not yes and not confirm(f"Remove {len(delete)} subnets of {pool}, also from the annotations of {len(annotate)} nodes?"):
-        raise click.Abort
+        return False
     subnets = nodes = 0
     cluster = Cluster(kubeconfig or None, os.environ, TIMEOUT, _uncounted, context=context)
     try:
@@ -245,6 +252,7 @@ async def _purge(pool: str, kubeconfig: str, context: str, *, yes: bool) -> None
     finally:
         await cluster.aclose()
     click.echo(f"removed {subnets} subnets, and changed the annotations of {nodes} nodes")
+    return True
 
 
 def _uncounted(verb: str, resource: str, result: str) -> None:

@@ -10,9 +10,10 @@ import click
 
 from kubenode.cli import options
 from kubenode.cli.entry import confirm
-from kubenode.cli.output import with_output
+from kubenode.cli.output import as_objects, with_output
 
 if TYPE_CHECKING:
+    from kubenode.base.problem import Problem
     from kubenode.cli.output import Output
     from kubenode.inspection.holders import Holder
     from kubenode.inspection.locations import Locations
@@ -21,14 +22,12 @@ if TYPE_CHECKING:
 
 
 @click.command("release", short_help="Release one address by hand.")
-@click.argument("address")
-@click.option(
-    "--network", "-n", default="", metavar="NAME", type=options.NetworkName(), help="In this network, if several have the address."
-)
+@click.argument("address", type=options.IPAddress(), metavar="ADDRESS")
+@click.option("--network", default="", metavar="NAME", type=options.NetworkName(), help="In this network, if several have the address.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask; -o json and yaml need it.")
 @with_output
-@options.locations
-def command(address: str, network: str, locations: Locations, output: Output, *, yes: bool) -> int:
+@options.node_networks
+def command(address: Address, network: str, locations: Locations, output: Output, unread: list[Problem], *, yes: bool) -> int:
     r"""Release an address, with any holder. It asks before.
 
     A pod that still exists keeps the address on its interface, and another pod may get it, too: kube-node gc is the safer way.
@@ -40,9 +39,9 @@ def command(address: str, network: str, locations: Locations, output: Output, *,
       kube-node release fd00::1:2 --network=net1 --yes
     """
     from kubenode.cli import screen, statusview
-    from kubenode.inspection.report import look_for, read_address
+    from kubenode.inspection.report import look_for
 
-    found = look_for(locations, read_address(address))
+    found = look_for(locations, address)
     holders = [(of, one) for of, one in found.holders if network in {"", of.name}]
     if output.is_object and not yes:
         raise click.UsageError(f"-o {output.form} needs --yes: there is nobody to ask")
@@ -50,7 +49,7 @@ def command(address: str, network: str, locations: Locations, output: Output, *,
         raise click.UsageError(f"{address} is held in {', '.join(of.name for of, _ in holders)}: name one with --network")
     if not holders:
         if output.is_object:
-            output.dump({"address": str(found.address), "released": False})
+            output.dump({"address": str(found.address), "released": False, "unread": as_objects(unread)})
         else:
             statusview.show_whose(found._replace(holders=[]))
         return 1
@@ -64,7 +63,7 @@ def command(address: str, network: str, locations: Locations, output: Output, *,
         return 1
     done = _release(locations, of, found.address, holder)
     if output.is_object:
-        output.dump({"address": str(found.address), "network": of.name, "released": done})
+        output.dump({"address": str(found.address), "network": of.name, "released": done, "unread": as_objects(unread)})
     else:
         click.echo(f"{found.address} released." if done else f"{found.address} now has another holder: nothing was released.")
     return 0 if done else 1

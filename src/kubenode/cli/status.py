@@ -9,35 +9,36 @@ from typing import TYPE_CHECKING
 import click
 
 from kubenode.cli import options
-from kubenode.cli.output import with_output
+from kubenode.cli.output import as_objects, with_output
 
 if TYPE_CHECKING:
+    from kubenode.base.problem import Problem
     from kubenode.cli.output import Output
     from kubenode.inspection.locations import Locations
+    from kubenode.ipam.address import Address
 
 NEWEST = 10  # pods of each network shown without --all
 
 
 @click.command("status", short_help="Networks, used and free addresses, and their holders.")
-@click.argument("address", required=False, metavar="[ADDRESS]")
-@click.option(
-    "--network", "-n", "names", multiple=True, metavar="NAME", type=options.NetworkName(), help="Only this network. May be repeated."
-)
-@click.option("--namespace", default="", metavar="NAMESPACE", help="Only pods of this namespace.")
+@click.argument("address", required=False, type=options.IPAddress(), metavar="[ADDRESS]")
+@click.option("--network", "names", multiple=True, metavar="NAME", type=options.NetworkName(), help="Only this network. May be repeated.")
+@options.NAMESPACE
 @click.option("--all", "-a", "show_all", is_flag=True, help=f"All pods, not only the {NEWEST} newest of each network.")
 @click.option("--watch", "-w", is_flag=True, help="Repeat until Ctrl-C.")
 @click.option("--interval", type=click.FloatRange(min=0.2), default=2.0, show_default=True, metavar="SECONDS", help="For --watch.")
 @with_output
 @options.KUBECONFIG
 @options.CONTEXT
-@options.locations
+@options.node_networks
 def command(
-    address: str | None,
+    address: Address | None,
     names: tuple[str, ...],
     namespace: str,
     interval: float,
     locations: Locations,
     output: Output,
+    unread: list[Problem],
     *,
     show_all: bool,
     watch: bool,
@@ -57,22 +58,22 @@ def command(
     """
     from kubenode.cli import statusjson, statusview
     from kubenode.inspection.holders import HolderFilter
-    from kubenode.inspection.report import Report, look, look_for, read_address
+    from kubenode.inspection.report import Report, look, look_for
 
     if address:
         from kubenode.inspection.cluster import elsewhere
 
-        found = look_for(locations, read_address(address))
+        found = look_for(locations, address)
         known = elsewhere.find(locations, found.address) if not found.holders and not found.networks else None
         if output.is_object:
-            output.dump(statusjson.whose(found, known))
+            output.dump({**statusjson.whose(found, known), "unread": as_objects(unread)})
         else:
             statusview.show_whose(found, known)
         return 0 if found.holders else 1
     wanted = HolderFilter(namespace, 0 if show_all or output.is_object else NEWEST)
 
     def once() -> Report:
-        return look(locations, names, wanted)
+        return look(locations._replace(runtime_files=None) if watch else locations, names, wanted)
 
     if output.is_object:
         while True:

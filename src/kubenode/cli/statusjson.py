@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kubenode.cli import screen
+from kubenode.cli.output import as_objects
 
 if TYPE_CHECKING:
     from kubenode.inspection.cluster.whose import Whois
@@ -53,6 +54,7 @@ def status(report: Report) -> dict[str, Any]:
             "problems": list(agent.problems),
         },
         "networks": [_network(one) for one in report.networks],
+        "unread": as_objects(report.unread),
     }
 
 

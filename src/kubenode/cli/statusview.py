@@ -45,7 +45,7 @@ def show(look: Callable[[], Report], interval: float, *, wide: bool) -> None:
         return
     if not out.is_terminal:
         while True:
-            out.print(page(look(), out, wide=wide))
+            out.print(page(look(), out, wide=wide, alone=True))
             time.sleep(interval)
     with Live(fitting(look(), out, wide=wide), console=out, screen=True, auto_refresh=False) as live:
         while True:
@@ -59,7 +59,7 @@ def fitting(report: Report, out: Console, *, wide: bool) -> Group:
 
     def cut(networks: int, holders: int) -> Group:
         shown = report._replace(networks=[one.first(holders) for one in first[:networks]])
-        return page(shown, out, wide=wide, whole=report)
+        return page(shown, out, wide=wide, whole=report, alone=True)
 
     def lines(networks: int, holders: int) -> int:
         return len(out.render_lines(cut(networks, holders), pad=False))
@@ -71,9 +71,11 @@ def fitting(report: Report, out: Console, *, wide: bool) -> Group:
     return cut(networks, holders)
 
 
-def page(report: Report, out: Console, *, wide: bool, whole: Report | None = None) -> Group:
-    """Return all of a report; `whole`: the full report if this is only a part."""
+def page(report: Report, out: Console, *, wide: bool, whole: Report | None = None, alone: bool = False) -> Group:
+    """Return all of a report; `whole`: the full report if this is only a part; `alone`: nothing on stderr names what is unread."""
     parts: list[RenderableType] = [_head(report)]
+    if alone:
+        parts += [Text.from_markup(f"[red]✗[/] {escape(printable(one.msg))}") for one in report.unread]
     if whole:
         parts += _suspects(whole)
     subnets = [len(told(r)) for one in report.networks for usage in one.network.usages for r in usage.range_set.ranges]
@@ -81,6 +83,8 @@ def page(report: Report, out: Console, *, wide: bool, whole: Report | None = Non
         parts += ["", *_network(one, report, out, max(subnets, default=0), wide=wide, all_of_it="" if whole else ": --all")]
     if whole and (left := len(whole.networks) - len(report.networks)):
         parts += ["", f"[dim]and {screen.counted(left, 'more network')}: --network shows one[/]"]
+    elif not report.networks and report.unread:
+        parts += ["", "No network is known: the configuration cannot be read."]
     elif not report.networks:
         parts += ["", "No networks: the CNI configuration does not use kube-node, node-annotation or host-local.",
                   "[dim]Name a NetworkAttachmentDefinition with --config, or see kube-node doctor.[/]"]  # fmt: skip

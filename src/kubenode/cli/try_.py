@@ -37,6 +37,17 @@ class TrialPod(NamedTuple):
     add_ms: float
     pings: dict[str, float]
 
+    def as_object(self) -> dict[str, Any]:
+        """Return it for a program."""
+        pings = [{"address": address, "ms": ms} for address, ms in self.pings.items()]
+        return {
+            "name": self.name,
+            "addresses": self.addresses,
+            "gateways": self.gateways,
+            "addMs": self.add_ms,
+            "pings": pings,
+        }
+
 
 class TrialNetwork:
     """A separate network, in a separate directory; everything is removed at the end."""
@@ -129,7 +140,7 @@ def command(node_file: str | None, output: Output) -> int:
             found = trial.alone() if reason else trial.with_bridge()
         left = trial.left()
     if output.is_object:
-        output.dump({"pods": [pod._asdict() for pod in found], "stillReserved": left, "onlyAddresses": reason})
+        output.dump({"pods": [pod.as_object() for pod in found], "stillReserved": left, "onlyAddresses": reason})
     else:
         screen.console().print(_table(found, reason))
     if reason:
@@ -141,6 +152,8 @@ def command(node_file: str | None, output: Output) -> int:
 def _subnets(manifest: str) -> str:
     try:
         text = Path(manifest).read_bytes()
+    except FileNotFoundError:
+        raise click.UsageError(f"--node {manifest}: there is no such file", click.get_current_context()) from None
     except OSError as error:
         raise Problem(f"{manifest}: {error.strerror}", "name a file with a Node manifest") from None
     return ", ".join(str(subnet) for subnet in node.pod_subnets(node.parse(node.decode(text, manifest), manifest)))

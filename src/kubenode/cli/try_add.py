@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from kubenode.cli import options
-from kubenode.cli.output import with_output
+from kubenode.cli.output import as_objects, with_output
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from kubenode.base.problem import Problem
     from kubenode.cli.output import Output
     from kubenode.cli.pods import PluginProgram
     from kubenode.inspection.locations import Locations
@@ -59,11 +60,11 @@ class Trial:
 
 @click.command("try-add", short_help="Ask for an address and give it back, with timings.")
 @click.argument("network", type=options.NetworkName(), metavar="NETWORK")
-@click.option("--namespace", default="default", show_default=True, metavar="NAMESPACE", help="The pod's namespace.")
+@click.option("--namespace", "-n", default="default", show_default=True, metavar="NAMESPACE", help="The pod's namespace.")
 @with_output
 @options.BIN_DIR
-@options.locations
-def command(network: str, namespace: str, locations: Locations, output: Output) -> int:
+@options.node_networks
+def command(network: str, namespace: str, locations: Locations, output: Output, unread: list[Problem]) -> int:
     r"""Ask for an address and give it back, with the time that each step takes.
 
     It runs the IPAM plugin like the container runtime's plugin does; it creates no interface, and leaves nothing behind. Exit code 1: a
@@ -85,7 +86,8 @@ def command(network: str, namespace: str, locations: Locations, output: Output) 
     except OSError as error:
         raise unreadable(error) from None
     if output.is_object:
-        output.dump({"network": network, "failed": trial.failed, "steps": [step._asdict() for step in trial.steps]})
+        steps = [step._asdict() for step in trial.steps]
+        output.dump({"network": network, "failed": trial.failed, "steps": steps, "unread": as_objects(unread)})
     else:
         _show(trial)
     return int(trial.failed)

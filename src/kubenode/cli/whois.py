@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kubenode.cli import options
+from kubenode.cli.entry import FAILED
 from kubenode.cli.output import with_output
 
 if TYPE_CHECKING:
@@ -17,22 +18,23 @@ if TYPE_CHECKING:
     from kubenode.inspection.cluster.whose import Has, Whois
     from kubenode.inspection.locations import Locations
     from kubenode.inspection.report import Whose
+    from kubenode.ipam.address import Address
 
-NOBODY, SEVERAL = 1, 3  # exit codes; 2 is click's for a wrong command line
+NOBODY, SEVERAL = 1, 3  # exit codes
 
 
 @click.command("whois", short_help="The owner of an address, in the whole cluster.")
-@click.argument("address", metavar="ADDRESS")
+@click.argument("address", type=options.IPAddress(), metavar="ADDRESS")
 @with_output
 @options.KUBECONFIG
 @options.CONTEXT
 @options.NAMESPACE
 @options.locations
-def command(address: str, namespace: str, locations: Locations, output: Output) -> int:
+def command(address: Address, namespace: str, locations: Locations, output: Output) -> int:
     r"""Show the owner of an address: the node whose subnet contains it, and the pod that has it, on any node and in any network.
 
     It needs only a kubeconfig, as kubectl does. On a node it also shows the reservation there. Exit code 0: one pod or node has it;
-    1: none; 3: more than one.
+    1: none; 3: more than one; 69: nodes or pods may not be listed, or the API server does not answer.
 
     \b
     Examples:
@@ -43,12 +45,10 @@ def command(address: str, namespace: str, locations: Locations, output: Output) 
     """
     from kubenode.inspection.cluster.reading import ClusterReader
     from kubenode.inspection.cluster.whose import find
-    from kubenode.inspection.report import read_address
 
-    wanted = read_address(address)
     reader = ClusterReader(locations, namespace)
     try:
-        found = find(reader, wanted)
+        found = find(reader, address)
     finally:
         reader.close()
     here = _reserved(locations, found)
@@ -56,6 +56,8 @@ def command(address: str, namespace: str, locations: Locations, output: Output) 
         output.dump(_object(found, here))
     else:
         _show(found, here)
+    if not found.holders and not (found.sees_pods and found.sees_nodes):
+        return FAILED
     return 0 if len(found.holders) == 1 else SEVERAL if found.holders else NOBODY
 
 

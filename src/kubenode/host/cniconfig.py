@@ -40,6 +40,7 @@ PLUGIN: Shape = {  # the keys that libcni types; "": any other key
     "prevResult": {},
 }
 DIGITS = 10  # at most, in a number of a version
+READABLE = "run it as root, or make it readable"
 NAMES = "type names the plugin's executable, such as bridge"
 FLAGS = ("disableCheck", "disableGC", "loadOnlyInlinedPlugins")
 
@@ -97,12 +98,12 @@ def read(directory: str) -> list[File]:
     try:
         paths = _paths(directory, SUFFIXES)
     except OSError as error:
-        return [File(directory, (), RefusedError(f"it cannot be read: {error.strerror}", "make it readable"))]
+        return [File(directory, (), RefusedError(f"it cannot be read: {error.strerror}", READABLE))]
     for path in paths:
         try:
             found.append(File(path, parse(path, files.read_regular(path)), None))
         except OSError as error:
-            refused = RefusedError(f"it cannot be read: {error.strerror}", "make it readable, or remove it")
+            refused = RefusedError(f"it cannot be read: {error.strerror}", f"{READABLE}, or remove it")
             found.append(File(path, (), refused))
         except RefusedError as error:
             found.append(File(path, (), error))

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
+    from kubenode.host.cniconfig import File
     from kubenode.host.nodeview import View
     from kubenode.host.root import HostRoot
     from kubenode.inspection.named import Named
@@ -35,7 +36,10 @@ T = TypeVar("T")
 
 
 class Locations(NamedTuple):
-    """Paths of a node, on the host; but `configs` are files of this process, and `named` is their content."""
+    """Paths of a node, on the host; but `configs` are files of this process, and `named` is their content.
+
+    `runtime_files`: the runtime's configurations; None: they are read at each use.
+    """
 
     root: HostRoot
     run_dir: str
@@ -47,6 +51,7 @@ class Locations(NamedTuple):
     environ: Mapping[str, str]
     named: Named
     context: str = ""  # of the kubeconfig; "" is its current one
+    runtime_files: tuple[File, ...] | None = None
 
     @property
     def run(self) -> str:

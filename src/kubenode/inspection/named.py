@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kubenode.base import files
+from kubenode.base import files, place
 from kubenode.base.jsontext import JSONTextError, loads
 from kubenode.base.problem import Problem
 from kubenode.cni import versions
@@ -90,7 +90,7 @@ def _documents(path: str) -> Iterator[Any]:
             items = document.get("items") if isinstance(document, dict) else None
             yield from items if isinstance(items, list) else [document] if document is not None else []
     except Exception as error:  # noqa: BLE001 -- PyYAML lets through whatever int(), date() and dicts raise on a scalar
-        yield Problem(f"{path} is neither JSON nor YAML: {' '.join(str(error).split())}", "correct it")
+        yield Problem(f"{path} is neither JSON nor YAML{place.of(error)}", "correct it")
 
 
 def networks(path: str, document: Any) -> list[Configured]:

@@ -84,14 +84,31 @@ def find(locations: Locations, records: Records | None, own: Node | None = None)
 
 
 def of_runtime(locations: Locations) -> Iterator[Configured]:
-    """Yield the configurations in the runtime's directory; `doctor` reports unreadable files."""
+    """Yield the configurations in the runtime's directory; `refused` has the unreadable files."""
     for file in runtime_files(locations):
         for network in file.networks:
             yield from named.of(file.path, network)
 
 
+def read_once(locations: Locations) -> Locations:
+    """Return the locations with the runtime's configurations as they are now."""
+    return locations._replace(runtime_files=tuple(runtime_files(locations)))
+
+
+def unread(locations: Locations) -> list[Problem]:
+    """Return a problem for each configuration whose networks are unknown: broken parts of --config, and files that the runtime refuses."""
+    return [*locations.named.broken, *refused(locations)]
+
+
+def refused(locations: Locations) -> list[Problem]:
+    """Return a problem for each file in the runtime's directory that is refused, and so has no network."""
+    return [Problem(f"{file.path}: {file.refused}", file.refused.advice) for file in runtime_files(locations) if file.refused]
+
+
 def runtime_files(locations: Locations) -> list[cniconfig.File]:
     """Return the files in the runtime's directory, with their paths on the host."""
+    if locations.runtime_files is not None:
+        return list(locations.runtime_files)
     here = locations.root.path(locations.config_dir)
     return [file._replace(path=locations.config_dir + file.path.removeprefix(here)) for file in cniconfig.read(here)]
 

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from kubenode.base.problem import Problem
 from kubenode.inspection import agentprobe
 from kubenode.inspection.holders import Holder, HolderFilter, holder_of, holders
-from kubenode.inspection.networks import StoredNetwork, find
+from kubenode.inspection.networks import StoredNetwork, find, read_once, unread
 from kubenode.inspection.records import Records
-from kubenode.ipam.address import parse_address
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from kubenode.host.nodeview import View
     from kubenode.inspection.agentprobe import AgentStatus
@@ -60,6 +59,7 @@ class Report(NamedTuple):
     agent: AgentStatus
     networks: list[NetworkReport]
     wanted: HolderFilter
+    unread: Sequence[Problem] = ()  # configurations whose networks are missing here
 
     @property
     def suspects(self) -> set[str]:
@@ -91,6 +91,7 @@ class Whose(NamedTuple):
 
 def look(locations: Locations, names: Collection[str], wanted: HolderFilter) -> Report:
     """Look at all networks, or at those with the given names. Raises Problem."""
+    locations = read_once(locations)
     records = Records(locations)
     try:
         found = find(locations, records)
@@ -99,24 +100,17 @@ def look(locations: Locations, names: Collection[str], wanted: HolderFilter) -> 
         agent = agentprobe.ask(locations)
     except OSError as error:
         raise unreadable(error) from None
-    return Report(see_node(locations), agent, reports, wanted)
+    return Report(see_node(locations), agent, reports, wanted, unread(locations))
 
 
 def require_known(networks: list[StoredNetwork], names: Collection[str]) -> list[StoredNetwork]:
     """Return the networks with the given names, all without names. Raises Problem for an unknown name."""
     if unknown := [name for name in names if name not in {network.name for network in networks}]:
-        known = ", ".join(sorted({network.name for network in networks})) or "none"
+        names_known = sorted({network.name for network in networks})
+        known = f"there are: {', '.join(names_known)}" if names_known else "no network is known here"
         problem = f"there is no network {', '.join(unknown)} on this node"
-        raise Problem(problem, f"known are {known}; name its configuration with --config")
+        raise Problem(problem, f"{known}; name its configuration with --config")
     return [network for network in networks if not names or network.name in names]
-
-
-def read_address(text: str) -> Address:
-    """Parse an address that a person typed: alone, with a prefix length, or in brackets. Raises Problem."""
-    address = parse_address(text.partition("/")[0].strip("[]"))
-    if address is None:
-        raise Problem(f"{text!r} is not an IP address", "such as 10.1.2.3 or fd00::1:2")
-    return address
 
 
 def look_for(locations: Locations, address: Address) -> Whose:

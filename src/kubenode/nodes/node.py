@@ -67,12 +67,12 @@ def decode(text: bytes, path: str) -> dict[str, Any]:
 def _decode_yaml(text: bytes, path: str) -> Any:
     import yaml  # only for a file that a person wrote; it takes ten times as long as an ADD
 
+    from kubenode.base import place
+
     try:
         return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 -- both are safe
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
-        where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
-        raise CNIError(NODE_INVALID, f"{path} is neither JSON nor YAML{where}", ONE_NODE) from None
+        raise CNIError(NODE_INVALID, f"{path} is neither JSON nor YAML{place.of(error)}", ONE_NODE) from None
 
 
 def parse(manifest: dict[str, Any], source: str) -> Node:
