@@ -52,8 +52,9 @@ def place(tmp_path: Path) -> Place:
 
 def test_the_network_comes_when_pods_can_have_addresses(place: Place, run_dir: Path, tmp_path: Path) -> None:
     """What waits stays unseen by the runtime until the agent listens and knows its Node; the first pod has its address at once."""
-    place.hold()
-    conf = {**COMMON, "type": "bridge", "ipam": {"type": "kube-node", "dataDir": str(tmp_path / "networks")}}
+    plugin = {"type": "bridge", "ipam": {"type": "kube-node", "dataDir": str(tmp_path / "networks")}}
+    conflist, conf = {**COMMON, "plugins": [plugin]}, {**COMMON, **plugin}
+    place.hold(conflist)
     with place.agent(run_dir) as agent:
         for _ in range(5):
             assert agent.get("/readyz")[0] == 503
@@ -62,7 +63,7 @@ def test_the_network_comes_when_pods_can_have_addresses(place: Place, run_dir: P
         eventually(place.conflist.exists, "the network does not come")
         assert agent.add(conf) == ["10.0.0.2"]
         assert agent.said("network configuration written")["path"] == str(place.conflist)
-    assert json.loads(place.conflist.read_text()) == CONFLIST
+    assert json.loads(place.conflist.read_text()) == conflist
     assert place.names() == [place.conflist.name]
 
 

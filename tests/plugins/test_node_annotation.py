@@ -365,7 +365,7 @@ class TestCommands:
     def test_unknown(self, run: Any) -> None:
         """An unknown command fails and says so on standard error."""
         answer = run("jump")
-        assert (answer.code, answer.stdout) == (2, "")
+        assert (answer.code, answer.stdout) == (64, "")
         assert "No such command 'jump'" in answer.stderr
 
 
