@@ -150,7 +150,7 @@ def test_the_command_line_collects_garbage(binaries: Path) -> None:
 def test_wrong_usage(binaries: Path) -> None:
     """A command that there is not fails and names it on standard error."""
     answer = run(binaries, "kube-node", "jump")
-    assert (answer.code, answer.stdout) == (2, "")
+    assert (answer.code, answer.stdout) == (64, "")
     assert "No such command 'jump'" in answer.stderr
     answer = run(binaries, "kube-node", "try", "--node=/none")
     assert (answer.code, answer.stdout) == (1, "")
