@@ -153,7 +153,7 @@ def test_wrong_usage(binaries: Path) -> None:
     assert (answer.code, answer.stdout) == (64, "")
     assert "No such command 'jump'" in answer.stderr
     answer = run(binaries, "kube-node", "try", "--node=/none")
-    assert (answer.code, answer.stdout) == (1, "")
+    assert (answer.code, answer.stdout) == (64, "")
     assert "/none: No such file or directory" in answer.stderr
 
 
