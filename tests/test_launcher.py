@@ -154,7 +154,7 @@ def test_wrong_usage(binaries: Path) -> None:
     assert "No such command 'jump'" in answer.stderr
     answer = run(binaries, "kube-node", "try", "--node=/none")
     assert (answer.code, answer.stdout) == (64, "")
-    assert "/none: No such file or directory" in answer.stderr
+    assert "--node /none: there is no such file" in answer.stderr
 
 
 def test_host_local_says_what_it_is(binaries: Path) -> None:
