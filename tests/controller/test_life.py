@@ -22,7 +22,7 @@ V6 = {"cidr": "fd00:20::/60", "nodePrefix": 64}
 
 
 def wait(corner: Corner, node: str, text: str | None) -> None:
-    until(lambda: corner.annotation(node) == text, 10, lambda: (corner.annotation(node), corner.claims()))
+    until(lambda: corner.annotation(node) == text, why=lambda: (corner.annotation(node), corner.claims()))
 
 
 @pytest.mark.usefixtures("controller")
@@ -40,7 +40,7 @@ def test_nodes_get_subnets(corner: Corner) -> None:
         {"cidr": "172.20.0.0/22", "total": 4, "allocated": 2, "free": 2},
         {"cidr": "fd00:20::/60", "total": 16, "allocated": 2, "free": 14},
     ]
-    until(lambda: corner.status(pool).get("cidrs") == expected, 10, lambda: corner.status(pool))
+    until(lambda: corner.status(pool).get("cidrs") == expected, why=lambda: corner.status(pool))
     assert corner.condition(pool, "Ready")[0] == "True"
     assert corner.condition(pool, "Conflict")[0] == "False"
     assert corner.status(pool)["observedGeneration"] == 1
@@ -92,7 +92,7 @@ def test_a_node_with_all_addresses(corner: Corner) -> None:
     evil = corner.node("a", annotation="0.0.0.0/0,::/0")
     pool = corner.pool("net", [V4, V6])
     wait(corner, corner.node("b"), "172.20.0.0/24,fd00:20::/64")
-    until(lambda: corner.condition(pool, "Conflict")[0] == "True", 10)
+    until(lambda: corner.condition(pool, "Conflict")[0] == "True")
     assert evil in corner.condition(pool, "Conflict")[2]
     assert corner.annotation(evil) == "0.0.0.0/0,::/0"
 
@@ -297,8 +297,8 @@ def test_metrics(corner: Corner, controller: ControllerProcess) -> None:
     wait(corner, node, "172.20.0.0/24")
     corner.node("b", annotation="10.9.0.0/24")
     line = f'kubenode_controller_conflicts{{pool="{pool}"}} 1.0'
-    until(lambda: line in controller.get("/metrics")[1], 10, lambda: controller.get("/metrics")[1])
-    until(lambda: "kubenode_controller_queue_depth 0.0" in controller.get("/metrics")[1], 10, lambda: controller.get("/metrics")[1])
+    until(lambda: line in controller.get("/metrics")[1], why=lambda: controller.get("/metrics")[1])
+    until(lambda: "kubenode_controller_queue_depth 0.0" in controller.get("/metrics")[1], why=lambda: controller.get("/metrics")[1])
     text = controller.get("/metrics")[1]
     assert re.search(rf'^kubenode_controller_subnets_free{{.*pool="{pool}".*}} 3\.0$', text, re.MULTILINE)
     assert "kubenode_controller_allocation_duration_seconds_count 1.0" in text
