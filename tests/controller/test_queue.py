@@ -106,19 +106,11 @@ def test_what_failed_counts() -> None:
     async def run() -> None:
         queue = WorkQueue()
         queue.add(A)
-        await queue.get()
-        assert len(queue) == 1
-        queue.failed(A)
-        queue.done(A)
-        assert len(queue) == 1
-        await queue.get()
-        queue.add(A)
-        assert len(queue) == 1
-        queue.succeeded(A)
-        queue.done(A)
-        assert len(queue) == 1
-        await queue.get()
-        queue.done(A)
-        assert len(queue) == 0
+        for change, left in ((queue.failed, 1), (queue.failed, 1), (queue.succeeded, 0)):
+            await queue.get()
+            assert len(queue) == 1
+            change(A)
+            queue.done(A)
+            assert len(queue) == left
 
     giventime.run(run())
